@@ -1,1 +1,19 @@
-//! ftship-proto
+//! The sans-IO core of ftship: what is sent, what is stored, and in which order things may happen.
+//!
+//! Always holds: nothing here opens a socket or a file, reads a clock, starts a thread or draws a random
+//! number. The daemon and the simulator execute the same decisions. All encodings are little endian,
+//! versioned, checksummed and bounds-checked; no bytes, however hostile, make this crate panic.
+
+pub mod digest;
+pub mod epoch;
+pub mod epoch_encoder;
+pub mod frame;
+pub mod group;
+pub mod ids;
+pub mod journal;
+pub mod message;
+pub mod protocol;
+pub mod record;
+pub mod slot;
+pub mod state;
+pub mod tlv;

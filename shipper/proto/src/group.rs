@@ -1,0 +1,294 @@
+//! What both hosts must agree on before a byte is shipped: the group's volumes and their shape.
+//!
+//! Always holds: a [`GroupDescription`] has 1 to 64 volumes with distinct identities, each of a whole
+//! number of logical blocks, so every later bounds check can rely on it.
+
+use std::fmt;
+
+use ftdm_units::{Extent, Sectors};
+
+use crate::ids::{GroupName, VolumeIndex, VolumeUuid};
+use crate::tlv::{TlvError, Value};
+
+/// Most volumes in a group.
+pub const MAX_VOLUMES: usize = 64;
+
+/// Largest volume: 2^63 bytes, the most that a file offset reaches.
+const MAX_SECTORS: u64 = 1 << 54;
+
+/// One replicated volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeDescription {
+    /// Identity of the replicated volume, the same on both hosts.
+    pub uuid: VolumeUuid,
+    /// Its size.
+    pub size: Sectors,
+    /// Smallest unit it reads and writes, in bytes: a power of two from 512 to 65536.
+    pub logical_block_size: u32,
+}
+
+impl VolumeDescription {
+    /// The logical block in sectors.
+    #[must_use]
+    pub fn block(&self) -> Sectors {
+        Sectors(u64::from(self.logical_block_size / 512))
+    }
+
+    /// Whether `extent` lies on the volume and is made of whole logical blocks.
+    #[must_use]
+    pub fn holds(&self, extent: Extent) -> bool {
+        let block = self.block().0;
+        extent.fits(self.size)
+            && extent.start().0.is_multiple_of(block)
+            && extent.len().0.is_multiple_of(block)
+    }
+
+    fn sound(&self) -> bool {
+        self.logical_block_size.is_power_of_two()
+            && (512..=65536).contains(&self.logical_block_size)
+            && (1..=MAX_SECTORS).contains(&self.size.0)
+            && self.size.0.is_multiple_of(self.block().0)
+    }
+}
+
+/// A description that no group can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupError {
+    /// No volume, or too many.
+    #[error("a group has 1 to {MAX_VOLUMES} volumes, not {0}")]
+    Count(usize),
+    /// A size or logical block size that no block device has.
+    #[error(
+        "{0} has a size of {1} with logical blocks of {2} bytes: it must be whole logical blocks of 512 to 65536 bytes"
+    )]
+    Shape(VolumeIndex, Sectors, u32),
+    /// The same volume twice.
+    #[error("{0} and {1} are the same volume {2}")]
+    Twice(VolumeIndex, VolumeIndex, VolumeUuid),
+}
+
+/// The volumes of one VM that are cut and committed together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupDescription {
+    name: GroupName,
+    volumes: Vec<VolumeDescription>,
+}
+
+impl GroupDescription {
+    /// Checks and keeps the description. The order of `volumes` gives the [`VolumeIndex`]es.
+    pub fn new(name: GroupName, volumes: Vec<VolumeDescription>) -> Result<Self, GroupError> {
+        if !(1..=MAX_VOLUMES).contains(&volumes.len()) {
+            return Err(GroupError::Count(volumes.len()));
+        }
+        for (i, volume) in indexed(&volumes) {
+            if !volume.sound() {
+                return Err(GroupError::Shape(i, volume.size, volume.logical_block_size));
+            }
+            if let Some((j, _)) = indexed(&volumes).find(|(j, other)| *j < i && other.uuid == volume.uuid) {
+                return Err(GroupError::Twice(j, i, volume.uuid));
+            }
+        }
+        Ok(Self { name, volumes })
+    }
+
+    /// The group's name.
+    #[must_use]
+    pub fn name(&self) -> &GroupName {
+        &self.name
+    }
+
+    /// The volumes, in the order of their indexes.
+    #[must_use]
+    pub fn volumes(&self) -> &[VolumeDescription] {
+        &self.volumes
+    }
+
+    /// One volume. `None` when the index is beyond the last.
+    #[must_use]
+    pub fn volume(&self, index: VolumeIndex) -> Option<&VolumeDescription> {
+        self.volumes.get(usize::from(index.0))
+    }
+
+    /// The volumes with their indexes.
+    pub fn indexed(&self) -> impl Iterator<Item = (VolumeIndex, &VolumeDescription)> {
+        indexed(&self.volumes)
+    }
+
+    /// The first thing in which the peer's description differs. `None` when they agree.
+    #[must_use]
+    pub fn mismatch(&self, peer: &Self) -> Option<Mismatch> {
+        if self.name != peer.name {
+            return Some(Mismatch::Name { ours: self.name.clone(), theirs: peer.name.clone() });
+        }
+        if self.volumes.len() != peer.volumes.len() {
+            return Some(Mismatch::Count { ours: self.volumes.len(), theirs: peer.volumes.len() });
+        }
+        self.indexed().zip(&peer.volumes).find_map(|((volume, ours), theirs)| {
+            if ours.uuid != theirs.uuid {
+                Some(Mismatch::Uuid { volume, ours: ours.uuid, theirs: theirs.uuid })
+            } else if ours.logical_block_size != theirs.logical_block_size {
+                let (ours, theirs) = (ours.logical_block_size, theirs.logical_block_size);
+                Some(Mismatch::LogicalBlockSize { volume, ours, theirs })
+            } else if ours.size != theirs.size {
+                Some(Mismatch::Size { volume, ours: ours.size, theirs: theirs.size })
+            } else {
+                None
+            }
+        })
+    }
+
+    /// Appends the encoding: name length u8, name, volume count u16, then 28 bytes for each volume
+    /// {identity 16 bytes, size in sectors u64, logical block size in bytes u32}.
+    pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
+        let name = self.name.as_str().as_bytes();
+        out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        out.extend_from_slice(name);
+        out.extend_from_slice(&u16::try_from(self.volumes.len()).unwrap_or(u16::MAX).to_le_bytes());
+        for volume in &self.volumes {
+            out.extend_from_slice(&volume.uuid.0);
+            out.extend_from_slice(&volume.size.0.to_le_bytes());
+            out.extend_from_slice(&volume.logical_block_size.to_le_bytes());
+        }
+    }
+
+    /// Reads what [`Self::encode_into`] wrote; the value must end with it.
+    pub(crate) fn decode(mut value: Value<'_>) -> Result<Self, TlvError> {
+        let name_len = usize::from(value.u8()?);
+        let name = std::str::from_utf8(value.take(name_len)?).map_err(|e| value.invalid(e))?;
+        let name = name.parse().map_err(|e| value.invalid(e))?;
+        let count = usize::from(value.u16()?);
+        if !(1..=MAX_VOLUMES).contains(&count) {
+            return Err(value.invalid(GroupError::Count(count)));
+        }
+        let mut volumes = Vec::with_capacity(count);
+        for _ in 0..count {
+            let uuid = VolumeUuid(value.array()?);
+            let size = Sectors(value.u64()?);
+            volumes.push(VolumeDescription { uuid, size, logical_block_size: value.u32()? });
+        }
+        let group = Self::new(name, volumes).map_err(|e| value.invalid(e))?;
+        value.end()?;
+        Ok(group)
+    }
+}
+
+impl fmt::Display for GroupDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {} of {} volumes", self.name, self.volumes.len())
+    }
+}
+
+fn indexed(volumes: &[VolumeDescription]) -> impl Iterator<Item = (VolumeIndex, &VolumeDescription)> {
+    (0..).map(VolumeIndex).zip(volumes)
+}
+
+/// In what two hosts' descriptions of a group differ.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// Another group's name.
+    #[error(
+        "this host has group {ours}, the peer has group {theirs}: point them at each other's counterpart"
+    )]
+    Name {
+        /// This host's.
+        ours: GroupName,
+        /// The peer's.
+        theirs: GroupName,
+    },
+    /// Another number of volumes.
+    #[error(
+        "this host has {ours} volumes, the peer has {theirs}: list the same volumes in the same order on both"
+    )]
+    Count {
+        /// This host's.
+        ours: usize,
+        /// The peer's.
+        theirs: usize,
+    },
+    /// Another volume.
+    #[error(
+        "{volume} is {ours} here and {theirs} at the peer: the order of the volumes differs, or this replica belongs to another volume (a full sync replaces it)"
+    )]
+    Uuid {
+        /// Which volume.
+        volume: VolumeIndex,
+        /// This host's.
+        ours: VolumeUuid,
+        /// The peer's.
+        theirs: VolumeUuid,
+    },
+    /// Another size.
+    #[error("{volume} has {ours} here and {theirs} at the peer: resize the smaller one")]
+    Size {
+        /// Which volume.
+        volume: VolumeIndex,
+        /// This host's.
+        ours: Sectors,
+        /// The peer's.
+        theirs: Sectors,
+    },
+    /// Another logical block size.
+    #[error(
+        "{volume} has logical blocks of {ours} bytes here and {theirs} at the peer: use devices with the same one"
+    )]
+    LogicalBlockSize {
+        /// Which volume.
+        volume: VolumeIndex,
+        /// This host's, in bytes.
+        ours: u32,
+        /// The peer's, in bytes.
+        theirs: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ftdm_units::Sector;
+
+    fn volume(id: u8, size: u64, logical_block_size: u32) -> VolumeDescription {
+        VolumeDescription { uuid: VolumeUuid([id; 16]), size: Sectors(size), logical_block_size }
+    }
+
+    fn group(name: &str, volumes: &[VolumeDescription]) -> GroupDescription {
+        GroupDescription::new(name.parse().unwrap(), volumes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn descriptions_that_no_device_has_are_refused() {
+        let name: GroupName = "g".parse().unwrap();
+        let refuse =
+            |volumes: Vec<VolumeDescription>| GroupDescription::new(name.clone(), volumes).unwrap_err();
+        assert_eq!(refuse(vec![]), GroupError::Count(0));
+        let many: Vec<_> = (0..65).map(|id| volume(id, 8, 512)).collect();
+        assert_eq!(refuse(many.clone()), GroupError::Count(65));
+        assert!(GroupDescription::new(name.clone(), many[..64].to_vec()).is_ok());
+        for bad in [(0, 512), (8, 0), (8, 256), (8, 1000), (9, 4096), (8, 1 << 17), (MAX_SECTORS + 1, 512)] {
+            assert!(matches!(refuse(vec![volume(1, bad.0, bad.1)]), GroupError::Shape(..)), "{bad:?}");
+        }
+        let twice = refuse(vec![volume(1, 8, 512), volume(2, 8, 512), volume(1, 16, 512)]);
+        assert_eq!(twice, GroupError::Twice(VolumeIndex(0), VolumeIndex(2), VolumeUuid([1; 16])));
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        let ours = group("g", &[volume(1, 64, 512), volume(2, 64, 4096)]);
+        assert_eq!(ours.mismatch(&ours.clone()), None);
+        let second = |changed| ours.mismatch(&group("g", &[volume(1, 64, 512), changed]));
+        assert!(matches!(ours.mismatch(&group("h", ours.volumes())), Some(Mismatch::Name { .. })));
+        let one = group("g", &ours.volumes()[..1]);
+        assert_eq!(ours.mismatch(&one), Some(Mismatch::Count { ours: 2, theirs: 1 }));
+        assert!(matches!(second(volume(3, 64, 4096)), Some(Mismatch::Uuid { volume: VolumeIndex(1), .. })));
+        assert!(matches!(second(volume(2, 72, 4096)), Some(Mismatch::Size { volume: VolumeIndex(1), .. })));
+        let block = second(volume(2, 64, 512)).unwrap();
+        assert_eq!(block, Mismatch::LogicalBlockSize { volume: VolumeIndex(1), ours: 4096, theirs: 512 });
+    }
+
+    #[test]
+    fn a_volume_holds_whole_logical_blocks_only() {
+        let volume = volume(1, 64, 4096);
+        let holds = |start, len| volume.holds(Extent::new(Sector(start), Sectors(len)).unwrap());
+        assert!(holds(0, 64) && holds(56, 8));
+        assert!(!holds(56, 16) && !holds(4, 8) && !holds(8, 4) && !holds(64, 8));
+    }
+}

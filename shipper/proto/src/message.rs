@@ -1,0 +1,379 @@
+//! The control messages of a connection, each in a frame of its own.
+//!
+//! Always holds: a decoded message is whole and within its bounds; what a newer peer adds is skipped or
+//! refused as its tag says. Epochs and base data are not messages: see [`crate::epoch`] and
+//! [`crate::record`].
+
+use crate::frame::{Frame, FrameError, FrameKind, Stamp};
+use crate::group::GroupDescription;
+use crate::ids::{Digest, Epoch, Incarnation};
+use crate::protocol::{Features, ProtocolRange};
+use crate::state::{ContentState, LineageEntry, Role, decode_lineage, encode_lineage};
+use crate::tlv::{Reader, TlvError, Writer};
+
+/// Longest text in a message, in bytes; longer ones are cut when sent and refused when received.
+pub const MAX_TEXT: usize = 1024;
+
+/// Why a side declines. The numbers are frozen; unknown ones are kept as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefuseCode {
+    /// No common protocol version or feature.
+    Version,
+    /// Another group's name.
+    Group,
+    /// The volumes differ.
+    VolumeMismatch,
+    /// This host has been promoted.
+    Promoted,
+    /// This host's state or journal is not formatted.
+    NotFormatted,
+    /// Another connection is being served, or another role change is under way.
+    Busy,
+    /// This host cannot go on: its disk failed, or its journal is damaged.
+    Failed,
+    /// The histories do not meet: only a full sync helps.
+    NeedsFullSync,
+    /// The peer broke the protocol.
+    ProtocolError,
+    /// Both sides ran alone: somebody must decide.
+    SplitBrain,
+    /// A code that this version does not know.
+    Other(u16),
+}
+
+const REFUSE_CODES: [(RefuseCode, u16); 10] = [
+    (RefuseCode::Version, 1),
+    (RefuseCode::Group, 2),
+    (RefuseCode::VolumeMismatch, 3),
+    (RefuseCode::Promoted, 4),
+    (RefuseCode::NotFormatted, 5),
+    (RefuseCode::Busy, 6),
+    (RefuseCode::Failed, 7),
+    (RefuseCode::NeedsFullSync, 8),
+    (RefuseCode::ProtocolError, 9),
+    (RefuseCode::SplitBrain, 10),
+];
+
+impl RefuseCode {
+    fn number(self) -> u16 {
+        match self {
+            Self::Other(number) => number,
+            known => REFUSE_CODES.iter().find(|(code, _)| *code == known).map_or(0, |(_, number)| *number),
+        }
+    }
+
+    fn from_number(number: u16) -> Self {
+        REFUSE_CODES.iter().find(|(_, n)| *n == number).map_or(Self::Other(number), |(code, _)| *code)
+    }
+}
+
+/// The primary introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Protocol versions that it speaks.
+    pub protocol: ProtocolRange,
+    /// Features that it wants.
+    pub features: Features,
+    /// Its group.
+    pub group: GroupDescription,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Its generations, the present one last.
+    pub lineage: Vec<LineageEntry>,
+    /// The last epoch that it made.
+    pub last_epoch: Epoch,
+    /// That epoch's digest.
+    pub last_digest: Digest,
+}
+
+/// The backup accepts and says where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The version chosen from the primary's range.
+    pub protocol: u16,
+    /// Features in force.
+    pub features: Features,
+    /// Its generations.
+    pub lineage: Vec<LineageEntry>,
+    /// The highest epoch number it ever saw.
+    pub highest_epoch_seen: Epoch,
+    /// The last epoch that it committed.
+    pub committed: Epoch,
+    /// That epoch's digest.
+    pub committed_digest: Digest,
+    /// What its volumes hold.
+    pub content: ContentState,
+    /// What it is by its own durable state.
+    pub role: Role,
+}
+
+/// A control message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The primary introduces itself.
+    Hello(Hello),
+    /// The backup accepts.
+    Welcome(Welcome),
+    /// Either side declines.
+    Refuse {
+        /// Why, for programs.
+        code: RefuseCode,
+        /// Why and what to do, for people; at most [`MAX_TEXT`] bytes.
+        text: String,
+    },
+    /// The primary starts a base copy.
+    SyncBegin {
+        /// Drawn at random for it.
+        base_id: [u8; 16],
+    },
+    /// The backup has durably noted that it is being rewritten.
+    SyncReady,
+    /// The base copy is whole.
+    BaseEnd {
+        /// Data frames sent.
+        frames: u64,
+        /// Decompressed bytes in them.
+        bytes: u64,
+    },
+    /// The backup holds the epoch durably.
+    Staged {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// The coordinator committed the epoch and all before it.
+    Commit {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The backup's progress.
+    Report {
+        /// Last epoch committed.
+        committed: Epoch,
+        /// Last epoch applied to the volumes.
+        applied: Epoch,
+        /// Bytes of the journal in use.
+        journal_used: u64,
+        /// Bytes of the journal.
+        journal_size: u64,
+    },
+    /// Asks for a [`Message::Pong`] of the same token.
+    Ping {
+        /// Comes back.
+        token: u64,
+    },
+    /// Answers a [`Message::Ping`].
+    Pong {
+        /// Of the ping.
+        token: u64,
+    },
+    /// Either side leaves on purpose.
+    Bye {
+        /// Why, for people; at most [`MAX_TEXT`] bytes.
+        text: String,
+    },
+}
+
+/// A frame that is not a sound message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// A frame that carries no message.
+    #[error("a {0:?} frame is not a control message")]
+    Kind(FrameKind),
+    /// A payload that is not what its header says.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Fields that are not sound.
+    #[error("{kind:?} message: {source}")]
+    Fields {
+        /// Kind of the frame.
+        kind: FrameKind,
+        /// What is wrong.
+        source: TlvError,
+    },
+    /// The message names another epoch or incarnation than the frame that brings it.
+    #[error("{0:?} message contradicts the frame that brings it")]
+    Contradiction(FrameKind),
+}
+
+impl Message {
+    /// The kind of its frame.
+    #[must_use]
+    pub fn kind(&self) -> FrameKind {
+        match self {
+            Self::Hello(_) => FrameKind::Hello,
+            Self::Welcome(_) => FrameKind::Welcome,
+            Self::Refuse { .. } => FrameKind::Refuse,
+            Self::SyncBegin { .. } => FrameKind::SyncBegin,
+            Self::SyncReady => FrameKind::SyncReady,
+            Self::BaseEnd { .. } => FrameKind::BaseEnd,
+            Self::Staged { .. } => FrameKind::Staged,
+            Self::Commit { .. } => FrameKind::Commit,
+            Self::Report { .. } => FrameKind::Report,
+            Self::Ping { .. } => FrameKind::Ping,
+            Self::Pong { .. } => FrameKind::Pong,
+            Self::Bye { .. } => FrameKind::Bye,
+        }
+    }
+
+    /// The frame that carries it, stamped with the generation and the primary's incarnation.
+    #[must_use]
+    pub fn to_frame(&self, generation: u64, incarnation: Incarnation) -> Frame {
+        let stamp = Stamp { epoch: self.epoch(), generation, incarnation };
+        Frame::plain(self.kind(), stamp, 0, self.encode())
+    }
+
+    /// Reads the message out of a frame, whose payload it verifies.
+    pub fn from_frame(frame: &Frame) -> Result<Self, MessageError> {
+        frame.verify()?;
+        let kind = frame.header.kind;
+        let fields = |source| MessageError::Fields { kind, source };
+        let mut reader = Reader::new(&frame.payload).map_err(fields)?;
+        let message = Self::decode(kind, &mut reader).map_err(fields)?;
+        let message = message.ok_or(MessageError::Kind(kind))?;
+        reader.finish().map_err(fields)?;
+        let stamp = frame.header.stamp;
+        let contradicts = match &message {
+            Self::Hello(hello) => hello.incarnation != stamp.incarnation,
+            other => other.epoch() != stamp.epoch,
+        };
+        if contradicts { Err(MessageError::Contradiction(kind)) } else { Ok(message) }
+    }
+
+    /// The epoch that it is about, which is also in the frame's header.
+    fn epoch(&self) -> Epoch {
+        match self {
+            Self::Staged { epoch, .. } | Self::Commit { epoch } => *epoch,
+            _ => Epoch::NONE,
+        }
+    }
+
+    /// The payload. The numbers are the fields' tags, frozen.
+    fn encode(&self) -> Vec<u8> {
+        let mut fields = Writer::new();
+        match self {
+            Self::Hello(hello) => hello.encode(&mut fields),
+            Self::Welcome(welcome) => welcome.encode(&mut fields),
+            Self::Refuse { code, text } => {
+                fields.u16(1, code.number());
+                fields.field(2, cut(text).as_bytes());
+            }
+            Self::SyncBegin { base_id } => fields.field(1, base_id),
+            Self::SyncReady => {}
+            Self::BaseEnd { frames, bytes } => {
+                fields.u64(1, *frames);
+                fields.u64(2, *bytes);
+            }
+            Self::Staged { epoch, digest } => {
+                fields.u64(1, epoch.0);
+                fields.field(2, &digest.0);
+            }
+            Self::Commit { epoch } => fields.u64(1, epoch.0),
+            Self::Report { committed, applied, journal_used, journal_size } => {
+                fields.u64(1, committed.0);
+                fields.u64(2, applied.0);
+                fields.u64(3, *journal_used);
+                fields.u64(4, *journal_size);
+            }
+            Self::Ping { token } | Self::Pong { token } => fields.u64(1, *token),
+            Self::Bye { text } => fields.field(1, cut(text).as_bytes()),
+        }
+        fields.finish()
+    }
+
+    fn decode(kind: FrameKind, fields: &mut Reader<'_>) -> Result<Option<Self>, TlvError> {
+        Ok(Some(match kind {
+            FrameKind::Hello => Self::Hello(Hello::decode(fields)?),
+            FrameKind::Welcome => Self::Welcome(Welcome::decode(fields)?),
+            FrameKind::Refuse => {
+                let code = RefuseCode::from_number(fields.u16(1)?);
+                Self::Refuse { code, text: fields.required(2)?.text(MAX_TEXT)?.to_owned() }
+            }
+            FrameKind::SyncBegin => Self::SyncBegin { base_id: fields.array(1)? },
+            FrameKind::SyncReady => Self::SyncReady,
+            FrameKind::BaseEnd => Self::BaseEnd { frames: fields.u64(1)?, bytes: fields.u64(2)? },
+            FrameKind::Staged => {
+                Self::Staged { epoch: Epoch(fields.u64(1)?), digest: Digest(fields.array(2)?) }
+            }
+            FrameKind::Commit => Self::Commit { epoch: Epoch(fields.u64(1)?) },
+            FrameKind::Report => Self::Report {
+                committed: Epoch(fields.u64(1)?),
+                applied: Epoch(fields.u64(2)?),
+                journal_used: fields.u64(3)?,
+                journal_size: fields.u64(4)?,
+            },
+            FrameKind::Ping => Self::Ping { token: fields.u64(1)? },
+            FrameKind::Pong => Self::Pong { token: fields.u64(1)? },
+            FrameKind::Bye => Self::Bye { text: fields.required(1)?.text(MAX_TEXT)?.to_owned() },
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl Hello {
+    fn encode(&self, fields: &mut Writer) {
+        let range = [self.protocol.min.to_le_bytes(), self.protocol.max.to_le_bytes()].concat();
+        let mut group = Vec::new();
+        self.group.encode_into(&mut group);
+        fields.field(1, &range);
+        fields.field(2, &self.features.encode());
+        fields.field(3, &group);
+        fields.field(4, &self.incarnation.0);
+        fields.field(5, &encode_lineage(&self.lineage));
+        fields.u64(6, self.last_epoch.0);
+        fields.field(7, &self.last_digest.0);
+    }
+
+    fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
+        let mut range = fields.required(1)?;
+        let protocol = ProtocolRange { min: range.u16()?, max: range.u16()? };
+        if protocol.min > protocol.max {
+            return Err(range.invalid("a range of protocol versions that is upside down"));
+        }
+        range.end()?;
+        Ok(Self {
+            protocol,
+            features: Features::decode(fields.required(2)?)?,
+            group: GroupDescription::decode(fields.required(3)?)?,
+            incarnation: Incarnation(fields.array(4)?),
+            lineage: decode_lineage(fields.required(5)?)?,
+            last_epoch: Epoch(fields.u64(6)?),
+            last_digest: Digest(fields.array(7)?),
+        })
+    }
+}
+
+impl Welcome {
+    fn encode(&self, fields: &mut Writer) {
+        fields.u16(1, self.protocol);
+        fields.field(2, &self.features.encode());
+        fields.field(3, &encode_lineage(&self.lineage));
+        fields.u64(4, self.highest_epoch_seen.0);
+        fields.u64(5, self.committed.0);
+        fields.field(6, &self.committed_digest.0);
+        fields.field(7, &self.content.encode());
+        fields.field(8, &[self.role.number()]);
+    }
+
+    fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
+        Ok(Self {
+            protocol: fields.u16(1)?,
+            features: Features::decode(fields.required(2)?)?,
+            lineage: decode_lineage(fields.required(3)?)?,
+            highest_epoch_seen: Epoch(fields.u64(4)?),
+            committed: Epoch(fields.u64(5)?),
+            committed_digest: Digest(fields.array(6)?),
+            content: ContentState::decode(fields.required(7)?)?,
+            role: Role::decode(fields.required(8)?)?,
+        })
+    }
+}
+
+/// The text cut to [`MAX_TEXT`] bytes, at a character.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT)]
+}
+
+#[cfg(test)]
+mod tests;

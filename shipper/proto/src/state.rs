@@ -1,0 +1,237 @@
+//! What a host must remember about its group, durably: role, lineage, how far it got.
+//!
+//! Always holds: a decoded [`DurableState`] is whole and of a known version; its encoding always fits a
+//! slot. It is double-written in slots (see [`crate::slot`]); the configuration only gives the first one.
+
+use crate::group::GroupDescription;
+use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation};
+use crate::slot::{SLOT_SIZE, SlotError, SlotKind, SlotPosition, choose};
+use crate::tlv::{Reader, TlvError, Value, Writer};
+
+/// Most entries of a lineage. When one more is added the oldest is dropped: a peer that is more than
+/// 64 promotes behind cannot prove its ancestry and needs a full sync.
+pub const MAX_LINEAGE: usize = 64;
+
+/// Bytes of an encoded lineage entry.
+const LINEAGE_ENTRY_LEN: usize = 64;
+
+/// What this host is for its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Runs the VM and ships.
+    Primary,
+    /// Holds the last committed epoch.
+    Backup,
+}
+
+impl Role {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Primary => 1,
+            Self::Backup => 2,
+        }
+    }
+
+    pub(crate) fn decode(mut value: Value<'_>) -> Result<Self, TlvError> {
+        let role = match value.u8()? {
+            1 => Self::Primary,
+            2 => Self::Backup,
+            other => return Err(value.invalid(format_args!("the unknown role {other}"))),
+        };
+        value.end()?;
+        Ok(role)
+    }
+}
+
+/// What this host's volumes hold, as far as promoting them goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentState {
+    /// Nothing of the group yet.
+    Blank,
+    /// A base copy is under way or broke off: not promotable.
+    Inconsistent {
+        /// Which base copy.
+        base_id: [u8; 16],
+    },
+    /// Exactly one committed epoch.
+    Consistent,
+}
+
+impl ContentState {
+    /// The encoding: u8 {0 blank, 1 inconsistent, 2 consistent}, then the base copy's id if inconsistent.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Blank => vec![0],
+            Self::Inconsistent { base_id } => [&[1][..], &base_id].concat(),
+            Self::Consistent => vec![2],
+        }
+    }
+
+    pub(crate) fn decode(mut value: Value<'_>) -> Result<Self, TlvError> {
+        let content = match value.u8()? {
+            0 => Self::Blank,
+            1 => Self::Inconsistent { base_id: value.array()? },
+            2 => Self::Consistent,
+            other => return Err(value.invalid(format_args!("the unknown content state {other}"))),
+        };
+        value.end()?;
+        Ok(content)
+    }
+}
+
+/// Where a generation began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineageEntry {
+    /// The generation.
+    pub generation: Generation,
+    /// First epoch that it made.
+    pub first_epoch: Epoch,
+    /// Digest of the epoch before that: the fork.
+    pub digest: Digest,
+}
+
+/// The encoding of a lineage, oldest first: {generation 24 bytes, first epoch u64, digest 32 bytes} each.
+/// Only the newest [`MAX_LINEAGE`] entries are written.
+pub(crate) fn encode_lineage(lineage: &[LineageEntry]) -> Vec<u8> {
+    let newest = &lineage[lineage.len().saturating_sub(MAX_LINEAGE)..];
+    let mut bytes = Vec::with_capacity(newest.len() * LINEAGE_ENTRY_LEN);
+    for entry in newest {
+        bytes.extend_from_slice(&entry.generation.encode());
+        bytes.extend_from_slice(&entry.first_epoch.0.to_le_bytes());
+        bytes.extend_from_slice(&entry.digest.0);
+    }
+    bytes
+}
+
+/// Reads what [`encode_lineage`] wrote; the value must end with it.
+pub(crate) fn decode_lineage(mut value: Value<'_>) -> Result<Vec<LineageEntry>, TlvError> {
+    let count = value.left() / LINEAGE_ENTRY_LEN;
+    if count > MAX_LINEAGE {
+        return Err(value.invalid(format_args!("{count} generations, more than {MAX_LINEAGE}")));
+    }
+    let mut lineage = Vec::with_capacity(count);
+    for _ in 0..count {
+        let generation = Generation::decode(value.array()?);
+        let first_epoch = Epoch(value.u64()?);
+        lineage.push(LineageEntry { generation, first_epoch, digest: Digest(value.array()?) });
+    }
+    value.end()?;
+    Ok(lineage)
+}
+
+/// What one host remembers about its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DurableState {
+    /// The group.
+    pub group: GroupName,
+    /// Drawn at random when the state was formatted: tells it from any other host's or time's.
+    pub formatted_id: [u8; 16],
+    /// What this host is now.
+    pub role: Role,
+    /// Generations that led to the present content, oldest first, the present one last.
+    pub lineage: Vec<LineageEntry>,
+    /// Highest epoch number ever seen: new epochs are numbered above it.
+    pub highest_epoch_seen: Epoch,
+    /// What the volumes hold.
+    pub content: ContentState,
+    /// The volumes; a backup learns them at its first full sync.
+    pub description: Option<GroupDescription>,
+    /// The primary last run or heard.
+    pub last_incarnation: Option<Incarnation>,
+}
+
+mod tag {
+    //! Fields of the state.
+    pub(super) const GROUP: u16 = 1;
+    pub(super) const FORMATTED_ID: u16 = 2;
+    pub(super) const ROLE: u16 = 3;
+    pub(super) const LINEAGE: u16 = 4;
+    pub(super) const HIGHEST_EPOCH_SEEN: u16 = 5;
+    pub(super) const CONTENT: u16 = 6;
+    pub(super) const DESCRIPTION: u16 = 7;
+    pub(super) const LAST_INCARNATION: u16 = 8;
+}
+
+/// A durable state that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// The slots.
+    #[error("durable state: {0}")]
+    Slot(#[from] SlotError),
+    /// The contents of a sound slot.
+    #[error("durable state: {0}")]
+    Fields(#[from] TlvError),
+}
+
+impl DurableState {
+    /// The generation that the present content belongs to.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.lineage.last().map(|entry| entry.generation)
+    }
+
+    /// The body of the slot. Only the newest [`MAX_LINEAGE`] generations are written.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut fields = Writer::new();
+        fields.field(tag::GROUP, self.group.as_str().as_bytes());
+        fields.field(tag::FORMATTED_ID, &self.formatted_id);
+        fields.field(tag::ROLE, &[self.role.number()]);
+        fields.field(tag::LINEAGE, &encode_lineage(&self.lineage));
+        fields.u64(tag::HIGHEST_EPOCH_SEEN, self.highest_epoch_seen.0);
+        fields.field(tag::CONTENT, &self.content.encode());
+        if let Some(description) = &self.description {
+            let mut bytes = Vec::new();
+            description.encode_into(&mut bytes);
+            fields.field(tag::DESCRIPTION, &bytes);
+        }
+        if let Some(incarnation) = self.last_incarnation {
+            fields.field(tag::LAST_INCARNATION, &incarnation.0);
+        }
+        fields.finish()
+    }
+
+    /// Reads the body of a slot.
+    pub fn decode(body: &[u8]) -> Result<Self, TlvError> {
+        let mut fields = Reader::new(body)?;
+        let mut group = fields.required(tag::GROUP)?;
+        let group = group.text(GroupName::MAX_LEN)?.parse().map_err(|e| group.invalid(e))?;
+        let formatted_id = fields.array(tag::FORMATTED_ID)?;
+        let role = Role::decode(fields.required(tag::ROLE)?)?;
+        let lineage = decode_lineage(fields.required(tag::LINEAGE)?)?;
+        let highest_epoch_seen = Epoch(fields.u64(tag::HIGHEST_EPOCH_SEEN)?);
+        let content = ContentState::decode(fields.required(tag::CONTENT)?)?;
+        let description = fields.optional(tag::DESCRIPTION).map(GroupDescription::decode).transpose()?;
+        let last_incarnation = match fields.optional(tag::LAST_INCARNATION) {
+            Some(mut value) => {
+                let incarnation = Incarnation(value.array()?);
+                value.end()?;
+                Some(incarnation)
+            }
+            None => None,
+        };
+        fields.finish()?;
+        Ok(Self {
+            group,
+            formatted_id,
+            role,
+            lineage,
+            highest_epoch_seen,
+            content,
+            description,
+            last_incarnation,
+        })
+    }
+
+    /// The newest state of the two slots and where it stands. `None` when both are blank: not formatted.
+    pub fn load(
+        a: &[u8; SLOT_SIZE],
+        b: &[u8; SLOT_SIZE],
+    ) -> Result<Option<(Self, SlotPosition)>, StateError> {
+        let Some(chosen) = choose(SlotKind::State, a, b)? else { return Ok(None) };
+        Ok(Some((Self::decode(&chosen.body)?, chosen.position)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
