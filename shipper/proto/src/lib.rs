@@ -12,6 +12,7 @@ pub mod group;
 pub mod ids;
 pub mod journal;
 pub mod message;
+pub mod primary;
 pub mod protocol;
 pub mod record;
 pub mod slot;

@@ -7,8 +7,7 @@
 use crate::frame::{Frame, FrameError, FrameKind, Stamp};
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
-use crate::protocol::{Features, ProtocolRange};
-use crate::state::{ContentState, LineageEntry, Role, decode_lineage, encode_lineage};
+use crate::state::{Content, LineageEntry, Role, decode_lineage, encode_lineage};
 use crate::tlv::{Reader, TlvError, Writer};
 
 /// Longest text in a message, in bytes; longer ones are cut when sent and refused when received.
@@ -70,17 +69,19 @@ impl RefuseCode {
 /// The primary introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// Protocol versions that it speaks.
-    pub protocol: ProtocolRange,
-    /// Features that it wants.
-    pub features: Features,
+    /// Lowest protocol version that it speaks.
+    pub protocol_min: u16,
+    /// Highest protocol version that it speaks.
+    pub protocol_max: u16,
+    /// Features that the backup may ignore.
+    pub features_optional: u64,
+    /// Features that the backup must understand.
+    pub features_mandatory: u64,
     /// Its group.
     pub group: GroupDescription,
-    /// Its incarnation.
-    pub incarnation: Incarnation,
     /// Its generations, the present one last.
     pub lineage: Vec<LineageEntry>,
-    /// The last epoch that it made.
+    /// The last epoch that it knows to be committed.
     pub last_epoch: Epoch,
     /// That epoch's digest.
     pub last_digest: Digest,
@@ -91,18 +92,18 @@ pub struct Hello {
 pub struct Welcome {
     /// The version chosen from the primary's range.
     pub protocol: u16,
-    /// Features in force.
-    pub features: Features,
+    /// Features in force: of those that the primary offered.
+    pub features: u64,
     /// Its generations.
     pub lineage: Vec<LineageEntry>,
     /// The highest epoch number it ever saw.
     pub highest_epoch_seen: Epoch,
     /// The last epoch that it committed.
     pub committed: Epoch,
-    /// That epoch's digest.
-    pub committed_digest: Digest,
+    /// Digest of the last epoch that is wholly in its journal: what the next one must chain to.
+    pub chain_digest: Digest,
     /// What its volumes hold.
-    pub content: ContentState,
+    pub content: Content,
     /// What it is by its own durable state.
     pub role: Role,
 }
@@ -192,7 +193,7 @@ pub enum MessageError {
         /// What is wrong.
         source: TlvError,
     },
-    /// The message names another epoch or incarnation than the frame that brings it.
+    /// The message names another epoch than the frame that brings it.
     #[error("{0:?} message contradicts the frame that brings it")]
     Contradiction(FrameKind),
 }
@@ -217,28 +218,46 @@ impl Message {
         }
     }
 
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "Hello",
+            Self::Welcome(_) => "Welcome",
+            Self::Refuse { .. } => "Refuse",
+            Self::SyncBegin { .. } => "SyncBegin",
+            Self::SyncReady => "SyncReady",
+            Self::BaseEnd { .. } => "BaseEnd",
+            Self::Staged { .. } => "Staged",
+            Self::Commit { .. } => "Commit",
+            Self::Report { .. } => "Report",
+            Self::Ping { .. } => "Ping",
+            Self::Pong { .. } => "Pong",
+            Self::Bye { .. } => "Bye",
+        }
+    }
+
     /// The frame that carries it, stamped with the generation and the primary's incarnation.
     #[must_use]
-    pub fn to_frame(&self, generation: u64, incarnation: Incarnation) -> Frame {
+    pub fn encode(&self, generation: u64, incarnation: Incarnation) -> Frame {
         let stamp = Stamp { epoch: self.epoch(), generation, incarnation };
-        Frame::plain(self.kind(), stamp, 0, self.encode())
+        Frame::plain(self.kind(), stamp, 0, self.payload())
     }
 
     /// Reads the message out of a frame, whose payload it verifies.
-    pub fn from_frame(frame: &Frame) -> Result<Self, MessageError> {
+    pub fn decode(frame: &Frame) -> Result<Self, MessageError> {
         frame.verify()?;
         let kind = frame.header.kind;
         let fields = |source| MessageError::Fields { kind, source };
         let mut reader = Reader::new(&frame.payload).map_err(fields)?;
-        let message = Self::decode(kind, &mut reader).map_err(fields)?;
+        let message = Self::from_fields(kind, &mut reader).map_err(fields)?;
         let message = message.ok_or(MessageError::Kind(kind))?;
         reader.finish().map_err(fields)?;
-        let stamp = frame.header.stamp;
-        let contradicts = match &message {
-            Self::Hello(hello) => hello.incarnation != stamp.incarnation,
-            other => other.epoch() != stamp.epoch,
-        };
-        if contradicts { Err(MessageError::Contradiction(kind)) } else { Ok(message) }
+        if message.epoch() == frame.header.epoch {
+            Ok(message)
+        } else {
+            Err(MessageError::Contradiction(kind))
+        }
     }
 
     /// The epoch that it is about, which is also in the frame's header.
@@ -250,7 +269,7 @@ impl Message {
     }
 
     /// The payload. The numbers are the fields' tags, frozen.
-    fn encode(&self) -> Vec<u8> {
+    fn payload(&self) -> Vec<u8> {
         let mut fields = Writer::new();
         match self {
             Self::Hello(hello) => hello.encode(&mut fields),
@@ -282,7 +301,7 @@ impl Message {
         fields.finish()
     }
 
-    fn decode(kind: FrameKind, fields: &mut Reader<'_>) -> Result<Option<Self>, TlvError> {
+    fn from_fields(kind: FrameKind, fields: &mut Reader<'_>) -> Result<Option<Self>, TlvError> {
         Ok(Some(match kind {
             FrameKind::Hello => Self::Hello(Hello::decode(fields)?),
             FrameKind::Welcome => Self::Welcome(Welcome::decode(fields)?),
@@ -313,33 +332,37 @@ impl Message {
 
 impl Hello {
     fn encode(&self, fields: &mut Writer) {
-        let range = [self.protocol.min.to_le_bytes(), self.protocol.max.to_le_bytes()].concat();
+        let range = [self.protocol_min.to_le_bytes(), self.protocol_max.to_le_bytes()].concat();
+        let features = [self.features_optional.to_le_bytes(), self.features_mandatory.to_le_bytes()].concat();
         let mut group = Vec::new();
         self.group.encode_into(&mut group);
         fields.field(1, &range);
-        fields.field(2, &self.features.encode());
+        fields.field(2, &features);
         fields.field(3, &group);
-        fields.field(4, &self.incarnation.0);
-        fields.field(5, &encode_lineage(&self.lineage));
-        fields.u64(6, self.last_epoch.0);
-        fields.field(7, &self.last_digest.0);
+        fields.field(4, &encode_lineage(&self.lineage));
+        fields.u64(5, self.last_epoch.0);
+        fields.field(6, &self.last_digest.0);
     }
 
     fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
         let mut range = fields.required(1)?;
-        let protocol = ProtocolRange { min: range.u16()?, max: range.u16()? };
-        if protocol.min > protocol.max {
+        let (protocol_min, protocol_max) = (range.u16()?, range.u16()?);
+        if protocol_min > protocol_max {
             return Err(range.invalid("a range of protocol versions that is upside down"));
         }
         range.end()?;
+        let mut features = fields.required(2)?;
+        let (features_optional, features_mandatory) = (features.u64()?, features.u64()?);
+        features.end()?;
         Ok(Self {
-            protocol,
-            features: Features::decode(fields.required(2)?)?,
+            protocol_min,
+            protocol_max,
+            features_optional,
+            features_mandatory,
             group: GroupDescription::decode(fields.required(3)?)?,
-            incarnation: Incarnation(fields.array(4)?),
-            lineage: decode_lineage(fields.required(5)?)?,
-            last_epoch: Epoch(fields.u64(6)?),
-            last_digest: Digest(fields.array(7)?),
+            lineage: decode_lineage(fields.required(4)?)?,
+            last_epoch: Epoch(fields.u64(5)?),
+            last_digest: Digest(fields.array(6)?),
         })
     }
 }
@@ -347,11 +370,11 @@ impl Hello {
 impl Welcome {
     fn encode(&self, fields: &mut Writer) {
         fields.u16(1, self.protocol);
-        fields.field(2, &self.features.encode());
+        fields.u64(2, self.features);
         fields.field(3, &encode_lineage(&self.lineage));
         fields.u64(4, self.highest_epoch_seen.0);
         fields.u64(5, self.committed.0);
-        fields.field(6, &self.committed_digest.0);
+        fields.field(6, &self.chain_digest.0);
         fields.field(7, &self.content.encode());
         fields.field(8, &[self.role.number()]);
     }
@@ -359,12 +382,12 @@ impl Welcome {
     fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
         Ok(Self {
             protocol: fields.u16(1)?,
-            features: Features::decode(fields.required(2)?)?,
+            features: fields.u64(2)?,
             lineage: decode_lineage(fields.required(3)?)?,
             highest_epoch_seen: Epoch(fields.u64(4)?),
             committed: Epoch(fields.u64(5)?),
-            committed_digest: Digest(fields.array(6)?),
-            content: ContentState::decode(fields.required(7)?)?,
+            chain_digest: Digest(fields.array(6)?),
+            content: Content::decode(fields.required(7)?)?,
             role: Role::decode(fields.required(8)?)?,
         })
     }

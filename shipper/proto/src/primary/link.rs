@@ -1,0 +1,127 @@
+//! Finding, greeting and losing the backup.
+//!
+//! Always holds: a connection that is silent for the time-out is given up; retries back off up to
+//! [`LAST_BACKOFF`]; nothing but a greeting is exchanged before both sides have checked each other.
+
+use std::time::Duration;
+
+use super::{Link, Primary, PrimaryAction, Replication, SyncStep};
+use crate::frame::Frame;
+use crate::message::{Hello, Message, Welcome};
+use crate::protocol::{FEATURES_KNOWN, PROTOCOL};
+
+/// Wait before the second attempt to connect; doubled at each further one.
+pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+/// Longest wait between two attempts.
+const LAST_BACKOFF: Duration = Duration::from_secs(5);
+/// Time between two pings.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Primary {
+    pub(super) fn connected(&mut self, now: Duration) {
+        let hello = Hello {
+            protocol_min: PROTOCOL,
+            protocol_max: PROTOCOL,
+            features_optional: 0,
+            features_mandatory: 0,
+            group: self.config.group.clone(),
+            lineage: self.config.lineage.clone(),
+            last_epoch: self.committed,
+            last_digest: self.committed_digest,
+        };
+        self.act(PrimaryAction::Send(Message::Hello(hello)));
+        self.link = Link::Greeting { deadline: now + self.config.timeout };
+    }
+
+    /// Drops the connection, if there is one, and degrades.
+    pub(super) fn lose_link(&mut self, now: Duration, reason: &str) {
+        if !matches!(self.link, Link::Down { .. }) {
+            self.act(PrimaryAction::Close { reason: reason.to_owned() });
+            self.disconnected(now, reason);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, now: Duration, reason: &str) {
+        let backoff = match self.link {
+            Link::Down { .. } => return,
+            Link::Up { .. } => FIRST_BACKOFF,
+            Link::Connecting { .. } | Link::Greeting { .. } => self.next_backoff(),
+        };
+        self.link = Link::Down { retry_at: now + backoff };
+        self.backoff = backoff;
+        self.link_error = Some(reason.to_owned());
+        if !matches!(self.replication, Replication::Degraded { .. }) {
+            self.degrade(reason);
+        }
+    }
+
+    fn next_backoff(&self) -> Duration {
+        (self.backoff * 2).min(LAST_BACKOFF)
+    }
+
+    pub(super) fn link_timeout(&mut self, now: Duration) {
+        match &mut self.link {
+            Link::Down { retry_at } if *retry_at <= now => {
+                self.link = Link::Connecting { deadline: now + self.config.timeout };
+                self.act(PrimaryAction::Connect);
+            }
+            Link::Connecting { deadline } if *deadline <= now => {
+                self.lose_link(now, "the backup cannot be reached");
+            }
+            Link::Greeting { deadline } if *deadline <= now => {
+                self.lose_link(now, "the backup did not answer the greeting in time");
+            }
+            Link::Up { heard, .. } if *heard + self.config.timeout <= now => {
+                let reason = format!("nothing heard from the backup for {:?}", self.config.timeout);
+                self.lose_link(now, &reason);
+            }
+            Link::Up { ping_at, .. } if *ping_at <= now => {
+                *ping_at = now + PING_INTERVAL;
+                self.act(PrimaryAction::Send(Message::Ping { token: 0 }));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn frame(&mut self, now: Duration, frame: &Frame) {
+        let message = match Message::decode(frame) {
+            Ok(message) => message,
+            Err(error) => return self.lose_link(now, &format!("the backup sent nonsense: {error}")),
+        };
+        match (&mut self.link, message) {
+            (Link::Down { .. } | Link::Connecting { .. }, _) => {}
+            (Link::Greeting { .. }, Message::Welcome(welcome)) => self.welcome(now, welcome),
+            (_, Message::Refuse { text, .. }) => {
+                self.lose_link(now, &format!("the backup refuses: {text}"));
+            }
+            (Link::Up { heard, .. }, message) => {
+                *heard = now;
+                self.message(now, message);
+            }
+            (Link::Greeting { .. }, other) => {
+                self.lose_link(now, &format!("the backup answered the greeting with {}", other.name()));
+            }
+        }
+    }
+
+    fn message(&mut self, now: Duration, message: Message) {
+        match message {
+            Message::SyncReady if self.sync == SyncStep::Asked => self.sync_ready(),
+            Message::Staged { epoch, digest } => self.staged(now, epoch, digest),
+            Message::Report { applied, .. } => self.peer_applied = applied,
+            Message::Ping { token } => self.act(PrimaryAction::Send(Message::Pong { token })),
+            Message::Pong { .. } => {}
+            Message::Bye { text } => self.lose_link(now, &format!("the backup said goodbye: {text}")),
+            other => self.lose_link(now, &format!("a {} message is not for a primary", other.name())),
+        }
+    }
+
+    fn welcome(&mut self, now: Duration, welcome: Welcome) {
+        if welcome.protocol != PROTOCOL || welcome.features & !FEATURES_KNOWN != 0 {
+            return self.lose_link(now, "the backup chose a protocol that this side did not offer");
+        }
+        self.link_error = None;
+        self.link = Link::Up { welcome: Box::new(welcome), heard: now, ping_at: now + PING_INTERVAL };
+        self.greeted();
+    }
+}

@@ -1,0 +1,448 @@
+//! The primary's half of the protocol: when to connect, copy, cut, wait, and when to degrade.
+//!
+//! Sans-IO: [`Primary::handle`] takes events, [`Primary::poll_action`] yields what the driver must do,
+//! time is a parameter.
+//!
+//! Always holds:
+//! - At most one cut is under way, and at most `window` epochs are cut but not acknowledged: when the
+//!   window is full the epoch grows longer (a void tick), the volume never waits.
+//! - A cut is a commit point only if it was ordered after the whole base copy had been queued.
+//! - An epoch counts as committed only by a STAGED of its own digest.
+//! - Whatever is lost (link, log, agreement) ends in [`Replication::Degraded`] with a reason, and the
+//!   capture is stopped.
+//!
+//! ```text
+//!             greeted, backup blank or inconsistent,        first commit point
+//!             or a full sync was asked for                  acknowledged
+//!   Degraded ───────────────────────────────────► Syncing ──────────────────► InSync
+//!      ▲                                              │                          │
+//!      └────────── link, log or agreement lost ───────┴──────────────────────────┘
+//! ```
+
+mod cut;
+mod link;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::frame::Frame;
+use crate::group::GroupDescription;
+use crate::ids::{Digest, Epoch, Incarnation};
+use crate::message::{Message, Welcome};
+use crate::state::LineageEntry;
+
+/// What the primary is told at its start.
+#[derive(Clone, Debug)]
+pub struct PrimaryConfig {
+    /// The protected volumes.
+    pub group: GroupDescription,
+    /// Drawn at random at this start.
+    pub incarnation: Incarnation,
+    /// The generations that led here, the newest last; never empty.
+    pub lineage: Vec<LineageEntry>,
+    /// Time between two cuts.
+    pub epoch_interval: Duration,
+    /// Largest number of epochs that are cut and not acknowledged.
+    pub window: usize,
+    /// A peer that is silent for this long is gone.
+    pub timeout: Duration,
+    /// Part of the log, in percent, beyond which replication degrades.
+    pub log_watermark: u8,
+    /// After this many void cuts in a row replication degrades.
+    pub void_limit: u32,
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum PrimaryEvent {
+    /// The connection that was asked for stands.
+    Connected,
+    /// It could not be made, or it ended.
+    Disconnected {
+        /// For people.
+        reason: String,
+    },
+    /// A whole frame arrived, its checksums verified.
+    Frame(Frame),
+    /// Writes are being captured from now on.
+    CaptureStarted,
+    /// The capture has ended; writes are only tracked.
+    CaptureStopped,
+    /// The capture could not start, or lost writes.
+    CaptureLost {
+        /// For people.
+        reason: String,
+    },
+    /// The cut that was ordered is done.
+    CutTaken,
+    /// The cut that was ordered failed its checks; the epoch goes on.
+    CutVoid {
+        /// For people.
+        reason: String,
+    },
+    /// How full the log is, in bytes.
+    LogUse {
+        /// Used.
+        used: u64,
+        /// In all.
+        capacity: u64,
+    },
+    /// The epoch was folded and framed; this is its digest.
+    Encoded {
+        /// The epoch.
+        epoch: Epoch,
+        /// Chained digest.
+        digest: Digest,
+    },
+    /// Everything of the base copy was read and queued for sending.
+    BaseCopied {
+        /// Frames queued.
+        frames: u64,
+        /// Bytes of the volumes that they cover.
+        bytes: u64,
+    },
+    /// Somebody wants a checkpoint.
+    Checkpoint {
+        /// Returned in the answers.
+        id: u64,
+    },
+    /// An operator wants the backup to be overwritten by a full sync.
+    FullSync {
+        /// Returned in the answer.
+        id: u64,
+    },
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+pub enum PrimaryAction {
+    /// Connect to the peer.
+    Connect,
+    /// Send at once.
+    Send(Message),
+    /// Send behind everything that was queued for encoding before.
+    SendInOrder(Message),
+    /// Close the connection and forget what is queued for it.
+    Close {
+        /// For the log.
+        reason: String,
+    },
+    /// Begin a new chain of epochs: forget everything queued, chain the first epoch to this digest.
+    OpenChain {
+        /// Digest before the first epoch.
+        previous: Digest,
+    },
+    /// Start to capture writes.
+    StartCapture,
+    /// Stop to capture writes.
+    StopCapture,
+    /// Cut now; what was captured becomes this epoch.
+    Cut {
+        /// Its number.
+        epoch: Epoch,
+        /// Whether the backup is one exact state once it has this epoch.
+        commit_point: bool,
+    },
+    /// Fold, frame and send what the last cut captured, behind everything queued before.
+    Ship {
+        /// Its number.
+        epoch: Epoch,
+        /// As ordered with the cut.
+        commit_point: bool,
+    },
+    /// No cut now, but keep up with the log and tell its use.
+    Follow,
+    /// Copy the volumes, live.
+    StartBase,
+    /// Stop copying.
+    StopBase,
+    /// Tell who asked for a checkpoint which epoch holds everything written before.
+    CheckpointCut {
+        /// As given.
+        id: u64,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Tell who asked that the epoch is committed.
+    CheckpointCommitted {
+        /// As given.
+        id: u64,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Tell who asked that it will not be.
+    CheckpointFailed {
+        /// As given.
+        id: u64,
+        /// For people.
+        reason: String,
+    },
+    /// Tell who asked for a full sync whether it has begun.
+    FullSyncBegun {
+        /// As given.
+        id: u64,
+        /// Why not.
+        result: Result<(), String>,
+    },
+    /// For figures: this epoch is committed, so long after its cut.
+    Committed {
+        /// The epoch.
+        epoch: Epoch,
+        /// Time since its cut.
+        lag: Duration,
+    },
+    /// For the log: the state has changed.
+    StateChanged,
+}
+
+/// The state of replication, as shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// Not replicating; what changes is only tracked.
+    Degraded {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A full sync is under way.
+    Syncing,
+    /// Epochs are committed as they are cut.
+    InSync,
+}
+
+#[derive(Debug)]
+enum Link {
+    Down { retry_at: Duration },
+    Connecting { deadline: Duration },
+    Greeting { deadline: Duration },
+    Up { welcome: Box<Welcome>, heard: Duration, ping_at: Duration },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Capture {
+    Off,
+    Starting,
+    On,
+    Stopping,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SyncStep {
+    None,
+    /// SyncBegin was sent.
+    Asked,
+    /// The backup is ready; the capture is starting.
+    Ready,
+    /// The base copy is being read.
+    Copying,
+    /// The base copy is queued; the first commit point is not acknowledged yet.
+    Finishing,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    epoch: Epoch,
+    commit_point: bool,
+    cut_at: Duration,
+    digest: Option<Digest>,
+}
+
+#[derive(Debug)]
+struct Checkpoint {
+    id: u64,
+    /// The cut that was ordered after the request.
+    epoch: Option<Epoch>,
+    /// That cut is done, and who asked knows the epoch.
+    told: bool,
+}
+
+/// Figures for status displays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrimaryCounters {
+    /// Epochs committed by this incarnation.
+    pub epochs_committed: u64,
+    /// Ticks at which the window was full.
+    pub void_ticks: u64,
+    /// Cuts that failed their checks.
+    pub void_cuts: u64,
+}
+
+/// The primary's state machine.
+#[derive(Debug)]
+pub struct Primary {
+    config: PrimaryConfig,
+    link: Link,
+    backoff: Duration,
+    link_error: Option<String>,
+    replication: Replication,
+    capture: Capture,
+    sync: SyncStep,
+    /// Full syncs begun by this incarnation; with it, names each of them.
+    syncs_begun: u32,
+    next_epoch: Epoch,
+    cut_at: Duration,
+    /// The cut that was ordered and is not done.
+    cutting: Option<(Epoch, bool)>,
+    void_run: u32,
+    in_flight: VecDeque<InFlight>,
+    checkpoints: Vec<Checkpoint>,
+    committed: Epoch,
+    committed_digest: Digest,
+    peer_applied: Epoch,
+    actions: VecDeque<PrimaryAction>,
+    counters: PrimaryCounters,
+}
+
+impl Primary {
+    /// A primary that is not connected and only tracks.
+    #[must_use]
+    pub fn new(config: PrimaryConfig) -> Self {
+        Self {
+            config,
+            link: Link::Down { retry_at: Duration::ZERO },
+            backoff: link::FIRST_BACKOFF,
+            link_error: None,
+            replication: Replication::Degraded { reason: "not connected to the backup yet".into() },
+            capture: Capture::Off,
+            sync: SyncStep::None,
+            syncs_begun: 0,
+            next_epoch: Epoch(1),
+            cut_at: Duration::ZERO,
+            cutting: None,
+            void_run: 0,
+            in_flight: VecDeque::new(),
+            checkpoints: Vec::new(),
+            committed: Epoch::NONE,
+            committed_digest: Digest::ZERO,
+            peer_applied: Epoch::NONE,
+            actions: VecDeque::new(),
+            counters: PrimaryCounters::default(),
+        }
+    }
+
+    /// Tells what happened at `now` (time since any fixed origin; never goes back).
+    pub fn handle(&mut self, now: Duration, event: PrimaryEvent) {
+        match event {
+            PrimaryEvent::Connected => self.connected(now),
+            PrimaryEvent::Disconnected { reason } => self.disconnected(now, &reason),
+            PrimaryEvent::Frame(frame) => self.frame(now, &frame),
+            PrimaryEvent::CaptureStarted => self.capture_started(now),
+            PrimaryEvent::CaptureStopped => self.capture_stopped(),
+            PrimaryEvent::CaptureLost { reason } => self.capture_lost(now, &reason),
+            PrimaryEvent::CutTaken => self.cut_taken(now),
+            PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
+            PrimaryEvent::LogUse { used, capacity } => self.log_use(now, used, capacity),
+            PrimaryEvent::Encoded { epoch, digest } => self.encoded(epoch, digest),
+            PrimaryEvent::BaseCopied { frames, bytes } => self.base_copied(now, frames, bytes),
+            PrimaryEvent::Checkpoint { id } => self.checkpoint(now, id),
+            PrimaryEvent::FullSync { id } => self.full_sync(id),
+        }
+    }
+
+    /// Tells that time has come to `now`.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.link_timeout(now);
+        self.cut_timeout(now);
+    }
+
+    /// When [`Self::handle_timeout`] is due at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let link = match &self.link {
+            Link::Down { retry_at, .. } => Some(*retry_at),
+            Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
+            Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
+        };
+        let cut = (self.capture == Capture::On && self.cutting.is_none()).then_some(self.cut_at);
+        [link, cut].into_iter().flatten().min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<PrimaryAction> {
+        self.actions.pop_front()
+    }
+
+    /// The state of replication.
+    #[must_use]
+    pub fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
+    /// Whether a backup is connected and greeted.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    /// Why there is no connection, as last seen.
+    #[must_use]
+    pub fn link_error(&self) -> Option<&str> {
+        self.link_error.as_deref()
+    }
+
+    /// Whether writes are being captured.
+    #[must_use]
+    pub fn is_capturing(&self) -> bool {
+        self.capture == Capture::On
+    }
+
+    /// The last epoch that the backup has committed, as far as this side knows.
+    #[must_use]
+    pub fn committed(&self) -> Epoch {
+        self.committed
+    }
+
+    /// The last epoch that the backup said is on its volumes.
+    #[must_use]
+    pub fn peer_applied(&self) -> Epoch {
+        self.peer_applied
+    }
+
+    /// The last epoch that was cut by this incarnation, or the backup's highest.
+    #[must_use]
+    pub fn last_cut(&self) -> Epoch {
+        Epoch(self.next_epoch.0 - 1)
+    }
+
+    /// Epochs cut and not acknowledged.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Figures for status displays.
+    #[must_use]
+    pub fn counters(&self) -> PrimaryCounters {
+        self.counters
+    }
+
+    fn act(&mut self, action: PrimaryAction) {
+        self.actions.push_back(action);
+    }
+
+    fn set_replication(&mut self, replication: Replication) {
+        if self.replication != replication {
+            self.replication = replication;
+            self.act(PrimaryAction::StateChanged);
+        }
+    }
+
+    /// Ends replication for this reason; the volume goes on, its changes are only tracked.
+    fn degrade(&mut self, reason: &str) {
+        if matches!(self.capture, Capture::Starting | Capture::On) {
+            self.capture = Capture::Stopping;
+            self.act(PrimaryAction::StopCapture);
+        }
+        if self.sync == SyncStep::Copying {
+            self.act(PrimaryAction::StopBase);
+        }
+        self.sync = SyncStep::None;
+        self.in_flight.clear();
+        for checkpoint in std::mem::take(&mut self.checkpoints) {
+            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
+        }
+        self.set_replication(Replication::Degraded { reason: reason.to_owned() });
+    }
+}
