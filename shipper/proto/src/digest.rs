@@ -8,7 +8,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::epoch::{EpochError, EpochHeader, EpochSummary, EpochTrailer};
-use crate::frame::{FrameHeader, FrameKind, Stamp};
+use crate::frame::{Frame, FrameKind, Stamp};
 use crate::ids::Digest;
 
 /// Computes an epoch's digest frame by frame.
@@ -25,9 +25,9 @@ impl EpochHasher {
     }
 
     /// Adds a frame: its header and its payload as stored.
-    pub fn add(&mut self, header: &FrameHeader, payload: &[u8]) {
-        self.0.update(header.encode());
-        self.0.update(payload);
+    pub fn add(&mut self, frame: &Frame) {
+        self.0.update(frame.header.encode());
+        self.0.update(&frame.payload);
     }
 
     /// The digest.
@@ -41,7 +41,8 @@ impl EpochHasher {
 /// payload checksums or records: those are checked where frames are read.
 #[derive(Clone, Debug)]
 pub struct EpochVerifier {
-    header: EpochHeader,
+    held: Digest,
+    header: Option<EpochHeader>,
     stamp: Stamp,
     hasher: EpochHasher,
     frames: u64,
@@ -51,57 +52,71 @@ pub struct EpochVerifier {
 }
 
 impl EpochVerifier {
-    /// Starts with an epoch's first frame, which must follow the epoch of digest `held`.
-    pub fn begin(header: &FrameHeader, payload: &[u8], held: Digest) -> Result<Self, EpochError> {
-        let epoch_header = EpochHeader::from_frame(header, payload)?;
-        let previous = epoch_header.previous;
-        if previous != held {
-            return Err(EpochError::Chain { epoch: epoch_header.last_epoch, previous, held });
-        }
-        let mut hasher = EpochHasher::new(held);
-        hasher.add(header, payload);
-        Ok(Self {
-            stamp: header.stamp,
-            header: epoch_header,
-            hasher,
-            frames: 1,
+    /// A verifier for the epoch after the one that has the digest `held`.
+    #[must_use]
+    pub fn new(held: Digest) -> Self {
+        Self {
+            held,
+            header: None,
+            stamp: Stamp::default(),
+            hasher: EpochHasher::new(held),
+            frames: 0,
             raw_bytes: 0,
-            stored_bytes: header.wire_len(),
+            stored_bytes: 0,
             ended: false,
-        })
+        }
     }
 
-    /// What the first frame said.
+    /// What the first frame said, once it was pushed.
     #[must_use]
-    pub fn header(&self) -> &EpochHeader {
-        &self.header
-    }
-
-    /// Number of the frame that must come next.
-    #[must_use]
-    pub fn next_seq(&self) -> u64 {
-        self.frames
+    pub fn header(&self) -> Option<&EpochHeader> {
+        self.header.as_ref()
     }
 
     /// Adds the next frame. `Some` when it was the last and the epoch is whole and right.
     ///
     /// # Errors
-    /// The frame is not the next one, or the last one's counts or digest are not those of the frames.
-    /// The verifier is of no use afterwards: the epoch is to be dropped.
-    pub fn push(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<Option<EpochSummary>, EpochError> {
-        let kind_fits = matches!(header.kind, FrameKind::EpochData | FrameKind::EpochEnd);
-        if self.ended || !kind_fits || header.seq != self.frames || header.stamp != self.stamp {
-            return Err(self.unexpected(header));
+    /// The frame is not the next one, the epoch does not follow the one that is held, or the last frame's
+    /// counts or digest are not those of the frames. Then the verifier takes no more: the epoch is
+    /// to be dropped.
+    pub fn push(&mut self, frame: &Frame) -> Result<Option<EpochSummary>, EpochError> {
+        let result = self.next(frame);
+        self.ended |= !matches!(result, Ok(None));
+        result
+    }
+
+    fn next(&mut self, frame: &Frame) -> Result<Option<EpochSummary>, EpochError> {
+        let header = &frame.header;
+        if self.header.is_none() && !self.ended {
+            self.begin(frame)?;
+        } else if self.ended
+            || !matches!(header.kind, FrameKind::EpochData | FrameKind::EpochEnd)
+            || header.seq != self.frames
+            || header.stamp() != self.stamp
+        {
+            return Err(self.unexpected(frame));
         }
         self.stored_bytes = self.stored_bytes.saturating_add(header.wire_len());
-        if header.kind == FrameKind::EpochData {
-            self.hasher.add(header, payload);
-            self.frames += 1;
-            self.raw_bytes = self.raw_bytes.saturating_add(u64::from(header.raw_len));
-            return Ok(None);
+        if header.kind == FrameKind::EpochEnd {
+            return self.seal(&EpochTrailer::decode(frame)?).map(Some);
         }
-        self.ended = true;
-        self.seal(&EpochTrailer::from_frame(header, payload)?).map(Some)
+        if header.kind == FrameKind::EpochData {
+            self.raw_bytes = self.raw_bytes.saturating_add(u64::from(header.raw_len));
+        }
+        self.hasher.add(frame);
+        self.frames += 1;
+        Ok(None)
+    }
+
+    fn begin(&mut self, frame: &Frame) -> Result<(), EpochError> {
+        let header = EpochHeader::decode(frame)?;
+        let (previous, held) = (header.previous, self.held);
+        if previous != held {
+            return Err(EpochError::Chain { epoch: header.last_epoch, previous, held });
+        }
+        self.stamp = header.stamp();
+        self.header = Some(header);
+        Ok(())
     }
 
     fn seal(&self, said: &EpochTrailer) -> Result<EpochSummary, EpochError> {
@@ -117,11 +132,14 @@ impl EpochVerifier {
         Ok(EpochSummary { digest: computed, frames, raw_bytes, stored_bytes })
     }
 
-    fn unexpected(&self, header: &FrameHeader) -> EpochError {
+    fn unexpected(&self, frame: &Frame) -> EpochError {
         let Stamp { epoch, incarnation, generation } = self.stamp;
-        let expected =
-            format!("frame {} of incarnation {incarnation}, generation {generation},", self.frames);
-        let (found, seq, of) = (header.kind, header.seq, header.stamp.epoch);
+        let expected = if self.ended {
+            "nothing more".to_owned()
+        } else {
+            format!("frame {} of incarnation {incarnation}, generation {generation},", self.frames)
+        };
+        let (found, seq, of) = (frame.header.kind, frame.header.seq, frame.header.epoch);
         EpochError::Unexpected { epoch, expected, found, seq, of }
     }
 }

@@ -3,10 +3,10 @@
 //! Always holds: an [`EpochHeader`] that was decoded is of a protocol and of features that are understood
 //! here, and agrees with the frame that brought it.
 
-use crate::frame::{Frame, FrameHeader, FrameKind, Stamp};
+use crate::frame::{Frame, FrameKind, Stamp};
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Generation, Incarnation};
-use crate::protocol::{Features, PROTOCOL_VERSION};
+use crate::protocol::{PROTOCOL, unknown_features};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Writer};
 
 /// What the first frame of an epoch says.
@@ -14,8 +14,10 @@ use crate::tlv::{OPTIONAL, Reader, TlvError, Writer};
 pub struct EpochHeader {
     /// Protocol version of the epoch's frames.
     pub protocol: u16,
-    /// Features that they use.
-    pub features: Features,
+    /// Features that they use and a reader may ignore.
+    pub features_optional: u64,
+    /// Features that they use and a reader must understand.
+    pub features_mandatory: u64,
     /// The group as it is at the epoch's cut.
     pub group: GroupDescription,
     /// The primary that made it.
@@ -88,7 +90,7 @@ pub enum EpochError {
         source: TlvError,
     },
     /// A protocol that is not spoken here.
-    #[error("epoch {epoch} is of protocol {found}, this host speaks {PROTOCOL_VERSION}: upgrade this host")]
+    #[error("epoch {epoch} is of protocol {found}, this host speaks {PROTOCOL}: upgrade this host")]
     Protocol {
         /// The epoch.
         epoch: Epoch,
@@ -174,13 +176,14 @@ impl EpochHeader {
 
     /// The epoch's first frame.
     #[must_use]
-    pub fn to_frame(&self) -> Frame {
+    pub fn encode(&self) -> Frame {
         let mut group = Vec::new();
         self.group.encode_into(&mut group);
         let epochs = [self.first_epoch.0.to_le_bytes(), self.last_epoch.0.to_le_bytes()].concat();
         let mut fields = Writer::new();
         fields.u16(tag::PROTOCOL, self.protocol);
-        fields.field(tag::FEATURES, &self.features.encode());
+        let features = [self.features_optional.to_le_bytes(), self.features_mandatory.to_le_bytes()].concat();
+        fields.field(tag::FEATURES, &features);
         fields.field(tag::GROUP, &group);
         fields.field(tag::INCARNATION, &self.incarnation.0);
         fields.field(tag::GENERATION, &self.generation.encode());
@@ -196,31 +199,38 @@ impl EpochHeader {
     /// # Errors
     /// Another frame, fields that are not sound or contradict the frame, an unknown protocol or
     /// mandatory feature.
-    pub fn from_frame(header: &FrameHeader, payload: &[u8]) -> Result<Self, EpochError> {
-        let epoch = header.stamp.epoch;
-        if header.kind != FrameKind::EpochBegin || header.seq != 0 {
-            let (expected, found, seq) = ("the first frame".to_owned(), header.kind, header.seq);
+    pub fn decode(frame: &Frame) -> Result<Self, EpochError> {
+        let (epoch, found, seq) = (frame.header.epoch, frame.header.kind, frame.header.seq);
+        if found != FrameKind::EpochBegin || seq != 0 {
+            let expected = "the first frame".to_owned();
             return Err(EpochError::Unexpected { epoch, expected, found, seq, of: epoch });
         }
-        let mut fields = Reader::new(payload).map_err(|source| fields_error(header, source))?;
-        let protocol = fields.u16(tag::PROTOCOL).map_err(|source| fields_error(header, source))?;
-        if protocol != PROTOCOL_VERSION {
+        // Protocol and features come first: they decide what the rest means.
+        let start = || {
+            let mut fields = Reader::new(&frame.payload)?;
+            let protocol = fields.u16(tag::PROTOCOL)?;
+            let mut features = fields.required(tag::FEATURES)?;
+            let (optional, mandatory) = (features.u64()?, features.u64()?);
+            features.end()?;
+            Ok((fields, protocol, optional, mandatory))
+        };
+        let (fields, protocol, optional, mandatory) = start().map_err(|e| fields_error(frame, e))?;
+        if protocol != PROTOCOL {
             return Err(EpochError::Protocol { epoch, found: protocol });
         }
-        let features = fields.required(tag::FEATURES).and_then(Features::decode);
-        let features = features.map_err(|source| fields_error(header, source))?;
-        if features.unknown_mandatory() != 0 {
-            return Err(EpochError::Features { epoch, unknown: features.unknown_mandatory() });
+        if unknown_features(mandatory) != 0 {
+            return Err(EpochError::Features { epoch, unknown: unknown_features(mandatory) });
         }
-        let this = Self::from_fields(fields, protocol, features).map_err(|e| fields_error(header, e))?;
-        let sound = this.stamp() == header.stamp
+        let this = Self::from_fields(fields, protocol, [optional, mandatory]);
+        let this = this.map_err(|e| fields_error(frame, e))?;
+        let sound = this.stamp() == frame.header.stamp()
             && this.first_epoch <= this.last_epoch
             && !this.first_epoch.is_none()
             && this.staged < this.last_epoch;
         if sound { Ok(this) } else { Err(EpochError::Contradiction { epoch }) }
     }
 
-    fn from_fields(mut fields: Reader<'_>, protocol: u16, features: Features) -> Result<Self, TlvError> {
+    fn from_fields(mut fields: Reader<'_>, protocol: u16, features: [u64; 2]) -> Result<Self, TlvError> {
         let group = GroupDescription::decode(fields.required(tag::GROUP)?)?;
         let incarnation = Incarnation(fields.array(tag::INCARNATION)?);
         let generation = Generation::decode(fields.array(tag::GENERATION)?);
@@ -246,7 +256,8 @@ impl EpochHeader {
         fields.finish()?;
         Ok(Self {
             protocol,
-            features,
+            features_optional: features[0],
+            features_mandatory: features[1],
             group,
             incarnation,
             generation,
@@ -262,7 +273,7 @@ impl EpochHeader {
 impl EpochTrailer {
     /// The epoch's last frame.
     #[must_use]
-    pub fn to_frame(&self, stamp: Stamp) -> Frame {
+    pub fn encode(&self, stamp: Stamp) -> Frame {
         let mut fields = Writer::new();
         fields.u64(tag::FRAMES, self.frames);
         fields.u64(tag::RAW_BYTES, self.raw_bytes);
@@ -271,18 +282,18 @@ impl EpochTrailer {
     }
 
     /// Reads the epoch's last frame; its payload must have been verified.
-    pub fn from_frame(header: &FrameHeader, payload: &[u8]) -> Result<Self, EpochError> {
+    pub fn decode(frame: &Frame) -> Result<Self, EpochError> {
         let read = || {
-            let mut fields = Reader::new(payload)?;
+            let mut fields = Reader::new(&frame.payload)?;
             let (frames, raw_bytes) = (fields.u64(tag::FRAMES)?, fields.u64(tag::RAW_BYTES)?);
             let digest = Digest(fields.array(tag::DIGEST)?);
             fields.finish()?;
             Ok(Self { frames, raw_bytes, digest })
         };
-        read().map_err(|source| fields_error(header, source))
+        read().map_err(|source| fields_error(frame, source))
     }
 }
 
-fn fields_error(header: &FrameHeader, source: TlvError) -> EpochError {
-    EpochError::Fields { kind: header.kind, epoch: header.stamp.epoch, source }
+fn fields_error(frame: &Frame, source: TlvError) -> EpochError {
+    EpochError::Fields { kind: frame.header.kind, epoch: frame.header.epoch, source }
 }

@@ -45,7 +45,7 @@ impl Role {
 
 /// What this host's volumes hold, as far as promoting them goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContentState {
+pub enum Content {
     /// Nothing of the group yet.
     Blank,
     /// A base copy is under way or broke off: not promotable.
@@ -57,7 +57,7 @@ pub enum ContentState {
     Consistent,
 }
 
-impl ContentState {
+impl Content {
     /// The encoding: u8 {0 blank, 1 inconsistent, 2 consistent}, then the base copy's id if inconsistent.
     pub(crate) fn encode(self) -> Vec<u8> {
         match self {
@@ -122,8 +122,8 @@ pub(crate) fn decode_lineage(mut value: Value<'_>) -> Result<Vec<LineageEntry>, 
 /// What one host remembers about its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DurableState {
-    /// The group.
-    pub group: GroupName,
+    /// The group's name.
+    pub group_name: GroupName,
     /// Drawn at random when the state was formatted: tells it from any other host's or time's.
     pub formatted_id: [u8; 16],
     /// What this host is now.
@@ -133,22 +133,22 @@ pub struct DurableState {
     /// Highest epoch number ever seen: new epochs are numbered above it.
     pub highest_epoch_seen: Epoch,
     /// What the volumes hold.
-    pub content: ContentState,
+    pub content: Content,
     /// The volumes; a backup learns them at its first full sync.
-    pub description: Option<GroupDescription>,
+    pub group: Option<GroupDescription>,
     /// The primary last run or heard.
     pub last_incarnation: Option<Incarnation>,
 }
 
 mod tag {
     //! Fields of the state.
-    pub(super) const GROUP: u16 = 1;
+    pub(super) const GROUP_NAME: u16 = 1;
     pub(super) const FORMATTED_ID: u16 = 2;
     pub(super) const ROLE: u16 = 3;
     pub(super) const LINEAGE: u16 = 4;
     pub(super) const HIGHEST_EPOCH_SEEN: u16 = 5;
     pub(super) const CONTENT: u16 = 6;
-    pub(super) const DESCRIPTION: u16 = 7;
+    pub(super) const GROUP: u16 = 7;
     pub(super) const LAST_INCARNATION: u16 = 8;
 }
 
@@ -174,16 +174,16 @@ impl DurableState {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut fields = Writer::new();
-        fields.field(tag::GROUP, self.group.as_str().as_bytes());
+        fields.field(tag::GROUP_NAME, self.group_name.as_str().as_bytes());
         fields.field(tag::FORMATTED_ID, &self.formatted_id);
         fields.field(tag::ROLE, &[self.role.number()]);
         fields.field(tag::LINEAGE, &encode_lineage(&self.lineage));
         fields.u64(tag::HIGHEST_EPOCH_SEEN, self.highest_epoch_seen.0);
         fields.field(tag::CONTENT, &self.content.encode());
-        if let Some(description) = &self.description {
+        if let Some(group) = &self.group {
             let mut bytes = Vec::new();
-            description.encode_into(&mut bytes);
-            fields.field(tag::DESCRIPTION, &bytes);
+            group.encode_into(&mut bytes);
+            fields.field(tag::GROUP, &bytes);
         }
         if let Some(incarnation) = self.last_incarnation {
             fields.field(tag::LAST_INCARNATION, &incarnation.0);
@@ -194,14 +194,14 @@ impl DurableState {
     /// Reads the body of a slot.
     pub fn decode(body: &[u8]) -> Result<Self, TlvError> {
         let mut fields = Reader::new(body)?;
-        let mut group = fields.required(tag::GROUP)?;
-        let group = group.text(GroupName::MAX_LEN)?.parse().map_err(|e| group.invalid(e))?;
+        let mut name = fields.required(tag::GROUP_NAME)?;
+        let group_name = name.text(GroupName::MAX_LEN)?.parse().map_err(|e| name.invalid(e))?;
         let formatted_id = fields.array(tag::FORMATTED_ID)?;
         let role = Role::decode(fields.required(tag::ROLE)?)?;
         let lineage = decode_lineage(fields.required(tag::LINEAGE)?)?;
         let highest_epoch_seen = Epoch(fields.u64(tag::HIGHEST_EPOCH_SEEN)?);
-        let content = ContentState::decode(fields.required(tag::CONTENT)?)?;
-        let description = fields.optional(tag::DESCRIPTION).map(GroupDescription::decode).transpose()?;
+        let content = Content::decode(fields.required(tag::CONTENT)?)?;
+        let group = fields.optional(tag::GROUP).map(GroupDescription::decode).transpose()?;
         let last_incarnation = match fields.optional(tag::LAST_INCARNATION) {
             Some(mut value) => {
                 let incarnation = Incarnation(value.array()?);
@@ -212,13 +212,13 @@ impl DurableState {
         };
         fields.finish()?;
         Ok(Self {
-            group,
+            group_name,
             formatted_id,
             role,
             lineage,
             highest_epoch_seen,
             content,
-            description,
+            group,
             last_incarnation,
         })
     }

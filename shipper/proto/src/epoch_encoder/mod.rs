@@ -35,7 +35,7 @@ impl EpochEncoder {
     pub fn new(header: EpochHeader) -> Self {
         let frames = DataFrames::new(FrameKind::EpochData, header.stamp(), 1);
         let hasher = EpochHasher::new(header.previous);
-        let chain = Chain { begin: Some(header.to_frame()), hasher, stored_bytes: 0 };
+        let chain = Chain { begin: Some(header.encode()), hasher, stored_bytes: 0 };
         Self { group: header.group, frames, chain }
     }
 
@@ -75,7 +75,7 @@ impl EpochEncoder {
         chain.start(sink);
         let (frames, raw_bytes, stamp) = (self.frames.seq, self.frames.raw_bytes, self.frames.stamp);
         let digest = self.chain.hasher.finish();
-        let end = EpochTrailer { frames, raw_bytes, digest }.to_frame(stamp);
+        let end = EpochTrailer { frames, raw_bytes, digest }.encode(stamp);
         let stored_bytes = self.chain.stored_bytes + end.wire_len();
         sink(end);
         EpochSummary { digest, frames, raw_bytes, stored_bytes }
@@ -105,7 +105,7 @@ impl Chain {
     }
 
     fn pass(&mut self, frame: Frame, sink: &mut dyn FnMut(Frame)) {
-        self.hasher.add(&frame.header, &frame.payload);
+        self.hasher.add(&frame);
         self.stored_bytes += frame.wire_len();
         sink(frame);
     }
@@ -160,7 +160,7 @@ impl BaseEncoder {
         let summary = BaseSummary { frames: self.frames.seq, raw_bytes: self.frames.raw_bytes };
         let Stamp { generation, incarnation, .. } = self.frames.stamp;
         let end = Message::BaseEnd { frames: summary.frames, bytes: summary.raw_bytes };
-        sink(end.to_frame(generation, incarnation));
+        sink(end.encode(generation, incarnation));
         summary
     }
 }
@@ -263,11 +263,14 @@ impl DataFrames {
             Some(smaller) => (true, smaller),
             None => (false, raw),
         };
+        let Stamp { epoch, generation, incarnation } = self.stamp;
         let header = FrameHeader {
             kind: self.kind,
             compressed,
             seq: self.seq,
-            stamp: self.stamp,
+            epoch,
+            generation,
+            incarnation,
             payload_len: length(payload.len()),
             raw_len,
             record_count,

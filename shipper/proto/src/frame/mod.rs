@@ -187,8 +187,12 @@ pub struct FrameHeader {
     pub compressed: bool,
     /// Number of the frame within its epoch or base copy, from 0.
     pub seq: u64,
-    /// Epoch, generation and incarnation.
-    pub stamp: Stamp,
+    /// The epoch that the frame belongs to; [`Epoch::NONE`] outside epochs.
+    pub epoch: Epoch,
+    /// Number of the sender's generation.
+    pub generation: u64,
+    /// The primary's incarnation.
+    pub incarnation: Incarnation,
     /// Bytes of the payload as stored.
     pub payload_len: u32,
     /// Bytes of the payload decompressed; the same when it is not compressed.
@@ -228,13 +232,13 @@ impl FrameHeader {
         if bytes[at::RESERVED..at::HEADER_CRC].iter().any(|byte| *byte != 0) {
             return Err(FrameError::Reserved(kind));
         }
-        let generation = u64_at(bytes, at::GENERATION);
-        let incarnation = Incarnation(array(bytes, at::INCARNATION));
         let header = Self {
             kind,
             compressed: flags & FLAG_LZ4 != 0,
             seq: u64_at(bytes, at::SEQ),
-            stamp: Stamp { epoch, generation, incarnation },
+            epoch,
+            generation: u64_at(bytes, at::GENERATION),
+            incarnation: Incarnation(array(bytes, at::INCARNATION)),
             payload_len: u32_at(bytes, at::PAYLOAD_LEN),
             raw_len: u32_at(bytes, at::RAW_LEN),
             record_count: u32_at(bytes, at::RECORD_COUNT),
@@ -255,15 +259,21 @@ impl FrameHeader {
         put(at::FLAGS, &(if self.compressed { FLAG_LZ4 } else { 0 }).to_le_bytes());
         put(at::RECORD_COUNT, &self.record_count.to_le_bytes());
         put(at::SEQ, &self.seq.to_le_bytes());
-        put(at::EPOCH, &self.stamp.epoch.0.to_le_bytes());
-        put(at::GENERATION, &self.stamp.generation.to_le_bytes());
-        put(at::INCARNATION, &self.stamp.incarnation.0);
+        put(at::EPOCH, &self.epoch.0.to_le_bytes());
+        put(at::GENERATION, &self.generation.to_le_bytes());
+        put(at::INCARNATION, &self.incarnation.0);
         put(at::PAYLOAD_LEN, &self.payload_len.to_le_bytes());
         put(at::RAW_LEN, &self.raw_len.to_le_bytes());
         put(at::PAYLOAD_CRC, &self.payload_crc.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..at::HEADER_CRC]);
         bytes[at::HEADER_CRC..].copy_from_slice(&crc.to_le_bytes());
         bytes
+    }
+
+    /// What the sender stamped on it.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp { epoch: self.epoch, generation: self.generation, incarnation: self.incarnation }
     }
 
     /// Header and stored payload together, in bytes.
@@ -274,7 +284,7 @@ impl FrameHeader {
 
     /// Checks a stored payload against this header: its length and checksum.
     pub fn verify(&self, payload: &[u8]) -> Result<(), FrameError> {
-        let Self { kind, seq, stamp: Stamp { epoch, .. }, .. } = *self;
+        let Self { kind, seq, epoch, .. } = *self;
         if payload.len() != self.payload_len as usize {
             let (expected, found) = (self.payload_len as usize, payload.len());
             return Err(FrameError::PayloadLength { kind, epoch, seq, expected, found });
@@ -316,11 +326,14 @@ impl Frame {
     pub fn plain(kind: FrameKind, stamp: Stamp, seq: u64, payload: Vec<u8>) -> Self {
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         let payload_crc = crc32c::crc32c(&payload);
+        let Stamp { epoch, generation, incarnation } = stamp;
         let header = FrameHeader {
             kind,
             compressed: false,
             seq,
-            stamp,
+            epoch,
+            generation,
+            incarnation,
             payload_len: len,
             raw_len: len,
             record_count: 0,
@@ -338,7 +351,16 @@ impl Frame {
     /// The payload decompressed: itself, or what `scratch` now holds. `scratch` never grows beyond
     /// [`MAX_RAW_PAYLOAD`].
     pub fn raw_payload<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], FrameError> {
-        raw_payload(&self.header, &self.payload, scratch)
+        let FrameHeader { kind, seq, epoch, raw_len, compressed, .. } = self.header;
+        if !compressed {
+            return Ok(&self.payload);
+        }
+        self.header.check_lengths()?;
+        scratch.resize(raw_len as usize, 0);
+        match lz4_flex::block::decompress_into(&self.payload, scratch) {
+            Ok(len) if len == scratch.len() => Ok(scratch),
+            _ => Err(FrameError::Decompress { kind, epoch, seq, raw_len }),
+        }
     }
 
     /// Appends header and payload to `out`.
@@ -352,24 +374,6 @@ impl Frame {
     #[must_use]
     pub fn wire_len(&self) -> u64 {
         self.header.wire_len()
-    }
-}
-
-/// Decompresses a stored payload that belongs to `header`, as [`Frame::raw_payload`] does.
-pub fn raw_payload<'a>(
-    header: &FrameHeader,
-    payload: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> Result<&'a [u8], FrameError> {
-    if !header.compressed {
-        return Ok(payload);
-    }
-    let FrameHeader { kind, seq, raw_len, stamp: Stamp { epoch, .. }, .. } = *header;
-    header.check_lengths()?;
-    scratch.resize(raw_len as usize, 0);
-    match lz4_flex::block::decompress_into(payload, scratch) {
-        Ok(len) if len == scratch.len() => Ok(scratch),
-        _ => Err(FrameError::Decompress { kind, epoch, seq, raw_len }),
     }
 }
 
