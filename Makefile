@@ -1,0 +1,69 @@
+# What people type here. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Packages that building and the lab need. Rust itself is not among them: see `make rust`.
+PACKAGES := build-essential pkg-config clang libclang-dev libdevmapper-dev linux-libc-dev \
+	user-mode-linux lvm2 dmsetup thin-provisioning-tools e2fsprogs kmod iproute2 \
+	util-linux procps psmisc jq fio
+RUST_MINIMUM := 1.88
+JOBS ?= 2
+
+.PHONY: help
+help: ## lists the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: rust
+rust: ## checks that a Rust toolchain new enough is here
+	@have="$$(cargo --version 2>/dev/null | cut -d' ' -f2 || true)"; \
+	if [ -z "$$have" ] || [ "$$(printf '%s\n' $(RUST_MINIMUM) "$$have" | sort -V | head -n1)" != $(RUST_MINIMUM) ]; then \
+		echo "ftdm needs Rust $(RUST_MINIMUM) or newer; found: $${have:-none}." >&2; \
+		echo "Install it with rustup (Debian: apt-get install rustup && rustup default stable)" >&2; \
+		echo "or with your distribution's cargo package where that is new enough." >&2; \
+		exit 1; \
+	fi
+
+.PHONY: deps
+deps: rust ## installs the Debian packages that building and the lab need
+	@missing=(); for package in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing+=($$package); \
+	done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		echo "Installing Debian packages: $${missing[*]}"; \
+		if [ $$(id -u) -ne 0 ]; then echo "Run this as root, or install them yourself." >&2; exit 1; fi; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $${missing[@]} >/dev/null; \
+	fi
+
+.PHONY: build
+build: deps ## builds everything
+	cargo build --workspace --all-targets
+
+.PHONY: lint
+lint: deps ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+.PHONY: deny
+deny: rust ## licences, bans and sources of the dependencies
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+.PHONY: test
+test: deps ## unit, property and simulation tests, then the lab scenarios
+	tests/run --jobs $(JOBS)
+
+.PHONY: test-full
+test-full: deps ## `make test` with more seeds, and formatting, clippy and the dependency policy
+	$(MAKE) lint deny
+	tests/run --jobs $(JOBS) --full
+
+.PHONY: demo
+demo: deps ## protects a volume, kills its host, promotes the backup, checks every record
+	tests/demo/demo
+
+.PHONY: clean
+clean: ## removes what was built and what the lab left
+	cargo clean

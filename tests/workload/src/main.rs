@@ -1,0 +1,77 @@
+//! Writers and checkers for scenarios: what a VM would do to its volume, in forms that can be checked.
+//!
+//! `records` appends numbered records to a file on the volume, each made durable, and notes outside the
+//! host which of them an acknowledged checkpoint covers; `check` compares a promoted volume with those
+//! notes. `churn` writes to a device from several threads that overlap deliberately.
+
+// A command for scenarios: it speaks through its output.
+#![allow(clippy::print_stdout)]
+
+mod churn;
+mod records;
+
+use std::path::PathBuf;
+
+use structopt::StructOpt;
+
+#[derive(Debug, StructOpt)]
+#[structopt(name = "ftdm-workload")]
+enum Verb {
+    /// Appends durable records to FILE until stopped, or until `--count` are written
+    Records {
+        file: PathBuf,
+        /// Where to note what acknowledged checkpoints cover: `EPOCH LAST_RECORD` a line
+        #[structopt(long)]
+        notes: PathBuf,
+        /// Group to checkpoint
+        #[structopt(long)]
+        group: String,
+        /// Records between two checkpoints
+        #[structopt(long, default_value = "25")]
+        every: u64,
+        #[structopt(long)]
+        count: Option<u64>,
+    },
+    /// Checks FILE, on a promoted volume of epoch EPOCH, against the notes
+    Check {
+        file: PathBuf,
+        #[structopt(long)]
+        notes: PathBuf,
+        #[structopt(long)]
+        epoch: u64,
+    },
+    /// Writes to DEVICE from several threads: direct, buffered and synchronous, overlapping
+    Churn {
+        device: PathBuf,
+        #[structopt(long, default_value = "1")]
+        seed: u64,
+        #[structopt(long, default_value = "4")]
+        threads: u64,
+        /// Stop after so many seconds
+        #[structopt(long, default_value = "10")]
+        seconds: u64,
+        /// Writes of each thread per second
+        #[structopt(long, default_value = "200")]
+        rate: u64,
+        /// Blocks of 4 KiB that all threads share, so that writes overlap
+        #[structopt(long, default_value = "64")]
+        shared: u64,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Verb::from_args() {
+        Verb::Records { file, notes, group, every, count } => {
+            records::write(&file, &notes, &group, every, count)
+        }
+        Verb::Check { file, notes, epoch } => {
+            println!("{}", records::check(&file, &notes, epoch)?);
+            Ok(())
+        }
+        Verb::Churn { device, seed, threads, seconds, rate, shared } => {
+            let plan = churn::Plan { seed, threads, seconds, rate, shared };
+            println!("{}", churn::run(&device, plan)?);
+            Ok(())
+        }
+    }
+}
