@@ -1,0 +1,83 @@
+# What every scenario can call. Bash reads this before the scenario ($BASH_ENV).
+unset BASH_ENV
+set -Eeuo pipefail
+umask 0 # what the scenario makes in $SHARE, the hosts may write to
+
+LAB_HOST_LOST=200 # exit code: the host went off under the command
+LAB_HOST_OFF=201  # exit code: the host is off
+LAB_ERROR=202     # exit code: the lab could not do what was asked
+
+_lab_failed() {
+    local code=$1 file=$2 line=$3
+    printf 'FAILED with exit code %s at %s:%s\n' "$code" "$file" "$line"
+    sed -n "${line}s/^[[:space:]]*/    /p" "$file" 2>/dev/null || true
+}
+trap '_lab_failed $? "${BASH_SOURCE[0]}" "$LINENO"' ERR
+
+# on HOST COMMAND...: runs a command there; its output, input and exit code are the command's.
+on() { "$LAB" ctl on "$@"; }
+
+# power_off HOST [--keep-random SEED]: cuts the power; unflushed writes are lost.
+power_off() { "$LAB" ctl power_off "$@"; }
+
+# power_on HOST: boots it with the same disks; volumes are activated.
+power_on() { "$LAB" ctl power_on "$@"; }
+
+# link up|down: plugs the cable between the hosts in, or pulls it.
+link() { "$LAB" ctl link "$@"; }
+
+# background HOST COMMAND...: starts a command and sets JOB; in $(...) prints the job's number.
+background() {
+    JOB=$("$LAB" ctl background "$@")
+    if ((BASH_SUBSHELL > 0)); then echo "$JOB"; fi
+}
+
+# wait_background [JOB]: waits for one job, or all; its exit code, or the first that is not 0.
+wait_background() { "$LAB" ctl wait_background "$@"; }
+
+# kill_background JOB [SIGNAL]: sends a signal (default TERM) to the job's processes.
+kill_background() { "$LAB" ctl kill_background "$@"; }
+
+# job_output JOB / job_errors JOB: what a background command has printed so far.
+job_output() { cat "$LAB_DIR/jobs/$1.stdout"; }
+job_errors() { cat "$LAB_DIR/jobs/$1.stderr"; }
+
+# disk_stats HOST: counters of its disks, one line each.
+disk_stats() { "$LAB" ctl disk_stats "$@"; }
+
+# step MESSAGE: says what comes next.
+step() { printf '== %s\n' "$*"; }
+
+# fail MESSAGE: ends the scenario as failed.
+fail() {
+    printf 'FAILED: %s (%s:%s)\n' "$*" "${BASH_SOURCE[1]}" "${BASH_LINENO[0]}"
+    exit 1
+}
+
+# expect_fail COMMAND...: fails unless the command fails.
+expect_fail() {
+    local code=0
+    "$@" || code=$?
+    ((code != 0)) || fail "expected to fail: $*"
+}
+
+# expect_code CODE COMMAND...: fails unless the command ends with this exit code.
+expect_code() {
+    local expected=$1 code=0
+    shift
+    "$@" || code=$?
+    ((code == expected)) || fail "exit code $code instead of $expected: $*"
+}
+
+# expect_equal ACTUAL EXPECTED [WHAT]
+expect_equal() { [[ $1 == "$2" ]] || fail "${3-value} is '$1', expected '$2'"; }
+
+# eventually SECONDS COMMAND...: repeats the command until it succeeds.
+eventually() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS < end)) || fail "still failing at the end of its time: $*"
+        sleep 0.1
+    done
+}

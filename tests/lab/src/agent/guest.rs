@@ -1,0 +1,306 @@
+//! The agent: runs commands in the host for the driver.
+//!
+//! What must hold: a command gets its arguments, its input and its signals as they were sent; its
+//! exit frame comes after all the output that it wrote itself; processes it leaves behind do not
+//! hold up the exit and are not killed by it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::frame::{Frame, FrameError, Message, Stream};
+use super::window::Window;
+
+/// How long the output of an ended command is waited for when other processes hold it open.
+const LINGER_MS: u16 = 100;
+
+/// The most output that goes into one frame.
+const PIECE: usize = 16 * 1024;
+
+type Output<W> = Arc<Mutex<W>>;
+
+struct Session {
+    input: Mutex<Option<Sender<Vec<u8>>>>,
+    windows: [Window; 2],
+    group: Mutex<Option<Pid>>,
+    exited: AtomicBool,
+}
+
+type Sessions = Mutex<HashMap<u32, Arc<Session>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves the driver until the channel ends.
+///
+/// # Errors
+/// When the channel fails or carries something else than frames.
+pub fn serve<W: Write + Send + 'static>(mut input: impl Read, output: W) -> Result<(), FrameError> {
+    let output = Arc::new(Mutex::new(output));
+    let sessions: Arc<Sessions> = Arc::default();
+    send(&output, 0, Message::Hello);
+    while let Some(Frame { session: id, message }) = Frame::read(&mut input)? {
+        if let Message::Run(words) = message {
+            // Started here, so that a signal that follows at once finds the command.
+            open(id, words, &sessions, &output);
+            continue;
+        }
+        let Some(session) = lock(&sessions).get(&id).cloned() else { continue };
+        match message {
+            Message::Data(Stream::Stdin, bytes) => {
+                if let Some(sender) = &*lock(&session.input) {
+                    // A command that has closed its input loses the rest, as in a pipe.
+                    let _ = sender.send(bytes);
+                }
+            }
+            Message::End(Stream::Stdin) => *lock(&session.input) = None,
+            Message::Taken(Stream::Stdout, count) => session.windows[0].taken(count),
+            Message::Taken(Stream::Stderr, count) => session.windows[1].taken(count),
+            Message::Signal(number) => session.signal(number),
+            _ => {}
+        }
+    }
+    for session in lock(&sessions).values() {
+        session.signal(Signal::SIGKILL as i32);
+    }
+    Ok(())
+}
+
+impl Session {
+    fn signal(&self, number: i32) {
+        if let (Some(group), Ok(signal)) = (*lock(&self.group), Signal::try_from(number)) {
+            // The group may just have ended.
+            let _ = killpg(group, signal);
+        }
+    }
+}
+
+fn send<W: Write>(output: &Output<W>, session: u32, message: Message) {
+    // When the channel is gone, the reading side notices it and ends the agent.
+    let _ = Frame::new(session, message).write(&mut *lock(output));
+}
+
+fn open<W: Write + Send + 'static>(
+    id: u32,
+    words: Vec<Vec<u8>>,
+    sessions: &Arc<Sessions>,
+    output: &Output<W>,
+) {
+    let mut child = match start(words) {
+        Ok(child) => child,
+        Err(error) => {
+            send(output, id, Message::Data(Stream::Stderr, format!("lab-agent: {error}\n").into_bytes()));
+            let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+            send(output, id, Message::Exit(code));
+            return;
+        }
+    };
+    let (sender, input) = channel();
+    let session = Arc::new(Session {
+        input: Mutex::new(Some(sender)),
+        windows: Default::default(),
+        group: Mutex::new(i32::try_from(child.id()).ok().map(Pid::from_raw)),
+        exited: AtomicBool::new(false),
+    });
+    lock(sessions).insert(id, Arc::clone(&session));
+    if let Some(stdin) = child.stdin.take() {
+        let output = Arc::clone(output);
+        thread::spawn(move || feed(id, stdin, &input, &output));
+    }
+    let (sessions, output) = (Arc::clone(sessions), Arc::clone(output));
+    thread::spawn(move || {
+        let code = attend(id, child, &session, &output);
+        lock(&sessions).remove(&id);
+        send(&output, id, Message::Exit(code));
+    });
+}
+
+/// Relays a command's output until it has ended; returns its exit code.
+fn attend<W: Write + Send + 'static>(
+    id: u32,
+    mut child: Child,
+    session: &Arc<Session>,
+    output: &Output<W>,
+) -> i32 {
+    let (done, all_done) = channel::<()>();
+    if let Some(stdout) = child.stdout.take() {
+        let (session, output, done) = (Arc::clone(session), Arc::clone(output), done.clone());
+        thread::spawn(move || relay(id, stdout, Stream::Stdout, &session, &output, done));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        let (session, output, done) = (Arc::clone(session), Arc::clone(output), done.clone());
+        thread::spawn(move || relay(id, stderr, Stream::Stderr, &session, &output, done));
+    }
+    drop(done);
+    let status = child.wait();
+    *lock(&session.group) = None;
+    session.exited.store(true, Ordering::Release);
+    // Ends when both relays have dropped their sender.
+    let _ = all_done.recv();
+    status.map_or(126, exit_code)
+}
+
+fn start(words: Vec<Vec<u8>>) -> io::Result<Child> {
+    let mut words = words.into_iter().map(OsString::from_vec);
+    let program = words.next().ok_or_else(|| io::Error::other("no command given"))?;
+    Command::new(&program)
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.to_string_lossy())))
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(126)
+}
+
+fn feed<W: Write>(id: u32, mut stdin: ChildStdin, input: &Receiver<Vec<u8>>, output: &Output<W>) {
+    for bytes in input {
+        let taken = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        // When the command has closed its input, the bytes are taken all the same.
+        let _ = stdin.write_all(&bytes);
+        send(output, id, Message::Taken(Stream::Stdin, taken));
+    }
+}
+
+fn relay<R: Read + AsFd, W: Write>(
+    id: u32,
+    mut from: R,
+    stream: Stream,
+    session: &Session,
+    output: &Output<W>,
+    done: Sender<()>,
+) {
+    let window = &session.windows[usize::from(stream == Stream::Stderr)];
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+        if matches!(poll(&mut ready, PollTimeout::from(LINGER_MS)), Ok(0)) {
+            if session.exited.load(Ordering::Acquire) {
+                break;
+            }
+            continue;
+        }
+        match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                window.reserve(count);
+                send(output, id, Message::Data(stream, buffer[..count].to_vec()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+    // Somebody the command left behind still holds its output: do not break their pipe.
+    drop(done);
+    while matches!(from.read(&mut buffer), Ok(count) if count > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::{Duration, Instant};
+
+    use super::super::channel::Channel;
+    use super::*;
+
+    fn agent() -> Channel {
+        let (near, far) = UnixStream::pair().unwrap();
+        let writer = far.try_clone().unwrap();
+        thread::spawn(move || serve(far, writer));
+        let channel = Channel::new(near).unwrap();
+        channel.wait_ready(Duration::from_secs(5)).unwrap();
+        channel
+    }
+
+    fn words(words: &[&str]) -> Vec<Vec<u8>> {
+        words.iter().map(|word| word.as_bytes().to_vec()).collect()
+    }
+
+    fn outcome(channel: &Channel, command: &[&str], input: &[u8]) -> (Vec<u8>, Vec<u8>, i32) {
+        let session = channel.run(words(command)).unwrap();
+        for piece in input.chunks(1000) {
+            assert!(channel.send(session.id, Message::Data(Stream::Stdin, piece.to_vec())));
+        }
+        assert!(channel.send(session.id, Message::End(Stream::Stdin)));
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        for message in &session.messages {
+            match message {
+                Message::Data(stream, bytes) => {
+                    channel.send(session.id, Message::Taken(stream, bytes.len().try_into().unwrap()));
+                    if stream == Stream::Stdout { &mut stdout } else { &mut stderr }.extend(bytes);
+                }
+                Message::Exit(code) => return (stdout, stderr, code),
+                _ => {}
+            }
+        }
+        panic!("the session ended without an exit code");
+    }
+
+    #[test]
+    fn output_errors_and_code_come_back() {
+        let result = outcome(&agent(), &["sh", "-c", "echo out; echo err >&2; exit 7"], b"");
+        assert_eq!(result, (b"out\n".to_vec(), b"err\n".to_vec(), 7));
+    }
+
+    #[test]
+    fn arguments_and_input_are_bytes() {
+        let channel = agent();
+        let (stdout, _, _) = outcome(&channel, &["printf", "%s|", "", "a b", "$x\n'\""], b"");
+        assert_eq!(stdout, b"|a b|$x\n'\"|");
+        let input: Vec<u8> = (0..600_000_u32).map(|n| (n * 7 >> 3) as u8).collect();
+        assert_eq!(outcome(&channel, &["cat"], &input).0, input);
+    }
+
+    #[test]
+    fn a_missing_command_is_127() {
+        assert_eq!(outcome(&agent(), &["/nowhere/to/be/found"], b"").2, 127);
+    }
+
+    #[test]
+    fn a_signal_ends_the_whole_group() {
+        let channel = agent();
+        let session = channel.run(words(&["sh", "-c", "sleep 60 & echo up; wait"])).unwrap();
+        assert!(matches!(session.messages.recv().unwrap(), Message::Data(Stream::Stdout, _)));
+        channel.send(session.id, Message::Signal(Signal::SIGTERM as i32));
+        assert_eq!(session.messages.recv().unwrap(), Message::Exit(128 + 15));
+    }
+
+    #[test]
+    fn leftover_processes_do_not_hold_up_the_exit() {
+        let started = Instant::now();
+        let (stdout, _, code) = outcome(&agent(), &["sh", "-c", "sleep 20 & echo done"], b"");
+        assert_eq!((stdout.as_slice(), code), (b"done\n".as_slice(), 0));
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_slow_reader_stops_the_writer_and_not_the_others() {
+        let channel = agent();
+        let slow = channel.run(words(&["yes"])).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(outcome(&channel, &["echo", "quick"], b"").0, b"quick\n");
+        let waiting: usize = slow
+            .messages
+            .try_iter()
+            .map(|message| if let Message::Data(_, bytes) = message { bytes.len() } else { 0 })
+            .sum();
+        assert!(waiting > 0 && waiting <= super::super::frame::WINDOW, "{waiting} bytes on the way");
+    }
+}

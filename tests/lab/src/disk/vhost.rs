@@ -1,0 +1,287 @@
+//! A virtio block device over vhost-user (virtio 1.2, section 5.2), one queue, one thread.
+//!
+//! What must hold: a request is answered only when its effect can be read back; a flush covers
+//! exactly what had been answered before the host submitted it. Requests that were in the queue
+//! together are concurrent, so flushes are done before the writes beside them: the harshest order
+//! that a real disk may choose too.
+
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result};
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::{Backend, Listener};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
+use virtio_bindings::bindings::virtio_blk as blk;
+use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+
+use super::handshake;
+use super::overlay::{CachedDisk, SECTOR};
+
+type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
+
+const QUEUE_SIZE: usize = 256;
+
+/// Segments per request: what a queue holds without the request's header and status.
+const MOST_SEGMENTS: u32 = 254;
+
+/// The most bytes that one request may move; more is answered with an error.
+const MOST_BYTES: usize = 8 << 20;
+
+/// A disk on a socket, until a host has come and gone.
+#[derive(Debug)]
+pub struct Server {
+    socket: PathBuf,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Server {
+    /// Serves `disk` to the one host that connects to `socket` (a short path).
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn start(disk: Arc<Mutex<CachedDisk>>, socket: &Path) -> Result<Self> {
+        if socket.exists() {
+            std::fs::remove_file(socket).context("cannot remove the disk's old socket")?;
+        }
+        let listener = UnixListener::bind(socket).context("cannot make the disk's socket")?;
+        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))
+            .context("cannot let the host use the disk's socket")?;
+        let inner = socket.with_extension("inner");
+        if inner.exists() {
+            std::fs::remove_file(&inner).context("cannot remove the disk's old socket")?;
+        }
+        let server = UnixListener::bind(&inner).context("cannot make the disk's socket")?;
+        // Waits in the listener's queue until the server accepts it.
+        let connection = UnixStream::connect(&inner).context("cannot connect to the disk's server")?;
+        let thread = thread::spawn(move || {
+            let (host, _) = listener.accept().context("the disk's host did not connect")?;
+            serve(disk, server, thread::spawn(move || handshake::relay(host, connection)))
+        });
+        Ok(Server { socket: socket.to_owned(), thread: Some(thread) })
+    }
+
+    /// Ends the service. When this returns, no request is being handled any more. The host must
+    /// have ended before.
+    ///
+    /// # Errors
+    /// When serving had failed.
+    pub fn finish(mut self) -> Result<()> {
+        // Wakes a server up to which no host has ever connected.
+        drop(UnixStream::connect(&self.socket));
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => anyhow::bail!("the disk's server panicked"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn serve(disk: Arc<Mutex<CachedDisk>>, listener: UnixListener, relay: JoinHandle<()>) -> Result<()> {
+    let memory = Memory::new(GuestMemoryMmap::new());
+    let device = Arc::new(Device { disk, memory: Mutex::new(memory.clone()), requests: Mutex::default() });
+    let mut daemon = VhostUserDaemon::new("lab-disk".to_owned(), device, memory)
+        .map_err(|error| anyhow::anyhow!("cannot start the disk's server: {error}"))?;
+    daemon
+        .start(&mut Listener::from(listener))
+        .map_err(|error| anyhow::anyhow!("the disk's server has no connection: {error}"))?;
+    // A host that is switched off ends its connection in any way whatever.
+    let _ = daemon.wait();
+    relay.join().map_err(|_| anyhow::anyhow!("the relay panicked"))?;
+    Ok(())
+}
+
+struct Device {
+    disk: Arc<Mutex<CachedDisk>>,
+    memory: Mutex<Memory>,
+    /// Never used, but user-mode-linux gives the disk up when it closes.
+    requests: Mutex<Option<Backend>>,
+}
+
+impl Device {
+    fn disk(&self) -> MutexGuard<'_, CachedDisk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl VhostUserBackend for Device {
+    type Bitmap = ();
+    type Vring = VringRwLock;
+
+    fn num_queues(&self) -> usize {
+        1
+    }
+
+    fn max_queue_size(&self) -> usize {
+        QUEUE_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        (1 << VIRTIO_F_VERSION_1)
+            | (1 << VIRTIO_RING_F_EVENT_IDX)
+            | (1 << blk::VIRTIO_BLK_F_FLUSH)
+            | (1 << blk::VIRTIO_BLK_F_SEG_MAX)
+            | (1 << blk::VIRTIO_BLK_F_BLK_SIZE)
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        // User-mode-linux has an interrupt for its queue only with a channel for our requests, even
+        // though there are none.
+        VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::BACKEND_REQ
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {}
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        // struct virtio_blk_config: capacity u64, size_max u32, seg_max u32, geometry, blk_size u32.
+        let mut config = vec![0; 60];
+        config[0..8].copy_from_slice(&(self.disk().size() / SECTOR as u64).to_le_bytes());
+        config[12..16].copy_from_slice(&MOST_SEGMENTS.to_le_bytes());
+        config[20..24].copy_from_slice(&512_u32.to_le_bytes());
+        let mut part = vec![0; usize::try_from(size).unwrap_or(0).min(256)];
+        for (at, byte) in part.iter_mut().enumerate() {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(at);
+            *byte = config.get(from).copied().unwrap_or(0);
+        }
+        part
+    }
+
+    fn update_memory(&self, memory: Memory) -> io::Result<()> {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
+        Ok(())
+    }
+
+    fn set_backend_req_fd(&self, requests: Backend) {
+        *self.requests.lock().unwrap_or_else(PoisonError::into_inner) = Some(requests);
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
+    }
+
+    fn handle_event(&self, event: u16, _: EventSet, vrings: &[VringRwLock], _: usize) -> io::Result<()> {
+        let Some(vring) = vrings.get(usize::from(event)) else { return Ok(()) };
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        loop {
+            let mut ring = vring.get_mut();
+            if !ring.get_queue().ready() {
+                return Ok(());
+            }
+            ring.disable_notification().map_err(io::Error::other)?;
+            let chains: Vec<Chain> =
+                ring.get_queue_mut().iter(memory.memory()).map_err(io::Error::other)?.collect();
+            if !chains.is_empty() {
+                for (head, length) in self.handle(chains) {
+                    ring.add_used(head, length).map_err(io::Error::other)?;
+                }
+                if ring.needs_notification().map_err(io::Error::other)? {
+                    ring.signal_used_queue()?;
+                }
+            }
+            if !ring.enable_notification().map_err(io::Error::other)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A request's header: `struct virtio_blk_outhdr`.
+struct Header {
+    kind: u32,
+    sector: u64,
+}
+
+impl Device {
+    /// Handles requests that were in the queue together; says which are done, and how many bytes
+    /// were written into the host's memory for each.
+    fn handle(&self, chains: Vec<Chain>) -> Vec<(u16, u32)> {
+        let mut disk = self.disk();
+        let mut done = Vec::with_capacity(chains.len());
+        let (flushes, others): (Vec<_>, Vec<_>) =
+            chains.into_iter().map(|chain| (header(&chain), chain)).partition(|(header, _)| {
+                header.as_ref().is_ok_and(|header| header.kind == blk::VIRTIO_BLK_T_FLUSH)
+            });
+        for (header, chain) in flushes.into_iter().chain(others) {
+            let head = chain.head_index();
+            let length = header.and_then(|header| answer(&mut disk, &header, chain)).unwrap_or(0);
+            done.push((head, length));
+        }
+        done
+    }
+}
+
+fn header(chain: &Chain) -> io::Result<Header> {
+    let mut reader = chain.clone().reader(chain.memory()).map_err(io::Error::other)?;
+    let mut bytes = [0; 16];
+    reader.read_exact(&mut bytes)?;
+    let [a, b, c, d, _, _, _, _, sector @ ..] = bytes;
+    Ok(Header { kind: u32::from_le_bytes([a, b, c, d]), sector: u64::from_le_bytes(sector) })
+}
+
+fn answer(disk: &mut CachedDisk, header: &Header, chain: Chain) -> io::Result<u32> {
+    let memory = chain.memory();
+    let mut reader = chain.clone().reader(memory).map_err(io::Error::other)?;
+    let mut writer = chain.clone().writer(memory).map_err(io::Error::other)?;
+    let room = writer.available_bytes();
+    if room == 0 {
+        return Err(io::Error::other("a request without room for its status"));
+    }
+    let mut status = writer.split_at(room - 1).map_err(io::Error::other)?;
+    reader.read_exact(&mut [0; 16])?;
+    let result = perform(disk, header, &mut reader, &mut writer);
+    let code = match &result {
+        Ok(true) => blk::VIRTIO_BLK_S_OK,
+        Ok(false) => blk::VIRTIO_BLK_S_UNSUPP,
+        Err(_) => blk::VIRTIO_BLK_S_IOERR,
+    };
+    status.write_all(&[u8::try_from(code).unwrap_or(u8::MAX)])?;
+    Ok(u32::try_from(writer.bytes_written() + 1).unwrap_or(0))
+}
+
+/// Performs a request; `false` when the device does not know its kind.
+fn perform(
+    disk: &mut CachedDisk,
+    header: &Header,
+    reader: &mut virtio_queue::Reader<'_>,
+    writer: &mut virtio_queue::Writer<'_>,
+) -> io::Result<bool> {
+    let offset = header.sector.saturating_mul(SECTOR as u64);
+    let length = reader.available_bytes().max(writer.available_bytes());
+    if length > MOST_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the request is too long"));
+    }
+    match header.kind {
+        blk::VIRTIO_BLK_T_IN => {
+            let mut buffer = vec![0; writer.available_bytes()];
+            disk.read(offset, &mut buffer)?;
+            writer.write_all(&buffer)?;
+        }
+        blk::VIRTIO_BLK_T_OUT => {
+            let mut buffer = vec![0; reader.available_bytes()];
+            reader.read_exact(&mut buffer)?;
+            disk.write(offset, &buffer)?;
+        }
+        blk::VIRTIO_BLK_T_FLUSH => disk.flush()?,
+        blk::VIRTIO_BLK_T_GET_ID => {
+            let mut name = [0; 20];
+            name[..8].copy_from_slice(b"lab-disk");
+            let room = writer.available_bytes().min(name.len());
+            writer.write_all(&name[..room])?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}

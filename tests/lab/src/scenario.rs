@@ -1,0 +1,357 @@
+//! A scenario: a shell script, what its header asks for, and one run of it.
+//!
+//! What must hold: a scenario passes only when its script ends with 0 in time; when the run is over,
+//! so are the script's processes and both hosts.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::control::Control;
+use crate::folder::Folder;
+use crate::host;
+use crate::machines::{Hardware, Machines};
+
+/// What every scenario script can call.
+const PRELUDE: &str = include_str!("../prelude.sh");
+
+/// Programs and scripts that the hosts need, apart from the agent.
+const GUEST_FILES: [(&str, &str); 2] =
+    [("init.sh", include_str!("../guest/init.sh")), ("make-vg.sh", include_str!("../guest/make-vg.sh"))];
+
+/// How long a scenario may take when nothing else is said.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A script and what its header lines ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scenario {
+    /// The script's absolute path.
+    pub script: PathBuf,
+    /// Its file name without `.sh`.
+    pub name: String,
+    /// What the first comment line after the `#!` says.
+    pub summary: String,
+    /// What the hosts are made of.
+    pub hardware: Hardware,
+    /// How long it may take, the hosts' start included.
+    pub timeout: Duration,
+}
+
+/// What is the same for all the scenarios of one call.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Where the runs' folders are.
+    pub root: PathBuf,
+    /// Where `lab` and `lab-agent` are.
+    pub lab_programs: PathBuf,
+    /// Where `ftdm` and `ftship` are.
+    pub programs: PathBuf,
+    /// The repository.
+    pub repository: PathBuf,
+    /// The back end's name.
+    pub backend: String,
+    /// `$LAB_SEED`.
+    pub seed: u64,
+    /// Overrides every scenario's own time-out.
+    pub timeout: Option<Duration>,
+    /// Overrides every scenario's own disk size.
+    pub disk_size: Option<u64>,
+    /// Keep the disk images of scenarios that pass.
+    pub keep: bool,
+    /// Set when everything has to end.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The script ended with 0.
+    Passed,
+    /// It did not; the reason in a few words.
+    Failed(String),
+    /// The person at the keyboard ended it.
+    Interrupted,
+}
+
+/// A size in bytes from a number with an optional suffix K, M, G or T (powers of 1024).
+///
+/// # Errors
+/// When it is none.
+pub fn parse_size(text: &str) -> Result<u64> {
+    let (digits, shift) = match text.chars().last() {
+        Some('K' | 'k') => (&text[..text.len() - 1], 10),
+        Some('M' | 'm') => (&text[..text.len() - 1], 20),
+        Some('G' | 'g') => (&text[..text.len() - 1], 30),
+        Some('T' | 't') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .with_context(|| format!("`{text}` is not a size"))
+}
+
+impl Scenario {
+    /// A scenario without a script.
+    #[must_use]
+    pub fn blank(name: &str) -> Self {
+        Scenario {
+            script: PathBuf::new(),
+            name: name.to_owned(),
+            summary: String::new(),
+            hardware: Hardware::default(),
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+
+    /// Reads a script's header.
+    ///
+    /// # Errors
+    /// When the file cannot be read or its header asks for something unknown.
+    pub fn load(path: &Path) -> Result<Self> {
+        let script = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
+        let text = fs::read_to_string(&script).with_context(|| format!("cannot read {}", path.display()))?;
+        let name = script.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let mut scenario = Scenario { script, ..Scenario::blank(&name) };
+        scenario.read_header(&text).with_context(|| format!("{}", path.display()))?;
+        Ok(scenario)
+    }
+
+    fn read_header(&mut self, text: &str) -> Result<()> {
+        for line in text.lines().take_while(|line| line.starts_with('#') || line.is_empty()) {
+            let Some(settings) = line.strip_prefix("# lab:") else {
+                if self.summary.is_empty() && !line.starts_with("#!") {
+                    self.summary = line.trim_start_matches('#').trim().to_owned();
+                }
+                continue;
+            };
+            for setting in settings.split_whitespace() {
+                let (key, value) = setting.split_once('=').with_context(|| format!("`{setting}`: no `=`"))?;
+                self.set(key, value).with_context(|| format!("header line `{line}`"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        match key {
+            "timeout" => {
+                self.timeout = Duration::from_secs(value.parse().context("not a number of seconds")?)
+            }
+            "disk-size" => self.hardware.disk_size = check_disk_size(parse_size(value)?)?,
+            "memory" => {
+                self.hardware.memory_mib = u32::try_from(parse_size(value)? >> 20)
+                    .ok()
+                    .filter(|mib| (128..=65536).contains(mib))
+                    .context("a host has 128M to 64G of memory")?;
+            }
+            "disks" => {
+                self.hardware.disks =
+                    value.parse().ok().filter(|count| (1..=8).contains(count)).context("1 to 8 disks")?;
+            }
+            _ => bail!("unknown setting `{key}`; there are: timeout, disk-size, memory, disks"),
+        }
+        Ok(())
+    }
+}
+
+/// Disks consist of whole 4 KiB pages.
+///
+/// # Errors
+/// When the size is none of a disk.
+pub fn check_disk_size(size: u64) -> Result<u64> {
+    if size >= 64 << 20 && size <= 16 << 40 && size.is_multiple_of(4096) {
+        Ok(size)
+    } else {
+        bail!("a disk has 64M to 16T, in multiples of 4K")
+    }
+}
+
+/// A lab that is up: its folder, its hosts and its control socket.
+#[derive(Debug)]
+pub struct Lab {
+    /// Where its files are.
+    pub folder: Arc<Folder>,
+    /// Its hosts, and what can be asked of it.
+    pub control: Arc<Control>,
+}
+
+impl Lab {
+    /// Boots two hosts for `scenario`.
+    ///
+    /// # Errors
+    /// When a host does not come up.
+    pub fn start(scenario: &Scenario, setting: &Setting) -> Result<Self> {
+        let folder = Arc::new(Folder::create(&setting.root, &scenario.name)?);
+        install_programs(&folder, setting)?;
+        let mut hardware = scenario.hardware;
+        hardware.disk_size = setting.disk_size.unwrap_or(hardware.disk_size);
+        let machines = Machines::new(host::backend(&setting.backend)?, hardware, Arc::clone(&folder))?;
+        machines.start()?;
+        Ok(Lab { control: Control::start(machines, Arc::clone(&folder))?, folder })
+    }
+
+    /// Runs a script against the hosts; lines it prints go to the log and to `each_line`.
+    ///
+    /// # Errors
+    /// When the script cannot be started.
+    pub fn script(
+        &self,
+        script: &Path,
+        setting: &Setting,
+        deadline: Instant,
+        each_line: impl Fn(&str) + Send + 'static,
+    ) -> Result<Outcome> {
+        let (output, writer) = io::pipe().context("cannot make the script's output")?;
+        let mut log = File::options().create(true).append(true).open(self.folder.log())?;
+        // In its own process namespace, so that nothing it starts outlives it.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
+            .args(["--mount-proc", "sh", "-c", "bash \"$1\"; exit $?", "scenario"])
+            .arg(script)
+            .current_dir(self.folder.path())
+            .env("BASH_ENV", self.folder.programs().join("prelude.sh"))
+            .env("LAB", self.folder.programs().join("lab"))
+            .env("LAB_DIR", self.folder.path())
+            .env("LAB_SEED", setting.seed.to_string())
+            .env("LAB_REPOSITORY", &setting.repository)
+            .env("SHARE", self.folder.share())
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0)
+            .spawn()
+            .context("cannot start the script")?;
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n') {
+                let Ok(line) = line else { return };
+                let line = String::from_utf8_lossy(&line);
+                // The log is a convenience; a full file system shows elsewhere.
+                let _ = writeln!(log, "{line}");
+                each_line(&line);
+            }
+        });
+        let outcome = loop {
+            if let Some(status) = child.try_wait()? {
+                break script_outcome(status);
+            }
+            if setting.interrupted.load(Ordering::Relaxed) {
+                break Outcome::Interrupted;
+            }
+            if Instant::now() > deadline {
+                break Outcome::Failed("took too long".to_owned());
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        if !matches!(child.try_wait(), Ok(Some(_))) {
+            child.kill().context("cannot end the script")?;
+            child.wait().context("cannot wait for the script's end")?;
+        }
+        // All writers of its output are gone with the namespace.
+        let _ = reader.join();
+        Ok(outcome)
+    }
+
+    /// Cuts the hosts' power.
+    pub fn stop(&self) {
+        self.control.machines().stop();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn script_outcome(status: ExitStatus) -> Outcome {
+    match status.code() {
+        Some(0) => Outcome::Passed,
+        Some(code) => Outcome::Failed(format!("exit code {code}")),
+        None => Outcome::Failed(format!("{status}")),
+    }
+}
+
+/// Copies everything a run needs, so that a build meanwhile does not disturb it.
+fn install_programs(folder: &Folder, setting: &Setting) -> Result<()> {
+    let programs = folder.programs();
+    let copy = |from: &Path, name: &str| -> Result<()> {
+        let source = from.join(name);
+        fs::copy(&source, programs.join(name))
+            .with_context(|| format!("cannot copy {}", source.display()))?;
+        Ok(())
+    };
+    copy(&setting.lab_programs, "lab")?;
+    copy(&setting.lab_programs, "lab-agent")?;
+    for name in ["ftdm", "ftship"] {
+        if setting.programs.join(name).exists() {
+            copy(&setting.programs, name)?;
+        }
+    }
+    for (name, text) in GUEST_FILES.into_iter().chain([("prelude.sh", PRELUDE)]) {
+        let path = programs.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&path, executable).context("cannot make a script executable")?;
+    }
+    Ok(())
+}
+
+/// One run of one scenario, from blank disks to the end of both hosts.
+///
+/// # Errors
+/// When the lab itself fails, as opposed to the script.
+pub fn run(
+    scenario: &Scenario,
+    setting: &Setting,
+    each_line: impl Fn(&str) + Send + 'static,
+) -> Result<(Outcome, Arc<Folder>)> {
+    let deadline = Instant::now() + setting.timeout.unwrap_or(scenario.timeout);
+    let lab = Lab::start(scenario, setting)?;
+    let outcome = lab.script(&scenario.script, setting, deadline, each_line)?;
+    lab.stop();
+    if outcome == Outcome::Passed && !setting.keep {
+        lab.folder.remove_images();
+    }
+    Ok((outcome, Arc::clone(&lab.folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_header(text: &str) -> Result<Scenario> {
+        let mut scenario = Scenario::blank("");
+        scenario.read_header(text).map(|()| scenario)
+    }
+
+    #[test]
+    fn a_header_sets_what_it_names() {
+        let text =
+            "#!/bin/bash\n# What it shows.\n# lab: timeout=600 memory=1G\n# lab: disk-size=64G disks=2\n";
+        let scenario = with_header(text).unwrap();
+        assert_eq!(scenario.summary, "What it shows.");
+        assert_eq!(scenario.timeout, Duration::from_secs(600));
+        assert_eq!(scenario.hardware, Hardware { memory_mib: 1024, disk_size: 64 << 30, disks: 2 });
+    }
+
+    #[test]
+    fn settings_after_the_first_command_do_not_count() {
+        assert_eq!(with_header("true\n# lab: nonsense=1\n").unwrap().hardware, Hardware::default());
+    }
+
+    #[test]
+    fn a_wrong_header_is_an_error() {
+        for line in ["timeout=soon", "memory=1M", "disk-size=5", "colour=red", "timeout", "disks=0"] {
+            assert!(with_header(&format!("# lab: {line}\n")).is_err(), "{line}");
+        }
+    }
+}
