@@ -1,1 +1,20 @@
-//! ftdm
+//! The primary's data path: the stack of stock device-mapper targets that ftdm builds over a
+//! logical volume, the capture of every write that passes it, and the cut that ends an epoch
+//! with content that is exact.
+//!
+//! Always holds: nothing here prints or exits, `unsafe` is confined to [`ioctl`], and on every
+//! path out of a cut, panics included, the visible device is resumed.
+
+pub mod block_io;
+pub mod capture;
+pub mod cut;
+pub mod era;
+pub mod fold;
+pub mod ioctl;
+pub mod log_device;
+pub mod log_writes;
+pub mod name;
+pub mod read_pool;
+pub mod stack;
+pub mod table;
+pub mod units;

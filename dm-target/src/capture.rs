@@ -1,0 +1,535 @@
+//! Capturing every write of a stack: putting log-writes between the visible device and dm-era,
+//! following its log, and taking it out again.
+//!
+//! Always holds: the layers below are set up (discards off, stable pages) before the visible device
+//! is pointed at them; what was read of the log belongs to the epoch that is being captured, until a
+//! cut hands it over; a capture that was lost says so at every later call. Cuts are in [`crate::cut`].
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
+use crate::era::status::EraStatus;
+use crate::ioctl::{DeviceState, DmControl};
+use crate::log_device::LogPair;
+use crate::log_writes::epoch_log::EpochLog;
+use crate::log_writes::format::LogSector;
+use crate::log_writes::reader::{LogReader, ReadError};
+use crate::log_writes::status::LogStatus;
+use crate::read_pool::ReadPool;
+use crate::stack::devices::{Devices, NewDevice, TargetLine};
+use crate::stack::{Mode, Stack, StackError, point_top_at, remove_log, settle_top};
+use crate::units::{DevNum, Extent, Sectors};
+
+/// How long a mark outside a pause may take to become readable.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Memory made ready before a pause for what is read within it.
+const PAUSE_BYTES: usize = 4 << 20;
+/// Entries made room for before a pause.
+const PAUSE_ENTRIES: usize = 1 << 15;
+/// Memory that a recycled epoch keeps.
+const KEPT_BYTES: usize = 16 << 20;
+/// Recycled epochs that are kept.
+const KEPT_EPOCHS: usize = 4;
+
+/// Why a capture could not begin or end.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The stack's devices.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The stack is not merely tracking.
+    #[error("{name} is {mode}{}: recover it first", if *suspended { " and suspended" } else { "" })]
+    NotTracking {
+        /// The stack.
+        name: String,
+        /// Where its I/O goes.
+        mode: Mode,
+        /// Its I/O is held back.
+        suspended: bool,
+    },
+    /// The volume's logical block is not one that a log can have.
+    #[error("the volume's logical block of {0} bytes is not between 512 and 4096")]
+    LogicalBlock(u32),
+    /// A step failed.
+    #[error("cannot {step}: {source}")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> CaptureError {
+    move |source| CaptureError::Step { step, source }
+}
+
+/// Why a capture is of no use any more: stop it, and go on with tracking.
+#[derive(Debug, thiserror::Error)]
+pub enum LostReason {
+    /// log-writes switched itself off: its log was full, or writing or allocating failed.
+    #[error("log-writes switched logging off (log full, log I/O error or no memory): see the kernel's log")]
+    LogOff,
+    /// The log could not be read, or is not what it should be.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// The device below could not be asked.
+    #[error("asking the log device: {0}")]
+    Status(io::Error),
+    /// Changing to the other log failed half way.
+    #[error("rotating the log: {0}")]
+    Rotation(io::Error),
+    /// Somebody resumed the visible device while the log was being changed.
+    #[error("somebody resumed the visible device while the log was rotated: writes may be missing")]
+    ResumedInRotation,
+    /// It was lost before.
+    #[error("the capture was lost earlier")]
+    Earlier,
+}
+
+/// What a caller may do to dm-era while the visible device stands still at the start of a capture.
+#[derive(Debug)]
+pub struct EraControl<'a> {
+    control: &'a mut DmControl,
+    era: DevNum,
+    device: &'a BlockDevice,
+}
+
+impl EraControl<'_> {
+    /// Makes everything that was written durable. To be done before an era is rolled.
+    ///
+    /// # Errors
+    /// The volume's.
+    pub fn flush(&self) -> io::Result<()> {
+        self.device.flush()
+    }
+
+    /// Sends `checkpoint`, `take_metadata_snap` or `drop_metadata_snap`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn message(&mut self, text: &str) -> io::Result<()> {
+        self.control.message(self.era, text)
+    }
+
+    /// What dm-era says of itself.
+    ///
+    /// # Errors
+    /// The kernel's, or a status that is none.
+    pub fn status(&mut self) -> io::Result<EraStatus> {
+        self.control.status_line(self.era)?.parse().map_err(io::Error::other)
+    }
+}
+
+/// Reads the volume as it is below the log. Clones share one descriptor.
+#[derive(Clone, Debug)]
+pub struct EraReader(pub(crate) Arc<BlockDevice>);
+
+impl EraReader {
+    /// Fills the beginning of `buffer` with `extent`. Direct I/O: the buffer is to be aligned
+    /// ([`crate::block_io::AlignedBuffer`]), the extent a multiple of the logical block.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn read(&self, extent: Extent, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_extent(extent, buffer)
+    }
+
+    /// Size of the volume.
+    #[must_use]
+    pub fn size(&self) -> Sectors {
+        self.0.size()
+    }
+
+    /// Unit of direct I/O in bytes.
+    #[must_use]
+    pub fn logical_block(&self) -> u32 {
+        self.0.logical_block()
+    }
+}
+
+/// What following the log found.
+#[derive(Debug)]
+pub enum Followed {
+    /// Everything that had completed before is read.
+    Current {
+        /// How long the mark took to become readable: the log's backlog.
+        mark: Duration,
+    },
+    /// The log is behind by more than the patience of a second.
+    Behind,
+    /// The flush failed: the volume has a problem of its own.
+    FlushFailed(io::Error),
+}
+
+/// What [`Capture::start`] may be given to do while the volume stands still.
+pub type AtSwitch<'a> = &'a mut dyn FnMut(&mut EraControl<'_>) -> io::Result<()>;
+
+/// A capture in progress. Dropping it changes nothing on the devices: [`stop`](Self::stop) ends it,
+/// [`Stack::recover`] clears up after one that was dropped.
+#[derive(Debug)]
+pub struct Capture {
+    pub(crate) stack: Stack,
+    pub(crate) control: DmControl,
+    pub(crate) log_number: DevNum,
+    log_flush: BlockDevice,
+    pub(crate) log_settings: LayerSettings,
+    pub(crate) rams: LogPair,
+    pub(crate) active: usize,
+    /// The other log is loaded and takes over at the next suspend and resume of the log device.
+    pub(crate) spare_ready: bool,
+    pub(crate) reader: LogReader,
+    pub(crate) epoch: EpochLog,
+    spare_epochs: Vec<EpochLog>,
+    pub(crate) era: EraReader,
+    pub(crate) pool: ReadPool,
+    pub(crate) reads: Vec<Extent>,
+    pub(crate) status: LogStatus,
+    nonce: u64,
+    marks: u64,
+    pub(crate) lost: bool,
+}
+
+impl Capture {
+    /// Begins to capture a stack that tracks. `at_switch` runs while the visible device stands still,
+    /// just before the first write is logged: there dm-era is flushed and rolled.
+    ///
+    /// # Errors
+    /// See [`CaptureError`]; after one the stack tracks as before.
+    pub fn start(
+        stack: &Stack,
+        rams: LogPair,
+        at_switch: Option<AtSwitch<'_>>,
+    ) -> Result<Self, CaptureError> {
+        let status = stack.status()?;
+        if status.mode != Mode::Tracking || status.suspended {
+            let (mode, suspended) = (status.mode, status.suspended);
+            return Err(CaptureError::NotTracking { name: stack.name.to_string(), mode, suspended });
+        }
+        let devices = Devices::open()?;
+        devices.require(&[("log-writes", "dm-log-writes")])?;
+        let era = Arc::new(stack.open_era().map_err(StackError::from)?);
+        rams.0[0].wipe().map_err(step("wipe the old log"))?;
+        let name = stack.name.log();
+        let line = TargetLine {
+            len: stack.size,
+            target: "log-writes".to_owned(),
+            parameters: format!("{} {}", stack.era, rams.0[0].number()),
+        };
+        let new = NewDevice { name: &name, uuid: &stack.id.log(), line, hidden: true };
+        let log_number = devices.make(&new)?.number;
+        let begun = Self::begin(stack, rams, log_number, era, at_switch);
+        if begun.is_err()
+            && let Err(e) = remove_log(&devices, stack)
+        {
+            log::error!("{name} was left behind: {e}");
+        }
+        begun
+    }
+
+    fn begin(
+        stack: &Stack,
+        rams: LogPair,
+        log_number: DevNum,
+        era: Arc<BlockDevice>,
+        at_switch: Option<AtSwitch<'_>>,
+    ) -> Result<Self, CaptureError> {
+        let unit =
+            LogSector::new(era.logical_block()).ok_or(CaptureError::LogicalBlock(era.logical_block()))?;
+        let open = |access| BlockDevice::open_dm(log_number, access).map_err(StackError::from);
+        let nonce = getrandom::u64().map_err(|e| step("draw a random number")(io::Error::other(e)))?;
+        let reader = LogReader::new(unit, stack.size, rams.0[0].capacity());
+        let mut capture = Self {
+            control: DmControl::open().map_err(step("open device-mapper"))?,
+            log_number,
+            log_flush: open(Access::default())?,
+            log_settings: LayerSettings::open(log_number).map_err(StackError::from)?,
+            rams,
+            active: 0,
+            spare_ready: false,
+            reader,
+            epoch: EpochLog::default(),
+            spare_epochs: Vec::with_capacity(KEPT_EPOCHS),
+            pool: ReadPool::start(Arc::clone(&era)).map_err(step("start reading threads"))?,
+            reads: Vec::with_capacity(PAUSE_ENTRIES),
+            status: LogStatus { entries: 0, used: Sectors(0), on: true },
+            era: EraReader(era),
+            nonce,
+            marks: 0,
+            lost: false,
+            stack: stack.clone(),
+        };
+        capture.reserve();
+        capture.switch_on(at_switch)?;
+        if let Err(e) = settle_top(stack.top) {
+            capture.switch_off()?;
+            return Err(StackError::from(e).into());
+        }
+        Ok(capture)
+    }
+
+    /// Points the visible device at the log, with `at_switch` in the same pause.
+    fn switch_on(&mut self, at_switch: Option<AtSwitch<'_>>) -> Result<(), CaptureError> {
+        let (top, size) = (self.stack.top, self.stack.size);
+        self.control
+            .load(top, size, "linear", &format!("{} 0", self.log_number))
+            .map_err(step("load the table of the visible device"))?;
+        let mut switch = Switch { control: &mut self.control, top, abandon: true };
+        switch.control.suspend(top).map_err(step("suspend the visible device"))?;
+        if let Some(at_switch) = at_switch {
+            let device = &*self.era.0;
+            let mut era = EraControl { control: switch.control, era: self.stack.era, device };
+            at_switch(&mut era).map_err(step("prepare dm-era"))?;
+        }
+        switch.abandon = false;
+        drop(switch);
+        let state = self.control.state(top).map_err(step("ask the visible device"))?;
+        if state.suspended || state.inactive {
+            return Err(step("resume the visible device")(io::ErrorKind::Other.into()));
+        }
+        Ok(())
+    }
+
+    fn switch_off(&mut self) -> Result<Duration, CaptureError> {
+        let (top, size, era) = (self.stack.top, self.stack.size, self.stack.era);
+        let paused = point_top_at(&mut self.control, top, size, era)
+            .map_err(step("point the visible device at dm-era"))?;
+        settle_top(top).map_err(StackError::from)?;
+        Ok(paused)
+    }
+
+    /// Ends the capture: the visible device goes back to dm-era within one suspend, and the log is
+    /// removed. Returns how long the volume stood still. What was captured since the last cut is
+    /// given up: dm-era has where it was.
+    ///
+    /// # Errors
+    /// When a step fails; [`Stack::recover`] then does the rest.
+    pub fn stop(mut self) -> Result<Duration, CaptureError> {
+        let paused = self.switch_off()?;
+        let Self { log_flush, stack, .. } = self;
+        drop(log_flush);
+        remove_log(&Devices::open()?, &stack)?;
+        Ok(paused)
+    }
+
+    /// Reads what is in the log so far, so that little is left for the pause: flushes, marks, and
+    /// reads up to the mark.
+    ///
+    /// # Errors
+    /// When the capture is lost.
+    pub fn follow(&mut self) -> Result<Followed, LostReason> {
+        self.refuse_when_lost()?;
+        if let Err(e) = self.flush_log() {
+            return Ok(Followed::FlushFailed(e));
+        }
+        let began = Instant::now();
+        let mark = self.mark("tick", 0).map_err(LostReason::Status)?;
+        let seen = self.read_to(&mark, Some(began + PATIENCE));
+        if !self.note_lost(seen)? {
+            return Ok(Followed::Behind);
+        }
+        let mark = began.elapsed();
+        self.index();
+        self.reserve();
+        Ok(Followed::Current { mark })
+    }
+
+    /// Gives back the memory of an epoch that was folded.
+    pub fn recycle(&mut self, mut log: EpochLog) {
+        if self.spare_epochs.len() < KEPT_EPOCHS {
+            log.clear(KEPT_BYTES);
+            self.spare_epochs.push(log);
+        }
+    }
+
+    /// Log space used and there, in bytes, when the log was looked at last. When the first nears the
+    /// second, stop before the kernel does.
+    #[must_use]
+    pub fn log_usage(&self) -> (u64, u64) {
+        let capacity = self.rams.0[self.active].bytes();
+        (self.status.used.bytes().unwrap_or(capacity), capacity)
+    }
+
+    /// The same, asked of the kernel now.
+    ///
+    /// # Errors
+    /// When the capture is lost.
+    pub fn check(&mut self) -> Result<(u64, u64), LostReason> {
+        self.refuse_when_lost()?;
+        let status = self.ask();
+        self.note_lost(status)?;
+        Ok(self.log_usage())
+    }
+
+    /// Reads the volume below the log.
+    #[must_use]
+    pub fn reader(&self) -> &EraReader {
+        &self.era
+    }
+
+    /// The stack that is captured.
+    #[must_use]
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Bytes of memory that the epoch being captured takes.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.epoch.bytes()
+    }
+
+    /// Sends a message to dm-era or asks its status, outside a pause.
+    pub fn era_control(&mut self) -> EraControl<'_> {
+        EraControl { control: &mut self.control, era: self.stack.era, device: &self.era.0 }
+    }
+
+    pub(crate) fn refuse_when_lost(&self) -> Result<(), LostReason> {
+        if self.lost { Err(LostReason::Earlier) } else { Ok(()) }
+    }
+
+    pub(crate) fn note_lost<T>(&mut self, result: Result<T, LostReason>) -> Result<T, LostReason> {
+        self.lost |= result.is_err();
+        result
+    }
+
+    /// Moves what completed before into the log.
+    pub(crate) fn flush_log(&self) -> io::Result<()> {
+        self.log_flush.flush()
+    }
+
+    /// Sends a mark that no other capture, and no other cut of this one, can have sent.
+    pub(crate) fn mark(&mut self, kind: &str, epoch: u64) -> io::Result<Mark> {
+        self.marks += 1;
+        let mut mark = Mark { text: [0; MARK_LEN], len: 0 };
+        let mut rest = &mut mark.text[..];
+        write!(rest, "mark ftdm-{:016x}-{}-{kind}-{epoch}", self.nonce, self.marks)?;
+        mark.len = MARK_LEN - rest.len();
+        let text = std::str::from_utf8(&mark.text[..mark.len]).map_err(io::Error::other)?;
+        self.control.message(self.log_number, text)?;
+        Ok(mark)
+    }
+
+    /// Asks log-writes how far it is; an error when it is off.
+    pub(crate) fn ask(&mut self) -> Result<LogStatus, LostReason> {
+        let line = self.control.status_line(self.log_number).map_err(LostReason::Status)?;
+        let malformed = || LostReason::Status(io::ErrorKind::InvalidData.into());
+        self.status = LogStatus::parse(line).ok_or_else(malformed)?;
+        if self.status.on { Ok(self.status) } else { Err(LostReason::LogOff) }
+    }
+
+    /// Reads the log until `mark` was read, or until `deadline`. Returns whether it was.
+    pub(crate) fn read_to(&mut self, mark: &Mark, deadline: Option<Instant>) -> Result<bool, LostReason> {
+        let mut waits = Waits::default();
+        loop {
+            let ram = self.rams.0[self.active].device();
+            if self.reader.has_more(ram)? {
+                let allocated = self.ask()?.used;
+                let ram = self.rams.0[self.active].device();
+                let mut seen = false;
+                self.reader.follow(ram, allocated, &mut self.epoch, |text| seen |= text == mark.payload())?;
+                if seen {
+                    return Ok(true);
+                }
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.ask()?;
+                return Ok(false);
+            }
+            waits.wait();
+        }
+    }
+
+    /// Sorts what was read, so that a cut has only its last part left to sort.
+    pub(crate) fn index(&mut self) {
+        let EpochLog { entries, order, .. } = &mut self.epoch;
+        let known = order.len();
+        // The reader refuses more entries than a u32 numbers.
+        order.extend((known..entries.len()).filter_map(|i| u32::try_from(i).ok()));
+        order.sort_by_key(|i| entries[*i as usize].extent.start());
+    }
+
+    fn reserve(&mut self) {
+        self.epoch.reserve(PAUSE_BYTES, PAUSE_ENTRIES);
+        self.reads.reserve(PAUSE_ENTRIES);
+        if self.spare_epochs.is_empty() {
+            self.spare_epochs.push(EpochLog::default());
+        }
+        if let Some(next) = self.spare_epochs.last_mut() {
+            next.reserve(PAUSE_BYTES, PAUSE_ENTRIES);
+        }
+    }
+
+    /// Hands over the epoch that was captured and begins the next.
+    pub(crate) fn take_epoch(&mut self) -> EpochLog {
+        let next = self.spare_epochs.pop().unwrap_or_default();
+        std::mem::replace(&mut self.epoch, next)
+    }
+
+    pub(crate) fn top_state(&mut self) -> io::Result<DeviceState> {
+        self.control.state(self.stack.top)
+    }
+}
+
+/// The longest mark: prefix, nonce, two numbers and the words between.
+const MARK_LEN: usize = 96;
+/// What the message has before the text that lands in the log.
+const MARK_WORD: usize = "mark ".len();
+
+/// The text of a mark that was sent.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    text: [u8; MARK_LEN],
+    len: usize,
+}
+
+impl Mark {
+    fn payload(&self) -> &[u8] {
+        &self.text[MARK_WORD..self.len]
+    }
+}
+
+/// Waiting for the log's thread: first by giving way to it, then by sleeping a little.
+#[derive(Default)]
+struct Waits(u32);
+
+impl Waits {
+    fn wait(&mut self) {
+        self.0 += 1;
+        if self.0 < 200 {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
+/// Resumes the visible device on every way out of the switch; when it was not to happen the loaded
+/// table is dropped first, so that the old one goes on.
+struct Switch<'a> {
+    control: &'a mut DmControl,
+    top: DevNum,
+    abandon: bool,
+}
+
+impl Drop for Switch<'_> {
+    fn drop(&mut self) {
+        if self.abandon
+            && let Err(e) = self.control.clear(self.top)
+        {
+            log::error!("dropping the table of {}: {e}", self.top);
+        }
+        if let Err(e) = self.control.resume(self.top) {
+            log::error!("resuming {}: {e}", self.top);
+        }
+    }
+}
+
+/// Why opening a device of the stack failed, for callers that open some themselves.
+impl From<OpenError> for CaptureError {
+    fn from(error: OpenError) -> Self {
+        Self::Stack(error.into())
+    }
+}

@@ -1,0 +1,264 @@
+//! The kernel calls that a cut makes, issued directly: device-mapper commands on a descriptor
+//! opened before, in a buffer allocated before; sizes of block devices; the process's memory mode.
+//!
+//! Always holds: this is the only module with `unsafe`, each use being one system call on memory
+//! that this module owns; no call allocates or waits for udev (no cookie is ever passed), so every
+//! one of them may be made while a device is suspended.
+//! Layout: `struct dm_ioctl`, `dm_target_spec` and `dm_target_msg` of `linux/dm-ioctl.h`.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::mman::{MlockAllFlags, mlockall};
+
+use crate::units::{DevNum, Sectors};
+
+const CONTROL: &str = "/dev/mapper/control";
+/// Type of every device-mapper ioctl.
+const DM_IOCTL: u8 = 0xfd;
+/// Size of `struct dm_ioctl`.
+const HEADER: usize = 312;
+/// The whole buffer: a table line, a message or a status line beside the header.
+const BUFFER: usize = 4096;
+
+// Offsets within `struct dm_ioctl`.
+const VERSION: usize = 0;
+const DATA_SIZE: usize = 12;
+const DATA_START: usize = 16;
+const TARGET_COUNT: usize = 20;
+const OPEN_COUNT: usize = 24;
+const FLAGS: usize = 28;
+const DEV: usize = 40;
+
+// `struct dm_target_spec`: start u64, length u64, status i32, next u32, type [u8; 16]; then parameters.
+const SPEC_LENGTH: usize = 8;
+const SPEC_TYPE: usize = 24;
+const SPEC_TYPE_LEN: usize = 16;
+const SPEC: usize = 40;
+/// `struct dm_target_msg`: sector u64; then the text.
+const MESSAGE: usize = 8;
+
+const FLAG_SUSPEND: u32 = 1 << 1;
+const FLAG_ACTIVE_PRESENT: u32 = 1 << 5;
+const FLAG_INACTIVE_PRESENT: u32 = 1 << 6;
+const FLAG_BUFFER_FULL: u32 = 1 << 8;
+const FLAG_SKIP_LOCKFS: u32 = 1 << 10;
+
+/// `PR_SET_IO_FLUSHER` of `linux/prctl.h`.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Command {
+    Suspend = 6,
+    Status = 7,
+    TableLoad = 9,
+    TableClear = 10,
+    TableStatus = 12,
+    Message = 14,
+}
+
+/// What `DM_DEV_STATUS` says of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceState {
+    /// I/O is held back.
+    pub suspended: bool,
+    /// A live table is there.
+    pub live: bool,
+    /// A table is loaded that the next resume makes live.
+    pub inactive: bool,
+    /// How many hold the device open.
+    pub open_count: u32,
+}
+
+/// A channel to device-mapper for the hot path. One per thread: commands to one device are to be
+/// serialised by the caller.
+#[derive(Debug)]
+pub struct DmControl {
+    control: File,
+    buffer: Box<[u8; BUFFER]>,
+}
+
+impl DmControl {
+    /// Opens the control node and allocates the buffer.
+    ///
+    /// # Errors
+    /// When the node is not there (device-mapper is not loaded) or may not be opened.
+    pub fn open() -> io::Result<Self> {
+        let control = File::options().read(true).write(true).open(CONTROL)?;
+        Ok(Self { control, buffer: Box::new([0; BUFFER]) })
+    }
+
+    /// Drains and holds back all I/O of `dev`, without freezing a file system on it. Succeeds too
+    /// when it is suspended already.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn suspend(&mut self, dev: DevNum) -> io::Result<()> {
+        self.header(dev, FLAG_SUSPEND | FLAG_SKIP_LOCKFS, HEADER);
+        self.call(Command::Suspend)
+    }
+
+    /// Makes a loaded table live, if there is one, and lets I/O flow.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn resume(&mut self, dev: DevNum) -> io::Result<()> {
+        self.header(dev, 0, HEADER);
+        self.call(Command::Suspend)
+    }
+
+    /// What the device is doing.
+    ///
+    /// # Errors
+    /// `ENXIO` when there is no such device.
+    pub fn state(&mut self, dev: DevNum) -> io::Result<DeviceState> {
+        self.header(dev, 0, HEADER);
+        self.call(Command::Status)?;
+        let flags = self.u32_at(FLAGS);
+        Ok(DeviceState {
+            suspended: flags & FLAG_SUSPEND != 0,
+            live: flags & FLAG_ACTIVE_PRESENT != 0,
+            inactive: flags & FLAG_INACTIVE_PRESENT != 0,
+            open_count: self.u32_at(OPEN_COUNT),
+        })
+    }
+
+    /// Drops the table that is loaded but not live, if there is one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear(&mut self, dev: DevNum) -> io::Result<()> {
+        self.header(dev, 0, HEADER);
+        self.call(Command::TableClear)
+    }
+
+    /// The status line of the device's only target. On a dm-era device never to be asked while
+    /// that is suspended: the kernel would block until it is resumed.
+    ///
+    /// # Errors
+    /// The kernel's; `InvalidData` when the answer is not one target's line.
+    pub fn status_line(&mut self, dev: DevNum) -> io::Result<&str> {
+        self.header(dev, 0, BUFFER);
+        self.call(Command::TableStatus)?;
+        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed status from device-mapper");
+        if self.u32_at(FLAGS) & FLAG_BUFFER_FULL != 0 || self.u32_at(TARGET_COUNT) != 1 {
+            return Err(malformed());
+        }
+        let start = self.u32_at(DATA_START) as usize + SPEC;
+        let text = self.buffer.get(start..).ok_or_else(malformed)?;
+        let end = text.iter().position(|b| *b == 0).ok_or_else(malformed)?;
+        std::str::from_utf8(&text[..end]).map_err(|_| malformed())
+    }
+
+    /// Sends `text` to the device's only target.
+    ///
+    /// # Errors
+    /// The target's own, `InvalidInput` when the text does not fit the buffer.
+    pub fn message(&mut self, dev: DevNum, text: &str) -> io::Result<()> {
+        let end = HEADER + MESSAGE + text.len();
+        if end >= BUFFER || text.contains('\0') {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.header(dev, 0, end + 1);
+        self.buffer[HEADER..HEADER + MESSAGE].fill(0);
+        self.buffer[HEADER + MESSAGE..end].copy_from_slice(text.as_bytes());
+        self.buffer[end] = 0;
+        self.call(Command::Message)
+    }
+
+    /// Loads a table of one target over the whole device; the next resume makes it live.
+    ///
+    /// # Errors
+    /// The target's own, `InvalidInput` when the parameters do not fit the buffer.
+    pub fn load(&mut self, dev: DevNum, len: Sectors, target: &str, parameters: &str) -> io::Result<()> {
+        let end = HEADER + SPEC + parameters.len();
+        if end >= BUFFER || target.len() >= SPEC_TYPE_LEN || parameters.contains('\0') {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.header(dev, 0, end + 1);
+        self.put_u32(TARGET_COUNT, 1);
+        let spec = &mut self.buffer[HEADER..];
+        spec[..SPEC].fill(0);
+        spec[SPEC_LENGTH..SPEC_LENGTH + 8].copy_from_slice(&len.0.to_ne_bytes());
+        spec[SPEC_TYPE..SPEC_TYPE + target.len()].copy_from_slice(target.as_bytes());
+        spec[SPEC..SPEC + parameters.len()].copy_from_slice(parameters.as_bytes());
+        spec[SPEC + parameters.len()] = 0;
+        self.call(Command::TableLoad)
+    }
+
+    fn header(&mut self, dev: DevNum, flags: u32, size: usize) {
+        self.buffer[..HEADER].fill(0);
+        // The lowest interface version with all of these commands; the kernel refuses only another major.
+        self.put_u32(VERSION, 4);
+        self.put_u32(DATA_SIZE, u32::try_from(size).unwrap_or(u32::MAX));
+        self.put_u32(DATA_START, u32::try_from(HEADER).unwrap_or(u32::MAX));
+        self.put_u32(FLAGS, flags);
+        self.buffer[DEV..DEV + 8].copy_from_slice(&dev.encoded().to_ne_bytes());
+    }
+
+    fn put_u32(&mut self, at: usize, value: u32) {
+        self.buffer[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    fn u32_at(&self, at: usize) -> u32 {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&self.buffer[at..at + 4]);
+        u32::from_ne_bytes(bytes)
+    }
+
+    fn call(&mut self, command: Command) -> io::Result<()> {
+        let request = nix::request_code_readwrite!(DM_IOCTL, command as u8, HEADER);
+        // SAFETY: the descriptor is open; the kernel reads and writes at most `data_size` bytes from
+        // the pointer, which `header` never sets above the length of the buffer; the buffer is
+        // exclusively borrowed and any bytes are valid in it.
+        let result = unsafe { libc::ioctl(self.control.as_raw_fd(), request, self.buffer.as_mut_ptr()) };
+        Errno::result(result).map(drop).map_err(io::Error::from)
+    }
+}
+
+/// Size of an open block device in bytes (`BLKGETSIZE64`).
+///
+/// # Errors
+/// `ENOTTY` when it is not a block device.
+pub fn device_bytes(device: &impl AsFd) -> io::Result<u64> {
+    let mut bytes = 0u64;
+    let request = nix::request_code_read!(0x12, 114, size_of::<usize>());
+    query(device.as_fd(), request, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Logical block size of an open block device in bytes (`BLKSSZGET`).
+///
+/// # Errors
+/// `ENOTTY` when it is not a block device.
+pub fn logical_block_size(device: &impl AsFd) -> io::Result<u32> {
+    let mut bytes: u32 = 0;
+    query(device.as_fd(), nix::request_code_none!(0x12, 104), &mut bytes)?;
+    Ok(bytes)
+}
+
+fn query<T>(fd: BorrowedFd<'_>, request: libc::c_ulong, answer: &mut T) -> io::Result<()> {
+    // SAFETY: both callers pass an integer of exactly the size that their request writes.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(answer)) };
+    Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+/// Makes the process fit to run below a suspended device: all its memory stays resident, now and
+/// later, and neither this thread nor those it starts from here on wait for I/O of the block layer
+/// when they allocate. To be called first thing, before any other thread exists.
+///
+/// # Errors
+/// When the process may not lock its memory (`RLIMIT_MEMLOCK`, `CAP_IPC_LOCK`) or lacks
+/// `CAP_SYS_RESOURCE`.
+pub fn enter_io_path() -> io::Result<()> {
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)?;
+    let (on, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: this option takes integers only.
+    let result = unsafe { libc::prctl(PR_SET_IO_FLUSHER, on, unused, unused, unused) };
+    Errno::result(result).map(drop).map_err(io::Error::from)
+}

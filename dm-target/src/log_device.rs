@@ -1,0 +1,154 @@
+//! The RAM disks that logs are kept on.
+//!
+//! Always holds: only brd is taken for a log. It completes a write when it is submitted, so that
+//! data is readable when a mark behind it is; no other device has been shown to do so. A device in
+//! use is refused, and a stale log is wiped before a new one begins.
+
+use std::path::{Path, PathBuf};
+
+use crate::block_io::{Access, AlignedBuffer, BlockDevice, OpenError};
+use crate::log_writes::format::SUPER;
+use crate::stack::devices::load_module_with;
+use crate::units::{DevNum, SECTOR_SIZE, Sectors};
+
+/// brd's major number.
+const BRD: u32 = 1;
+/// The least that a log device may have.
+const SMALLEST: Sectors = Sectors(2048);
+
+/// Why a device cannot keep a log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogDeviceError {
+    /// It cannot be opened, or somebody uses it.
+    #[error("log device {0}")]
+    Open(#[from] OpenError),
+    /// Another kind of device.
+    #[error("log device {}: device {number} is not a RAM disk (major {BRD}): only brd keeps a log safely", path.display())]
+    NotBrd {
+        /// Its path.
+        path: PathBuf,
+        /// Its number.
+        number: DevNum,
+    },
+    /// Too small to be of use.
+    #[error("log device {}: {size}: at least {SMALLEST} are needed", path.display())]
+    Small {
+        /// Its path.
+        path: PathBuf,
+        /// Its size.
+        size: Sectors,
+    },
+    /// One device given twice.
+    #[error("log device {}: two different ones are needed", .0.display())]
+    Same(PathBuf),
+    /// brd could not be loaded, or was loaded otherwise.
+    #[error("{missing} is not there: {why}")]
+    NoBrd {
+        /// The first device missing.
+        missing: String,
+        /// Why and what to do.
+        why: String,
+    },
+}
+
+/// Makes sure that the RAM disks `/dev/ram0` to `/dev/ram{count-1}` exist, loading brd when it is not
+/// loaded. One that is loaded is taken as it is, whatever size its devices have.
+///
+/// # Errors
+/// [`LogDeviceError::NoBrd`].
+pub fn load_brd(count: u32, size: Sectors) -> Result<(), LogDeviceError> {
+    if !Path::new("/sys/module/brd").exists() {
+        let kib = size.0.div_ceil(2);
+        load_module_with(
+            "brd",
+            &[format!("rd_nr={count}"), format!("rd_size={kib}"), "max_part=0".to_owned()],
+        );
+    }
+    let missing = (0..count).map(|n| format!("ram{n}")).find(|n| !Path::new("/sys/block").join(n).exists());
+    let Some(missing) = missing else { return Ok(()) };
+    let why = if Path::new("/sys/module/brd").exists() {
+        format!(
+            "brd is loaded with fewer than {count} devices: unload it (modprobe -r brd), or load it with rd_nr={count}"
+        )
+    } else {
+        "the kernel has no module brd (Debian: linux-image packages other than -cloud have it)".to_owned()
+    };
+    Err(LogDeviceError::NoBrd { missing: format!("/dev/{missing}"), why })
+}
+
+/// One RAM disk for a log.
+#[derive(Debug)]
+pub struct LogDevice {
+    device: BlockDevice,
+}
+
+impl LogDevice {
+    /// Takes `path`, which nobody may be using.
+    ///
+    /// # Errors
+    /// See [`LogDeviceError`].
+    pub fn open(path: &Path) -> Result<Self, LogDeviceError> {
+        let access = Access { write: true, direct: true, exclusive: true };
+        let exclusive = BlockDevice::open(path, access)?;
+        if exclusive.number().major != BRD {
+            return Err(LogDeviceError::NotBrd { path: path.to_owned(), number: exclusive.number() });
+        }
+        if exclusive.size() < SMALLEST {
+            return Err(LogDeviceError::Small { path: path.to_owned(), size: exclusive.size() });
+        }
+        // device-mapper claims it for itself: keep it open, but not exclusively.
+        drop(exclusive);
+        let device = BlockDevice::open(path, Access { exclusive: false, ..access })?;
+        Ok(Self { device })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> DevNum {
+        self.device.number()
+    }
+
+    /// Its size.
+    #[must_use]
+    pub fn capacity(&self) -> Sectors {
+        self.device.size()
+    }
+
+    /// The open device.
+    #[must_use]
+    pub fn device(&self) -> &BlockDevice {
+        &self.device
+    }
+
+    /// Wipes the super of whatever log was there: its count would be believed.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn wipe(&self) -> std::io::Result<()> {
+        self.device.write_at(0, AlignedBuffer::new(SUPER).bytes())
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.capacity().0.saturating_mul(SECTOR_SIZE as u64)
+    }
+}
+
+/// The two RAM disks of one volume: one has the log, the other is ready for the next.
+#[derive(Debug)]
+pub struct LogPair(pub(crate) [LogDevice; 2]);
+
+impl LogPair {
+    /// Takes two different devices.
+    ///
+    /// # Errors
+    /// See [`LogDeviceError`].
+    pub fn open(first: &Path, second: &Path) -> Result<Self, LogDeviceError> {
+        let pair = [LogDevice::open(first)?, LogDevice::open(second)?];
+        if pair[0].number() == pair[1].number() {
+            return Err(LogDeviceError::Same(first.to_owned()));
+        }
+        Ok(Self(pair))
+    }
+}

@@ -1,0 +1,202 @@
+//! What was captured of one epoch: its entries, their data, and the truth about its suspects.
+//!
+//! Always holds: every entry's data lies within the arena; the suspects are sorted and disjoint,
+//! and once the cut was taken each of them has its content in `truth`.
+
+use std::io;
+
+use crate::block_io::AlignedBuffer;
+use crate::units::Extent;
+
+/// Bytes of one piece of an arena. A multiple of every logical block, so that a log read piece by
+/// piece never has a header across two of them.
+pub const PIECE: usize = 1 << 20;
+
+/// Memory that grows by pieces and is used again: positions in it never move.
+#[derive(Debug, Default)]
+pub struct Arena {
+    pieces: Vec<AlignedBuffer>,
+    len: usize,
+}
+
+impl Arena {
+    /// Bytes in use.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Nothing in use.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Makes room for `bytes` more: without it [`append`](Self::append) allocates as it goes.
+    pub fn reserve(&mut self, bytes: usize) {
+        while self.pieces.len() * PIECE < self.len + bytes {
+            self.pieces.push(AlignedBuffer::new(PIECE));
+        }
+    }
+
+    /// Gives back whole pieces beyond `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        self.pieces.truncate(self.len.max(bytes).div_ceil(PIECE));
+    }
+
+    /// Appends `len` bytes that `fill` writes, piece by piece, told where each part begins.
+    ///
+    /// # Errors
+    /// `fill`'s; then the arena is as it was.
+    pub fn append(
+        &mut self,
+        len: usize,
+        mut fill: impl FnMut(usize, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.reserve(len);
+        let mut done = 0;
+        while done < len {
+            let at = self.len + done;
+            let (piece, offset) = (at / PIECE, at % PIECE);
+            let part = (PIECE - offset).min(len - done);
+            fill(done, &mut self.pieces[piece].bytes_mut()[offset..offset + part])?;
+            done += part;
+        }
+        self.len += len;
+        Ok(())
+    }
+
+    /// Forgets everything from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// The longest contiguous part of `at..at + len`, from its beginning. Empty beyond the end.
+    #[must_use]
+    pub fn contiguous(&self, at: usize, len: usize) -> &[u8] {
+        let end = at.saturating_add(len).min(self.len);
+        if at >= end {
+            return &[];
+        }
+        let offset = at % PIECE;
+        let part = (PIECE - offset).min(end - at);
+        &self.pieces[at / PIECE].bytes()[offset..offset + part]
+    }
+}
+
+/// One logged write or discard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it covers.
+    pub extent: Extent,
+    /// Where its data begins in the arena; `None` for a discard.
+    pub data: Option<usize>,
+}
+
+/// A run of sectors whose content the log does not prove, and where its content is in `truth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// What it covers.
+    pub extent: Extent,
+    /// Where its content begins in the arena of truths.
+    pub truth: usize,
+}
+
+/// The capture of one epoch.
+#[derive(Debug, Default)]
+pub struct EpochLog {
+    pub(crate) arena: Arena,
+    pub(crate) entries: Vec<Entry>,
+    /// Numbers of entries, sorted by where they begin.
+    pub(crate) order: Vec<u32>,
+    pub(crate) suspects: Vec<Suspect>,
+    pub(crate) truth: Arena,
+}
+
+impl EpochLog {
+    /// The entries, in the order of the log. That is not the order of the writes.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The runs whose content was read from the device, sorted.
+    #[must_use]
+    pub fn suspects(&self) -> &[Suspect] {
+        &self.suspects
+    }
+
+    /// Bytes of memory that its content takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.arena.len() + self.truth.len()
+    }
+
+    /// Nothing was written in this epoch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Forgets the content and keeps up to `keep` bytes of memory for the next epoch.
+    pub(crate) fn clear(&mut self, keep: usize) {
+        self.entries.clear();
+        self.order.clear();
+        self.forget_suspects();
+        self.arena.truncate(0);
+        self.arena.shrink(keep);
+        self.truth.shrink(keep);
+    }
+
+    /// Forgets what a void cut found: the next one looks again.
+    pub(crate) fn forget_suspects(&mut self) {
+        self.suspects.clear();
+        self.truth.truncate(0);
+    }
+
+    /// Makes room, outside a pause, for what may come within one.
+    pub(crate) fn reserve(&mut self, bytes: usize, entries: usize) {
+        self.arena.reserve(bytes);
+        self.truth.reserve(bytes);
+        self.entries.reserve(entries);
+        self.order.reserve(entries);
+        self.suspects.reserve(self.entries.len() + entries);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arena_gives_back_what_was_put_in_across_pieces() {
+        let mut arena = Arena::default();
+        let len = PIECE + 1536;
+        arena
+            .append(512, |_, part| {
+                part.fill(9);
+                Ok(())
+            })
+            .unwrap();
+        arena
+            .append(len, |from, part| {
+                for (i, byte) in part.iter_mut().enumerate() {
+                    *byte = u8::try_from((from + i) % 251).unwrap();
+                }
+                Ok(())
+            })
+            .unwrap();
+        let mut at = 512;
+        while at < arena.len() {
+            let part = arena.contiguous(at, len);
+            for (i, byte) in part.iter().enumerate() {
+                assert_eq!(usize::from(*byte), (at - 512 + i) % 251);
+            }
+            at += part.len();
+        }
+        assert_eq!(at, 512 + len);
+        assert!(arena.contiguous(at, 1).is_empty());
+        let failed = arena.append(PIECE, |_, _| Err(io::ErrorKind::Other.into()));
+        assert!(failed.is_err() && arena.len() == at);
+    }
+}

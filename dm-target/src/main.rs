@@ -1,0 +1,240 @@
+//! The `ftdm` command: makes, removes and shows stacks, with dmsetup's manners.
+//!
+//! Always holds: results go to standard output, errors to standard error as
+//! `ftdm: COMMAND NAME: what: what to do`, and the exit code says which kind of error it was.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use ftdm::block_io::{Access, BlockDevice, OpenError};
+use ftdm::era::size::MetadataSize;
+use ftdm::name::StackName;
+use ftdm::stack::{self, Created, Stack, StackError, StackStatus};
+use ftdm::table::{BlockSectors, FtTable};
+use ftdm::units::Sectors;
+use structopt::StructOpt;
+use structopt::clap::ErrorKind;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_FOUND: u8 = 3;
+const REFUSED: u8 = 4;
+const MISSING: u8 = 5;
+const TRACKING_LOST: u8 = 6;
+
+const AFTER_HELP: &str = "\
+TABLE:
+    0 SECTORS ft METADATA ORIGIN BLOCK_SECTORS
+    SECTORS        size of the visible device, at most the origin's
+    METADATA       device that keeps dm-era's state: blank, or from the same volume
+    ORIGIN         the volume to protect
+    BLOCK_SECTORS  tracking granule, a multiple of 8
+
+EXIT CODES:
+    0  done, or already so
+    1  a step failed
+    2  wrong arguments
+    3  no such ftdm device
+    4  in use, or refused by a check; nothing was changed
+    5  the kernel lacks a module
+    6  tracking was lost: the metadata's history does not go on";
+
+#[derive(StructOpt)]
+#[structopt(about = "Sets up volumes that ftship replicates", after_help = AFTER_HELP)]
+struct Options {
+    /// Says more: -v steps, -vv every device-mapper call
+    #[structopt(short, long, parse(from_occurrences), global = true)]
+    verbose: u8,
+    #[structopt(subcommand)]
+    command: Command,
+}
+
+#[derive(StructOpt)]
+enum Command {
+    /// Makes the device NAME; one that exists with the same table is fine
+    Create {
+        /// Name of the visible device
+        name: StackName,
+        /// What to make it of, see TABLE below
+        #[structopt(long)]
+        table: FtTable,
+    },
+    /// Removes the device NAME and what is hidden below it; the volume stays as it is
+    Remove {
+        /// Name of the visible device
+        name: StackName,
+    },
+    /// Shows: 0 SECTORS ft MODE USED/TOTAL ERA SNAPSHOT [LOG_ENTRIES LOG_SECTORS]
+    Status {
+        /// Name of the visible device
+        name: StackName,
+    },
+    /// Shows the table that made NAME
+    Table {
+        /// Name of the visible device
+        name: StackName,
+    },
+    /// Shows what device-mapper knows of NAME
+    Info {
+        /// Name of the visible device
+        name: StackName,
+    },
+    /// Lists all ftdm devices
+    Ls,
+    /// Shows the recommended size of the metadata device, in sectors
+    MetadataSize {
+        /// Size of the volume in sectors, or the device itself
+        volume: String,
+        /// Tracking granule in sectors
+        block_sectors: BlockSectors,
+    },
+}
+
+impl Command {
+    /// For error messages: the command, and what it works on.
+    fn subject(&self) -> String {
+        match self {
+            Self::Create { name, .. } => format!("create {name}"),
+            Self::Remove { name } => format!("remove {name}"),
+            Self::Status { name } => format!("status {name}"),
+            Self::Table { name } => format!("table {name}"),
+            Self::Info { name } => format!("info {name}"),
+            Self::Ls => "ls".to_owned(),
+            Self::MetadataSize { volume, .. } => format!("metadata-size {volume}"),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("cannot write the result: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Stack(e) => match e {
+                StackError::NotFound(_) => NOT_FOUND,
+                StackError::NameTaken { .. }
+                | StackError::Different { .. }
+                | StackError::Busy { .. }
+                | StackError::Refused { .. }
+                | StackError::Device { .. } => REFUSED,
+                StackError::Missing { .. } => MISSING,
+                StackError::TrackingLost { .. } => TRACKING_LOST,
+                _ => FAILED,
+            },
+            Self::Open(_) | Self::Output(_) => FAILED,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match Options::from_args_safe() {
+        Ok(options) => options,
+        Err(e) => {
+            let asked_for = matches!(e.kind, ErrorKind::HelpDisplayed | ErrorKind::VersionDisplayed);
+            let written = if asked_for {
+                writeln!(std::io::stdout(), "{}", e.message)
+            } else {
+                writeln!(std::io::stderr(), "ftdm: {}", e.message.trim_start_matches("error: "))
+            };
+            return ExitCode::from(if asked_for && written.is_ok() { 0 } else { USAGE });
+        }
+    };
+    let level = match options.verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        2 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
+    };
+    env_logger::Builder::new().filter_level(level).parse_default_env().init();
+    let subject = options.command.subject();
+    match run(options.command, &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // With standard error gone there is only the exit code left to tell.
+            let _ = writeln!(std::io::stderr(), "ftdm: {subject}: {e}");
+            ExitCode::from(e.code())
+        }
+    }
+}
+
+fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
+    match command {
+        Command::Create { name, table } => match stack::create(&name, &table)? {
+            Created::Made => log::info!("{name} made"),
+            Created::AlreadyThere => log::info!("{name} is there already, with this table"),
+        },
+        Command::Remove { name } => stack::remove(&name)?,
+        Command::Status { name } => {
+            let status = Stack::open(&name)?.status()?;
+            writeln!(out, "{}", status_line(&status))?;
+        }
+        Command::Table { name } => writeln!(out, "{}", Stack::open(&name)?.table())?,
+        Command::Info { name } => info(&name, out)?,
+        Command::Ls => {
+            let stacks = stack::list()?;
+            if stacks.is_empty() {
+                writeln!(out, "No devices found")?;
+            }
+            for (name, number) in stacks {
+                writeln!(out, "{name}\t({number})")?;
+            }
+        }
+        Command::MetadataSize { volume, block_sectors } => {
+            let sectors = match volume.parse() {
+                Ok(sectors) => Sectors(sectors),
+                Err(_) => BlockDevice::open(Path::new(&volume), Access::default())?.size(),
+            };
+            writeln!(out, "{}", MetadataSize::of(sectors, block_sectors).recommended_sectors().0)?;
+        }
+    }
+    Ok(())
+}
+
+fn status_line(status: &StackStatus) -> String {
+    let StackStatus { sectors, mode, suspended, era, log } = status;
+    let state = if *suspended { "-suspended" } else { "" };
+    let era = era.map_or_else(
+        || "- - -".to_owned(),
+        |era| {
+            let snapshot = era.snapshot.map_or_else(|| "-".to_owned(), |block| block.to_string());
+            format!("{}/{} {} {snapshot}", era.used, era.total, era.current)
+        },
+    );
+    let log = log.map_or_else(String::new, |log| {
+        let off = if log.on { "" } else { " logging_disabled" };
+        format!(" {} {}{off}", log.entries, log.used.0)
+    });
+    format!("0 {} ft {mode}{state} {era}{log}", sectors.0)
+}
+
+fn info(name: &StackName, out: &mut impl Write) -> Result<(), Failure> {
+    let stack = Stack::open(name)?;
+    let info = stack.info()?;
+    let state = if info.suspended { "SUSPENDED" } else { "ACTIVE" };
+    let tables = match (info.live, info.inactive) {
+        (true, false) => "LIVE",
+        (true, true) => "LIVE & INACTIVE",
+        (false, true) => "INACTIVE",
+        (false, false) => "None",
+    };
+    writeln!(out, "Name:              {name}")?;
+    writeln!(out, "State:             {state}")?;
+    writeln!(out, "Tables present:    {tables}")?;
+    writeln!(out, "Open count:        {}", info.open_count)?;
+    writeln!(out, "Event number:      {}", info.event)?;
+    writeln!(out, "Major, minor:      {}, {}", info.number.major, info.number.minor)?;
+    writeln!(out, "UUID:              {}", info.uuid)?;
+    writeln!(out, "Era device:        {}", stack.era())?;
+    writeln!(out, "Origin device:     {}", stack.origin())?;
+    writeln!(out, "Metadata device:   {}", stack.metadata())?;
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! Device-mapper for everything that is not a cut: making, removing and asking for devices, with
+//! udev where it runs and without it where it does not.
+//!
+//! Always holds: nothing here waits for a udev that does not answer; after a device is made its
+//! settings are, before anything is pointed at it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use devicemapper::{DM, DevId, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use std::os::fd::AsRawFd;
+
+use super::StackError;
+use crate::block_io::LayerSettings;
+use crate::units::{DevNum, Sectors};
+
+const CONTROL: &str = "/dev/mapper/control";
+const UDEV_CONTROL: &str = "/run/udev/control";
+
+/// A device as device-mapper describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub(crate) number: DevNum,
+    pub(crate) uuid: String,
+    pub(crate) open_count: u32,
+    pub(crate) event: u32,
+    pub(crate) suspended: bool,
+    pub(crate) live: bool,
+    pub(crate) inactive: bool,
+}
+
+/// The only target of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetLine {
+    pub(crate) len: Sectors,
+    pub(crate) target: String,
+    pub(crate) parameters: String,
+}
+
+/// What a new device is made of.
+pub(crate) struct NewDevice<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) uuid: &'a str,
+    pub(crate) line: TargetLine,
+    /// Hidden from udev's scans: only device-mapper itself is to open it.
+    pub(crate) hidden: bool,
+}
+
+/// The connection to device-mapper.
+pub(crate) struct Devices {
+    dm: DM,
+}
+
+impl Devices {
+    /// Connects, loading device-mapper when it is not there.
+    pub(crate) fn open() -> Result<Self, StackError> {
+        if !Path::new(CONTROL).exists() {
+            load_module("dm-mod");
+        }
+        if !Path::new(CONTROL).exists() {
+            return Err(missing("dm-mod"));
+        }
+        refuse_dead_udev()?;
+        let dm = DM::new().map_err(|e| failed("open device-mapper", e))?;
+        Ok(Self { dm })
+    }
+
+    /// Makes sure that the kernel has these targets, loading their modules when needed.
+    pub(crate) fn require(&self, targets: &[(&str, &'static str)]) -> Result<(), StackError> {
+        for (target, module) in targets {
+            if !self.has(target)? {
+                load_module(module);
+            }
+            if !self.has(target)? {
+                return Err(missing(module));
+            }
+        }
+        Ok(())
+    }
+
+    fn has(&self, target: &str) -> Result<bool, StackError> {
+        let known = self.dm.list_versions().map_err(|e| failed("list the kernel's targets", e))?;
+        Ok(known.iter().any(|(name, ..)| name == target))
+    }
+
+    /// Names and numbers of all devices.
+    pub(crate) fn list(&self) -> Result<Vec<(String, DevNum)>, StackError> {
+        let all = self.dm.list_devices().map_err(|e| failed("list devices", e))?;
+        Ok(all
+            .iter()
+            .map(|(name, d, _)| (name.to_string(), DevNum { major: d.major, minor: d.minor }))
+            .collect())
+    }
+
+    /// The device of this name. `None` when there is none.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Described>, StackError> {
+        let info = match self.dm.device_info(&id(name)?) {
+            Ok(info) => info,
+            Err(e) if errno(&e) == Some(Errno::ENXIO) => return Ok(None),
+            Err(e) => return Err(failed(format!("look up {name}"), e)),
+        };
+        let flags = info.flags();
+        Ok(Some(Described {
+            number: DevNum { major: info.device().major, minor: info.device().minor },
+            uuid: info.uuid().map(ToString::to_string).unwrap_or_default(),
+            open_count: u32::try_from(info.open_count()).unwrap_or(0),
+            event: info.event_nr(),
+            suspended: flags.contains(DmFlags::DM_SUSPEND),
+            live: flags.contains(DmFlags::DM_ACTIVE_PRESENT),
+            inactive: flags.contains(DmFlags::DM_INACTIVE_PRESENT),
+        }))
+    }
+
+    /// The live table of `name`. `None` unless it has exactly one target.
+    pub(crate) fn table(&self, name: &str) -> Result<Option<TargetLine>, StackError> {
+        let options = DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE);
+        let (_, lines) = self
+            .dm
+            .table_status(&id(name)?, options)
+            .map_err(|e| failed(format!("read the table of {name}"), e))?;
+        let [(0, len, target, parameters)] = &lines[..] else { return Ok(None) };
+        let line = TargetLine {
+            len: Sectors(*len),
+            target: target.clone(),
+            parameters: parameters.trim().to_owned(),
+        };
+        Ok(Some(line))
+    }
+
+    /// Makes a device, live and with the settings of a layer. On an error nothing of it is left.
+    pub(crate) fn make(&self, new: &NewDevice<'_>) -> Result<Described, StackError> {
+        let name = dm_name(new.name)?;
+        let uuid = DmUuid::new(new.uuid).map_err(|e| failed(format!("name {}", new.name), e))?;
+        self.dm
+            .device_create(name, Some(uuid), DmOptions::default())
+            .map_err(|e| failed(format!("create {}", new.name), e))?;
+        let made = self.activate(new);
+        if made.is_err()
+            && let Err(e) = self.remove(new.name)
+        {
+            log::error!("{} was left behind: {e}", new.name);
+        }
+        made
+    }
+
+    fn activate(&self, new: &NewDevice<'_>) -> Result<Described, StackError> {
+        let options = if new.hidden { DmOptions::private() } else { DmOptions::default() };
+        let line = &new.line;
+        let table = [(0, line.len.0, line.target.clone(), line.parameters.clone())];
+        self.dm
+            .table_load(&id(new.name)?, &table, options)
+            .map_err(|e| failed(format!("load the table of {} ({})", new.name, line.target), e))?;
+        self.dm
+            .device_suspend(&id(new.name)?, options)
+            .map_err(|e| failed(format!("activate {}", new.name), e))?;
+        let made = self.find(new.name)?.ok_or_else(|| StackError::Vanished(new.name.to_owned()))?;
+        LayerSettings::open(made.number).and_then(|settings| settings.apply())?;
+        Ok(made)
+    }
+
+    /// Removes a device and, where udev does not, its node. Nothing to remove is no error.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), StackError> {
+        match self.dm.device_remove(&id(name)?, DmOptions::default()) {
+            Ok(_) => {}
+            Err(e) if errno(&e) == Some(Errno::ENXIO) => {}
+            Err(e) if errno(&e) == Some(Errno::EBUSY) => {
+                return Err(StackError::Busy {
+                    name: name.to_owned(),
+                    by: "somebody holds it open".to_owned(),
+                });
+            }
+            Err(e) => return Err(failed(format!("remove {name}"), e)),
+        }
+        let node = node(name);
+        match fs::symlink_metadata(&node) {
+            Ok(found) if found.is_symlink() && !node.exists() => {
+                fs::remove_file(&node).or_else(ignore_missing).map_err(|e| StackError::Node(node, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a message to the only target of `name`.
+    pub(crate) fn message(&self, name: &str, text: &str) -> Result<(), StackError> {
+        let sent = self.dm.target_msg(&id(name)?, None, text);
+        sent.map(drop).map_err(|e| failed(format!("send `{text}` to {name}"), e))
+    }
+}
+
+/// The node of a device by its name.
+pub(crate) fn node(name: &str) -> PathBuf {
+    Path::new("/dev/mapper").join(name)
+}
+
+/// Makes the node of a device where udev did not.
+pub(crate) fn ensure_node(name: &str, number: DevNum) -> Result<(), StackError> {
+    let node = node(name);
+    let leads_there = || fs::metadata(&node).is_ok_and(|m| DevNum::from_rdev(m.rdev()) == number);
+    if leads_there() {
+        return Ok(());
+    }
+    let made = fs::remove_file(&node)
+        .or_else(ignore_missing)
+        .and_then(|()| symlink(format!("../dm-{}", number.minor), &node));
+    made.map_err(|e| StackError::Node(node.clone(), e))?;
+    if leads_there() { Ok(()) } else { Err(StackError::Node(node, io::ErrorKind::NotFound.into())) }
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// A udev that left its socket behind would be waited for without end.
+fn refuse_dead_udev() -> Result<(), StackError> {
+    if !Path::new(UDEV_CONTROL).exists() {
+        return Ok(());
+    }
+    let answers = || -> nix::Result<()> {
+        let probe = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(probe.as_raw_fd(), &UnixAddr::new(UDEV_CONTROL)?)
+    };
+    match answers() {
+        Err(Errno::ECONNREFUSED) => Err(StackError::DeadUdev(UDEV_CONTROL)),
+        _ => Ok(()),
+    }
+}
+
+/// Loads a module. Whether that helped shows in what the kernel then has.
+pub(crate) fn load_module(module: &str) {
+    load_module_with(module, &[]);
+}
+
+/// Loads a module with parameters.
+pub(crate) fn load_module_with(module: &str, parameters: &[String]) {
+    for program in ["modprobe", "/sbin/modprobe"] {
+        let mut command = Command::new(program);
+        command.arg("--quiet").arg(module).args(parameters);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.status() {
+            Ok(status) => {
+                log::debug!("modprobe {module}: {status}");
+                return;
+            }
+            Err(e) => log::debug!("{program}: {e}"),
+        }
+    }
+}
+
+/// The error for a module that the kernel does not have.
+pub(crate) fn missing(module: &'static str) -> StackError {
+    let release = nix::sys::utsname::uname()
+        .map_or_else(|_| "$(uname -r)".to_owned(), |name| name.release().to_string_lossy().into_owned());
+    StackError::Missing { module, release }
+}
+
+fn dm_name(name: &str) -> Result<&DmName, StackError> {
+    DmName::new(name).map_err(|e| failed(format!("use the name {name}"), e))
+}
+
+fn id(name: &str) -> Result<DevId<'_>, StackError> {
+    dm_name(name).map(DevId::Name)
+}
+
+fn errno(error: &DmError) -> Option<Errno> {
+    match error {
+        DmError::Core(errors::Error::Ioctl(_, _, _, errno)) => Some(**errno),
+        _ => None,
+    }
+}
+
+fn failed(step: impl Into<String>, error: DmError) -> StackError {
+    let reason = errno(&error).map_or_else(
+        || error.to_string(),
+        |errno| format!("{}; the kernel's log may say more", errno.desc()),
+    );
+    StackError::Step { step: step.into(), reason }
+}

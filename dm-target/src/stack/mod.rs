@@ -1,0 +1,574 @@
+//! The stack of one volume: a visible linear device over dm-era over the origin, and while
+//! capturing a log-writes device between.
+//!
+//! Always holds: [`create`] leaves either the whole stack or nothing that was not there before;
+//! the visible device points at a layer only after that layer's discards are off; no function here
+//! asks a suspended dm-era device for its status (the kernel would block).
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError, SettingError};
+use crate::era::status::{EraStatus, EraStatusError};
+use crate::ioctl::DmControl;
+use crate::log_writes::status::LogStatus;
+use crate::name::{StackName, UUID_PREFIX, VolumeId};
+use crate::table::{BlockSectors, FtTable};
+use crate::units::{DevNum, Era, Sectors};
+
+mod checks;
+pub(crate) mod devices;
+mod recover;
+
+use devices::{Described, Devices, NewDevice, TargetLine};
+pub(crate) use recover::{point_top_at, remove_log};
+
+/// The targets of a stack and the modules they are in.
+const TARGETS: [(&str, &str); 2] = [("linear", "dm-mod"), ("era", "dm-era")];
+
+/// What can go wrong with a stack. Each says what was found and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// No stack of that name.
+    #[error("there is no ftdm device {0}")]
+    NotFound(String),
+    /// A device of that name is there and is not part of this stack.
+    #[error("the name {name} is taken by {what}: choose another")]
+    NameTaken {
+        /// The device-mapper name.
+        name: String,
+        /// What has it.
+        what: String,
+    },
+    /// A stack of that name exists with another table.
+    #[error("it exists with another table: `{existing}`; remove it first to change it")]
+    Different {
+        /// Its table.
+        existing: String,
+    },
+    /// Somebody uses it.
+    #[error("{name} is in use: {by}")]
+    Busy {
+        /// The device.
+        name: String,
+        /// Who or how.
+        by: String,
+    },
+    /// A device that the table names must not be used.
+    #[error("{role} {}: {why}", path.display())]
+    Refused {
+        /// `origin` or `metadata`.
+        role: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What was found and what to do.
+        why: String,
+    },
+    /// A device that the table names could not be opened.
+    #[error("{role} {source}")]
+    Device {
+        /// `origin` or `metadata`.
+        role: &'static str,
+        /// Why.
+        source: OpenError,
+    },
+    /// The kernel lacks a module.
+    #[error(
+        "the kernel has no {module} (tried modprobe): it is in Debian's package linux-image-{release} \
+         (not in its -cloud variants)"
+    )]
+    Missing {
+        /// Module name.
+        module: &'static str,
+        /// The running kernel.
+        release: String,
+    },
+    /// udev's socket is there, nobody answers.
+    #[error("{0} exists but no udev answers there: start systemd-udevd, or remove that socket")]
+    DeadUdev(&'static str),
+    /// dm-era came up with an era that is not above the one it had: its history is not to be trusted.
+    #[error(
+        "tracking lost: the metadata was at era {before} and came up at era {now}; \
+         what changed before is unknown, a full verify is needed"
+    )]
+    TrackingLost {
+        /// In the superblock before the load.
+        before: Era,
+        /// After.
+        now: Era,
+    },
+    /// A step of device-mapper failed.
+    #[error("cannot {step}: {reason}")]
+    Step {
+        /// What was being done.
+        step: String,
+        /// Why it failed.
+        reason: String,
+    },
+    /// A device disappeared between two steps.
+    #[error("{0} disappeared while it was being set up: somebody else works on it")]
+    Vanished(String),
+    /// A node under `/dev/mapper` could not be made or removed.
+    #[error("{path}: {1}", path = .0.display())]
+    Node(PathBuf, #[source] io::Error),
+    /// The stack is not of the form that ftdm makes.
+    #[error("{name} is not as ftdm makes it: {what}; ftdm remove and create it again")]
+    Form {
+        /// The device.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A queue setting was not accepted.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// dm-era reports nonsense or an error.
+    #[error(transparent)]
+    Era(#[from] EraStatusError),
+    /// A device of the stack could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+fn io_step(step: impl Into<String>) -> impl FnOnce(io::Error) -> StackError {
+    let step = step.into();
+    move |e| StackError::Step { step, reason: e.to_string() }
+}
+
+/// What [`create`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The stack is new.
+    Made,
+    /// It was there, with the same table.
+    AlreadyThere,
+}
+
+/// Where the visible device's I/O goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To dm-era: what changes is tracked.
+    Tracking,
+    /// To log-writes, and on to dm-era: what changes is logged and tracked.
+    Capturing,
+    /// Straight to the origin: nothing is tracked.
+    Passthrough,
+    /// Somewhere that ftdm did not point it, or nowhere.
+    Unknown,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tracking => "tracking",
+            Self::Capturing => "capturing",
+            Self::Passthrough => "passthrough",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// What a stack is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackStatus {
+    /// Size of the visible device.
+    pub sectors: Sectors,
+    /// Where its I/O goes.
+    pub mode: Mode,
+    /// Its I/O is held back.
+    pub suspended: bool,
+    /// dm-era's own words; `None` while that device is suspended and cannot be asked.
+    pub era: Option<EraStatus>,
+    /// log-writes' own, while there is one that can be asked.
+    pub log: Option<LogStatus>,
+}
+
+/// What device-mapper says of the visible device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackInfo {
+    /// Its number.
+    pub number: DevNum,
+    /// Its UUID.
+    pub uuid: String,
+    /// How many hold it open.
+    pub open_count: u32,
+    /// Its event counter.
+    pub event: u32,
+    /// Its I/O is held back.
+    pub suspended: bool,
+    /// It has a live table.
+    pub live: bool,
+    /// A table is loaded that the next resume makes live.
+    pub inactive: bool,
+}
+
+/// A stack that exists.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    pub(crate) name: StackName,
+    pub(crate) id: VolumeId,
+    pub(crate) top: DevNum,
+    pub(crate) era: DevNum,
+    pub(crate) size: Sectors,
+    metadata: DevNum,
+    origin: DevNum,
+    block: BlockSectors,
+}
+
+impl Stack {
+    /// Finds the stack `name`.
+    ///
+    /// # Errors
+    /// [`StackError::NotFound`], or what is wrong with it.
+    pub fn open(name: &StackName) -> Result<Self, StackError> {
+        Self::find(&Devices::open()?, name)
+    }
+
+    fn find(devices: &Devices, name: &StackName) -> Result<Self, StackError> {
+        let top = devices.find(name.top())?.ok_or_else(|| StackError::NotFound(name.to_string()))?;
+        let id = VolumeId::from_top_uuid(&top.uuid).ok_or_else(|| StackError::NotFound(name.to_string()))?;
+        let form = |what: &str| StackError::Form { name: name.era(), what: what.to_owned() };
+        let era = devices.find(&name.era())?.ok_or_else(|| form("it is missing"))?;
+        if era.uuid != id.era() {
+            return Err(form("its UUID is another stack's"));
+        }
+        let line = devices.table(&name.era())?.ok_or_else(|| form("it has no table of one target"))?;
+        let words: Vec<&str> = line.parameters.split_whitespace().collect();
+        let parsed = match (line.target.as_str(), &words[..]) {
+            ("era", [metadata, origin, block]) => metadata
+                .parse()
+                .ok()
+                .zip(origin.parse().ok())
+                .zip(block.parse().ok().and_then(BlockSectors::new)),
+            _ => None,
+        };
+        let ((metadata, origin), block) = parsed.ok_or_else(|| form("its table is not dm-era's"))?;
+        Ok(Self {
+            name: name.clone(),
+            id,
+            top: top.number,
+            era: era.number,
+            size: line.len,
+            metadata,
+            origin,
+            block,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &StackName {
+        &self.name
+    }
+
+    /// What identifies its volume.
+    #[must_use]
+    pub fn id(&self) -> &VolumeId {
+        &self.id
+    }
+
+    /// Size of the volume.
+    #[must_use]
+    pub fn size(&self) -> Sectors {
+        self.size
+    }
+
+    /// dm-era's granule.
+    #[must_use]
+    pub fn block(&self) -> BlockSectors {
+        self.block
+    }
+
+    /// The visible device.
+    #[must_use]
+    pub fn top(&self) -> DevNum {
+        self.top
+    }
+
+    /// The dm-era device.
+    #[must_use]
+    pub fn era(&self) -> DevNum {
+        self.era
+    }
+
+    /// The protected volume.
+    #[must_use]
+    pub fn origin(&self) -> DevNum {
+        self.origin
+    }
+
+    /// The device that keeps dm-era's state.
+    #[must_use]
+    pub fn metadata(&self) -> DevNum {
+        self.metadata
+    }
+
+    /// Its table, with device numbers, as the kernel shows tables.
+    #[must_use]
+    pub fn table(&self) -> FtTable {
+        FtTable {
+            sectors: self.size,
+            metadata: self.metadata.to_string().into(),
+            origin: self.origin.to_string().into(),
+            block: self.block,
+        }
+    }
+
+    /// What device-mapper says of the visible device.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn info(&self) -> Result<StackInfo, StackError> {
+        let found = Devices::open()?.find(self.name.top())?;
+        let top = found.ok_or_else(|| StackError::NotFound(self.name.to_string()))?;
+        let Described { number, uuid, open_count, event, suspended, live, inactive } = top;
+        Ok(StackInfo { number, uuid, open_count, event, suspended, live, inactive })
+    }
+
+    /// What the stack is doing.
+    ///
+    /// # Errors
+    /// The kernel's, or a status of unknown form.
+    pub fn status(&self) -> Result<StackStatus, StackError> {
+        let devices = Devices::open()?;
+        let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
+        let suspended = control.state(self.top).map_err(io_step(format!("ask {}", self.name)))?.suspended;
+        let log = devices.find(&self.name.log())?;
+        let mode = self.mode(&devices, log.as_ref())?;
+        let era_state = control.state(self.era).map_err(io_step(format!("ask {}", self.name.era())))?;
+        let era = if era_state.suspended { None } else { Some(era_status(&mut control, self)?) };
+        let log = match log {
+            Some(log) if log.live && !log.suspended => {
+                let line = control.status_line(log.number);
+                line.map_err(io_step(format!("ask {}", self.name.log())))?.parse().ok()
+            }
+            _ => None,
+        };
+        Ok(StackStatus { sectors: self.size, mode, suspended, era, log })
+    }
+
+    fn mode(&self, devices: &Devices, log: Option<&Described>) -> Result<Mode, StackError> {
+        let Some(TargetLine { target, parameters, .. }) = devices.table(self.name.top())? else {
+            return Ok(Mode::Unknown);
+        };
+        let below = match parameters.split_once(' ') {
+            Some((device, "0")) if target == "linear" => device.parse::<DevNum>().ok(),
+            _ => None,
+        };
+        Ok(match below {
+            Some(n) if n == self.era => Mode::Tracking,
+            Some(n) if n == self.origin => Mode::Passthrough,
+            Some(n) if log.is_some_and(|log| log.number == n) => Mode::Capturing,
+            _ => Mode::Unknown,
+        })
+    }
+
+    /// Opens the dm-era device to read the volume as it is below any log.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_era(&self) -> Result<BlockDevice, OpenError> {
+        BlockDevice::open_dm(self.era, Access { direct: true, ..Access::default() })
+    }
+}
+
+fn era_status(control: &mut DmControl, stack: &Stack) -> Result<EraStatus, StackError> {
+    let line = control.status_line(stack.era).map_err(io_step(format!("ask {}", stack.name.era())))?;
+    Ok(line.parse()?)
+}
+
+/// Names and numbers of all stacks.
+///
+/// # Errors
+/// When device-mapper is not there.
+pub fn list() -> Result<Vec<(String, DevNum)>, StackError> {
+    let devices = Devices::open()?;
+    let mut stacks = Vec::new();
+    for (name, number) in devices.list()? {
+        if devices.find(&name)?.is_some_and(|d| VolumeId::from_top_uuid(&d.uuid).is_some()) {
+            stacks.push((name, number));
+        }
+    }
+    stacks.sort();
+    Ok(stacks)
+}
+
+/// Builds the stack that `table` describes, or finds that it is there.
+///
+/// # Errors
+/// See [`StackError`]; after one, nothing is there that was not there before.
+pub fn create(name: &StackName, table: &FtTable) -> Result<Created, StackError> {
+    let devices = Devices::open()?;
+    devices.require(&TARGETS)?;
+    match devices.find(name.top())? {
+        Some(top) if !top.live && top.open_count == 0 && VolumeId::from_top_uuid(&top.uuid).is_some() => {
+            log::info!("removing {name}, which an interrupted create left without a table");
+            devices.remove(name.top())?;
+        }
+        Some(top) => return existing(&devices, name, table, &top),
+        None => {}
+    }
+    clear_leftovers(&devices, name)?;
+    let checked = checks::check(&devices, table)?;
+    build_era(&devices, name, table, &checked)?;
+    let built = build_top(&devices, name, table, &checked);
+    if built.is_err()
+        && let Err(e) = devices.remove(&name.era())
+    {
+        log::error!("{} was left behind: {e}", name.era());
+    }
+    built.map(|()| Created::Made)
+}
+
+fn existing(
+    devices: &Devices,
+    name: &StackName,
+    table: &FtTable,
+    top: &Described,
+) -> Result<Created, StackError> {
+    if VolumeId::from_top_uuid(&top.uuid).is_none() {
+        return Err(taken(name.top(), top));
+    }
+    let stack = Stack::find(devices, name)?;
+    let number = |role, path: &PathBuf| {
+        let opened = BlockDevice::open(path, Access::default());
+        opened.map(|d| d.number()).map_err(|source| StackError::Device { role, source })
+    };
+    let same = stack.size == table.sectors
+        && stack.block == table.block
+        && number("metadata", &table.metadata)? == stack.metadata
+        && number("origin", &table.origin)? == stack.origin;
+    if !same {
+        return Err(StackError::Different { existing: stack.table().to_string() });
+    }
+    devices::ensure_node(name.top(), stack.top)?;
+    Ok(Created::AlreadyThere)
+}
+
+fn taken(name: &str, device: &Described) -> StackError {
+    let what = if device.uuid.is_empty() {
+        format!("device {}", device.number)
+    } else {
+        format!("device {} ({})", device.number, device.uuid)
+    };
+    StackError::NameTaken { name: name.to_owned(), what }
+}
+
+/// Hidden devices without a visible one are what an interrupted create or remove leaves.
+fn clear_leftovers(devices: &Devices, name: &StackName) -> Result<(), StackError> {
+    for hidden in [name.log(), name.era()] {
+        match devices.find(&hidden)? {
+            None => {}
+            Some(found) if is_hidden(&found) => {
+                if found.open_count > 0 {
+                    let by = "a leftover of an earlier stack, still open".to_owned();
+                    return Err(StackError::Busy { name: hidden, by });
+                }
+                log::info!("removing {hidden}, left over from an earlier stack");
+                devices.remove(&hidden)?;
+            }
+            Some(found) => return Err(taken(&hidden, &found)),
+        }
+    }
+    Ok(())
+}
+
+fn is_hidden(device: &Described) -> bool {
+    device.uuid.starts_with(UUID_PREFIX)
+}
+
+fn build_era(
+    devices: &Devices,
+    name: &StackName,
+    table: &FtTable,
+    checked: &checks::Checked,
+) -> Result<(), StackError> {
+    let era = name.era();
+    let line = TargetLine {
+        len: table.sectors,
+        target: "era".to_owned(),
+        parameters: format!("{} {} {}", checked.metadata, checked.origin, table.block.get()),
+    };
+    let made = devices.make(&NewDevice { name: &era, uuid: &checked.id.era(), line, hidden: true })?;
+    let judged = settle_era(devices, &era, made.number, checked.era);
+    if judged.is_err()
+        && let Err(e) = devices.remove(&era)
+    {
+        log::error!("{era} was left behind: {e}");
+    }
+    judged
+}
+
+/// A metadata snapshot that nobody holds any more is dropped, and the history must go on.
+fn settle_era(devices: &Devices, era: &str, number: DevNum, before: Option<Era>) -> Result<(), StackError> {
+    let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
+    let line = control.status_line(number).map_err(io_step(format!("ask {era}")))?;
+    let status: EraStatus = line.parse()?;
+    if status.snapshot.is_some() {
+        log::info!("dropping a metadata snapshot left in {era}");
+        devices.message(era, "drop_metadata_snap")?;
+    }
+    match before {
+        Some(before) if status.current <= before => {
+            Err(StackError::TrackingLost { before, now: status.current })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn build_top(
+    devices: &Devices,
+    name: &StackName,
+    table: &FtTable,
+    checked: &checks::Checked,
+) -> Result<(), StackError> {
+    let era = devices.find(&name.era())?.ok_or_else(|| StackError::Vanished(name.era()))?;
+    let line = TargetLine {
+        len: table.sectors,
+        target: "linear".to_owned(),
+        parameters: format!("{} 0", era.number),
+    };
+    let new = NewDevice { name: name.top(), uuid: &checked.id.top(), line, hidden: false };
+    let top = devices.make(&new)?;
+    let node = devices::ensure_node(name.top(), top.number);
+    if node.is_err()
+        && let Err(e) = devices.remove(name.top())
+    {
+        log::error!("{name} was left behind: {e}");
+    }
+    node
+}
+
+/// Takes the stack down, half-made ones and leftovers of a capture included.
+///
+/// # Errors
+/// [`StackError::NotFound`] when there is nothing, [`StackError::Busy`] while the visible device
+/// is open: then nothing was changed.
+pub fn remove(name: &StackName) -> Result<(), StackError> {
+    let devices = Devices::open()?;
+    let mut found_any = false;
+    if let Some(top) = devices.find(name.top())? {
+        if VolumeId::from_top_uuid(&top.uuid).is_none() {
+            return Err(StackError::NotFound(name.to_string()));
+        }
+        if top.open_count > 0 {
+            let by = format!("{} have it open: close it (unmount, stop the VM) first", top.open_count);
+            return Err(StackError::Busy { name: name.to_string(), by });
+        }
+        found_any = true;
+        devices.remove(name.top())?;
+    }
+    for hidden in [name.log(), name.era()] {
+        if devices.find(&hidden)?.is_some_and(|d| is_hidden(&d)) {
+            found_any = true;
+            devices.remove(&hidden)?;
+        }
+    }
+    if found_any { Ok(()) } else { Err(StackError::NotFound(name.to_string())) }
+}
+
+/// Makes the settings of the visible device, after a table was made live on it.
+pub(crate) fn settle_top(top: DevNum) -> Result<(), SettingError> {
+    LayerSettings::open(top)?.apply()
+}

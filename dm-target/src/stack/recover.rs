@@ -1,0 +1,96 @@
+//! Bringing the visible device back onto dm-era, whatever a daemon that died left behind: a
+//! capture that nobody reads, a suspended device, a table loaded but not live.
+//!
+//! Always holds: once the table is swapped the visible device is live, and the log-writes device is
+//! removed only when nothing points at it any more. The order matters: a table loaded by the dead
+//! daemon is replaced before any resume could make it live.
+
+use std::io;
+use std::time::Instant;
+
+use super::devices::Devices;
+use super::{Mode, Stack, StackError, io_step, settle_top};
+use crate::block_io::{Access, BlockDevice};
+use crate::ioctl::DmControl;
+use crate::units::{DevNum, Sectors};
+
+/// What [`Stack::recover`] found and mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Where the visible device pointed.
+    pub mode: Mode,
+    /// It was suspended: the daemon died within a pause.
+    pub suspended: bool,
+    /// A log-writes device was there: what it held is lost, the era delta has it.
+    pub log: bool,
+}
+
+impl Stack {
+    /// Brings the visible device back to dm-era after a daemon died, and removes its log. Does
+    /// nothing to a stack that only tracks. To be called while no other daemon captures it.
+    ///
+    /// # Errors
+    /// The kernel's. The visible device is resumed whenever that is possible at all.
+    pub fn recover(&self) -> Result<Recovered, StackError> {
+        let devices = Devices::open()?;
+        let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
+        let log = devices.find(&self.name.log())?;
+        let top = control.state(self.top).map_err(io_step(format!("ask {}", self.name)))?;
+        let mode = self.mode(&devices, log.as_ref())?;
+        let found = Recovered { mode, suspended: top.suspended, log: log.is_some() };
+        if mode == Mode::Passthrough && !top.suspended {
+            // Deliberate: tracking was lost. Only the administrator, or a full verify, ends that.
+            return Ok(found);
+        }
+        if let Some(log) = &log
+            && log.live
+            && log.suspended
+        {
+            control.resume(log.number).map_err(io_step(format!("resume {}", self.name.log())))?;
+        }
+        if mode != Mode::Tracking || top.suspended || top.inactive {
+            let swap = point_top_at(&mut control, self.top, self.size, self.era);
+            swap.map_err(io_step(format!("point {} at {}", self.name, self.name.era())))?;
+            settle_top(self.top)?;
+        }
+        if log.is_some() {
+            remove_log(&devices, self)?;
+        }
+        Ok(found)
+    }
+}
+
+/// Points the visible device at `below` within one suspend. On an error before the resume it goes
+/// on as it was.
+pub(crate) fn point_top_at(
+    control: &mut DmControl,
+    top: DevNum,
+    size: Sectors,
+    below: DevNum,
+) -> io::Result<std::time::Duration> {
+    control.load(top, size, "linear", &format!("{below} 0"))?;
+    let started = Instant::now();
+    let suspended = control.suspend(top);
+    // Also after a failed suspend: a device that may be half way must not stay so.
+    let resumed = control.resume(top);
+    suspended?;
+    resumed?;
+    Ok(started.elapsed())
+}
+
+/// Flushes and removes the log-writes device. Nothing may point at it any more.
+pub(crate) fn remove_log(devices: &Devices, stack: &Stack) -> Result<(), StackError> {
+    let name = stack.name.log();
+    if let Some(log) = devices.find(&name)?
+        && log.live
+        && !log.suspended
+    {
+        // What is in the log is given up; the flush only keeps the volume's own promises.
+        match BlockDevice::open_dm(log.number, Access::default()).map(|d| d.flush()) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => log::warn!("flush of {name}: {e}"),
+            Err(e) => log::warn!("{e}"),
+        }
+    }
+    devices.remove(&name)
+}
