@@ -73,6 +73,12 @@ impl EpochVerifier {
         self.header.as_ref()
     }
 
+    /// Number of the frame that must come next.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.frames
+    }
+
     /// Adds the next frame. `Some` when it was the last and the epoch is whole and right.
     ///
     /// # Errors

@@ -33,8 +33,8 @@ pub struct EpochHeader {
     /// Whether the volumes are one exact state once this epoch is applied. False while a full sync's base
     /// copy is not complete.
     pub commit_point: bool,
-    /// The highest epoch that the primary knew to be staged when it made this header. It proves to a
-    /// journal's recovery that those epochs were durable.
+    /// The highest epoch of this chain that the primary knew to be staged when it made this header; none at
+    /// the start of each chain. It proves to a journal's recovery that those epochs were durable.
     pub staged: Epoch,
 }
 
@@ -245,14 +245,8 @@ impl EpochHeader {
             other => return Err(flag.invalid(format_args!("{other}, neither no nor yes"))),
         };
         flag.end()?;
-        let staged = match fields.optional(tag::STAGED) {
-            Some(mut value) => {
-                let staged = Epoch(value.u64()?);
-                value.end()?;
-                staged
-            }
-            None => Epoch::NONE,
-        };
+        let staged = fields.optional_array(tag::STAGED)?.map(u64::from_le_bytes);
+        let staged = staged.map_or(Epoch::NONE, Epoch);
         fields.finish()?;
         Ok(Self {
             protocol,

@@ -395,7 +395,8 @@ impl Welcome {
 
 /// The text cut to [`MAX_TEXT`] bytes, at a character.
 fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT)]
+    let fits = |end: &usize| text.is_char_boundary(*end);
+    &text[..(0..=text.len().min(MAX_TEXT)).rev().find(fits).unwrap_or(0)]
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ mod at {
 pub enum SlotKind {
     /// [`crate::state::DurableState`].
     State = 1,
-    /// journal superblock.
+    /// [`crate::journal::Superblock`].
     JournalSuperblock = 2,
 }
 

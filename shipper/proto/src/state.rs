@@ -202,14 +202,7 @@ impl DurableState {
         let highest_epoch_seen = Epoch(fields.u64(tag::HIGHEST_EPOCH_SEEN)?);
         let content = Content::decode(fields.required(tag::CONTENT)?)?;
         let group = fields.optional(tag::GROUP).map(GroupDescription::decode).transpose()?;
-        let last_incarnation = match fields.optional(tag::LAST_INCARNATION) {
-            Some(mut value) => {
-                let incarnation = Incarnation(value.array()?);
-                value.end()?;
-                Some(incarnation)
-            }
-            None => None,
-        };
+        let last_incarnation = fields.optional_array(tag::LAST_INCARNATION)?.map(Incarnation);
         fields.finish()?;
         Ok(Self {
             group_name,

@@ -167,10 +167,15 @@ impl<'a> Reader<'a> {
 
     /// Takes exactly `N` bytes.
     pub fn array<const N: usize>(&mut self, tag: u16) -> Result<[u8; N], TlvError> {
-        let mut value = self.required(tag)?;
+        self.optional_array(tag)?.ok_or(TlvError::Missing { tag })
+    }
+
+    /// Takes exactly `N` bytes, if the field is there.
+    pub fn optional_array<const N: usize>(&mut self, tag: u16) -> Result<Option<[u8; N]>, TlvError> {
+        let Some(mut value) = self.optional(tag) else { return Ok(None) };
         let array = value.array()?;
         value.end()?;
-        Ok(array)
+        Ok(Some(array))
     }
 
     /// Ends the reading: whatever nobody took must be skippable.
