@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PACKAGES := build-essential pkg-config clang libclang-dev libdevmapper-dev linux-libc-dev \
 	user-mode-linux lvm2 dmsetup thin-provisioning-tools e2fsprogs kmod iproute2 \
 	util-linux procps psmisc jq fio
-RUST_MINIMUM := 1.88
+RUST_MINIMUM := 1.93
 JOBS ?= 2
 
 .PHONY: help

@@ -1,1 +1,18 @@
-//! ftship
+//! The daemon that keeps a backup's volumes at the primary's last committed epoch, and what its
+//! commands need.
+//!
+//! `config` is the one schema, `daemon` decides the role from the durable state and runs the reactor,
+//! `primary` and `backup` carry out what the state machines of `ftship-proto` decide, `control` is how
+//! commands talk to a daemon. Nothing here decides about epochs: that is `ftship-proto`'s.
+
+pub mod backup;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod format;
+pub mod metrics;
+pub mod peer;
+pub mod primary;
+pub mod reactor;
+pub mod report;
+pub mod state_file;

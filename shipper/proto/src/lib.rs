@@ -4,6 +4,7 @@
 //! number. The daemon and the simulator execute the same decisions. All encodings are little endian,
 //! versioned, checksummed and bounds-checked; no bytes, however hostile, make this crate panic.
 
+pub mod backup;
 pub mod digest;
 pub mod epoch;
 pub mod epoch_encoder;

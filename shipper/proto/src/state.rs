@@ -24,6 +24,15 @@ pub enum Role {
     Backup,
 }
 
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+        })
+    }
+}
+
 impl Role {
     pub(crate) fn number(self) -> u8 {
         match self {

@@ -22,8 +22,6 @@
 mod cut;
 mod link;
 mod sync;
-#[cfg(test)]
-mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,0 +1,91 @@
+//! Applying: committed epochs go from the journal to the volumes, and their journal space is freed.
+//!
+//! Always holds: one pass at a time; a pass covers whole epochs that are durable in the journal; its
+//! volumes are flushed before the superblock moves the tail, and the tail's superblock is durable
+//! before the space is used again.
+
+use std::time::Duration;
+
+use super::{Backup, BackupAction, Phase, Sealed};
+
+/// Where the pass stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ApplyState {
+    /// None is under way; the next one is due at this time.
+    Idle { due: Option<Duration> },
+    /// Epochs up to this one are being written and flushed.
+    Writing(Sealed),
+    /// The superblock that frees them is being written.
+    Recording(Sealed),
+}
+
+impl ApplyState {
+    pub(super) fn due(&self) -> Option<Duration> {
+        match self {
+            Self::Idle { due } => *due,
+            _ => None,
+        }
+    }
+}
+
+impl Backup {
+    fn has_applicable(&self) -> bool {
+        self.sealed.front().is_some_and(|first| first.epoch <= self.synced)
+    }
+
+    /// Lets a pass begin after the configured delay, or at once when the journal is half full.
+    pub(super) fn schedule_apply(&mut self, now: Duration) {
+        let ApplyState::Idle { due } = &self.apply else { return };
+        if !self.has_applicable() {
+            return;
+        }
+        let pressed = self.blocked.is_some() || self.journal.used() * 2 > self.journal.capacity();
+        let at = if pressed { now } else { now + self.config.apply_delay };
+        self.apply = ApplyState::Idle { due: Some(due.map_or(at, |due| due.min(at))) };
+        self.apply_timeout(now);
+    }
+
+    /// Lets a pass begin at once.
+    pub(super) fn apply_now(&mut self, now: Duration) {
+        if let ApplyState::Idle { .. } = self.apply {
+            self.apply = ApplyState::Idle { due: Some(now) };
+            self.apply_timeout(now);
+        }
+    }
+
+    pub(super) fn apply_timeout(&mut self, now: Duration) {
+        let ApplyState::Idle { due: Some(due) } = self.apply else { return };
+        if due > now {
+            return;
+        }
+        self.apply = ApplyState::Idle { due: None };
+        let epochs: Vec<Sealed> =
+            self.sealed.iter().take_while(|sealed| sealed.epoch <= self.synced).copied().collect();
+        if let (Some(last), Some(group)) = (epochs.last(), &self.state.group) {
+            self.apply = ApplyState::Writing(*last);
+            let group = Box::new(group.clone());
+            self.act(BackupAction::Apply { epochs, group });
+        }
+    }
+
+    pub(super) fn epochs_applied(&mut self) {
+        let ApplyState::Writing(last) = self.apply else { return };
+        self.apply = ApplyState::Recording(last);
+        let superblock = self.journal.superblock_after(last.end, last.epoch, last.digest);
+        self.act(BackupAction::WriteSuperblock(Box::new(superblock)));
+    }
+
+    pub(super) fn superblock_written(&mut self, now: Duration) {
+        let ApplyState::Recording(last) = self.apply else { return };
+        self.apply = ApplyState::Idle { due: None };
+        self.applied = last.epoch;
+        self.journal.advance_tail(last.end, last.epoch, last.digest);
+        self.sealed.retain(|sealed| sealed.epoch > last.epoch);
+        self.unblock(now);
+        self.schedule_apply(now);
+        if let Phase::Copying(_) = self.phase {
+            self.continue_draining(now);
+        }
+        self.promote_continue(now);
+    }
+}

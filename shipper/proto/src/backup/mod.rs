@@ -1,0 +1,493 @@
+//! The backup's half of the protocol: what is journalled, acknowledged, applied and promoted, and when.
+//!
+//! Sans-IO: [`Backup::handle`] takes events, [`Backup::poll_action`] yields what the driver must do,
+//! time is a parameter. The driver runs actions of one [`Lane`] in the order given; lanes run side by
+//! side.
+//!
+//! Always holds:
+//! - STAGED(N) is sent only after a journal sync that began after N's last frame was appended has
+//!   succeeded, and, for the first commit point of a full sync, after the base copy was flushed and the
+//!   durable state says `Consistent`.
+//! - Only committed epochs are applied to a consistent volume, in order; journal space is freed only
+//!   after the superblock that says so is durable.
+//! - After one failed write or flush nothing is acknowledged, applied or promoted any more ([`Phase::Failed`]).
+//! - A promote makes the new generation durable before the volumes are released.
+//!
+//! ```text
+//!              SyncBegin            base flushed, first commit point synced
+//!   Blank ───────────────► Copying ─────────────────────────────► Consistent ◄─┐
+//!     ▲                       │ link lost                             │    │     │ epochs: stage,
+//!     └── (restart of a ──────┴──► Inconsistent ── SyncBegin ─►Copying│    └─────┘ commit, apply
+//!          full sync)                                                 │ promote
+//!                                                                     ▼
+//!            any failed write or flush ──► Failed       Promoting ─► Promoted
+//! ```
+
+mod apply;
+mod greet;
+mod promote;
+mod receive;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::digest::EpochVerifier;
+use crate::frame::Frame;
+use crate::group::GroupDescription;
+use crate::ids::{Digest, Epoch, GroupName, Incarnation};
+use crate::journal::{JournalWriter, Placement, Superblock};
+use crate::message::Message;
+use crate::state::{Content, DurableState, LineageEntry, Role};
+use ftdm_units::Sectors;
+
+/// What the backup is told at its start, from its configuration and its devices.
+#[derive(Clone, Debug)]
+pub struct BackupConfig {
+    /// The group that this daemon serves.
+    pub group: GroupName,
+    /// Size and logical block size of each volume here, in the group's order.
+    pub volumes: Vec<LocalVolume>,
+    /// A peer that is silent for this long is gone.
+    pub timeout: Duration,
+    /// Longest time that committed epochs wait in the journal before they are applied.
+    pub apply_delay: Duration,
+}
+
+/// A volume as the backup's own device gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalVolume {
+    /// Size of the device.
+    pub size: Sectors,
+    /// Its logical block size, in bytes.
+    pub logical_block_size: u32,
+}
+
+/// What the journal and the state on disk said at the start.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Durable state of the group.
+    pub state: DurableState,
+    /// The journal, its head behind the last sealed epoch.
+    pub journal: JournalWriter,
+    /// Sealed epochs that are not applied yet, oldest first. A sealed epoch was wholly staged, so it is
+    /// committed under the `auto` policy.
+    pub sealed: Vec<Sealed>,
+    /// Last applied epoch.
+    pub applied: Epoch,
+    /// Its digest.
+    pub applied_digest: Digest,
+}
+
+/// An epoch that is wholly in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its digest, chained over all earlier ones.
+    pub digest: Digest,
+    /// Journal position of its first frame.
+    pub start: u64,
+    /// Journal position behind its last frame.
+    pub end: u64,
+    /// Whether the volumes are one exact state once it is applied.
+    pub commit_point: bool,
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum BackupEvent {
+    /// A connection was accepted (any earlier one was closed before).
+    Accepted,
+    /// A whole frame arrived, its checksums verified.
+    Frame(Frame),
+    /// The connection ended.
+    Disconnected,
+    /// The sync with this ticket succeeded: everything appended before it was issued is durable.
+    JournalSynced {
+        /// As given in [`BackupAction::SyncJournal`].
+        ticket: u64,
+    },
+    /// The last [`BackupAction::FlushVolumes`] succeeded.
+    VolumesFlushed,
+    /// The last [`BackupAction::WriteState`] is durable.
+    StateWritten,
+    /// The last [`BackupAction::WriteSuperblock`] is durable.
+    SuperblockWritten,
+    /// The last [`BackupAction::Apply`] is written and flushed.
+    Applied,
+    /// The volumes are closed.
+    VolumesReleased,
+    /// Something durable failed. Never retried.
+    Failed {
+        /// What failed, for people: the device, the operation and the error.
+        reason: String,
+    },
+    /// An operator or a cluster manager asks to promote; `id` is a fresh random generation id.
+    Promote {
+        /// Random id of the generation to be made.
+        id: [u8; 16],
+    },
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+pub enum BackupAction {
+    /// Send to the peer.
+    Send(Message),
+    /// Close the connection, for this reason, after what was sent has left.
+    Close {
+        /// For the log.
+        reason: String,
+    },
+    /// Journal lane: write the frame at its place.
+    Append {
+        /// Where.
+        placement: Placement,
+        /// The frame as received.
+        frame: Frame,
+    },
+    /// Journal lane: make everything appended so far durable.
+    SyncJournal {
+        /// Returned in [`BackupEvent::JournalSynced`].
+        ticket: u64,
+    },
+    /// Journal lane: write the superblock and make it durable.
+    WriteSuperblock(Box<Superblock>),
+    /// State lane: write the state and make it durable.
+    WriteState(Box<DurableState>),
+    /// Volume lane: write the records of a base copy frame.
+    WriteBase {
+        /// A `BaseData` frame.
+        frame: Frame,
+        /// What its records are checked against.
+        group: Box<GroupDescription>,
+    },
+    /// Volume lane: make everything written so far durable.
+    FlushVolumes,
+    /// Volume lane: write the records of these epochs from the journal, then make them durable.
+    Apply {
+        /// The epochs, oldest first, contiguous in the journal.
+        epochs: Vec<Sealed>,
+        /// What their records are checked against.
+        group: Box<GroupDescription>,
+    },
+    /// Volume lane: close the volumes, so that somebody else can open them.
+    ReleaseVolumes,
+    /// Tell whoever asked to promote.
+    PromoteDone(Result<Epoch, PromoteRefused>),
+}
+
+/// Why a promote was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PromoteRefused {
+    /// Nothing was ever received.
+    #[error("the backup is blank: no full sync has reached it yet")]
+    Blank,
+    /// A full sync did not reach its first commit point.
+    #[error("the backup is inconsistent: its full sync did not end; let the primary finish it")]
+    Inconsistent,
+    /// The daemon has latched a failure.
+    #[error("the daemon has failed: {0}; mend the cause and restart it, then promote")]
+    Failed(String),
+}
+
+/// Where the backup stands; see the picture at the head of this module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing received yet.
+    Blank,
+    /// A full sync did not end; nothing promotable is here.
+    Inconsistent,
+    /// A full sync is under way.
+    Copying(Copying),
+    /// Promotable to the last committed epoch.
+    Consistent,
+    /// A promote is under way.
+    Promoting(promote::Step),
+    /// This side is the primary of a new generation.
+    Promoted,
+    /// A write or flush failed; nothing is acknowledged any more.
+    Failed(String),
+}
+
+/// How far a full sync has come on this side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copying {
+    base_id: [u8; 16],
+    step: CopyStep,
+    /// Whether a commit point is durable in the journal.
+    commit_point_synced: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CopyStep {
+    /// Earlier epochs are being applied before anything is overwritten.
+    Draining,
+    /// `Inconsistent` is being made durable.
+    Marking,
+    /// The base copy arrives, and epochs that are no commit points yet.
+    Base,
+    /// The base copy has ended and is being flushed.
+    Flushing,
+    /// The base copy is durable; the next durable commit point ends the full sync.
+    Flushed,
+    /// `Consistent` is being made durable.
+    Sealing,
+}
+
+/// The connection as the protocol sees it.
+#[derive(Debug)]
+enum Link {
+    Down,
+    /// Accepted; only a `Hello` is legal.
+    Greeting {
+        deadline: Duration,
+    },
+    /// Greeted.
+    Up {
+        peer: Peer,
+        heard: Duration,
+        report_at: Duration,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Peer {
+    incarnation: Incarnation,
+    generation: u64,
+    group: GroupDescription,
+    lineage: Vec<LineageEntry>,
+}
+
+/// Figures for status displays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackupCounters {
+    /// Epochs committed since the start of the daemon.
+    pub epochs_committed: u64,
+    /// Base copy bytes received, as stored in frames.
+    pub base_bytes: u64,
+    /// Epoch bytes received, as stored in frames.
+    pub epoch_bytes: u64,
+}
+
+/// The backup's state machine.
+#[derive(Debug)]
+pub struct Backup {
+    config: BackupConfig,
+    state: DurableState,
+    phase: Phase,
+    link: Link,
+    journal: JournalWriter,
+    /// The epoch that is arriving.
+    open: Option<EpochVerifier>,
+    open_commit_point: bool,
+    /// A frame for which the journal had no room.
+    blocked: Option<Frame>,
+    /// Sealed and not applied, oldest first.
+    sealed: VecDeque<Sealed>,
+    /// The last epoch that is durable in the journal. While consistent it is committed as well.
+    synced: Epoch,
+    committed: Epoch,
+    committed_digest: Digest,
+    applied: Epoch,
+    /// Digest of the last sealed epoch: what the next one must chain to.
+    digest: Digest,
+    sync: SyncState,
+    apply: apply::ApplyState,
+    actions: VecDeque<BackupAction>,
+    counters: BackupCounters,
+}
+
+/// Journal syncs: at most one is under way, so that several epochs share one.
+#[derive(Debug, Default)]
+struct SyncState {
+    next_ticket: u64,
+    /// The ticket under way and the newest sealed epoch that it covers.
+    running: Option<(u64, Epoch)>,
+}
+
+impl Backup {
+    /// A backup that continues from what its disks say.
+    #[must_use]
+    pub fn new(config: BackupConfig, recovered: Recovered) -> Self {
+        let Recovered { state, journal, sealed, applied, applied_digest } = recovered;
+        let digest = sealed.last().map_or(applied_digest, |last| last.digest);
+        let phase = phase_of(&state);
+        let mut backup = Self {
+            config,
+            state,
+            phase,
+            link: Link::Down,
+            journal,
+            open: None,
+            open_commit_point: false,
+            blocked: None,
+            sealed: sealed.into(),
+            synced: applied,
+            committed: applied,
+            committed_digest: applied_digest,
+            applied,
+            digest,
+            sync: SyncState::default(),
+            apply: apply::ApplyState::Idle { due: None },
+            actions: VecDeque::new(),
+            counters: BackupCounters::default(),
+        };
+        // What recovery read back may still sit in a volatile cache, left there by a killed daemon:
+        // it is not committed before a sync of our own has succeeded.
+        backup.sync_journal();
+        backup
+    }
+
+    /// Tells what happened at `now` (time since any fixed origin; never goes back).
+    pub fn handle(&mut self, now: Duration, event: BackupEvent) {
+        if let Phase::Failed(_) = self.phase {
+            return self.handle_failed(event);
+        }
+        match event {
+            BackupEvent::Accepted => self.accepted(now),
+            BackupEvent::Frame(frame) => self.frame(now, frame),
+            BackupEvent::Disconnected => self.disconnected(),
+            BackupEvent::JournalSynced { ticket } => self.journal_synced(now, ticket),
+            BackupEvent::VolumesFlushed => self.volumes_flushed(now),
+            BackupEvent::StateWritten => self.state_written(now),
+            BackupEvent::Applied => self.epochs_applied(),
+            BackupEvent::SuperblockWritten => self.superblock_written(now),
+            BackupEvent::VolumesReleased => self.volumes_released(),
+            BackupEvent::Failed { reason } => self.fail(reason),
+            BackupEvent::Promote { id } => self.promote(now, id),
+        }
+    }
+
+    /// Tells that time has come to `now`.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if let Phase::Failed(_) = self.phase {
+            return;
+        }
+        self.link_timeout(now);
+        self.apply_timeout(now);
+    }
+
+    /// When [`Self::handle_timeout`] is due at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let link = match self.link {
+            Link::Down => None,
+            Link::Greeting { deadline } => Some(deadline),
+            Link::Up { heard, report_at, .. } if self.wants_frames() => {
+                Some(report_at.min(heard + self.config.timeout))
+            }
+            Link::Up { report_at, .. } => Some(report_at),
+        };
+        [link, self.apply.due()].into_iter().flatten().min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<BackupAction> {
+        self.actions.pop_front()
+    }
+
+    /// Whether frames may be handed in. False while the journal is full: the driver then stops reading,
+    /// and the primary's window closes.
+    #[must_use]
+    pub fn wants_frames(&self) -> bool {
+        self.blocked.is_none()
+    }
+
+    /// Where the backup stands.
+    #[must_use]
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Whether a greeted primary is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    /// The last committed epoch: what a promote gives. [`Epoch(0)`](Epoch) before the first.
+    #[must_use]
+    pub fn committed(&self) -> Epoch {
+        self.committed
+    }
+
+    /// Digest of [`Self::committed`].
+    #[must_use]
+    pub fn committed_digest(&self) -> Digest {
+        self.committed_digest
+    }
+
+    /// The last epoch that is on the volumes.
+    #[must_use]
+    pub fn applied(&self) -> Epoch {
+        self.applied
+    }
+
+    /// The incarnation of the primary that is connected.
+    #[must_use]
+    pub fn peer_incarnation(&self) -> Option<Incarnation> {
+        match &self.link {
+            Link::Up { peer, .. } => Some(peer.incarnation),
+            Link::Down | Link::Greeting { .. } => None,
+        }
+    }
+
+    /// Durable state, as last decided.
+    #[must_use]
+    pub fn state(&self) -> &DurableState {
+        &self.state
+    }
+
+    /// Journal bytes in use, and its capacity.
+    #[must_use]
+    pub fn journal_use(&self) -> (u64, u64) {
+        (self.journal.used(), self.journal.capacity())
+    }
+
+    /// Figures for status displays.
+    #[must_use]
+    pub fn counters(&self) -> BackupCounters {
+        self.counters
+    }
+
+    fn act(&mut self, action: BackupAction) {
+        self.actions.push_back(action);
+    }
+
+    fn write_state(&mut self) {
+        let state = Box::new(self.state.clone());
+        self.act(BackupAction::WriteState(state));
+    }
+
+    fn fail(&mut self, reason: String) {
+        if let Phase::Promoting(_) = self.phase {
+            self.act(BackupAction::PromoteDone(Err(PromoteRefused::Failed(reason.clone()))));
+        }
+        self.close(format!("failed: {reason}"));
+        self.phase = Phase::Failed(reason);
+    }
+
+    /// After a failure the only answers left are refusals.
+    fn handle_failed(&mut self, event: BackupEvent) {
+        let Phase::Failed(reason) = &self.phase else { return };
+        let reason = reason.clone();
+        match event {
+            BackupEvent::Promote { .. } => {
+                self.act(BackupAction::PromoteDone(Err(PromoteRefused::Failed(reason))));
+            }
+            BackupEvent::Accepted => self.refuse(crate::message::RefuseCode::Failed, reason),
+            _ => {}
+        }
+    }
+}
+
+/// Where a backup stands by its durable state alone.
+fn phase_of(state: &DurableState) -> Phase {
+    match (state.role, state.content) {
+        (Role::Primary, _) => Phase::Promoted,
+        (Role::Backup, Content::Blank) => Phase::Blank,
+        (Role::Backup, Content::Inconsistent { .. }) => Phase::Inconsistent,
+        (Role::Backup, Content::Consistent) => Phase::Consistent,
+    }
+}

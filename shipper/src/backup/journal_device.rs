@@ -1,0 +1,295 @@
+//! The journal on its device: what [`ftship_proto::journal`] decides, written and read for real.
+//!
+//! Always holds: the device is open exclusively and past the page cache; [`JournalDevice::sync`]
+//! succeeds only when everything appended before is durable.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use ftdm::block_io::{Access, AlignedBuffer, BlockDevice, OpenError};
+use ftship_proto::backup::Sealed;
+use ftship_proto::frame::Frame;
+use ftship_proto::ids::{Digest, Epoch, GroupName};
+use ftship_proto::journal::{
+    BLOCK_LEN, EndClass, EpochFrames, JournalWriter, Placement, ReadAt, SealedEpoch, Superblock,
+    encode_padded, recover,
+};
+use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
+
+/// Largest frame as it lies in the ring, with room to spare: header, payload and padding.
+const LARGEST_FRAME: usize = ftship_proto::frame::MAX_RAW_PAYLOAD + 2 * BLOCK_LEN;
+
+/// Bytes zeroed at a time when formatting.
+const CHUNK: usize = 1 << 20;
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalFault {
+    /// The device cannot be opened.
+    #[error("journal: {0}")]
+    Open(#[from] OpenError),
+    /// The device failed.
+    #[error("journal {path}: {action}: {source}")]
+    Io {
+        /// The device.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Nothing was ever formatted.
+    #[error("journal {0}: blank; `ftship format` makes it ready")]
+    Blank(PathBuf),
+    /// What it holds cannot be used.
+    #[error("journal {path}: {reason}")]
+    Unusable {
+        /// The device.
+        path: PathBuf,
+        /// What was found, and what to do.
+        reason: String,
+    },
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct JournalDevice {
+    device: BlockDevice,
+    position: Option<SlotPosition>,
+    superblock: Option<Superblock>,
+    buffer: AlignedBuffer,
+    encoded: Vec<u8>,
+}
+
+/// What recovery found.
+#[derive(Debug)]
+pub struct Recovery {
+    /// Goes on behind the last sealed epoch.
+    pub writer: JournalWriter,
+    /// Sealed and not applied.
+    pub sealed: Vec<Sealed>,
+    /// Last applied epoch.
+    pub applied: Epoch,
+    /// Its digest.
+    pub applied_digest: Digest,
+    /// For the log.
+    pub summary: String,
+}
+
+impl JournalDevice {
+    /// Opens the device for this process alone.
+    ///
+    /// # Errors
+    /// When it is missing or in use.
+    pub fn open(path: &Path) -> Result<Self, JournalFault> {
+        Self::over(path, Access { write: true, direct: true, exclusive: true })
+    }
+
+    fn over(path: &Path, access: Access) -> Result<Self, JournalFault> {
+        let device = BlockDevice::open(path, access)?;
+        let buffer = AlignedBuffer::new(LARGEST_FRAME);
+        Ok(Self { device, position: None, superblock: None, buffer, encoded: Vec::new() })
+    }
+
+    /// A second descriptor of the same journal, for reading.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn reader(&self) -> Result<Self, JournalFault> {
+        let access = Access { direct: true, ..Access::default() };
+        let reader = Self::over(self.device.path(), access)?;
+        Ok(Self { superblock: self.superblock.clone(), ..reader })
+    }
+
+    fn len(&self) -> u64 {
+        self.device.size().bytes().unwrap_or(u64::MAX)
+    }
+
+    fn io(&self, action: &'static str, source: std::io::Error) -> JournalFault {
+        JournalFault::Io { path: self.device.path().into(), action, source }
+    }
+
+    fn unusable(&self, reason: impl std::fmt::Display) -> JournalFault {
+        JournalFault::Unusable { path: self.device.path().into(), reason: reason.to_string() }
+    }
+
+    fn load(&mut self) -> Result<Option<(Superblock, SlotPosition)>, JournalFault> {
+        let mut slots = [[0; SLOT_SIZE]; 2];
+        for (bytes, slot) in slots.iter_mut().zip([Slot::A, Slot::B]) {
+            let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
+            let read = self.device.read_at(slot.offset(), buffer);
+            bytes.copy_from_slice(buffer);
+            read.map_err(|source| self.io("read", source))?;
+        }
+        Superblock::load(&slots[0], &slots[1], self.len()).map_err(|error| self.unusable(error))
+    }
+
+    /// What the device holds, when it is not blank.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn content(&mut self) -> Result<Option<String>, JournalFault> {
+        match self.load() {
+            Ok(Some((superblock, _))) => {
+                Ok(Some(format!("holds the journal of group {}", superblock.group_name)))
+            }
+            Ok(None) => {
+                let buffer = &mut self.buffer.bytes_mut()[..CHUNK];
+                let read = self.device.read_at(0, buffer);
+                let is_blank = buffer.iter().all(|byte| *byte == 0);
+                read.map_err(|source| self.io("read", source))?;
+                Ok((!is_blank).then(|| "holds data of another kind".into()))
+            }
+            Err(JournalFault::Unusable { reason, .. }) => Ok(Some(reason)),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Zeroes the device and writes the superblock of an empty journal, durably.
+    ///
+    /// # Errors
+    /// When the device fails or is too small.
+    pub fn format(&mut self, group: &GroupName, id: [u8; 16]) -> Result<(), JournalFault> {
+        let superblock =
+            Superblock::format(id, group.clone(), self.len()).map_err(|error| self.unusable(error))?;
+        self.buffer.bytes_mut()[..CHUNK].fill(0);
+        let mut offset = 0;
+        while offset < self.len() {
+            let len = usize::try_from(self.len() - offset).map_or(CHUNK, |left| left.min(CHUNK));
+            self.device
+                .write_at(offset, &self.buffer.bytes()[..len])
+                .map_err(|source| self.io("zero", source))?;
+            offset += len as u64;
+        }
+        self.write_superblock(&superblock)?;
+        self.write_superblock(&superblock)
+    }
+
+    /// Reads the journal; afterwards it can be appended to.
+    ///
+    /// # Errors
+    /// When it is blank, another group's, of a newer version, or has lost something committed.
+    pub fn recover(&mut self, group: &GroupName) -> Result<Recovery, JournalFault> {
+        let Some((superblock, position)) = self.load()? else {
+            return Err(JournalFault::Blank(self.device.path().into()));
+        };
+        if superblock.group_name != *group {
+            return Err(self.unusable(format_args!(
+                "belongs to group {}, not {group}: is `journal.device` right?",
+                superblock.group_name
+            )));
+        }
+        let found = recover(&superblock, &mut DeviceReader(&self.device, &mut self.buffer))
+            .map_err(|source| self.io("read", source))?;
+        match found.ended.class {
+            EndClass::Ordinary => {}
+            EndClass::Refused => {
+                return Err(self.unusable(format_args!("{}: update this host first", found.ended.reason)));
+            }
+            EndClass::Damaged { lost_through, .. } => {
+                let held = found.sealed.last().map_or(superblock.tail_epoch, |last| last.epoch);
+                return Err(self.unusable(format_args!(
+                    "damaged behind epoch {held} ({}), though epoch {lost_through} was durable: its device \
+                     lost or changed data",
+                    found.ended.reason
+                )));
+            }
+        }
+        let sealed: Vec<Sealed> = found.sealed.iter().map(sealed_of).collect();
+        let summary = format!(
+            "applied up to epoch {}, {} more in the journal; then: {}",
+            superblock.tail_epoch,
+            sealed.len(),
+            found.ended.reason
+        );
+        let writer = JournalWriter::new(superblock.clone(), &found);
+        let (applied, applied_digest) = (superblock.tail_epoch, superblock.tail_digest);
+        self.position = Some(position);
+        self.superblock = Some(superblock);
+        Ok(Recovery { writer, sealed, applied, applied_digest, summary })
+    }
+
+    /// Writes a frame at its place. Durable only after [`Self::sync`].
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn append(&mut self, placement: &Placement, frame: &Frame) -> Result<(), JournalFault> {
+        if let Some(pad) = &placement.pad {
+            self.write(pad.offset, &pad.block())?;
+        }
+        let mut encoded = std::mem::take(&mut self.encoded);
+        encode_padded(frame, &mut encoded);
+        let result = self.write(placement.offset, &encoded);
+        self.encoded = encoded;
+        result
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), JournalFault> {
+        let buffer = &mut self.buffer.bytes_mut()[..bytes.len()];
+        buffer.copy_from_slice(bytes);
+        self.device
+            .write_at(offset, &self.buffer.bytes()[..bytes.len()])
+            .map_err(|source| self.io("write", source))
+    }
+
+    /// Makes everything written durable.
+    ///
+    /// # Errors
+    /// When the device fails: nothing is known about what was written then.
+    pub fn sync(&mut self) -> Result<(), JournalFault> {
+        if cfg!(feature = "fault-no-journal-sync") {
+            return Ok(());
+        }
+        self.device.flush().map_err(|source| self.io("flush", source))
+    }
+
+    /// Writes the superblock to the older slot and makes it durable.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), JournalFault> {
+        let next = self.position.map_or(SlotPosition::FIRST, SlotPosition::next);
+        let bytes = slot::encode(next.sequence, SlotKind::JournalSuperblock, &superblock.encode())
+            .map_err(|error| self.unusable(error))?;
+        self.write(next.slot.offset(), &bytes)?;
+        self.sync()?;
+        self.position = Some(next);
+        Ok(())
+    }
+
+    /// Hands every frame of a sealed epoch to `visit`, in order, verified.
+    ///
+    /// # Errors
+    /// When the device fails, the epoch is damaged, or `visit` fails.
+    pub fn read_epoch(
+        &mut self,
+        epoch: &Sealed,
+        mut visit: impl FnMut(&Frame) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let superblock = self.superblock.as_ref().ok_or_else(|| self.unusable("not recovered"))?;
+        let mut reader = DeviceReader(&self.device, &mut self.buffer);
+        for frame in EpochFrames::new(superblock.ring, &mut reader, epoch.start, epoch.end) {
+            visit(&frame.with_context(|| format!("journal {}", self.device.path().display()))?)?;
+        }
+        Ok(())
+    }
+}
+
+fn sealed_of(found: &SealedEpoch) -> Sealed {
+    let SealedEpoch { epoch, digest, start, end, commit_point, .. } = *found;
+    Sealed { epoch, digest, start, end, commit_point }
+}
+
+/// Reads whole blocks, aligned, for the journal's pure code.
+struct DeviceReader<'a>(&'a BlockDevice, &'a mut AlignedBuffer);
+
+impl ReadAt for DeviceReader<'_> {
+    type Error = std::io::Error;
+
+    fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Self::Error> {
+        let buffer = &mut self.1.bytes_mut()[..out.len()];
+        self.0.read_at(offset, buffer)?;
+        out.copy_from_slice(buffer);
+        Ok(())
+    }
+}

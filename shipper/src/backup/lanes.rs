@@ -1,0 +1,209 @@
+//! The backup's disk work, each lane a thread that runs its jobs in order.
+//!
+//! Always holds: after the first error a lane does nothing more and has reported it; a flush reports
+//! success only when everything the lane wrote before it is durable.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use ftship_proto::backup::Sealed;
+use ftship_proto::frame::Frame;
+use ftship_proto::group::GroupDescription;
+use ftship_proto::journal::{Placement, Superblock};
+use ftship_proto::state::DurableState;
+
+use super::journal_device::JournalDevice;
+use super::volume_device::VolumeDevice;
+use crate::reactor::Reports;
+use crate::state_file::StateFile;
+
+/// What lanes report.
+#[derive(Debug)]
+pub(super) enum LaneReport {
+    /// A sync of the journal succeeded.
+    JournalSynced {
+        /// As ordered.
+        ticket: u64,
+    },
+    /// The superblock is durable.
+    SuperblockWritten,
+    /// The state is durable.
+    StateWritten,
+    /// The volumes are flushed.
+    VolumesFlushed,
+    /// The epochs are on the volumes and flushed.
+    Applied,
+    /// The volumes are closed.
+    VolumesReleased,
+    /// The lane has failed for good.
+    Failed {
+        /// What, where and why.
+        reason: String,
+    },
+}
+
+/// Jobs of the journal lane, which also writes the state.
+#[derive(Debug)]
+pub(super) enum JournalJob {
+    /// Write a frame at its place.
+    Append(Placement, Frame),
+    /// Flush.
+    Sync(u64),
+    /// Write and flush a superblock.
+    Superblock(Box<Superblock>),
+    /// Write and flush the state.
+    State(Box<DurableState>),
+}
+
+/// Jobs of the volume lane.
+#[derive(Debug)]
+pub(super) enum VolumeJob {
+    /// Write the records of a base copy frame.
+    Base(Frame, Box<GroupDescription>),
+    /// Flush.
+    Flush,
+    /// Write the records of these epochs, then flush.
+    Apply(Vec<Sealed>, Box<GroupDescription>),
+    /// Close the volumes.
+    Release,
+}
+
+/// A thread with a queue of jobs.
+#[derive(Debug)]
+pub(super) struct Lane<J> {
+    jobs: Option<Sender<(usize, J)>>,
+    backlog: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<J: Send + 'static> Lane<J> {
+    fn start(
+        name: &str,
+        reports: Reports<LaneReport>,
+        mut perform: impl FnMut(J) -> anyhow::Result<Option<LaneReport>> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let (jobs, queue): (_, Receiver<(usize, J)>) = mpsc::channel();
+        let backlog = Arc::new(AtomicUsize::new(0));
+        let done = Arc::clone(&backlog);
+        let work = move || {
+            let mut failed = false;
+            for (weight, job) in queue {
+                if !failed {
+                    match perform(job) {
+                        Ok(Some(report)) => reports.send(report),
+                        Ok(None) => {}
+                        Err(error) => {
+                            failed = true;
+                            reports.send(LaneReport::Failed { reason: format!("{error:#}") });
+                        }
+                    }
+                }
+                done.fetch_sub(weight, Ordering::Release);
+                reports.wake();
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .stack_size(256 << 10)
+            .spawn(work)
+            .with_context(|| format!("starting the {name} thread"))?;
+        Ok(Self { jobs: Some(jobs), backlog, thread: Some(thread) })
+    }
+
+    /// Queues a job that holds `weight` bytes.
+    pub(super) fn push(&self, weight: usize, job: J) {
+        self.backlog.fetch_add(weight, Ordering::Acquire);
+        if let Some(jobs) = &self.jobs
+            && jobs.send((weight, job)).is_err()
+        {
+            log::error!("a lane has ended; its thread must have panicked");
+        }
+    }
+
+    /// Bytes held by jobs that are not done.
+    #[must_use]
+    pub(super) fn backlog(&self) -> usize {
+        self.backlog.load(Ordering::Acquire)
+    }
+}
+
+impl<J> Drop for Lane<J> {
+    /// Lets the lane finish its queue.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("a lane's thread had panicked");
+        }
+    }
+}
+
+/// Starts the lane of the journal and the state.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub(super) fn journal_lane(
+    mut journal: JournalDevice,
+    mut state: StateFile,
+    reports: Reports<LaneReport>,
+) -> anyhow::Result<Lane<JournalJob>> {
+    Lane::start("journal", reports, move |job| match job {
+        JournalJob::Append(placement, frame) => {
+            journal.append(&placement, &frame)?;
+            Ok(None)
+        }
+        JournalJob::Sync(ticket) => {
+            journal.sync()?;
+            Ok(Some(LaneReport::JournalSynced { ticket }))
+        }
+        JournalJob::Superblock(superblock) => {
+            journal.write_superblock(&superblock)?;
+            Ok(Some(LaneReport::SuperblockWritten))
+        }
+        JournalJob::State(new) => {
+            state.write(&new)?;
+            Ok(Some(LaneReport::StateWritten))
+        }
+    })
+}
+
+/// Starts the lane of the volumes; `journal` is a second, reading descriptor of the journal.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub(super) fn volume_lane(
+    volume: VolumeDevice,
+    mut journal: JournalDevice,
+    reports: Reports<LaneReport>,
+) -> anyhow::Result<Lane<VolumeJob>> {
+    let mut volume = Some(volume);
+    Lane::start("volume", reports, move |job| {
+        if let VolumeJob::Release = job {
+            volume = None;
+            return Ok(Some(LaneReport::VolumesReleased));
+        }
+        let volume = volume.as_mut().context("the volume is closed")?;
+        match job {
+            VolumeJob::Base(frame, group) => {
+                volume.write_records(&frame, &group)?;
+                Ok(None)
+            }
+            VolumeJob::Flush => {
+                volume.flush()?;
+                Ok(Some(LaneReport::VolumesFlushed))
+            }
+            VolumeJob::Apply(epochs, group) => {
+                for epoch in epochs {
+                    journal.read_epoch(&epoch, |frame| volume.write_records(frame, &group))?;
+                }
+                volume.flush()?;
+                Ok(Some(LaneReport::Applied))
+            }
+            VolumeJob::Release => unreachable!("handled above"),
+        }
+    })
+}

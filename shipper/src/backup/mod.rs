@@ -1,0 +1,356 @@
+//! The backup's driver: carries out what [`ftship_proto::backup::Backup`] decides.
+//!
+//! Always holds: every action goes to its lane in the order in which it was decided; frames are read
+//! from the connection only while the state machine wants them and the lanes keep up, so memory is
+//! bounded by [`BACKLOG_LIMIT`] and one frame.
+
+mod journal_device;
+mod lanes;
+mod volume_device;
+
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use anyhow::Context;
+use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, Phase, Recovered};
+use ftship_proto::ids::{Epoch, Incarnation};
+use ftship_proto::message::Message;
+use ftship_proto::state::{DurableState, Role};
+use mio::event::Event;
+use mio::net::TcpListener;
+use mio::{Interest, Registry};
+
+use crate::config::Config;
+use crate::control::server::ClientId;
+use crate::control::{BackupFigures, Epochs, Request, Response, Status};
+use crate::peer::PeerConnection;
+use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports};
+use crate::state_file::StateFile;
+pub use journal_device::{JournalDevice, JournalFault};
+use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
+use volume_device::VolumeDevice;
+
+/// Bytes that may wait for the disks.
+const BACKLOG_LIMIT: usize = 32 << 20;
+
+/// The driver of a backup, and of a backup that was promoted.
+#[derive(Debug)]
+pub struct BackupDriver {
+    config: Config,
+    core: Backup,
+    registry: Registry,
+    listener: Option<TcpListener>,
+    peer: Option<PeerConnection>,
+    journal: Lane<JournalJob>,
+    volume: Option<Lane<VolumeJob>>,
+    reports: Receiver<LaneReport>,
+    waiting: Vec<ClientId>,
+    answers: Vec<(ClientId, Response)>,
+    shown: Option<Phase>,
+}
+
+impl BackupDriver {
+    /// Opens the journal and the volume, recovers, and listens.
+    ///
+    /// # Errors
+    /// When a device cannot be used, the journal is damaged, or the address is taken.
+    pub fn new(
+        config: &Config,
+        state: DurableState,
+        state_file: StateFile,
+        reactor: &Reactor,
+    ) -> anyhow::Result<Self> {
+        let (reports, received) = Reports::channel(reactor.waker());
+        let mut journal = JournalDevice::open(&config.journal.device)?;
+        let recovery = journal.recover(&config.group)?;
+        log::info!("journal {}: {}", config.journal.device.display(), recovery.summary);
+        let reader = journal.reader()?;
+        let is_promoted = state.role == Role::Primary;
+        let mut volumes = Vec::new();
+        let mut volume = None;
+        if !is_promoted {
+            let device = VolumeDevice::open(&config.only_volume().device)?;
+            volumes.push(device.local());
+            volume = Some(volume_lane(device, reader, reports.clone())?);
+        }
+        let core_config = BackupConfig {
+            group: config.group.clone(),
+            volumes,
+            timeout: config.limits.timeout,
+            apply_delay: config.journal.apply_delay,
+        };
+        let recovered = Recovered {
+            state,
+            journal: recovery.writer,
+            sealed: recovery.sealed,
+            applied: recovery.applied,
+            applied_digest: recovery.applied_digest,
+        };
+        let registry = reactor.registry()?;
+        let mut listener =
+            TcpListener::bind(config.address).with_context(|| format!("listening on {}", config.address))?;
+        registry.register(&mut listener, LISTENER, Interest::READABLE).context("registering the listener")?;
+        Ok(Self {
+            config: config.clone(),
+            core: Backup::new(core_config, recovered),
+            registry,
+            listener: Some(listener),
+            peer: None,
+            journal: journal_lane(journal, state_file, reports)?,
+            volume,
+            reports: received,
+            waiting: Vec::new(),
+            answers: Vec::new(),
+            shown: None,
+        })
+    }
+
+    fn accept(&mut self, now: Duration) {
+        while let Some(Ok((stream, address))) = self.listener.as_ref().map(TcpListener::accept) {
+            if self.core.is_connected() {
+                // A greeted primary is not given up for whoever knocks; if it is dead, it times out.
+                log::warn!("{address}: turned away, a primary is connected");
+                continue;
+            }
+            match PeerConnection::accepted(stream, address, &self.registry, PEER) {
+                Ok(peer) => {
+                    if let Some(old) = self.peer.replace(peer) {
+                        old.close(&self.registry);
+                    }
+                    self.core.handle(now, BackupEvent::Accepted);
+                }
+                Err(error) => log::warn!("{address}: {error}"),
+            }
+        }
+    }
+
+    /// Reads frames while they are wanted and the disks keep up.
+    fn receive(&mut self, now: Duration) {
+        while self.core.wants_frames() && self.backlog() < BACKLOG_LIMIT {
+            let Some(peer) = &mut self.peer else { return };
+            match peer.next_frame() {
+                Ok(None) => return,
+                Ok(Some(frame)) => self.core.handle(now, BackupEvent::Frame(frame)),
+                Err(error) => {
+                    log::warn!("{}: {error}", peer.peer());
+                    self.hang_up();
+                    self.core.handle(now, BackupEvent::Disconnected);
+                }
+            }
+            self.act(now);
+        }
+    }
+
+    fn backlog(&self) -> usize {
+        self.journal.backlog() + self.volume.as_ref().map_or(0, Lane::backlog)
+    }
+
+    fn hang_up(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            peer.close(&self.registry);
+        }
+    }
+
+    fn act(&mut self, now: Duration) {
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                BackupAction::Send(message) => self.send(&message),
+                BackupAction::Close { reason } => {
+                    log::info!("connection closed: {reason}");
+                    self.hang_up();
+                }
+                BackupAction::Append { placement, frame } => {
+                    let weight = frame.payload.len();
+                    self.journal.push(weight, JournalJob::Append(placement, frame));
+                }
+                BackupAction::SyncJournal { ticket } => self.journal.push(0, JournalJob::Sync(ticket)),
+                BackupAction::WriteSuperblock(new) => self.journal.push(0, JournalJob::Superblock(new)),
+                BackupAction::WriteState(state) => self.journal.push(0, JournalJob::State(state)),
+                BackupAction::WriteBase { frame, group } => {
+                    self.volume_job(now, frame.payload.len(), VolumeJob::Base(frame, group));
+                }
+                BackupAction::FlushVolumes => self.volume_job(now, 0, VolumeJob::Flush),
+                BackupAction::Apply { epochs, group } => {
+                    self.volume_job(now, 0, VolumeJob::Apply(epochs, group));
+                }
+                BackupAction::ReleaseVolumes => self.volume_job(now, 0, VolumeJob::Release),
+                BackupAction::PromoteDone(result) => self.promote_done(&result),
+            }
+        }
+    }
+
+    fn volume_job(&mut self, now: Duration, weight: usize, job: VolumeJob) {
+        match &self.volume {
+            Some(lane) => lane.push(weight, job),
+            None => {
+                let reason = "the volumes are closed".into();
+                self.core.handle(now, BackupEvent::Failed { reason });
+            }
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        let Some(peer) = &mut self.peer else { return };
+        let generation = self.core.state().generation().map_or(0, |generation| generation.number);
+        let incarnation = self.core.peer_incarnation().unwrap_or(Incarnation([0; 16]));
+        let mut bytes = Vec::new();
+        message.encode(generation, incarnation).encode_into(&mut bytes);
+        peer.queue(bytes);
+    }
+
+    fn promote_done(&mut self, result: &Result<Epoch, ftship_proto::backup::PromoteRefused>) {
+        let answer = match result {
+            Ok(epoch) => {
+                log::info!("promoted at epoch {epoch}");
+                Response::Promoted { epoch: epoch.0 }
+            }
+            Err(refused) => Response::Refused { reason: refused.to_string() },
+        };
+        let waiting = std::mem::take(&mut self.waiting);
+        self.answers.extend(waiting.into_iter().map(|client| (client, answer.clone())));
+    }
+
+    fn promote(&mut self, now: Duration, client: ClientId) {
+        let mut id = [0; 16];
+        if let Err(error) = getrandom::fill(&mut id) {
+            let reason = format!("no random generation id: {error}");
+            return self.answers.push((client, Response::Failed { reason }));
+        }
+        self.waiting.push(client);
+        self.core.handle(now, BackupEvent::Promote { id });
+    }
+
+    fn status(&self) -> Status {
+        let core = &self.core;
+        let (journal_used, journal_size) = core.journal_use();
+        let counters = core.counters();
+        let (state, reason) = self.describe();
+        Status {
+            group: self.config.group.to_string(),
+            role: core.state().role.to_string(),
+            state: state.into(),
+            reason,
+            connected: core.is_connected(),
+            peer: self.config.peer.to_string(),
+            link_error: None,
+            generation: core.state().generation().map_or(0, |generation| generation.number),
+            epochs: Epochs {
+                cut: 0,
+                committed: core.committed().0,
+                applied: core.applied().0,
+                in_flight: 0,
+                committed_count: counters.epochs_committed,
+            },
+            primary: None,
+            backup: Some(BackupFigures {
+                journal_used,
+                journal_size,
+                epoch_bytes: counters.epoch_bytes,
+                base_bytes: counters.base_bytes,
+            }),
+        }
+    }
+
+    fn describe(&self) -> (&'static str, Option<String>) {
+        let committed = self.core.committed();
+        match self.core.phase() {
+            Phase::Blank => ("inconsistent", Some("blank: no full sync has reached this backup yet".into())),
+            Phase::Inconsistent => {
+                ("inconsistent", Some("a full sync did not end; the primary has to run it again".into()))
+            }
+            Phase::Copying(_) => ("syncing", Some("a full sync is under way; not promotable yet".into())),
+            Phase::Consistent if self.core.is_connected() => ("in sync", None),
+            Phase::Consistent => {
+                let text = format!("no primary is connected; promotable to epoch {committed}");
+                ("degraded", Some(text))
+            }
+            Phase::Promoting(_) => ("degraded", Some("being promoted".into())),
+            Phase::Promoted => {
+                let text = format!("promoted at epoch {}; nothing is replicated", self.core.promoted_at());
+                ("degraded", Some(text))
+            }
+            Phase::Failed(reason) => ("failed", Some(reason.clone())),
+        }
+    }
+
+    /// Logs a change of state once.
+    fn show_change(&mut self) {
+        if self.shown.as_ref() != Some(self.core.phase()) {
+            let is_progress =
+                matches!((&self.shown, self.core.phase()), (Some(Phase::Copying(_)), Phase::Copying(_)));
+            self.shown = Some(self.core.phase().clone());
+            if !is_progress {
+                let (state, reason) = self.describe();
+                log::info!("state: {state}{}", reason.map(|text| format!(": {text}")).unwrap_or_default());
+            }
+        }
+    }
+}
+
+impl Driver for BackupDriver {
+    fn timeout(&self) -> Option<Duration> {
+        self.core.poll_timeout()
+    }
+
+    fn socket_event(&mut self, now: Duration, event: &Event) {
+        if event.token() == LISTENER {
+            self.accept(now);
+        } else if let Some(peer) = &mut self.peer {
+            peer.mark_readable();
+        }
+    }
+
+    fn request(&mut self, now: Duration, client: ClientId, request: Request) {
+        let refuse = |what: &str| {
+            let reason = format!("{what} is for the primary; this host is the backup");
+            Response::Refused { reason }
+        };
+        match request {
+            Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
+            Request::Promote => self.promote(now, client),
+            Request::Checkpoint { .. } => self.answers.push((client, refuse("checkpoint"))),
+            Request::FullSync => self.answers.push((client, refuse("full-sync"))),
+        }
+    }
+
+    fn run(&mut self, now: Duration) {
+        while let Ok(report) = self.reports.try_recv() {
+            let event = match report {
+                LaneReport::JournalSynced { ticket } => BackupEvent::JournalSynced { ticket },
+                LaneReport::SuperblockWritten => BackupEvent::SuperblockWritten,
+                LaneReport::StateWritten => BackupEvent::StateWritten,
+                LaneReport::VolumesFlushed => BackupEvent::VolumesFlushed,
+                LaneReport::Applied => BackupEvent::Applied,
+                LaneReport::VolumesReleased => BackupEvent::VolumesReleased,
+                LaneReport::Failed { reason } => {
+                    log::error!("{reason}");
+                    BackupEvent::Failed { reason }
+                }
+            };
+            self.core.handle(now, event);
+            self.act(now);
+        }
+        self.core.handle_timeout(now);
+        self.act(now);
+        self.receive(now);
+        if let Some(peer) = &mut self.peer
+            && let Err(error) = peer.flush()
+        {
+            log::warn!("{}: {error}", peer.peer());
+            self.hang_up();
+            self.core.handle(now, BackupEvent::Disconnected);
+            self.act(now);
+        }
+        self.show_change();
+    }
+
+    fn answers(&mut self) -> Vec<(ClientId, Response)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    fn stop(mut self: Box<Self>) {
+        self.send(&Message::Bye { text: "the backup's daemon stops".into() });
+        self.hang_up();
+        // Lanes finish what they were given when they are dropped.
+    }
+}

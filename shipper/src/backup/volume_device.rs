@@ -1,0 +1,107 @@
+//! The backup's copy of a volume.
+//!
+//! Always holds: the device is open exclusively, past the page cache; only records that were checked
+//! against the group's description are written.
+
+use std::path::Path;
+
+use anyhow::Context;
+use ftdm::block_io::{Access, AlignedBuffer, BlockDevice};
+use ftdm_units::{Extent, SECTOR_SIZE};
+use ftship_proto::backup::LocalVolume;
+use ftship_proto::frame::Frame;
+use ftship_proto::group::GroupDescription;
+use ftship_proto::record::{Content, Record, RecordIter};
+
+/// Bytes written at a time; also how many zeros are kept at hand.
+const CHUNK: usize = 1 << 20;
+
+/// An open volume.
+#[derive(Debug)]
+pub(super) struct VolumeDevice {
+    device: BlockDevice,
+    buffer: AlignedBuffer,
+    scratch: Vec<u8>,
+}
+
+impl VolumeDevice {
+    /// Opens the logical volume for this process alone.
+    ///
+    /// # Errors
+    /// When it is missing, mounted, held, or not a block device.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let access = Access { write: true, direct: true, exclusive: true };
+        let device = BlockDevice::open(path, access).context("the backup's volume")?;
+        Ok(Self { device, buffer: AlignedBuffer::new(CHUNK), scratch: Vec::new() })
+    }
+
+    /// Its size and logical block size.
+    #[must_use]
+    pub(super) fn local(&self) -> LocalVolume {
+        LocalVolume { size: self.device.size(), logical_block_size: self.device.logical_block() }
+    }
+
+    /// Writes every record of a data frame. Frames without records are passed over.
+    ///
+    /// # Errors
+    /// When the frame is not what it says, or the device fails.
+    pub(super) fn write_records(&mut self, frame: &Frame, group: &GroupDescription) -> anyhow::Result<()> {
+        if !frame.header.kind.carries_records() {
+            return Ok(());
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let raw = frame.raw_payload(&mut scratch)?;
+        for record in RecordIter::new(raw, frame.header.kind, frame.header.record_count, group)? {
+            match record {
+                Record::Content { extent, content: Content::Data(data), .. } => self.write(extent, data)?,
+                Record::Content { extent, content: Content::Zero, .. } => self.write_zeroes(extent)?,
+                // Any content will do: the guest has discarded it.
+                Record::Content { content: Content::Unknown, .. } => {}
+                Record::Resize { size, .. } => {
+                    anyhow::bail!("a resize to {size}: this version cannot follow it; run a full sync");
+                }
+            }
+        }
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    fn write(&mut self, extent: Extent, data: &[u8]) -> anyhow::Result<()> {
+        let mut offset = extent.start().bytes().context("an extent beyond 64 bits")?;
+        for piece in data.chunks(CHUNK) {
+            // Direct I/O needs aligned memory.
+            let buffer = &mut self.buffer.bytes_mut()[..piece.len()];
+            buffer.copy_from_slice(piece);
+            self.device.write_at(offset, buffer).with_context(|| self.failed("writing", extent))?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, extent: Extent) -> anyhow::Result<()> {
+        let mut offset = extent.start().bytes().context("an extent beyond 64 bits")?;
+        let mut left = extent.len().0.saturating_mul(SECTOR_SIZE as u64);
+        let most = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+        self.buffer.bytes_mut()[..most].fill(0);
+        while left > 0 {
+            let len = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+            let zeroes = &self.buffer.bytes()[..len];
+            self.device.write_at(offset, zeroes).with_context(|| self.failed("zeroing", extent))?;
+            offset += len as u64;
+            left -= len as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written durable.
+    ///
+    /// # Errors
+    /// When the device fails: what was written is lost then, and the flush must not be tried again.
+    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
+        self.device.flush().with_context(|| format!("volume {}: flush", self.device.path().display()))
+    }
+
+    fn failed(&self, action: &str, extent: Extent) -> String {
+        format!("volume {}: {action} {extent}", self.device.path().display())
+    }
+}

@@ -1,0 +1,322 @@
+//! The configuration of a group: one TOML schema for both hosts.
+//!
+//! Always holds: what [`Config::load`] returns has passed every check that needs no device; unknown
+//! keys are refused, so that a misspelt one is never ignored silently.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ftdm::name::StackName;
+use ftship_proto::ids::GroupName;
+use ftship_proto::state::Role;
+use serde::Deserialize;
+
+/// Where `GROUP` is looked for when no path is given.
+pub const DIRECTORY: &str = "/etc/ftdm";
+
+/// A group's configuration, `/etc/ftdm/GROUP.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// Name of the group; the same on both hosts.
+    #[serde(deserialize_with = "from_str")]
+    pub group: GroupName,
+    /// The first role of this host. Only `ftship format` reads it; afterwards the state decides.
+    #[serde(deserialize_with = "role")]
+    pub role: Role,
+    /// Where this host listens while it is the backup.
+    pub address: SocketAddr,
+    /// Where the other host listens.
+    pub peer: SocketAddr,
+    /// The durable state: a small volume or a file.
+    pub state: PathBuf,
+    /// Time between two epochs.
+    #[serde(default = "default_epoch", with = "humantime_serde")]
+    pub epoch: Duration,
+    /// The protected volumes. One, for now.
+    pub volume: Vec<Volume>,
+    /// The log that captures writes on the primary.
+    #[serde(default)]
+    pub log: Log,
+    /// The journal on the backup.
+    pub journal: Journal,
+    /// Limits and time-outs.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Records for audits.
+    #[serde(default)]
+    pub audit: Audit,
+}
+
+/// One protected volume.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Volume {
+    /// Name given to `ftdm create` on the primary.
+    #[serde(deserialize_with = "from_str")]
+    pub name: StackName,
+    /// The logical volume: the origin on the primary, the copy on the backup.
+    pub device: PathBuf,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Log {
+    /// Two RAM disks (`brd`) used in turn.
+    pub devices: [PathBuf; 2],
+    /// Size of each when this daemon loads `brd` itself.
+    pub size: ByteSize,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { devices: ["/dev/ram0".into(), "/dev/ram1".into()], size: ByteSize::mib(64) }
+    }
+}
+
+/// `[journal]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Journal {
+    /// A logical volume of at least 16 MiB.
+    pub device: PathBuf,
+    /// Longest time that committed epochs wait in the journal.
+    #[serde(default = "default_apply_delay", with = "humantime_serde")]
+    pub apply_delay: Duration,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Limits {
+    /// A cut whose pause would last longer is void.
+    #[serde(with = "humantime_serde")]
+    pub pause_budget: Duration,
+    /// Epochs cut and not acknowledged.
+    pub window: usize,
+    /// A peer that is silent for this long is gone.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Percent of the log beyond which replication degrades.
+    pub log_watermark: u8,
+    /// Void cuts in a row after which replication degrades.
+    pub void_cuts: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pause_budget: Duration::from_millis(10),
+            window: 8,
+            timeout: Duration::from_secs(5),
+            log_watermark: 75,
+            void_cuts: 20,
+        }
+    }
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Audit {
+    /// A file to which the primary appends `EPOCH SHA256` of the whole volume, read in the pause of
+    /// each cut. For audits and tests only: the pause then lasts as long as the reading.
+    pub digest_file: Option<PathBuf>,
+}
+
+fn default_epoch() -> Duration {
+    Duration::from_millis(50)
+}
+
+fn default_apply_delay() -> Duration {
+    Duration::from_millis(500)
+}
+
+fn from_str<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "primary" => Ok(Role::Primary),
+        "backup" => Ok(Role::Backup),
+        other => Err(serde::de::Error::custom(format!("`{other}`: a role is \"primary\" or \"backup\""))),
+    }
+}
+
+/// Why a configuration is refused. The text names the file, the line or key, and what is legal.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or not of this schema.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of range.
+    #[error("{path}: `{key}`: {reason}")]
+    Value {
+        /// The file.
+        path: String,
+        /// The key.
+        key: &'static str,
+        /// What is legal.
+        reason: String,
+    },
+}
+
+/// The file that `argument` names: a path when it holds a slash or ends in `.toml`, else a group.
+#[must_use]
+pub fn path_of(argument: &str) -> PathBuf {
+    let is_toml = Path::new(argument).extension().is_some_and(|extension| extension == "toml");
+    if argument.contains('/') || is_toml {
+        argument.into()
+    } else {
+        Path::new(DIRECTORY).join(format!("{argument}.toml"))
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not of the schema, or holds a value out of range.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+        Self::parse(&name, &text)
+    }
+
+    fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+        let fault = config.fault();
+        match fault {
+            Some((key, reason)) => Err(ConfigError::Value { path: path.into(), key, reason }),
+            None => Ok(config),
+        }
+    }
+
+    /// The first value out of range: its key, and what is legal.
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let limits = &self.limits;
+        let between = |value: Duration, low: Duration, high: Duration| {
+            (value < low || value > high).then(|| format!("{value:?} is not between {low:?} and {high:?}"))
+        };
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        if self.volume.len() != 1 {
+            return Some((
+                "volume",
+                format!("{} volumes: this version takes exactly one", self.volume.len()),
+            ));
+        }
+        if self.address == self.peer {
+            return Some(("peer", "is the address of this host itself".into()));
+        }
+        if self.log.devices[0] == self.log.devices[1] {
+            return Some(("log.devices", "the two devices must differ".into()));
+        }
+        if self.log.size < ByteSize::mib(4) || self.log.size > ByteSize::gib(16) {
+            return Some(("log.size", format!("{} is not between 4 MiB and 16 GiB", self.log.size)));
+        }
+        if !(1..=64).contains(&limits.window) {
+            return Some(("limits.window", format!("{} is not between 1 and 64", limits.window)));
+        }
+        if !(10..=90).contains(&limits.log_watermark) {
+            return Some((
+                "limits.log-watermark",
+                format!("{} is not between 10 and 90", limits.log_watermark),
+            ));
+        }
+        if limits.void_cuts == 0 {
+            return Some(("limits.void-cuts", "must be at least 1".into()));
+        }
+        let durations = [
+            ("epoch", between(self.epoch, ms(5), s(3600))),
+            ("limits.pause-budget", between(limits.pause_budget, ms(1), s(1))),
+            ("limits.timeout", between(limits.timeout, ms(500), s(300))),
+            ("journal.apply-delay", between(self.journal.apply_delay, ms(0), s(60))),
+        ];
+        durations.into_iter().find_map(|(key, reason)| Some((key, reason?)))
+    }
+
+    /// The one volume.
+    #[must_use]
+    pub fn only_volume(&self) -> &Volume {
+        &self.volume[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        group = "vm1"
+        role = "primary"
+        address = "10.9.0.1:7789"
+        peer = "10.9.0.2:7789"
+        state = "/dev/vg/vm1_state"
+        [[volume]]
+        name = "vm1"
+        device = "/dev/vg/vm1"
+        [journal]
+        device = "/dev/vg/vm1_journal"
+    "#;
+
+    fn refusal(text: &str) -> String {
+        Config::parse("t.toml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = Config::parse("t.toml", GOOD).unwrap();
+        assert_eq!(config.epoch, Duration::from_millis(50));
+        assert_eq!(config.limits.window, 8);
+        assert_eq!(config.limits.pause_budget, Duration::from_millis(10));
+    }
+
+    #[test]
+    fn misspelt_keys_are_refused_by_name_and_line() {
+        let text = refusal(&GOOD.replace("state =", "stat ="));
+        assert!(text.contains("stat") && text.contains("line 6"), "{text}");
+    }
+
+    #[test]
+    fn values_out_of_range_name_the_key_and_the_range() {
+        let text = refusal(&GOOD.replace("role = \"primary\"", "role = \"main\""));
+        assert!(text.contains("main") && text.contains("backup"), "{text}");
+        let text = refusal(&GOOD.replace("[journal]", "[limits]\nwindow = 0\n[journal]"));
+        assert!(text.contains("limits.window") && text.contains("1 and 64"), "{text}");
+        let text = refusal(&GOOD.replace("[journal]", "[limits]\npause-budget = \"2m\"\n[journal]"));
+        assert!(text.contains("limits.pause-budget"), "{text}");
+        let text = refusal(&GOOD.replace("10.9.0.2", "10.9.0.1"));
+        assert!(text.contains("`peer`"), "{text}");
+    }
+
+    #[test]
+    fn a_group_or_a_path_names_the_file() {
+        assert_eq!(path_of("vm1"), Path::new("/etc/ftdm/vm1.toml"));
+        assert_eq!(path_of("vm1.toml"), Path::new("vm1.toml"));
+        assert_eq!(path_of("./vm1"), Path::new("./vm1"));
+    }
+}

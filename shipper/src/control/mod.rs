@@ -1,0 +1,159 @@
+//! The control socket `/run/ftdm/GROUP.sock`: one JSON object per line, a request and its answer.
+//!
+//! Always holds: the types here are the whole vocabulary, used by the daemon and by the commands.
+
+pub mod client;
+pub mod server;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Percentiles;
+
+/// Folder of the sockets.
+pub const DIRECTORY: &str = "/run/ftdm";
+
+/// Largest line that either side accepts, in bytes.
+pub const LINE_LIMIT: usize = 64 * 1024;
+
+/// The socket of a group.
+#[must_use]
+pub fn socket_path(group: &str) -> PathBuf {
+    PathBuf::from(DIRECTORY).join(format!("{group}.sock"))
+}
+
+/// What can be asked of a daemon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How things stand.
+    Status,
+    /// Primary: cut now; answer after the cut, or, with `wait`, once the epoch is committed.
+    Checkpoint {
+        /// Answer only when the epoch is committed.
+        wait: bool,
+    },
+    /// Backup: become the primary of a new generation.
+    Promote,
+    /// Primary: overwrite the backup with a new copy.
+    FullSync,
+}
+
+/// The daemon's answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `checkpoint`: everything written before the request is in this epoch.
+    Checkpoint {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// To `promote`: the volumes hold exactly this epoch.
+    Promoted {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// To `full-sync`.
+    Started,
+    /// The request does not fit the daemon's role or state; nothing was changed.
+    Refused {
+        /// For people.
+        reason: String,
+    },
+    /// The request was taken, and did not succeed.
+    Failed {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// How a daemon stands. Times are in milliseconds, sizes in bytes; both since the daemon's start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the group.
+    pub group: String,
+    /// `primary` or `backup`, from the durable state.
+    pub role: String,
+    /// `in sync`, `syncing`, `degraded`, `inconsistent` or `failed`.
+    pub state: String,
+    /// Why, when the state is not `in sync`.
+    pub reason: Option<String>,
+    /// Whether the peer is connected and greeted.
+    pub connected: bool,
+    /// Address of the peer.
+    pub peer: String,
+    /// Why the last attempt to connect failed.
+    pub link_error: Option<String>,
+    /// Number of the current generation.
+    pub generation: u64,
+    /// The epochs.
+    pub epochs: Epochs,
+    /// Primary: figures of the cuts and of shipping.
+    pub primary: Option<PrimaryFigures>,
+    /// Backup: figures of the journal.
+    pub backup: Option<BackupFigures>,
+}
+
+/// Epoch numbers; 0 is none.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Epochs {
+    /// Last one cut (primary).
+    pub cut: u64,
+    /// Last one committed: what a promote of the backup gives.
+    pub committed: u64,
+    /// Last one on the backup's volumes.
+    pub applied: u64,
+    /// Cut and not acknowledged (primary).
+    pub in_flight: usize,
+    /// Committed since the daemon's start.
+    pub committed_count: u64,
+}
+
+/// Figures of a primary.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct PrimaryFigures {
+    /// Configured time between epochs.
+    pub epoch_ms: f64,
+    /// How long the volume was paused by a cut.
+    pub pause_ms: Percentiles,
+    /// From cut to committed.
+    pub commit_lag_ms: Percentiles,
+    /// Bytes that the VM wrote while captured.
+    pub bytes_written: u64,
+    /// Bytes sent for epochs.
+    pub bytes_shipped: u64,
+    /// Bytes sent for base copies.
+    pub base_bytes_shipped: u64,
+    /// Sectors read in the pause because the log alone does not prove them.
+    pub suspect_sectors: u64,
+    /// Cuts that failed their checks.
+    pub void_cuts: u64,
+    /// Ticks without a cut because the window was full.
+    pub void_ticks: u64,
+    /// Times that the log was exchanged.
+    pub log_rotations: u64,
+    /// Log bytes in use.
+    pub log_used: u64,
+    /// Log bytes in all.
+    pub log_size: u64,
+    /// How far the base copy is, in bytes, while syncing.
+    pub base_copied: u64,
+    /// Bytes of the volumes.
+    pub volume_size: u64,
+}
+
+/// Figures of a backup.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct BackupFigures {
+    /// Journal bytes in use.
+    pub journal_used: u64,
+    /// Journal bytes in all.
+    pub journal_size: u64,
+    /// Bytes received for epochs.
+    pub epoch_bytes: u64,
+    /// Bytes received for base copies.
+    pub base_bytes: u64,
+}

@@ -1,0 +1,192 @@
+//! The `ftship` command: the daemon of a group, and the verbs that talk to it.
+
+// This is the place where people are spoken to; everything below returns values.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ftship::config::{Config, path_of};
+use ftship::control::client::{ClientError, ask};
+use ftship::control::{Request, Response};
+use ftship::{daemon, format, report};
+use structopt::StructOpt;
+use structopt::clap::ErrorKind;
+
+/// Wait for answers that need no remote side.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+const EXIT_CODES: &str = "EXIT CODES:
+    0  done
+    1  failed; the message says what and where
+    2  wrong arguments, or a configuration that is refused
+    3  no daemon serves this group on this host
+    4  refused: does not fit the role, the state or what the devices hold
+    6  no answer in time";
+
+/// Ships the epochs of a fault-tolerant VM's volumes to a backup host.
+#[derive(Debug, StructOpt)]
+#[structopt(name = "ftship", after_help = EXIT_CODES)]
+struct Cli {
+    /// Log more; twice for everything. RUST_LOG overrides it
+    #[structopt(short, long, parse(from_occurrences), global = true)]
+    verbose: usize,
+    #[structopt(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, StructOpt)]
+enum Verb {
+    /// Makes the state (and, on a backup, the journal) ready for the first start
+    Format {
+        /// A configuration file, or the name of a group in /etc/ftdm
+        config: String,
+        /// Overwrite a state or journal that is in use for another purpose or another group
+        #[structopt(long)]
+        force: bool,
+    },
+    /// Runs the daemon of a group in the foreground, on either host
+    Run {
+        /// A configuration file, or the name of a group in /etc/ftdm
+        config: String,
+    },
+    /// Shows how a group stands
+    Status {
+        /// Name of the group
+        group: String,
+        /// As one JSON object
+        #[structopt(long)]
+        json: bool,
+    },
+    /// Primary: ends the epoch now and prints its number
+    Checkpoint {
+        /// Name of the group
+        group: String,
+        /// Return only when the backup has committed it
+        #[structopt(long)]
+        wait: bool,
+        /// Give up waiting after so many seconds
+        #[structopt(long, default_value = "60")]
+        timeout: u64,
+    },
+    /// Backup: finishes the committed epochs, drops the rest, and gives the volume free for use;
+    /// prints the epoch that it holds
+    Promote {
+        /// Name of the group
+        group: String,
+        /// Give up waiting after so many seconds
+        #[structopt(long, default_value = "300")]
+        timeout: u64,
+    },
+    /// Primary: overwrites the backup with a new copy of the volume
+    FullSync {
+        /// Name of the group
+        group: String,
+    },
+}
+
+/// A failure and the exit code that goes with it.
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+fn failure(code: u8, error: &dyn std::fmt::Display) -> Failure {
+    Failure { code, text: format!("{error}") }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_args_safe() {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind, ErrorKind::HelpDisplayed | ErrorKind::VersionDisplayed) => {
+            println!("{}", error.message);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{}", error.message);
+            return ExitCode::from(2);
+        }
+    };
+    let level = ["info", "debug", "trace"][cli.verbose.min(2)];
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    match perform(cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, text }) => {
+            eprintln!("ftship: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn perform(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Format { config, force } => {
+            let config = load(&config)?;
+            let done = format::format(&config, force).map_err(|error| {
+                let code = if error.is_refusal() { 4 } else { 1 };
+                failure(code, &error)
+            })?;
+            println!("{done}");
+            Ok(())
+        }
+        Verb::Run { config } => {
+            daemon::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
+        }
+        Verb::Status { group, json } => {
+            let Response::Status(status) = request(&group, &Request::Status, ANSWER_TIMEOUT)? else {
+                return Err(unexpected());
+            };
+            if json {
+                println!("{}", serde_json::to_string_pretty(&status).map_err(|error| failure(1, &error))?);
+            } else {
+                print!("{}", report::status(&status));
+            }
+            Ok(())
+        }
+        Verb::Checkpoint { group, wait, timeout } => {
+            let request_ = Request::Checkpoint { wait };
+            match request(&group, &request_, Duration::from_secs(timeout))? {
+                Response::Checkpoint { epoch } => println!("{epoch}"),
+                _ => return Err(unexpected()),
+            }
+            Ok(())
+        }
+        Verb::Promote { group, timeout } => {
+            match request(&group, &Request::Promote, Duration::from_secs(timeout))? {
+                Response::Promoted { epoch } => println!("{epoch}"),
+                _ => return Err(unexpected()),
+            }
+            Ok(())
+        }
+        Verb::FullSync { group } => match request(&group, &Request::FullSync, ANSWER_TIMEOUT)? {
+            Response::Started => Ok(()),
+            _ => Err(unexpected()),
+        },
+    }
+}
+
+fn load(argument: &str) -> Result<Config, Failure> {
+    Config::load(Path::new(&path_of(argument))).map_err(|error| failure(2, &error))
+}
+
+fn request(group: &str, request: &Request, timeout: Duration) -> Result<Response, Failure> {
+    let group: ftship_proto::ids::GroupName = group.parse().map_err(|error| failure(2, &error))?;
+    let response = ask(group.as_str(), request, Some(timeout)).map_err(|error| {
+        let code = match error {
+            ClientError::NoDaemon { .. } => 3,
+            ClientError::TimedOut(_) => 6,
+            ClientError::Broken(_) => 1,
+        };
+        failure(code, &error)
+    })?;
+    match response {
+        Response::Refused { reason } => Err(Failure { code: 4, text: format!("{group}: {reason}") }),
+        Response::Failed { reason } => Err(Failure { code: 1, text: format!("{group}: {reason}") }),
+        answer => Ok(answer),
+    }
+}
+
+fn unexpected() -> Failure {
+    Failure { code: 1, text: "the daemon answered another question: are both of one version?".into() }
+}

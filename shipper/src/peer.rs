@@ -1,0 +1,186 @@
+//! The TCP connection to the peer: frames in, bytes out.
+//!
+//! Always holds: a frame handed out has its header and payload checksums verified; input held here is
+//! bounded by one frame, output by what the driver queues while [`PeerConnection::wants_output`].
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
+
+use ftship_proto::frame::{Frame, FrameDecoder};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+/// Queued output beyond which the driver should wait.
+const OUTPUT_TARGET: usize = 4 << 20;
+
+/// A connection, connecting or connected.
+#[derive(Debug)]
+pub struct PeerConnection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    decoder: FrameDecoder,
+    output: VecDeque<Vec<u8>>,
+    /// Bytes of the first output buffer that have left.
+    sent: usize,
+    queued: usize,
+    /// Edge-triggered readiness that was not used up.
+    readable: bool,
+    established: bool,
+}
+
+impl PeerConnection {
+    /// Starts to connect; [`Self::establish`] tells when it stands.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn connect(peer: SocketAddr, registry: &Registry, token: Token) -> io::Result<Self> {
+        Self::over(TcpStream::connect(peer)?, peer, false, registry, token)
+    }
+
+    /// Takes over an accepted connection.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered.
+    pub fn accepted(
+        stream: TcpStream,
+        peer: SocketAddr,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Self::over(stream, peer, true, registry, token)
+    }
+
+    fn over(
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        established: bool,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self {
+            stream,
+            peer,
+            decoder: FrameDecoder::new(),
+            output: VecDeque::new(),
+            sent: 0,
+            queued: 0,
+            readable: established,
+            established,
+        })
+    }
+
+    /// Whether a connection that was being made stands now. True once only.
+    ///
+    /// # Errors
+    /// When it could not be made.
+    pub fn establish(&mut self) -> io::Result<bool> {
+        if self.established {
+            return Ok(false);
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => {
+                self.established = true;
+                self.stream.set_nodelay(true)?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Address of the other end.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Remembers that the socket became readable.
+    pub fn mark_readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// The next frame that has arrived; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// When the connection ended, or carried something that is not a frame.
+    pub fn next_frame(&mut self) -> io::Result<Option<Frame>> {
+        while self.readable {
+            match self.stream.read(self.decoder.spare()) {
+                Ok(0) => {
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, "the peer closed the connection"));
+                }
+                Ok(n) => {
+                    let frame = self.decoder.filled(n);
+                    let frame = frame.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+                    if frame.is_some() {
+                        return Ok(frame);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether more output should be queued.
+    #[must_use]
+    pub fn wants_output(&self) -> bool {
+        self.queued < OUTPUT_TARGET
+    }
+
+    /// Queues encoded frames.
+    pub fn queue(&mut self, bytes: Vec<u8>) {
+        self.queued += bytes.len();
+        self.output.push_back(bytes);
+    }
+
+    /// Sends what the socket takes.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.established && !self.output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let mut count = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.output) {
+                *slice = IoSlice::new(if count == 0 { &bytes[self.sent..] } else { bytes });
+                count += 1;
+            }
+            match self.stream.write_vectored(&slices[..count]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => self.forget_sent(n),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_sent(&mut self, bytes: usize) {
+        self.queued -= bytes;
+        self.sent += bytes;
+        while let Some(first) = self.output.front() {
+            if self.sent < first.len() {
+                break;
+            }
+            self.sent -= first.len();
+            self.output.pop_front();
+        }
+    }
+
+    /// Ends the connection: what was queued is sent as far as the socket takes it at once.
+    pub fn close(mut self, registry: &Registry) {
+        // The connection ends anyway; an error here changes nothing.
+        let _ = self.flush();
+        let _ = registry.deregister(&mut self.stream);
+    }
+}

@@ -1,0 +1,251 @@
+//! The cut thread: starts and ends the capture and makes the cuts, one job at a time.
+//!
+//! Always holds: the thread ends its capture before it ends itself, whatever the reason; after a lost
+//! capture the volume is back on tracking only; a digest for audits is on its file before the epoch is
+//! handed over.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use ftdm::block_io::AlignedBuffer;
+use ftdm::capture::{Capture, EraReader, Followed};
+use ftdm::cut::{CutOutcome, CutRequest, CutStats};
+use ftdm::log_device::LogPair;
+use ftdm::log_writes::epoch_log::EpochLog;
+use ftdm::stack::Stack;
+use ftdm_units::{Extent, Sector};
+use ftship_proto::ids::{Digest, Epoch};
+use sha2::{Digest as _, Sha256};
+
+use crate::reactor::Reports;
+
+/// What the cut thread is asked to do.
+#[derive(Debug)]
+pub(super) enum CaptureJob {
+    /// Capture from now on.
+    Start,
+    /// End the epoch.
+    Cut(Epoch),
+    /// Keep up with the log.
+    Follow,
+    /// Track only.
+    Stop,
+    /// The buffers of a captured epoch are free again.
+    Recycle(EpochLog),
+}
+
+/// What it reports.
+#[derive(Debug)]
+pub(super) enum CaptureReport {
+    /// Capturing.
+    Started,
+    /// The epoch has ended.
+    Taken {
+        /// What was captured.
+        log: EpochLog,
+        /// Figures.
+        stats: Box<CutStats>,
+    },
+    /// The cut failed its checks; the epoch goes on.
+    Void {
+        /// Why.
+        reason: String,
+    },
+    /// The capture could not start, or lost writes; only tracking now.
+    Lost {
+        /// Why.
+        reason: String,
+    },
+    /// Tracking only, as asked.
+    Stopped,
+    /// How full the log is.
+    LogUse {
+        /// Bytes used.
+        used: u64,
+        /// Bytes in all.
+        capacity: u64,
+    },
+}
+
+/// What the cut thread needs to know.
+#[derive(Debug)]
+pub(super) struct CaptureSettings {
+    /// The two RAM disks.
+    pub(super) logs: [PathBuf; 2],
+    /// Pause budget of a cut.
+    pub(super) budget: Duration,
+    /// Log use, in percent, beyond which a cut exchanges the log.
+    pub(super) rotate_at: u8,
+    /// File for audit digests.
+    pub(super) digest_file: Option<PathBuf>,
+}
+
+/// The cut thread.
+#[derive(Debug)]
+pub(super) struct CutThread {
+    jobs: Option<Sender<CaptureJob>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CutThread {
+    /// Starts the thread on a stack that is not captured.
+    ///
+    /// # Errors
+    /// When the thread cannot be started or the audit file not be opened.
+    pub(super) fn start(
+        stack: Stack,
+        settings: CaptureSettings,
+        reports: Reports<CaptureReport>,
+    ) -> anyhow::Result<Self> {
+        let audit = settings.digest_file.as_ref().map(|path| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("{}", path.display()))
+        });
+        let mut worker = Worker { stack, settings, capture: None, audit: audit.transpose()? };
+        let (jobs, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("cut".into())
+            .stack_size(512 << 10)
+            .spawn(move || {
+                for job in queue {
+                    worker.perform(job, &reports);
+                }
+                worker.end_capture();
+            })
+            .context("starting the cut thread")?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Queues a job.
+    pub(super) fn push(&self, job: CaptureJob) {
+        if let Some(jobs) = &self.jobs
+            && jobs.send(job).is_err()
+        {
+            log::error!("the cut thread has ended; it must have panicked");
+        }
+    }
+}
+
+impl Drop for CutThread {
+    /// Ends the capture, and waits for that.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the cut thread had panicked");
+        }
+    }
+}
+
+struct Worker {
+    stack: Stack,
+    settings: CaptureSettings,
+    capture: Option<Capture>,
+    audit: Option<File>,
+}
+
+impl Worker {
+    fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
+        let result = match job {
+            CaptureJob::Start => self.begin().map(|()| Some(CaptureReport::Started)),
+            CaptureJob::Cut(epoch) => self.cut(epoch),
+            CaptureJob::Follow => self.follow(),
+            CaptureJob::Stop => {
+                self.end_capture();
+                Ok(Some(CaptureReport::Stopped))
+            }
+            CaptureJob::Recycle(log) => {
+                if let Some(capture) = &mut self.capture {
+                    capture.recycle(log);
+                }
+                Ok(None)
+            }
+        };
+        match result {
+            Ok(Some(report)) => reports.send(report),
+            Ok(None) => {}
+            Err(error) => {
+                let reason = format!("{error:#}");
+                log::error!("capture of {}: {reason}", self.stack.name());
+                self.end_capture();
+                reports.send(CaptureReport::Lost { reason });
+            }
+        }
+        if let Some(capture) = &self.capture {
+            let (used, capacity) = capture.log_usage();
+            reports.send(CaptureReport::LogUse { used, capacity });
+        }
+    }
+
+    fn begin(&mut self) -> anyhow::Result<()> {
+        self.end_capture();
+        let [first, second] = &self.settings.logs;
+        self.capture = Some(Capture::start(&self.stack, LogPair::open(first, second)?, None)?);
+        Ok(())
+    }
+
+    fn follow(&mut self) -> anyhow::Result<Option<CaptureReport>> {
+        if let Some(capture) = &mut self.capture
+            && let Followed::FlushFailed(error) = capture.follow()?
+        {
+            log::warn!("flushing {}: {error}", self.stack.name());
+        }
+        Ok(None)
+    }
+
+    fn cut(&mut self, epoch: Epoch) -> anyhow::Result<Option<CaptureReport>> {
+        let Some(capture) = &mut self.capture else {
+            return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
+        };
+        let mut digest = None;
+        let mut audit = |reader: &EraReader| digest = Some(volume_digest(reader));
+        let request = CutRequest {
+            epoch: epoch.0,
+            budget: self.settings.budget,
+            rotate_above: Some(capture.log_usage().1 / 100 * u64::from(self.settings.rotate_at)),
+            in_pause: if self.audit.is_some() { Some(&mut audit) } else { None },
+        };
+        match capture.cut(request)? {
+            CutOutcome::Taken { log, stats } => {
+                if let (Some(file), Some(digest)) = (&mut self.audit, digest) {
+                    let digest = digest.context("reading the volume for the audit")?;
+                    writeln!(file, "{} {digest}", epoch.0).context("writing the audit file")?;
+                }
+                Ok(Some(CaptureReport::Taken { log, stats: Box::new(stats) }))
+            }
+            CutOutcome::Void { reason, .. } => Ok(Some(CaptureReport::Void { reason: reason.to_string() })),
+        }
+    }
+
+    fn end_capture(&mut self) {
+        if let Some(capture) = self.capture.take()
+            && let Err(error) = capture.stop()
+        {
+            log::error!("ending the capture of {}: {error}", self.stack.name());
+        }
+    }
+}
+
+/// SHA-256 of the whole volume.
+fn volume_digest(reader: &EraReader) -> std::io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let size = reader.size();
+    let mut buffer = AlignedBuffer::new(1 << 20);
+    let mut next = Sector(0);
+    while let Some(extent) = Extent::between(next, Sector((next.0 + 2048).min(size.0))) {
+        reader.read(extent, buffer.bytes_mut())?;
+        let len = usize::try_from(extent.len().0).unwrap_or(0) * ftdm_units::SECTOR_SIZE;
+        hasher.update(&buffer.bytes()[..len]);
+        next = extent.end();
+    }
+    Ok(Digest(hasher.finalize().into()))
+}

@@ -1,0 +1,272 @@
+//! Folding, compressing and framing, on a thread of its own, in the order of the jobs.
+//!
+//! Always holds: what comes out is in the order of the jobs; an epoch's digest is reported before its
+//! last frame is handed over; frames wait in a channel of [`FRAMES_AHEAD`] at most, so a slow link
+//! stops this thread, not the capture.
+
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use ftdm::block_io::AlignedBuffer;
+use ftdm::fold::{self, fold, split_zeroes};
+use ftdm::log_writes::epoch_log::EpochLog;
+use ftdm_units::{Extent, SECTOR_SIZE};
+use ftship_proto::epoch::EpochHeader;
+use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
+use ftship_proto::frame::{Frame, FrameKind, Stamp};
+use ftship_proto::ids::{Digest, Epoch, VolumeIndex};
+use ftship_proto::message::Message;
+use ftship_proto::record::Content;
+
+use crate::reactor::Reports;
+
+/// Encoded frames that may wait for the link, of about 1 MiB at most each.
+const FRAMES_AHEAD: usize = 8;
+
+/// The only volume.
+const VOLUME: VolumeIndex = VolumeIndex(0);
+
+/// What is to be encoded. `chain` numbers the chains of epochs, so that what belongs to one that was
+/// given up can be told apart.
+#[derive(Debug)]
+pub(super) enum EncodeJob {
+    /// Begin a chain.
+    Open {
+        /// Its number.
+        chain: u64,
+        /// Digest before its first epoch.
+        previous: Digest,
+    },
+    /// A part of the base copy.
+    Base(BaseChunk),
+    /// An epoch as captured.
+    Epoch {
+        /// Its number.
+        epoch: Epoch,
+        /// See [`EpochHeader`].
+        commit_point: bool,
+        /// See [`EpochHeader`].
+        staged: Epoch,
+        /// What was captured.
+        log: EpochLog,
+    },
+    /// A message that keeps its place in the stream.
+    Message(Message),
+}
+
+/// A run of a volume's content as read.
+#[derive(Debug)]
+pub(super) struct BaseChunk {
+    /// Where.
+    pub(super) extent: Extent,
+    /// At least as long.
+    pub(super) buffer: AlignedBuffer,
+}
+
+/// What comes out, in order.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    /// The chain that it belongs to.
+    pub(super) chain: u64,
+    /// What it is.
+    pub(super) item: EncodedItem,
+}
+
+/// See [`Encoded`].
+#[derive(Debug)]
+pub(super) enum EncodedItem {
+    /// Bytes to be sent.
+    Bytes(Vec<u8>),
+    /// All frames of this epoch but the last are out.
+    Epoch {
+        /// Its number.
+        epoch: Epoch,
+        /// Chained digest.
+        digest: Digest,
+        /// Bytes of all its frames.
+        stored: u64,
+    },
+    /// The buffers of a captured epoch are free again.
+    LogDone(EpochLog),
+    /// A part of the base copy is out.
+    BaseDone {
+        /// Its buffer is free again.
+        chunk: BaseChunk,
+        /// Frames that it took.
+        frames: u64,
+        /// Their bytes.
+        stored: u64,
+    },
+    /// The encoder cannot go on with this chain.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The encoder's thread.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    jobs: Option<Sender<EncodeJob>>,
+    output: Option<Receiver<Encoded>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Encoder {
+    /// Starts the thread. Frames carry `stamp`'s generation and incarnation.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(super) fn start(stamp: Stamp, header: EpochHeader, reports: Reports<()>) -> anyhow::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let (sender, output) = mpsc::sync_channel(FRAMES_AHEAD);
+        let sink = Sink { chain: 0, sender, reports };
+        let base = BaseEncoder::new(header.group.clone(), stamp.generation, stamp.incarnation);
+        let mut worker = Worker { stamp, header, base, sink };
+        let thread = std::thread::Builder::new()
+            .name("encoder".into())
+            .stack_size(512 << 10)
+            .spawn(move || {
+                for job in queue {
+                    worker.perform(job);
+                }
+            })
+            .context("starting the encoder thread")?;
+        Ok(Self { jobs: Some(jobs), output: Some(output), thread: Some(thread) })
+    }
+
+    /// Queues a job. The driver bounds how many: by the window, and by the base copy's chunks.
+    pub(super) fn push(&self, job: EncodeJob) {
+        if let Some(jobs) = &self.jobs
+            && jobs.send(job).is_err()
+        {
+            log::error!("the encoder has ended; its thread must have panicked");
+        }
+    }
+
+    /// The next piece of output, if one is ready.
+    pub(super) fn pull(&self) -> Option<Encoded> {
+        self.output.as_ref()?.try_recv().ok()
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        // Without a receiver the thread finds its output closed and ends its queue quickly.
+        self.jobs = None;
+        self.output = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the encoder's thread had panicked");
+        }
+    }
+}
+
+/// Where output goes.
+#[derive(Debug)]
+struct Sink {
+    chain: u64,
+    sender: SyncSender<Encoded>,
+    reports: Reports<()>,
+}
+
+impl Sink {
+    fn put(&self, item: EncodedItem) {
+        // Nobody listens any more only while the daemon stops.
+        if self.sender.send(Encoded { chain: self.chain, item }).is_ok() {
+            self.reports.wake();
+        }
+    }
+
+    fn frame(&self, frame: &Frame) {
+        let mut bytes = Vec::new();
+        frame.encode_into(&mut bytes);
+        self.put(EncodedItem::Bytes(bytes));
+    }
+}
+
+struct Worker {
+    stamp: Stamp,
+    /// The header of the next epoch, but for its numbers.
+    header: EpochHeader,
+    base: BaseEncoder,
+    sink: Sink,
+}
+
+impl Worker {
+    fn perform(&mut self, job: EncodeJob) {
+        match job {
+            EncodeJob::Open { chain, previous } => {
+                self.sink.chain = chain;
+                self.header.previous = previous;
+                let Stamp { generation, incarnation, .. } = self.stamp;
+                self.base = BaseEncoder::new(self.header.group.clone(), generation, incarnation);
+            }
+            EncodeJob::Message(message) => {
+                self.sink.frame(&message.encode(self.stamp.generation, self.stamp.incarnation));
+            }
+            EncodeJob::Base(chunk) => self.base(chunk),
+            EncodeJob::Epoch { epoch, commit_point, staged, log } => {
+                (self.header.commit_point, self.header.staged) = (commit_point, staged);
+                if let Err(error) = self.epoch(epoch, &log) {
+                    self.sink.put(EncodedItem::Failed { reason: format!("epoch {epoch}: {error:#}") });
+                }
+                self.sink.put(EncodedItem::LogDone(log));
+            }
+        }
+    }
+
+    fn epoch(&mut self, epoch: Epoch, log: &EpochLog) -> anyhow::Result<()> {
+        self.header.first_epoch = epoch;
+        self.header.last_epoch = epoch;
+        let sink = &self.sink;
+        // The last frame makes the backup answer: the digest has to be known here before.
+        let mut last = None;
+        let mut put = |frame: Frame| {
+            if frame.header.kind == FrameKind::EpochEnd {
+                last = Some(frame);
+            } else {
+                sink.frame(&frame);
+            }
+        };
+        let mut encoder = EpochEncoder::new(self.header.clone());
+        fold(log, |extent, content| encoder.push(VOLUME, extent, content_of(content), &mut put))?;
+        let summary = encoder.finish(&mut put);
+        self.header.previous = summary.digest;
+        sink.put(EncodedItem::Epoch { epoch, digest: summary.digest, stored: summary.stored_bytes });
+        if let Some(frame) = last {
+            sink.frame(&frame);
+        }
+        Ok(())
+    }
+
+    fn base(&mut self, chunk: BaseChunk) {
+        let (mut frames, mut stored) = (0, 0);
+        let sink = &self.sink;
+        let mut put = |frame: Frame| {
+            frames += 1;
+            stored += frame.wire_len();
+            sink.frame(&frame);
+        };
+        let encoder = &mut self.base;
+        let len = usize::try_from(chunk.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
+        let data = &chunk.buffer.bytes()[..len];
+        let result = split_zeroes(chunk.extent, data, &mut |extent, content| {
+            encoder.push(VOLUME, extent, content_of(content), &mut put)
+        });
+        encoder.flush(&mut put);
+        if let Err(error) = result {
+            self.sink.put(EncodedItem::Failed { reason: format!("base copy, {}: {error}", chunk.extent) });
+        }
+        self.sink.put(EncodedItem::BaseDone { chunk, frames, stored });
+    }
+}
+
+fn content_of(content: fold::Content<'_>) -> Content<'_> {
+    match content {
+        fold::Content::Data(data) => Content::Data(data),
+        fold::Content::Zero => Content::Zero,
+    }
+}

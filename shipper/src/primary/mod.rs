@@ -1,0 +1,462 @@
+//! The primary's driver: carries out what [`ftship_proto::primary::Primary`] decides.
+//!
+//! Always holds: what belongs to a chain of epochs that was given up never reaches a later connection;
+//! memory is bounded by the window, the base copy's pieces and the connection's output.
+
+mod base;
+mod capture;
+mod encode;
+
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use anyhow::Context;
+use ftdm::ioctl::enter_io_path;
+use ftdm::log_device::load_brd;
+use ftdm::log_writes::epoch_log::EpochLog;
+use ftdm::name::VolumeId;
+use ftdm::stack::Stack;
+use ftdm_units::{SECTOR_SIZE, Sectors};
+use ftship_proto::epoch::EpochHeader;
+use ftship_proto::frame::Stamp;
+use ftship_proto::group::{GroupDescription, VolumeDescription};
+use ftship_proto::ids::{Digest, Epoch, Incarnation, VolumeUuid};
+use ftship_proto::message::Message;
+use ftship_proto::primary::{Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication};
+use ftship_proto::protocol::PROTOCOL;
+use ftship_proto::state::DurableState;
+use mio::Registry;
+use mio::event::Event;
+use sha2::{Digest as _, Sha256};
+
+use crate::config::Config;
+use crate::control::server::ClientId;
+use crate::control::{Epochs, PrimaryFigures, Request, Response, Status};
+use crate::metrics::Latencies;
+use crate::peer::PeerConnection;
+use crate::reactor::{Driver, PEER, Reactor, Reports};
+use crate::state_file::StateFile;
+use base::{BaseCopy, BaseRead, Moment};
+use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
+use encode::{EncodeJob, EncodedItem, Encoder};
+
+/// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
+const ROTATE_AT: u8 = 30;
+
+/// The driver of a primary.
+#[derive(Debug)]
+pub struct PrimaryDriver {
+    config: Config,
+    core: Primary,
+    stamp: Stamp,
+    registry: Registry,
+    peer: Option<PeerConnection>,
+    cut_thread: CutThread,
+    captures: Receiver<CaptureReport>,
+    encoder: Encoder,
+    base: BaseCopy,
+    base_reads: Receiver<BaseRead>,
+    moment: Moment,
+    /// What the last cut captured, until the core says that it is to be shipped.
+    captured: Option<EpochLog>,
+    waiting: Vec<(ClientId, bool)>,
+    answers: Vec<(ClientId, Response)>,
+    figures: PrimaryFigures,
+    pauses: Latencies,
+    lags: Latencies,
+    /// Held for as long as the daemon runs: nobody else may use the state.
+    _state: StateFile,
+}
+
+impl PrimaryDriver {
+    /// Opens the stack and the logs and starts the threads.
+    ///
+    /// # Errors
+    /// When the stack does not exist or a device cannot be used.
+    pub fn new(
+        config: &Config,
+        state: DurableState,
+        state_file: StateFile,
+        reactor: &Reactor,
+    ) -> anyhow::Result<Self> {
+        let volume = config.only_volume();
+        let stack = Stack::open(&volume.name)
+            .with_context(|| format!("volume {0}: `ftdm create {0}` builds its stack", volume.name))?;
+        stack.recover().with_context(|| format!("volume {}", volume.name))?;
+        let log_size = Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64);
+        load_brd(2, log_size)?;
+        enter_io_path().context("locking memory")?;
+        let reader = stack.open_era()?;
+        let mut incarnation = [0; 16];
+        getrandom::fill(&mut incarnation)
+            .map_err(|error| anyhow::anyhow!("no random incarnation: {error}"))?;
+        let volume = VolumeDescription {
+            uuid: volume_uuid(stack.id()),
+            size: reader.size(),
+            logical_block_size: reader.logical_block(),
+        };
+        let group = GroupDescription::new(config.group.clone(), vec![volume])?;
+        let newest =
+            state.lineage.last().context("the state names no generation: format it anew")?.generation;
+        let stamp =
+            Stamp { epoch: Epoch(0), generation: newest.number, incarnation: Incarnation(incarnation) };
+        let header = EpochHeader {
+            protocol: PROTOCOL,
+            features_optional: 0,
+            features_mandatory: 0,
+            group: group.clone(),
+            incarnation: stamp.incarnation,
+            generation: newest,
+            first_epoch: Epoch::NONE,
+            last_epoch: Epoch::NONE,
+            previous: Digest::ZERO,
+            commit_point: false,
+            staged: Epoch::NONE,
+        };
+        let core = Primary::new(PrimaryConfig {
+            group,
+            incarnation: stamp.incarnation,
+            lineage: state.lineage,
+            epoch_interval: config.epoch,
+            window: config.limits.window,
+            timeout: config.limits.timeout,
+            log_watermark: config.limits.log_watermark,
+            void_limit: config.limits.void_cuts,
+        });
+        let figures = PrimaryFigures {
+            epoch_ms: config.epoch.as_secs_f64() * 1000.0,
+            volume_size: reader.size().bytes().unwrap_or(u64::MAX),
+            ..PrimaryFigures::default()
+        };
+        let settings = CaptureSettings {
+            logs: config.log.devices.clone(),
+            budget: config.limits.pause_budget,
+            rotate_at: ROTATE_AT,
+            digest_file: config.audit.digest_file.clone(),
+        };
+        let (capture_reports, captures) = Reports::channel(reactor.waker());
+        let (base_reports, base_reads) = Reports::channel(reactor.waker());
+        let (encoder_wakes, _) = Reports::channel(reactor.waker());
+        Ok(Self {
+            config: config.clone(),
+            core,
+            stamp,
+            registry: reactor.registry()?,
+            peer: None,
+            cut_thread: CutThread::start(stack, settings, capture_reports)?,
+            captures,
+            encoder: Encoder::start(stamp, header, encoder_wakes)?,
+            base: BaseCopy::start(reader, base_reports)?,
+            base_reads,
+            moment: Moment { chain: 0, epochs: 0 },
+            captured: None,
+            waiting: Vec::new(),
+            answers: Vec::new(),
+            figures,
+            pauses: Latencies::default(),
+            lags: Latencies::default(),
+            _state: state_file,
+        })
+    }
+
+    fn act(&mut self, now: Duration) {
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                PrimaryAction::Connect => self.connect(now),
+                PrimaryAction::Send(message) => self.send(&message),
+                PrimaryAction::SendInOrder(message) => self.encoder.push(EncodeJob::Message(message)),
+                PrimaryAction::Close { reason } => {
+                    log::info!("connection closed: {reason}");
+                    self.hang_up();
+                }
+                PrimaryAction::OpenChain { previous } => {
+                    self.next_chain();
+                    self.encoder.push(EncodeJob::Open { chain: self.moment.chain, previous });
+                }
+                PrimaryAction::StartCapture => self.cut_thread.push(CaptureJob::Start),
+                PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
+                PrimaryAction::Cut { epoch, .. } => self.cut_thread.push(CaptureJob::Cut(epoch)),
+                PrimaryAction::Ship { epoch, commit_point } => self.ship(epoch, commit_point),
+                PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
+                PrimaryAction::StartBase => self.base.begin(self.moment),
+                PrimaryAction::StopBase => self.base.end(),
+                PrimaryAction::CheckpointCut { id, epoch } => {
+                    self.answer(id, false, Response::Checkpoint { epoch: epoch.0 });
+                }
+                PrimaryAction::CheckpointCommitted { id, epoch } => {
+                    self.answer(id, true, Response::Checkpoint { epoch: epoch.0 });
+                }
+                PrimaryAction::CheckpointFailed { id, reason } => {
+                    self.answer(id, true, Response::Failed { reason });
+                }
+                PrimaryAction::FullSyncBegun { id, result } => {
+                    let answer = match result {
+                        Ok(()) => Response::Started,
+                        Err(reason) => Response::Refused { reason },
+                    };
+                    self.answer(id, true, answer);
+                }
+                PrimaryAction::Committed { lag, .. } => self.lags.record(lag),
+                PrimaryAction::StateChanged => {
+                    let (state, reason) = self.describe();
+                    log::info!(
+                        "state: {state}{}",
+                        reason.map(|text| format!(": {text}")).unwrap_or_default()
+                    );
+                }
+            }
+        }
+    }
+
+    /// Answers client `id`; an answer that is not `last` goes only to those who do not wait for more.
+    fn answer(&mut self, id: u64, last: bool, answer: Response) {
+        let found = self.waiting.iter().position(|(client, waits)| client.0 as u64 == id && (last || !waits));
+        if let Some(index) = found {
+            let (client, _) = self.waiting.swap_remove(index);
+            self.answers.push((client, answer));
+        }
+    }
+
+    fn connect(&mut self, now: Duration) {
+        match PeerConnection::connect(self.config.peer, &self.registry, PEER) {
+            Ok(peer) => self.peer = Some(peer),
+            Err(error) => self.lost(now, format!("{}: {error}", self.config.peer)),
+        }
+    }
+
+    fn hang_up(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            peer.close(&self.registry);
+        }
+        // Nothing that is queued belongs to a later connection.
+        self.next_chain();
+    }
+
+    fn next_chain(&mut self) {
+        self.moment = Moment { chain: self.moment.chain + 1, epochs: 0 };
+    }
+
+    fn lost(&mut self, now: Duration, reason: String) {
+        self.hang_up();
+        self.core.handle(now, PrimaryEvent::Disconnected { reason });
+    }
+
+    fn send(&mut self, message: &Message) {
+        if let Some(peer) = &mut self.peer {
+            let mut bytes = Vec::new();
+            message.encode(self.stamp.generation, self.stamp.incarnation).encode_into(&mut bytes);
+            peer.queue(bytes);
+        }
+    }
+
+    fn ship(&mut self, epoch: Epoch, commit_point: bool) {
+        if let Some(log) = self.captured.take() {
+            self.moment.epochs += 1;
+            let staged = self.core.committed();
+            self.encoder.push(EncodeJob::Epoch { epoch, commit_point, staged, log });
+        }
+    }
+
+    fn capture_report(&mut self, now: Duration, report: CaptureReport) {
+        let event = match report {
+            CaptureReport::Started => PrimaryEvent::CaptureStarted,
+            CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
+            CaptureReport::Void { reason } => {
+                log::debug!("void cut: {reason}");
+                PrimaryEvent::CutVoid { reason }
+            }
+            CaptureReport::Lost { reason } => PrimaryEvent::CaptureLost { reason },
+            CaptureReport::LogUse { used, capacity } => {
+                (self.figures.log_used, self.figures.log_size) = (used, capacity);
+                PrimaryEvent::LogUse { used, capacity }
+            }
+            CaptureReport::Taken { log, stats } => {
+                self.pauses.record(stats.pause);
+                let sectors: u64 = log.entries().iter().map(|entry| entry.extent.len().0).sum();
+                self.figures.bytes_written += sectors * SECTOR_SIZE as u64;
+                self.figures.suspect_sectors += stats.suspect_sectors;
+                self.figures.log_rotations += u64::from(stats.rotated);
+                self.captured = Some(log);
+                PrimaryEvent::CutTaken
+            }
+        };
+        self.core.handle(now, event);
+        self.act(now);
+        // An epoch that is not to be shipped any more.
+        if let Some(log) = self.captured.take() {
+            self.cut_thread.push(CaptureJob::Recycle(log));
+        }
+    }
+
+    fn base_read(&mut self, now: Duration, read: BaseRead) {
+        match self.base.take(read, self.moment) {
+            Ok(Some(chunk)) => self.encoder.push(EncodeJob::Base(chunk)),
+            Ok(None) => {}
+            Err(error) => {
+                let reason = format!("{error:#}");
+                self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+                self.act(now);
+            }
+        }
+    }
+
+    /// Moves what the encoder has made to the connection, as far as that wants it.
+    fn pump(&mut self, now: Duration) {
+        while self.peer.as_ref().is_none_or(PeerConnection::wants_output) {
+            let Some(encoded) = self.encoder.pull() else { break };
+            let is_current = encoded.chain == self.moment.chain;
+            match encoded.item {
+                EncodedItem::LogDone(log) => self.cut_thread.push(CaptureJob::Recycle(log)),
+                EncodedItem::BaseDone { chunk, frames, stored } => {
+                    let ordered = Moment { chain: encoded.chain, ..self.moment };
+                    self.figures.base_bytes_shipped += stored;
+                    let moment = if is_current { self.moment } else { ordered };
+                    if self.base.encoded(chunk, frames, moment) && is_current {
+                        let (frames, copied) = (self.base.frames, self.base.copied);
+                        let bytes = copied.bytes().unwrap_or(u64::MAX);
+                        self.core.handle(now, PrimaryEvent::BaseCopied { frames, bytes });
+                    }
+                }
+                // A chain that was given up.
+                _ if !is_current => {}
+                EncodedItem::Bytes(bytes) => {
+                    if let Some(peer) = &mut self.peer {
+                        peer.queue(bytes);
+                    }
+                }
+                EncodedItem::Epoch { epoch, digest, stored } => {
+                    self.figures.bytes_shipped += stored;
+                    self.core.handle(now, PrimaryEvent::Encoded { epoch, digest });
+                }
+                EncodedItem::Failed { reason } => {
+                    log::error!("{reason}");
+                    self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+                }
+            }
+            self.act(now);
+        }
+    }
+
+    /// Establishes, reads and writes the connection.
+    fn talk(&mut self, now: Duration) -> std::io::Result<()> {
+        let Some(peer) = &mut self.peer else { return Ok(()) };
+        if peer.establish()? {
+            self.core.handle(now, PrimaryEvent::Connected);
+            self.act(now);
+        }
+        while let Some(peer) = &mut self.peer {
+            let Some(frame) = peer.next_frame()? else { break };
+            self.core.handle(now, PrimaryEvent::Frame(frame));
+            self.act(now);
+        }
+        self.pump(now);
+        match &mut self.peer {
+            Some(peer) => peer.flush(),
+            None => Ok(()),
+        }
+    }
+
+    fn describe(&self) -> (&'static str, Option<String>) {
+        match self.core.replication() {
+            Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
+            Replication::Syncing => ("syncing", Some("a full sync is under way".into())),
+            Replication::InSync => ("in sync", None),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let core = &self.core;
+        let (state, reason) = self.describe();
+        let counters = core.counters();
+        Status {
+            group: self.config.group.to_string(),
+            role: "primary".into(),
+            state: state.into(),
+            reason,
+            connected: core.is_connected(),
+            peer: self.config.peer.to_string(),
+            link_error: core.link_error().map(str::to_owned),
+            generation: self.stamp.generation,
+            epochs: Epochs {
+                cut: core.last_cut().0,
+                committed: core.committed().0,
+                applied: core.peer_applied().0,
+                in_flight: core.in_flight(),
+                committed_count: counters.epochs_committed,
+            },
+            primary: Some(PrimaryFigures {
+                pause_ms: self.pauses.percentiles(),
+                commit_lag_ms: self.lags.percentiles(),
+                void_cuts: counters.void_cuts,
+                void_ticks: counters.void_ticks,
+                base_copied: self.base.copied.bytes().unwrap_or(u64::MAX),
+                ..self.figures
+            }),
+            backup: None,
+        }
+    }
+}
+
+impl Driver for PrimaryDriver {
+    fn timeout(&self) -> Option<Duration> {
+        self.core.poll_timeout()
+    }
+
+    fn socket_event(&mut self, _now: Duration, _event: &Event) {
+        if let Some(peer) = &mut self.peer {
+            peer.mark_readable();
+        }
+    }
+
+    fn request(&mut self, now: Duration, client: ClientId, request: Request) {
+        let id = client.0 as u64;
+        match request {
+            Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
+            Request::Checkpoint { wait } => {
+                self.waiting.push((client, wait));
+                self.core.handle(now, PrimaryEvent::Checkpoint { id });
+            }
+            Request::FullSync => {
+                self.waiting.push((client, true));
+                self.core.handle(now, PrimaryEvent::FullSync { id });
+            }
+            Request::Promote => {
+                let reason = "promote is for the backup; this host is the primary".into();
+                self.answers.push((client, Response::Refused { reason }));
+            }
+        }
+    }
+
+    fn run(&mut self, now: Duration) {
+        while let Ok(report) = self.captures.try_recv() {
+            self.capture_report(now, report);
+        }
+        while let Ok(read) = self.base_reads.try_recv() {
+            self.base_read(now, read);
+        }
+        self.core.handle_timeout(now);
+        self.act(now);
+        if let Err(error) = self.talk(now) {
+            let reason = format!("{}: {error}", self.config.peer);
+            self.lost(now, reason);
+            self.act(now);
+        }
+        self.pump(now);
+    }
+
+    fn answers(&mut self) -> Vec<(ClientId, Response)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    fn stop(mut self: Box<Self>) {
+        self.send(&Message::Bye { text: "the primary's daemon stops".into() });
+        self.hang_up();
+        // The cut thread ends the capture when it is dropped.
+    }
+}
+
+/// The identity of a volume on the wire: its own id is text of no fixed length.
+fn volume_uuid(id: &VolumeId) -> VolumeUuid {
+    let digest = Sha256::digest(id.to_string().as_bytes());
+    VolumeUuid(std::array::from_fn(|index| digest[index]))
+}

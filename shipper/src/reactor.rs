@@ -1,0 +1,153 @@
+//! The event loop of a daemon: sockets, control clients, signals, timers, and what lanes report.
+//!
+//! Always holds: the loop never blocks outside `poll`; everything that may block (disks, cuts,
+//! compression) runs on threads of its own that report over channels and wake the loop.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use mio::event::Event;
+use mio::{Events, Poll, Registry, Token, Waker};
+
+use crate::control::server::{ClientId, ControlServer};
+use crate::control::{Request, Response};
+
+/// The listening socket of a backup.
+pub const LISTENER: Token = Token(0);
+/// The connection to the peer.
+pub const PEER: Token = Token(1);
+const WAKER: Token = Token(2);
+const CONTROL: Token = Token(3);
+const FIRST_CLIENT: usize = 16;
+
+/// What a role does with what the loop brings. No method may block.
+pub trait Driver {
+    /// When [`Self::run`] is due at the latest.
+    fn timeout(&self) -> Option<Duration>;
+    /// Something happened on [`LISTENER`] or [`PEER`].
+    fn socket_event(&mut self, now: Duration, event: &Event);
+    /// A client asks; the answer may come at once or later, from [`Self::answers`].
+    fn request(&mut self, now: Duration, client: ClientId, request: Request);
+    /// Takes what lanes reported and what time brought, and does what follows from it.
+    fn run(&mut self, now: Duration);
+    /// The answers that are ready.
+    fn answers(&mut self) -> Vec<(ClientId, Response)>;
+    /// Ends everything that was started; may take as long as the operation under way.
+    fn stop(self: Box<Self>);
+}
+
+/// Hands lanes a way to report to the loop.
+#[derive(Debug)]
+pub struct Reports<T> {
+    sender: Sender<T>,
+    waker: Arc<Waker>,
+}
+
+impl<T> Clone for Reports<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<T> Reports<T> {
+    /// A channel whose sending end wakes the loop.
+    #[must_use]
+    pub fn channel(waker: &Arc<Waker>) -> (Self, Receiver<T>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self { sender, waker: Arc::clone(waker) }, receiver)
+    }
+
+    /// Reports. Once the loop has ended there is nobody left to tell.
+    pub fn send(&self, report: T) {
+        if self.sender.send(report).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Wakes the loop without a report.
+    pub fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("the event loop cannot be woken: {error}");
+        }
+    }
+}
+
+/// The loop before it runs: what drivers need to set themselves up.
+#[derive(Debug)]
+pub struct Reactor {
+    poll: Poll,
+    waker: Arc<Waker>,
+    start: Instant,
+}
+
+impl Reactor {
+    /// A loop with nothing in it.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptors.
+    pub fn new() -> anyhow::Result<Self> {
+        let poll = Poll::new().context("making the event loop")?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER).context("making the event loop's waker")?);
+        Ok(Self { poll, waker, start: Instant::now() })
+    }
+
+    /// Where sockets are registered.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor.
+    pub fn registry(&self) -> anyhow::Result<Registry> {
+        self.poll.registry().try_clone().context("sharing the event loop")
+    }
+
+    /// Wakes the loop.
+    #[must_use]
+    pub fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+
+    /// Runs until `stop` says so, then ends the driver.
+    ///
+    /// # Errors
+    /// When polling fails or the control socket cannot be made.
+    pub fn run(
+        mut self,
+        group: &str,
+        mut driver: Box<dyn Driver>,
+        stop: &dyn Fn() -> bool,
+    ) -> anyhow::Result<()> {
+        let registry = self.registry()?;
+        let mut control = ControlServer::bind(group, &registry, CONTROL, FIRST_CLIENT)
+            .with_context(|| format!("control socket of group {group}"))?;
+        let mut events = Events::with_capacity(256);
+        while !stop() {
+            driver.run(self.start.elapsed());
+            for (client, answer) in driver.answers() {
+                control.answer(client, &answer);
+            }
+            let timeout = driver.timeout().map(|at| at.saturating_sub(self.start.elapsed()));
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                result => result.context("waiting for events")?,
+            }
+            let now = self.start.elapsed();
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    LISTENER | PEER => driver.socket_event(now, event),
+                    CONTROL => control.accept(&registry),
+                    Token(client) => {
+                        let client = ClientId(client);
+                        if let Some(request) = control.ready(client) {
+                            driver.request(now, client, request);
+                        }
+                    }
+                }
+            }
+        }
+        drop(control);
+        driver.stop();
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! The status of a group as people read it.
+
+use std::fmt::Write;
+
+use crate::control::Status;
+
+/// Several lines, one figure each; the first says role and state.
+#[must_use]
+pub fn status(status: &Status) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<14}{value}");
+    };
+    line("group", status.group.clone());
+    line("role", format!("{}, generation {}", status.role, status.generation));
+    line("state", status.state.clone());
+    if let Some(reason) = &status.reason {
+        line("reason", reason.clone());
+    }
+    let link = if status.connected { "connected" } else { "not connected" };
+    let error = status.link_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    line("peer", format!("{} {link}{error}", status.peer));
+    let epochs = &status.epochs;
+    if let Some(primary) = &status.primary {
+        line(
+            "epochs",
+            format!(
+                "{} cut, {} committed, {} in flight, {} on the backup's volume",
+                epochs.cut, epochs.committed, epochs.in_flight, epochs.applied
+            ),
+        );
+        if status.state == "syncing" {
+            line("base copy", format!("{} of {} bytes", primary.base_copied, primary.volume_size));
+        }
+        let p = &primary.pause_ms;
+        line(
+            "pause",
+            format!(
+                "p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms, {} void",
+                p.p50, p.p99, p.max, primary.void_cuts
+            ),
+        );
+        let p = &primary.commit_lag_ms;
+        line("commit lag", format!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", p.p50, p.p99, p.max));
+        line("written", format!("{} bytes, shipped {} bytes", primary.bytes_written, primary.bytes_shipped));
+        line(
+            "log",
+            format!(
+                "{} of {} bytes, {} rotations",
+                primary.log_used, primary.log_size, primary.log_rotations
+            ),
+        );
+    }
+    if let Some(backup) = &status.backup {
+        line("epochs", format!("{} committed, {} on the volume", epochs.committed, epochs.applied));
+        line("journal", format!("{} of {} bytes", backup.journal_used, backup.journal_size));
+        line(
+            "received",
+            format!("{} bytes of epochs, {} bytes of base copy", backup.epoch_bytes, backup.base_bytes),
+        );
+    }
+    out
+}
