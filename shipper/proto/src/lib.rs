@@ -19,3 +19,6 @@ pub mod record;
 pub mod slot;
 pub mod state;
 pub mod tlv;
+
+#[cfg(test)]
+mod testing;

@@ -1,1 +1,158 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::ids::Generation;
+use crate::testing::{INCARNATION, epoch_header, group};
+
+fn any_lineage() -> impl Strategy<Value = Vec<LineageEntry>> {
+    let entry = (any::<u64>(), any::<[u8; 16]>(), any::<u64>(), any::<[u8; 32]>());
+    let entry = entry.prop_map(|(number, id, first, digest)| LineageEntry {
+        generation: Generation { number, id },
+        first_epoch: Epoch(first),
+        digest: Digest(digest),
+    });
+    prop::collection::vec(entry, 0..5)
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    let hello = (any_lineage(), any::<[u64; 3]>(), any::<[u16; 2]>(), any::<[u8; 32]>()).prop_map(
+        |(lineage, [last, optional, mandatory], [a, b], digest)| {
+            Message::Hello(Hello {
+                protocol_min: a.min(b),
+                protocol_max: a.max(b),
+                features_optional: optional,
+                features_mandatory: mandatory,
+                group: group(),
+                lineage,
+                last_epoch: Epoch(last),
+                last_digest: Digest(digest),
+            })
+        },
+    );
+    let content = prop_oneof![
+        Just(Content::Blank),
+        Just(Content::Consistent),
+        any::<[u8; 16]>().prop_map(|base_id| Content::Inconsistent { base_id })
+    ];
+    let welcome = (any_lineage(), any::<[u64; 3]>(), any::<u16>(), any::<[u8; 32]>(), content).prop_map(
+        |(lineage, [features, seen, committed], protocol, digest, content)| {
+            Message::Welcome(Welcome {
+                protocol,
+                features,
+                lineage,
+                highest_epoch_seen: Epoch(seen),
+                committed: Epoch(committed),
+                chain_digest: Digest(digest),
+                content,
+                role: Role::Backup,
+            })
+        },
+    );
+    let refuse = (any::<u16>(), ".{0,100}")
+        .prop_map(|(code, text)| Message::Refuse { code: RefuseCode::from_number(code), text });
+    prop_oneof![
+        hello,
+        welcome,
+        refuse,
+        any::<[u8; 16]>().prop_map(|base_id| Message::SyncBegin { base_id }),
+        Just(Message::SyncReady),
+        any::<[u64; 2]>().prop_map(|[frames, bytes]| Message::BaseEnd { frames, bytes }),
+        (any::<u64>(), any::<[u8; 32]>())
+            .prop_map(|(epoch, digest)| Message::Staged { epoch: Epoch(epoch), digest: Digest(digest) }),
+        any::<u64>().prop_map(|epoch| Message::Commit { epoch: Epoch(epoch) }),
+        any::<[u64; 4]>().prop_map(|[committed, applied, journal_used, journal_size]| Message::Report {
+            committed: Epoch(committed),
+            applied: Epoch(applied),
+            journal_used,
+            journal_size,
+        }),
+        any::<u64>().prop_map(|token| Message::Ping { token }),
+        any::<u64>().prop_map(|token| Message::Pong { token }),
+        ".{0,100}".prop_map(|text| Message::Bye { text }),
+    ]
+}
+
+/// The frame around a payload, with its checksum right.
+fn around(frame: &Frame, payload: Vec<u8>) -> Frame {
+    Frame::plain(frame.header.kind, frame.header.stamp(), 0, payload)
+}
+
+proptest! {
+    #[test]
+    fn messages_come_back_as_they_went(message in any_message()) {
+        let frame = message.encode(3, INCARNATION);
+        prop_assert_eq!(frame.header.incarnation, INCARNATION);
+        prop_assert_eq!(Message::decode(&frame), Ok(message));
+    }
+
+    #[test]
+    fn cut_or_changed_messages_never_pass_for_what_they_were(
+        message in any_message(),
+        at in any::<usize>(),
+        flip in 1..=255u8,
+    ) {
+        let frame = message.encode(3, INCARNATION);
+        if !frame.payload.is_empty() {
+            let at = at % frame.payload.len();
+            let cut = around(&frame, frame.payload[..at].to_vec());
+            prop_assert!(Message::decode(&cut).is_err());
+            let mut changed = frame.clone();
+            changed.payload[at] ^= flip;
+            prop_assert!(Message::decode(&changed).is_err());
+            // Sealed again it may be another message, but never the same one.
+            prop_assert_ne!(Message::decode(&around(&frame, changed.payload)), Ok(message));
+        }
+    }
+
+    #[test]
+    fn what_a_newer_peer_adds_is_skipped_or_refused(message in any_message(), value in any::<[u8; 5]>()) {
+        let frame = message.encode(3, INCARNATION);
+        for (tag, skipped) in [(crate::tlv::OPTIONAL | 0x10, true), (0x10, false)] {
+            let mut added = Writer::new();
+            added.field(tag, &value);
+            let longer = around(&frame, [frame.payload.clone(), added.finish()].concat());
+            let result = Message::decode(&longer);
+            prop_assert_eq!(result.is_ok(), skipped);
+        }
+    }
+
+    #[test]
+    fn no_payload_panics(kind in 1u16..0x30, payload in prop::collection::vec(any::<u8>(), 0..300)) {
+        if let Some(kind) = FrameKind::from_number(kind) {
+            let _ = Message::decode(&Frame::plain(kind, Stamp::default(), 0, payload));
+        }
+    }
+}
+
+#[test]
+fn a_long_text_is_cut_at_a_character() {
+    let text = "ä".repeat(MAX_TEXT);
+    let frame = Message::Bye { text }.encode(1, INCARNATION);
+    assert_eq!(Message::decode(&frame), Ok(Message::Bye { text: "ä".repeat(MAX_TEXT / 2) }));
+    let text = format!("a{}", "ä".repeat(MAX_TEXT));
+    let frame = Message::Refuse { code: RefuseCode::Other(999), text }.encode(1, INCARNATION);
+    let Ok(Message::Refuse { code, text }) = Message::decode(&frame) else { panic!("{frame:?}") };
+    assert_eq!((code, text.len()), (RefuseCode::Other(999), MAX_TEXT - 1));
+    let mut fields = Writer::new();
+    fields.field(1, &vec![b'x'; MAX_TEXT + 1]);
+    let long = Frame::plain(FrameKind::Bye, Stamp::default(), 0, fields.finish());
+    assert!(matches!(Message::decode(&long), Err(MessageError::Fields { .. })));
+}
+
+#[test]
+fn what_is_no_message_or_contradicts_its_frame_is_refused() {
+    let begin = epoch_header(1, Digest::ZERO).encode();
+    assert_eq!(Message::decode(&begin), Err(MessageError::Kind(FrameKind::EpochBegin)));
+    let commit = Message::Commit { epoch: Epoch(5) }.encode(1, INCARNATION);
+    assert_eq!(commit.header.epoch, Epoch(5));
+    let stamp = Stamp { epoch: Epoch(6), ..commit.header.stamp() };
+    let other = Frame::plain(FrameKind::Commit, stamp, 0, commit.payload);
+    assert_eq!(Message::decode(&other), Err(MessageError::Contradiction(FrameKind::Commit)));
+}
+
+#[test]
+fn every_code_has_one_number() {
+    for (code, number) in REFUSE_CODES {
+        assert_eq!((code.number(), RefuseCode::from_number(number)), (number, code));
+    }
+}

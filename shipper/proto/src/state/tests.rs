@@ -1,1 +1,89 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::group::{MAX_VOLUMES, VolumeDescription};
+use crate::ids::VolumeUuid;
+use crate::slot::{MAX_BODY, encode};
+use crate::testing::group;
+use ftdm_units::Sectors;
+
+fn entry(number: u64) -> LineageEntry {
+    let generation = Generation { number, id: [7; 16] };
+    LineageEntry { generation, first_epoch: Epoch(number * 100), digest: Digest([8; 32]) }
+}
+
+fn any_state() -> impl Strategy<Value = DurableState> {
+    let content = prop_oneof![
+        Just(Content::Blank),
+        Just(Content::Consistent),
+        any::<[u8; 16]>().prop_map(|base_id| Content::Inconsistent { base_id })
+    ];
+    let role = prop_oneof![Just(Role::Primary), Just(Role::Backup)];
+    (content, role, 0u64..=64, any::<u64>(), any::<bool>(), any::<Option<[u8; 16]>>()).prop_map(
+        |(content, role, generations, seen, known, incarnation)| DurableState {
+            group_name: "vm1".parse().unwrap(),
+            formatted_id: [4; 16],
+            role,
+            lineage: (0..generations).map(entry).collect(),
+            highest_epoch_seen: Epoch(seen),
+            content,
+            group: known.then(group),
+            last_incarnation: incarnation.map(Incarnation),
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn states_come_back_as_they_went(state in any_state()) {
+        prop_assert_eq!(DurableState::decode(&state.encode()), Ok(state));
+    }
+
+    #[test]
+    fn cut_or_changed_bodies_never_panic(state in any_state(), at in any::<usize>(), flip in 1..=255u8) {
+        let body = state.encode();
+        let at = at % body.len();
+        prop_assert_ne!(DurableState::decode(&body[..at]), Ok(state.clone()));
+        let mut changed = body;
+        changed[at] ^= flip;
+        prop_assert_ne!(DurableState::decode(&changed), Ok(state));
+    }
+}
+
+#[test]
+fn the_largest_state_fits_a_slot() {
+    let volume = |id: u8| VolumeDescription {
+        uuid: VolumeUuid([id; 16]),
+        size: Sectors(1 << 30),
+        logical_block_size: 512,
+    };
+    let name: GroupName = "n".repeat(64).parse().unwrap();
+    let volumes = (0..u8::try_from(MAX_VOLUMES).unwrap()).map(volume).collect();
+    let state = DurableState {
+        group: Some(GroupDescription::new(name.clone(), volumes).unwrap()),
+        group_name: name,
+        formatted_id: [1; 16],
+        role: Role::Backup,
+        lineage: (0..100).map(entry).collect(),
+        highest_epoch_seen: Epoch(u64::MAX),
+        content: Content::Inconsistent { base_id: [2; 16] },
+        last_incarnation: Some(Incarnation([3; 16])),
+    };
+    let body = state.encode();
+    assert!(body.len() <= MAX_BODY, "{}", body.len());
+    let kept = DurableState::decode(&body).unwrap().lineage;
+    assert_eq!((kept.len(), kept[0], kept[63]), (MAX_LINEAGE, entry(36), entry(99)));
+    let slot = encode(1, SlotKind::State, &body).unwrap();
+    let (loaded, position) = DurableState::load(&slot, &[0; SLOT_SIZE]).unwrap().unwrap();
+    assert_eq!((loaded.lineage, position), (kept, SlotPosition::FIRST));
+}
+
+#[test]
+fn a_lineage_longer_than_any_is_refused() {
+    let entries: Vec<u8> = (0..65).flat_map(|i| encode_lineage(&[entry(i)])).collect();
+    let mut fields = Writer::new();
+    fields.field(5, &entries);
+    let bytes = fields.finish();
+    let value = Reader::new(&bytes).unwrap().required(5).unwrap();
+    assert!(matches!(decode_lineage(value), Err(TlvError::Value { .. })));
+}
