@@ -291,7 +291,7 @@ fn install_programs(folder: &Folder, setting: &Setting) -> Result<()> {
     };
     copy(&setting.lab_programs, "lab")?;
     copy(&setting.lab_programs, "lab-agent")?;
-    for name in ["ftdm", "ftship"] {
+    for name in ["ftdm", "ftship", "ftdm-workload"] {
         if setting.programs.join(name).exists() {
             copy(&setting.programs, name)?;
         }

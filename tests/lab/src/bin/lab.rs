@@ -163,7 +163,7 @@ fn setting(options: Options) -> Result<Setting> {
         keep: false,
         interrupted,
     };
-    for name in ["ftdm", "ftship"] {
+    for name in ["ftdm", "ftship", "ftdm-workload"] {
         if !setting.programs.join(name).exists() {
             eprintln!("lab: warning: {} has no `{name}`; hosts go without it", setting.programs.display());
         }

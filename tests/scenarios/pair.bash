@@ -1,0 +1,84 @@
+# What scenarios share: a protected volume `vm1` on two hosts, from nothing to in sync.
+# shellcheck shell=bash
+
+VOLUME_MB=${VOLUME_MB-64}
+JOURNAL_MB=${JOURNAL_MB-64}
+LOG_SIZE=${LOG_SIZE-"32 MiB"}
+EPOCH=${EPOCH-50ms}
+EXTRA=${EXTRA-}  # further TOML for both configurations
+
+# config HOST ROLE ADDRESS PEER: writes /etc/ftdm/vm1.toml there.
+config() {
+    mkdir -p "$SHARE/config"
+    cat > "$SHARE/config/$1.toml" <<TOML
+group = "vm1"
+role = "$2"
+address = "$3:7789"
+peer = "$4:7789"
+state = "/dev/vg/vm1_state"
+epoch = "$EPOCH"
+
+[[volume]]
+name = "vm1"
+device = "/dev/vg/vm1"
+
+[journal]
+device = "/dev/vg/vm1_journal"
+
+[log]
+size = "$LOG_SIZE"
+
+$EXTRA
+TOML
+    on "$1" install -D -m 644 "/share/config/$1.toml" /etc/ftdm/vm1.toml
+}
+
+# make_volumes: logical volumes on both hosts, the stack on the primary, formatted states.
+make_volumes() {
+    local sectors=$((VOLUME_MB * 2048))
+    config primary primary 10.9.0.1 10.9.0.2
+    config backup backup 10.9.0.2 10.9.0.1
+    on primary lvcreate -q -y -W n -n vm1 -L "${VOLUME_MB}M" vg
+    on primary lvcreate -q -y -W n -n vm1_meta -L 16M vg
+    on primary lvcreate -q -y -W n -n vm1_state -L 4M vg
+    on primary ftdm create vm1 --table "0 $sectors ft /dev/vg/vm1_meta /dev/vg/vm1 128"
+    on primary ftship format vm1
+    on backup lvcreate -q -y -W n -n vm1 -L "${VOLUME_MB}M" vg
+    on backup lvcreate -q -y -W n -n vm1_journal -L "${JOURNAL_MB}M" vg
+    on backup lvcreate -q -y -W n -n vm1_state -L 4M vg
+    on backup ftship format vm1
+}
+
+# status HOST FILTER: one field of the status, by jq.
+status() { on "$1" ftship status vm1 --json | jq -r "$2"; }
+
+is_state() { [[ $(status "$1" .state 2>/dev/null) == "$2" ]]; }
+
+# wait_state HOST STATE [SECONDS]
+wait_state() { eventually "${3-30}" is_state "$1" "$2"; }
+
+# start_daemons: both daemons in the background; sets PRIMARY_JOB and BACKUP_JOB.
+start_daemons() {
+    background backup ftship run vm1
+    BACKUP_JOB=$JOB
+    background primary ftship run vm1
+    PRIMARY_JOB=$JOB
+}
+
+# protect: from nothing to in sync.
+protect() {
+    make_volumes
+    start_daemons
+    wait_state primary "in sync" 60
+}
+
+# digest HOST DEVICE: SHA-256 of its content, past the page cache.
+digest() {
+    on "$1" bash -c "dd if=$2 iflag=direct bs=1M status=none | sha256sum | cut -d' ' -f1"
+}
+
+# promote: promotes the backup; sets EPOCH_PROMOTED.
+promote() { EPOCH_PROMOTED=$(on backup ftship promote vm1); }
+
+# recorded EPOCH: the digest that the primary recorded in the pause of that epoch's cut.
+recorded() { awk -v epoch="$1" '$1 == epoch { print $2 }' "$SHARE/digests"; }
