@@ -1,0 +1,42 @@
+#!/bin/bash
+# lab: timeout=400
+# SIGKILL of the backup's daemon in the middle of epochs, then restart and promote: nothing acknowledged
+# is missing, and the primary's volume never stopped.
+VOLUME_MB=32
+EXTRA='[audit]
+digest-file = "/share/digests"'
+. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
+protect
+background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 300 --rate 100
+WRITERS=$JOB
+for round in 1 2 3 4 5; do
+    step "round $round"
+    sleep "0.$((RANDOM % 10))"
+    acknowledged=$(on primary ftship checkpoint vm1 --wait)
+    kill_background "$BACKUP_JOB" KILL
+    wait_background "$BACKUP_JOB" || true
+    wait_state primary degraded
+    on primary ftship status vm1
+    expect_code 1 on primary ftship checkpoint vm1
+    on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=4k count=1 oflag=direct conv=notrunc status=none
+    background backup ftship run vm1
+    BACKUP_JOB=$JOB
+    wait_state backup degraded
+    step "the primary does not overwrite what the backup holds by itself"
+    eventually 20 bash -c "'$LAB' ctl on primary ftship status vm1 --json | jq -e .connected >/dev/null"
+    expect_equal "$(status primary .state)" degraded
+    expect_code 4 on backup ftship checkpoint vm1
+    expect_code 4 on primary ftship promote vm1
+    promote
+    ((EPOCH_PROMOTED >= acknowledged)) ||
+        fail "acknowledged epoch $acknowledged is lost: promoted at epoch $EPOCH_PROMOTED"
+    expect_equal "$(on backup ftship promote vm1)" "$EPOCH_PROMOTED" "a second promote's answer"
+    expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
+    kill_background "$BACKUP_JOB" TERM
+    wait_background "$BACKUP_JOB" || fail "the backup's daemon did not stop cleanly"
+    on backup ftship format --force vm1
+    background backup ftship run vm1
+    BACKUP_JOB=$JOB
+    wait_state primary "in sync" 60
+done
+kill_background "$WRITERS"

@@ -1,0 +1,34 @@
+#!/bin/bash
+# lab: timeout=600
+# The backup loses its power while it receives, ten times, and a seeded part of what its disk had not
+# flushed survives: what it acknowledged is there, and its volume is exactly one recorded epoch.
+VOLUME_MB=32
+EXTRA='[audit]
+digest-file = "/share/digests"'
+ROUNDS=${ROUNDS-10}
+. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
+protect
+background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 900 --rate 60
+for ((round = 1; round <= ROUNDS; round++)); do
+    seed=$((LAB_SEED + round))
+    step "round $round, seed $seed"
+    sleep "$(awk "BEGIN { srand($seed); print 0.1 + 1.0 * rand() }")"
+    acknowledged=$(on primary ftship checkpoint vm1 --wait)
+    if ((round % 2)); then power_off backup --keep-random "$seed"; else power_off backup; fi
+    wait_state primary degraded
+    power_on backup
+    on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml
+    background backup ftship run vm1
+    BACKUP_JOB=$JOB
+    eventually 20 on backup test -S /run/ftdm/vm1.sock
+    promote
+    ((EPOCH_PROMOTED >= acknowledged)) ||
+        fail "acknowledged epoch $acknowledged is lost: promoted at epoch $EPOCH_PROMOTED"
+    expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
+    kill_background "$BACKUP_JOB" TERM
+    wait_background "$BACKUP_JOB" || fail "the backup's daemon did not stop cleanly"
+    on backup ftship format --force vm1
+    background backup ftship run vm1
+    BACKUP_JOB=$JOB
+    wait_state primary "in sync" 60
+done

@@ -1,0 +1,38 @@
+#!/bin/bash
+# lab: timeout=600
+# The primary loses its power while it writes, ten times: the promoted volume is exactly the digest that
+# was recorded in the pause of its epoch, every acknowledged record is there, and nothing later.
+VOLUME_MB=32
+EXTRA='[audit]
+digest-file = "/share/digests"'
+. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
+make_volumes
+on primary mkfs.ext4 -q -E nodiscard /dev/mapper/vm1
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    seed=$((LAB_SEED + round))
+    step "round $round, seed $seed"
+    rm -f "$SHARE/digests" "$SHARE/notes"
+    start_daemons
+    wait_state primary "in sync" 60
+    on primary mount /dev/mapper/vm1 /mnt
+    background primary ftdm-workload records /mnt/records --group vm1 --notes /share/notes --every 7
+    eventually 30 test -s "$SHARE/notes"
+    sleep "$(awk "BEGIN { srand($seed); print 0.2 + 1.5 * rand() }")"
+    power_off primary
+    promote
+    expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
+    on backup mount /dev/vg/vm1 /mnt
+    on backup ftdm-workload check /mnt/records --notes /share/notes --epoch "$EPOCH_PROMOTED"
+    on backup umount /mnt
+    on backup e2fsck -fn /dev/vg/vm1 > "$SHARE/fsck" || fail "$(cat "$SHARE/fsck")"
+    kill_background "$BACKUP_JOB" TERM
+    wait_background "$BACKUP_JOB" || fail "the backup's daemon did not stop cleanly"
+    # The next round starts from what the primary's own disk kept.
+    power_on primary
+    on primary install -D -m 644 /share/config/primary.toml /etc/ftdm/vm1.toml
+    on primary ftdm create vm1 --table "0 $((VOLUME_MB * 2048)) ft /dev/vg/vm1_meta /dev/vg/vm1 128"
+    on primary mount /dev/mapper/vm1 /mnt
+    on primary rm -f /mnt/records
+    on primary umount /mnt
+    on backup ftship format --force vm1
+done
