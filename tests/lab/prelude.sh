@@ -9,6 +9,7 @@ LAB_ERROR=202     # exit code: the lab could not do what was asked
 
 _lab_failed() {
     local code=$1 file=$2 line=$3
+    if [[ $file == "${BASH_SOURCE[0]}" ]]; then return; fi # reported where it was called
     printf 'FAILED with exit code %s at %s:%s\n' "$code" "$file" "$line"
     sed -n "${line}s/^[[:space:]]*/    /p" "$file" 2>/dev/null || true
 }
@@ -50,7 +51,9 @@ step() { printf '== %s\n' "$*"; }
 
 # fail MESSAGE: ends the scenario as failed.
 fail() {
-    printf 'FAILED: %s (%s:%s)\n' "$*" "${BASH_SOURCE[1]}" "${BASH_LINENO[0]}"
+    local depth=1
+    while [[ ${BASH_SOURCE[depth]-} == "${BASH_SOURCE[0]}" ]]; do depth=$((depth + 1)); done
+    printf 'FAILED: %s (%s:%s)\n' "$*" "${BASH_SOURCE[depth]-}" "${BASH_LINENO[depth - 1]}"
     exit 1
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use crate::agent::frame::{Frame, Message, Stream};
+use crate::agent::frame::{Frame, Message, Stream, WINDOW};
 use crate::agent::window::Window;
 use crate::control;
 
@@ -28,7 +28,7 @@ pub enum Input {
 pub fn request(folder: &Path, words: Vec<Vec<u8>>, input: Input) -> Result<i32> {
     let mut stream = control::connect(folder)?;
     let writer = Arc::new(Mutex::new(stream.try_clone().context("cannot duplicate the control socket")?));
-    let window = Arc::new(Window::default());
+    let window = Arc::new(Window::new(WINDOW));
     send(&writer, Message::Run(words))?;
     if input == Input::Pipe && io::stdin().is_terminal() {
         send(&writer, Message::End(Stream::Stdin))?;

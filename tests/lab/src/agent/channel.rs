@@ -4,7 +4,7 @@
 //! learns it at once by the end of its messages.
 
 use std::collections::HashMap;
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::frame::{Frame, Message};
+use super::frame::{Frame, LINE_PIECE, LINE_WINDOW, Message};
+use super::window::Window;
 
 /// The connection to the agent of one running host.
 #[derive(Debug)]
@@ -22,10 +23,12 @@ pub struct Channel {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Of the bytes to the agent, whatever session they are of.
+    line: Window,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +54,11 @@ impl Channel {
     /// # Errors
     /// When the stream cannot be duplicated.
     pub fn new(stream: UnixStream) -> Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            line: Window::new(LINE_WINDOW),
+        });
         let reader = stream.try_clone().context("cannot duplicate the agent's channel")?;
         thread::spawn({
             let shared = Arc::clone(&shared);
@@ -109,8 +116,15 @@ impl Channel {
 
     /// Sends a message to a session; `false` when the host is gone.
     pub fn send(&self, session: u32, message: Message) -> bool {
+        let Ok(bytes) = Frame::new(session, message).encode() else { return false };
+        if self.wait_ended(Duration::ZERO) {
+            return false;
+        }
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        Frame::new(session, message).write(&mut *writer).is_ok()
+        bytes.chunks(LINE_PIECE).all(|piece| {
+            self.shared.line.reserve(piece.len());
+            writer.write_all(piece).is_ok()
+        })
     }
 }
 
@@ -122,6 +136,10 @@ fn read_loop(stream: UnixStream, shared: &Shared) {
             Ok(None) => break "its channel closed".to_owned(),
             Err(error) => break error.to_string(),
         };
+        if let Frame { session: 0, message: Message::Taken(_, count) } = frame {
+            shared.line.taken(count);
+            continue;
+        }
         let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if frame.message == Message::Hello {
             state.ready = true;
@@ -140,5 +158,7 @@ fn read_loop(stream: UnixStream, shared: &Shared) {
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     state.sessions.clear();
     state.ended = Some(reason);
+    // Whoever waits to send now finds the channel closed.
+    shared.line.taken(u32::MAX);
     shared.changed.notify_all();
 }

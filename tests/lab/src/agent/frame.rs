@@ -15,6 +15,13 @@ pub const MAX_PAYLOAD: usize = 64 * 1024;
 /// The most bytes of a stream that may be on their way before the receiver has taken them.
 pub const WINDOW: usize = 256 * 1024;
 
+/// The most bytes that may be on their way to an agent as a whole: the line discipline of a host's
+/// terminal holds 4096, and user-mode-linux does not recover when it has had to throttle a line.
+pub const LINE_WINDOW: usize = 3000;
+
+/// The driver writes to an agent in pieces of this size, so that taking and sending overlap.
+pub const LINE_PIECE: usize = 1000;
+
 const MAGIC: u32 = u32::from_le_bytes(*b"LAB1");
 const HEADER: usize = 20;
 
@@ -70,7 +77,7 @@ pub enum Message {
     Data(Stream, Vec<u8>),
     /// A stream has ended.
     End(Stream),
-    /// The receiver has taken so many bytes of a stream.
+    /// The receiver has taken so many bytes of a stream; in session 0, of the line to the agent.
     Taken(Stream, u32),
     /// Send this signal to the command and everything in its process group.
     Signal(i32),

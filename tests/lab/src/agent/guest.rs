@@ -6,21 +6,22 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::frame::{Frame, FrameError, Message, Stream};
+use super::frame::{Frame, FrameError, Message, Stream, WINDOW};
 use super::window::Window;
 
 /// How long the output of an ended command is waited for when other processes hold it open.
@@ -32,10 +33,19 @@ const PIECE: usize = 16 * 1024;
 type Output<W> = Arc<Mutex<W>>;
 
 struct Session {
-    input: Mutex<Option<Sender<Vec<u8>>>>,
+    input: Mutex<Option<Input>>,
+    /// Of standard output and standard error.
     windows: [Window; 2],
+    /// While the command runs.
     group: Mutex<Option<Pid>>,
-    exited: AtomicBool,
+}
+
+/// A command's standard input while it is open.
+enum Input {
+    /// Nothing has been sent yet, so nobody attends to it.
+    Unused(ChildStdin),
+    /// A thread writes to it what is sent here.
+    Fed(Sender<Vec<u8>>),
 }
 
 type Sessions = Mutex<HashMap<u32, Arc<Session>>>;
@@ -44,12 +54,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The line from the driver; says what has been taken from it.
+struct Line<R, W> {
+    input: R,
+    output: Output<W>,
+}
+
+impl<R: Read, W: Write> Read for Line<R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        if let (true, Ok(taken)) = (count > 0, u32::try_from(count)) {
+            send(&self.output, 0, Message::Taken(Stream::Stdin, taken));
+        }
+        Ok(count)
+    }
+}
+
 /// Serves the driver until the channel ends.
 ///
 /// # Errors
 /// When the channel fails or carries something else than frames.
-pub fn serve<W: Write + Send + 'static>(mut input: impl Read, output: W) -> Result<(), FrameError> {
+pub fn serve<W: Write + Send + 'static>(input: impl Read, output: W) -> Result<(), FrameError> {
     let output = Arc::new(Mutex::new(output));
+    let mut input = BufReader::new(Line { input, output: Arc::clone(&output) });
     let sessions: Arc<Sessions> = Arc::default();
     send(&output, 0, Message::Hello);
     while let Some(Frame { session: id, message }) = Frame::read(&mut input)? {
@@ -60,12 +87,7 @@ pub fn serve<W: Write + Send + 'static>(mut input: impl Read, output: W) -> Resu
         }
         let Some(session) = lock(&sessions).get(&id).cloned() else { continue };
         match message {
-            Message::Data(Stream::Stdin, bytes) => {
-                if let Some(sender) = &*lock(&session.input) {
-                    // A command that has closed its input loses the rest, as in a pipe.
-                    let _ = sender.send(bytes);
-                }
-            }
+            Message::Data(Stream::Stdin, bytes) => session.feed(id, bytes, &output),
             Message::End(Stream::Stdin) => *lock(&session.input) = None,
             Message::Taken(Stream::Stdout, count) => session.windows[0].taken(count),
             Message::Taken(Stream::Stderr, count) => session.windows[1].taken(count),
@@ -80,6 +102,23 @@ pub fn serve<W: Write + Send + 'static>(mut input: impl Read, output: W) -> Resu
 }
 
 impl Session {
+    fn feed<W: Write + Send + 'static>(&self, id: u32, bytes: Vec<u8>, output: &Output<W>) {
+        let mut input = lock(&self.input);
+        *input = match input.take() {
+            Some(Input::Unused(stdin)) => {
+                let (sender, received) = channel();
+                let output = Arc::clone(output);
+                thread::spawn(move || feed(id, stdin, &received, &output));
+                Some(Input::Fed(sender))
+            }
+            other => other,
+        };
+        if let Some(Input::Fed(sender)) = &*input {
+            // The thread takes everything, also when the command has closed its input.
+            let _ = sender.send(bytes);
+        }
+    }
+
     fn signal(&self, number: i32) {
         if let (Some(group), Ok(signal)) = (*lock(&self.group), Signal::try_from(number)) {
             // The group may just have ended.
@@ -108,49 +147,18 @@ fn open<W: Write + Send + 'static>(
             return;
         }
     };
-    let (sender, input) = channel();
     let session = Arc::new(Session {
-        input: Mutex::new(Some(sender)),
-        windows: Default::default(),
+        input: Mutex::new(child.stdin.take().map(Input::Unused)),
+        windows: [Window::new(WINDOW), Window::new(WINDOW)],
         group: Mutex::new(i32::try_from(child.id()).ok().map(Pid::from_raw)),
-        exited: AtomicBool::new(false),
     });
     lock(sessions).insert(id, Arc::clone(&session));
-    if let Some(stdin) = child.stdin.take() {
-        let output = Arc::clone(output);
-        thread::spawn(move || feed(id, stdin, &input, &output));
-    }
     let (sessions, output) = (Arc::clone(sessions), Arc::clone(output));
     thread::spawn(move || {
         let code = attend(id, child, &session, &output);
         lock(&sessions).remove(&id);
         send(&output, id, Message::Exit(code));
     });
-}
-
-/// Relays a command's output until it has ended; returns its exit code.
-fn attend<W: Write + Send + 'static>(
-    id: u32,
-    mut child: Child,
-    session: &Arc<Session>,
-    output: &Output<W>,
-) -> i32 {
-    let (done, all_done) = channel::<()>();
-    if let Some(stdout) = child.stdout.take() {
-        let (session, output, done) = (Arc::clone(session), Arc::clone(output), done.clone());
-        thread::spawn(move || relay(id, stdout, Stream::Stdout, &session, &output, done));
-    }
-    if let Some(stderr) = child.stderr.take() {
-        let (session, output, done) = (Arc::clone(session), Arc::clone(output), done.clone());
-        thread::spawn(move || relay(id, stderr, Stream::Stderr, &session, &output, done));
-    }
-    drop(done);
-    let status = child.wait();
-    *lock(&session.group) = None;
-    session.exited.store(true, Ordering::Release);
-    // Ends when both relays have dropped their sender.
-    let _ = all_done.recv();
-    status.map_or(126, exit_code)
 }
 
 fn start(words: Vec<Vec<u8>>) -> io::Result<Child> {
@@ -179,37 +187,58 @@ fn feed<W: Write>(id: u32, mut stdin: ChildStdin, input: &Receiver<Vec<u8>>, out
     }
 }
 
-fn relay<R: Read + AsFd, W: Write>(
-    id: u32,
-    mut from: R,
+/// One of a command's outputs.
+struct Pipe {
     stream: Stream,
-    session: &Session,
-    output: &Output<W>,
-    done: Sender<()>,
-) {
-    let window = &session.windows[usize::from(stream == Stream::Stderr)];
+    from: OwnedFd,
+}
+
+/// Relays a command's output until it has ended; returns its exit code.
+fn attend<W: Write>(id: u32, mut child: Child, session: &Session, output: &Output<W>) -> i32 {
+    let stdout = child.stdout.take().map(|from| Pipe { stream: Stream::Stdout, from: from.into() });
+    let stderr = child.stderr.take().map(|from| Pipe { stream: Stream::Stderr, from: from.into() });
+    let mut pipes: Vec<Pipe> = stdout.into_iter().chain(stderr).collect();
+    let mut status = None;
     let mut buffer = vec![0; PIECE];
-    loop {
-        let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
-        if matches!(poll(&mut ready, PollTimeout::from(LINGER_MS)), Ok(0)) {
-            if session.exited.load(Ordering::Acquire) {
+    while !pipes.is_empty() {
+        let mut ready: Vec<_> =
+            pipes.iter().map(|pipe| PollFd::new(pipe.from.as_fd(), PollFlags::POLLIN)).collect();
+        let count = poll(&mut ready, PollTimeout::from(LINGER_MS));
+        let ready: Vec<bool> = ready.iter().map(|pipe| pipe.any().unwrap_or(true)).collect();
+        if count == Ok(0) {
+            if status.is_some() {
                 break;
             }
+            status = child.try_wait().ok().flatten();
             continue;
         }
-        match from.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => {
-                window.reserve(count);
-                send(output, id, Message::Data(stream, buffer[..count].to_vec()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
+        let mut ready = ready.into_iter();
+        pipes.retain(|pipe| !ready.next().unwrap_or(false) || relay(id, pipe, session, output, &mut buffer));
     }
-    // Somebody the command left behind still holds its output: do not break their pipe.
-    drop(done);
-    while matches!(from.read(&mut buffer), Ok(count) if count > 0) {}
+    let code = status.map_or_else(|| child.wait(), Ok).map_or(126, exit_code);
+    *lock(&session.group) = None;
+    if !pipes.is_empty() {
+        // Processes that the command left behind still hold its output: do not break their pipes.
+        thread::spawn(move || {
+            for pipe in pipes {
+                let _ = io::copy(&mut File::from(pipe.from), &mut io::sink());
+            }
+        });
+    }
+    code
+}
+
+/// Passes on what is there; `false` when the output has ended.
+fn relay<W: Write>(id: u32, pipe: &Pipe, session: &Session, output: &Output<W>, buffer: &mut [u8]) -> bool {
+    match nix::unistd::read(&pipe.from, buffer) {
+        Ok(0) => false,
+        Ok(count) => {
+            session.windows[usize::from(pipe.stream == Stream::Stderr)].reserve(count);
+            send(output, id, Message::Data(pipe.stream, buffer[..count].to_vec()));
+            true
+        }
+        Err(error) => error == Errno::EINTR,
+    }
 }
 
 #[cfg(test)]
@@ -301,6 +330,6 @@ mod tests {
             .try_iter()
             .map(|message| if let Message::Data(_, bytes) = message { bytes.len() } else { 0 })
             .sum();
-        assert!(waiting > 0 && waiting <= super::super::frame::WINDOW, "{waiting} bytes on the way");
+        assert!(waiting > 0 && waiting <= WINDOW, "{waiting} bytes on the way");
     }
 }

@@ -25,7 +25,7 @@ fn serve() -> Result<()> {
     let line = OpenOptions::new().read(true).write(true).open(&path).context("cannot open the channel")?;
     make_raw(&line)?;
     let writer = line.try_clone().context("cannot duplicate the channel")?;
-    Ok(guest::serve(std::io::BufReader::new(line), writer)?)
+    Ok(guest::serve(line, writer)?)
 }
 
 /// Without this the line discipline would translate line ends and react to control characters.

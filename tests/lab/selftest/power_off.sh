@@ -1,0 +1,54 @@
+#!/bin/bash
+# A power cut loses what was not flushed and nothing else, on a raw volume, across power_on.
+write() { # write SECTOR CHARACTER: one sector, past the page cache, without a flush
+    on primary bash -c "printf '%0512d' 0 | tr 0 $2 | dd of=/dev/vg/raw seek=$1 bs=512 count=1 oflag=direct conv=notrunc iflag=fullblock status=none"
+}
+read_back() {
+    on primary dd if=/dev/vg/raw skip="$1" bs=512 count=1 iflag=direct status=none | head -c 1
+}
+
+on primary lvcreate -q -n raw -L 64M vg
+on primary sync /dev/vda
+write 0 a
+write 1 a
+on primary sync /dev/vg/raw
+write 1 b
+write 2 b
+expect_equal "$(read_back 1)" b "sector 1 before the cut"
+
+step "the power is cut: commands on the host end with their own code"
+on primary sleep 100 & waiting=$!
+background primary sleep 100
+sleep 0.5
+power_off primary
+expect_code $LAB_HOST_LOST wait $waiting
+expect_code $LAB_HOST_LOST wait_background "$JOB"
+expect_code $LAB_HOST_OFF on primary true
+expect_code $LAB_ERROR power_off primary
+
+step "the host comes back with the same disk and its volumes active"
+power_on primary
+on primary test -b /dev/vg/raw
+expect_equal "$(read_back 0)" a "flushed sector"
+expect_equal "$(read_back 1)" a "flushed sector that was overwritten without a flush"
+expect_equal "$(read_back 2 | tr '\0' 0)" 0 "sector that was never flushed"
+disk_stats primary | grep -q ' lost-sectors=[1-9]'
+
+step "a file system survives with what was synced"
+on primary bash -c 'mkfs.ext4 -q /dev/vg/raw && mount /dev/vg/raw /mnt && echo kept > /mnt/kept && sync && echo lost > /mnt/lost'
+power_off primary
+power_on primary
+on primary mount /dev/vg/raw /mnt
+expect_equal "$(on primary cat /mnt/kept)" kept
+expect_fail on primary test -s /mnt/lost
+
+step "a host that ends by itself loses its cache too"
+on primary umount /mnt
+write 100 c
+on primary bash -c 'echo o > /proc/sysrq-trigger' || true
+eventually 10 expect_code $LAB_HOST_OFF on primary true
+power_on primary
+expect_fail test "$(read_back 100)" = c
+
+step "the other host noticed nothing"
+on backup true
