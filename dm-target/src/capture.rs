@@ -20,18 +20,21 @@ use crate::log_writes::status::LogStatus;
 use crate::read_pool::ReadPool;
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
 use crate::stack::{Mode, Stack, StackError, point_top_at, remove_log, settle_top};
-use crate::units::{DevNum, Extent, Sectors};
+use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 
 /// How long a mark outside a pause may take to become readable.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Memory made ready before a pause for what is read within it.
-const PAUSE_BYTES: usize = 4 << 20;
+pub(crate) const PAUSE_BYTES: usize = 4 << 20;
+/// How often the log is followed at most before a pause.
+const FOLLOW_ROUNDS: u32 = 3;
 /// Entries made room for before a pause.
 const PAUSE_ENTRIES: usize = 1 << 15;
-/// Memory that a recycled epoch keeps.
-const KEPT_BYTES: usize = 16 << 20;
+/// Memory that an epoch has from the start and keeps when it is recycled: growing costs page faults
+/// while the log fills.
+const KEPT_BYTES: usize = 32 << 20;
 /// Recycled epochs that are kept.
-const KEPT_EPOCHS: usize = 4;
+const KEPT_EPOCHS: usize = 3;
 
 /// Why a capture could not begin or end.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +131,14 @@ impl EraControl<'_> {
 pub struct EraReader(pub(crate) Arc<BlockDevice>);
 
 impl EraReader {
+    /// Opens the dm-era device of a stack.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(stack: &Stack) -> Result<Self, OpenError> {
+        Ok(Self(Arc::new(stack.open_era()?)))
+    }
+
     /// Fills the beginning of `buffer` with `extent`. Direct I/O: the buffer is to be aligned
     /// ([`crate::block_io::AlignedBuffer`]), the extent a multiple of the logical block.
     ///
@@ -261,7 +272,10 @@ impl Capture {
             lost: false,
             stack: stack.clone(),
         };
-        capture.reserve();
+        capture.epoch.reserve(KEPT_BYTES, PAUSE_ENTRIES);
+        let mut next = EpochLog::default();
+        next.reserve(KEPT_BYTES, PAUSE_ENTRIES);
+        capture.spare_epochs.push(next);
         capture.switch_on(at_switch)?;
         if let Err(e) = settle_top(stack.top) {
             capture.switch_off()?;
@@ -321,19 +335,34 @@ impl Capture {
     /// When the capture is lost.
     pub fn follow(&mut self) -> Result<Followed, LostReason> {
         self.refuse_when_lost()?;
-        if let Err(e) = self.flush_log() {
-            return Ok(Followed::FlushFailed(e));
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            if let Err(e) = self.flush_log() {
+                return Ok(Followed::FlushFailed(e));
+            }
+            let began = Instant::now();
+            let mark = self.mark("tick", 0).map_err(LostReason::Status)?;
+            let seen = self.read_to(&mark, Some(began + PATIENCE), u64::MAX);
+            let seen = self.note_lost(seen)?;
+            let mark = began.elapsed();
+            self.index();
+            self.reserve();
+            if seen != Seen::Mark {
+                return Ok(Followed::Behind);
+            }
+            // Reading much takes long enough for much to come: then once more, so that the pause is short.
+            if rounds == FOLLOW_ROUNDS || self.unread()? < PAUSE_BYTES as u64 / 8 {
+                return Ok(Followed::Current { mark });
+            }
         }
-        let began = Instant::now();
-        let mark = self.mark("tick", 0).map_err(LostReason::Status)?;
-        let seen = self.read_to(&mark, Some(began + PATIENCE));
-        if !self.note_lost(seen)? {
-            return Ok(Followed::Behind);
-        }
-        let mark = began.elapsed();
-        self.index();
-        self.reserve();
-        Ok(Followed::Current { mark })
+    }
+
+    /// Log space that was given out and not read yet, in bytes.
+    fn unread(&mut self) -> Result<u64, LostReason> {
+        let status = self.ask();
+        let used = self.note_lost(status)?.used.0;
+        Ok(used.saturating_sub(self.reader.consumed().0).saturating_mul(SECTOR_SIZE as u64))
     }
 
     /// Gives back the memory of an epoch that was folded.
@@ -420,23 +449,32 @@ impl Capture {
         if self.status.on { Ok(self.status) } else { Err(LostReason::LogOff) }
     }
 
-    /// Reads the log until `mark` was read, or until `deadline`. Returns whether it was.
-    pub(crate) fn read_to(&mut self, mark: &Mark, deadline: Option<Instant>) -> Result<bool, LostReason> {
+    /// Reads the log until `mark` was read, or until `deadline`, or until more than `limit` bytes would
+    /// have to be read.
+    pub(crate) fn read_to(
+        &mut self,
+        mark: &Mark,
+        deadline: Option<Instant>,
+        limit: u64,
+    ) -> Result<Seen, LostReason> {
         let mut waits = Waits::default();
         loop {
             let ram = self.rams.0[self.active].device();
             if self.reader.has_more(ram)? {
-                let allocated = self.ask()?.used;
+                if self.unread()? > limit {
+                    return Ok(Seen::TooMuch);
+                }
+                let allocated = self.status.used;
                 let ram = self.rams.0[self.active].device();
                 let mut seen = false;
                 self.reader.follow(ram, allocated, &mut self.epoch, |text| seen |= text == mark.payload())?;
                 if seen {
-                    return Ok(true);
+                    return Ok(Seen::Mark);
                 }
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.ask()?;
-                return Ok(false);
+                return Ok(Seen::Late);
             }
             waits.wait();
         }
@@ -471,6 +509,17 @@ impl Capture {
     pub(crate) fn top_state(&mut self) -> io::Result<DeviceState> {
         self.control.state(self.stack.top)
     }
+}
+
+/// How far [`Capture::read_to`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Up to the mark.
+    Mark,
+    /// The mark was not readable in time.
+    Late,
+    /// There was more to read than allowed.
+    TooMuch,
 }
 
 /// The longest mark: prefix, nonce, two numbers and the words between.

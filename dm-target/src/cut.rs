@@ -19,7 +19,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::capture::{Capture, EraReader, Followed, LostReason};
+use crate::capture::{Capture, EraReader, Followed, LostReason, PAUSE_BYTES, Seen};
 use crate::fold;
 use crate::log_writes::epoch_log::EpochLog;
 use crate::read_pool::PoolError;
@@ -285,11 +285,14 @@ impl Paused<'_> {
         in_time(deadline, "by the flush")?;
         let before = capture.epoch.entries.len();
         let mark = capture.mark("cut", request.epoch).map_err(LostReason::Status)?;
-        let seen = capture.read_to(&mark, deadline)?;
+        // More than memory was made ready for is read while the volume runs, and the cut comes later.
+        let seen = capture.read_to(&mark, deadline, PAUSE_BYTES as u64)?;
         stats.log = laps.lap();
         stats.entries_in_pause = capture.epoch.entries.len() - before;
-        if !seen {
-            return Err(Stop::Void(VoidReason::Budget("by the log")));
+        match seen {
+            Seen::Mark => {}
+            Seen::Late => return Err(Stop::Void(VoidReason::Budget("by the log"))),
+            Seen::TooMuch => return Err(Stop::Void(VoidReason::Behind)),
         }
         self.read_suspects(deadline, stats)?;
         stats.suspects = laps.lap();

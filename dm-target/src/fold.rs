@@ -157,7 +157,11 @@ fn emit<'a, E>(
     Ok(())
 }
 
-fn split_zeroes<'a, E>(
+/// Gives `data`, the content of `extent`, to `visit` in runs of zeroes and of other data.
+///
+/// # Errors
+/// The first error of `visit`.
+pub fn split_zeroes<'a, E>(
     extent: Extent,
     data: &'a [u8],
     visit: &mut impl FnMut(Extent, Content<'a>) -> Result<(), E>,

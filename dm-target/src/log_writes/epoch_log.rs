@@ -6,11 +6,14 @@
 use std::io;
 
 use crate::block_io::AlignedBuffer;
-use crate::units::Extent;
+use crate::units::{Extent, SECTOR_SIZE};
 
 /// Bytes of one piece of an arena. A multiple of every logical block, so that a log read piece by
 /// piece never has a header across two of them.
 pub const PIECE: usize = 1 << 20;
+
+/// Memory made ready for the content of suspects: more than a pause can read.
+const TRUTH_RESERVE: usize = 4 << 20;
 
 /// Memory that grows by pieces and is used again: positions in it never move.
 #[derive(Debug, Default)]
@@ -120,6 +123,19 @@ impl EpochLog {
         &self.entries
     }
 
+    /// What was logged for one entry, in contiguous parts; nothing for a discard. For tools that look
+    /// into a log: the content that an epoch ends with comes from [`crate::fold::fold`] alone.
+    pub fn logged(&self, entry: &Entry) -> impl Iterator<Item = &[u8]> {
+        let len = usize::try_from(entry.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
+        let mut at = entry.data.unwrap_or(usize::MAX);
+        let end = at.saturating_add(len);
+        std::iter::from_fn(move || {
+            let part = self.arena.contiguous(at, end - at);
+            at += part.len();
+            (!part.is_empty()).then_some(part)
+        })
+    }
+
     /// The runs whose content was read from the device, sorted.
     #[must_use]
     pub fn suspects(&self) -> &[Suspect] {
@@ -157,7 +173,7 @@ impl EpochLog {
     /// Makes room, outside a pause, for what may come within one.
     pub(crate) fn reserve(&mut self, bytes: usize, entries: usize) {
         self.arena.reserve(bytes);
-        self.truth.reserve(bytes);
+        self.truth.reserve(bytes.min(TRUTH_RESERVE));
         self.entries.reserve(entries);
         self.order.reserve(entries);
         self.suspects.reserve(self.entries.len() + entries);

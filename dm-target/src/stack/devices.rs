@@ -59,10 +59,10 @@ pub(crate) struct Devices {
 impl Devices {
     /// Connects, loading device-mapper when it is not there.
     pub(crate) fn open() -> Result<Self, StackError> {
-        if !Path::new(CONTROL).exists() {
+        if !answers() {
             load_module("dm-mod");
         }
-        if !Path::new(CONTROL).exists() {
+        if !answers() {
             return Err(missing("dm-mod"));
         }
         refuse_dead_udev()?;
@@ -213,6 +213,14 @@ pub(crate) fn ensure_node(name: &str, number: DevNum) -> Result<(), StackError> 
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// Whether device-mapper is there: its node alone may be, without a driver behind it.
+fn answers() -> bool {
+    match fs::File::open(CONTROL) {
+        Ok(_) => true,
+        Err(e) => e.kind() != io::ErrorKind::NotFound && e.raw_os_error() != Some(Errno::ENODEV as i32),
+    }
 }
 
 /// A udev that left its socket behind would be waited for without end.
