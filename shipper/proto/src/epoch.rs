@@ -291,3 +291,6 @@ impl EpochTrailer {
 fn fields_error(frame: &Frame, source: TlvError) -> EpochError {
     EpochError::Fields { kind: frame.header.kind, epoch: frame.header.epoch, source }
 }
+
+#[cfg(test)]
+mod tests;

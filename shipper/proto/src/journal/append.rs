@@ -141,7 +141,8 @@ impl JournalWriter {
     /// epoch that is not applied starts, or the head. `through` raises what new epochs must be above: pass
     /// what was lost when a damage is accepted, else the last epoch dropped.
     ///
-    /// Nobody may rely on the drop before the marker is durable.
+    /// The marker must be durable before anything is written behind it: without it, what was dropped and
+    /// then overwritten would be taken for damaged.
     ///
     /// # Errors
     /// [`ReserveError::Full`] when there is no room for the marker, only possible at the head.

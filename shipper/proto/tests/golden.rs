@@ -1,0 +1,264 @@
+//! The frozen bytes of every encoding, against `tests/golden/*.hex`.
+//!
+//! A difference means that hosts of two versions no longer understand each other, or that a journal or
+//! state written before cannot be read: never adapt a file, make a new version. A file has the total
+//! length, then each 32 bytes that are not all zero with their offset.
+
+use ftdm_units::{Extent, Sector, Sectors};
+use ftship_proto::epoch::{EpochHeader, EpochTrailer};
+use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
+use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
+use ftship_proto::group::{GroupDescription, VolumeDescription};
+use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
+use ftship_proto::journal::{JournalWriter, ReadAt, Ring, Superblock, encode_padded, recover};
+use ftship_proto::message::{Hello, Message, RefuseCode, Welcome};
+use ftship_proto::record::Content as Data;
+use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
+use ftship_proto::state::{Content, DurableState, LineageEntry, Role};
+
+const INCARNATION: Incarnation = Incarnation([0xa1; 16]);
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/golden/{name}.hex", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut bytes = vec![0; lines.next().unwrap().parse().unwrap()];
+    for line in lines {
+        let (offset, digits) = line.split_once(' ').unwrap();
+        let offset = usize::from_str_radix(offset, 16).unwrap();
+        for (i, pair) in digits.as_bytes().chunks(2).enumerate() {
+            bytes[offset + i] = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        }
+    }
+    bytes
+}
+
+fn check(name: &str, encoded: &[u8]) {
+    let frozen = golden(name);
+    let differs = frozen.iter().zip(encoded).position(|(a, b)| a != b);
+    assert!(
+        frozen == encoded,
+        "{name}: {} bytes, frozen {}, first difference at {differs:?}",
+        encoded.len(),
+        frozen.len()
+    );
+}
+
+fn bytes_of(frames: &[Frame]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frames.iter().for_each(|frame| frame.encode_into(&mut bytes));
+    bytes
+}
+
+fn frames_in(mut bytes: &[u8]) -> Vec<Frame> {
+    let (mut decoder, mut frames) = (FrameDecoder::new(), Vec::new());
+    while !bytes.is_empty() {
+        let (taken, frame) = decoder.feed(bytes).unwrap();
+        frames.extend(frame);
+        bytes = &bytes[taken..];
+    }
+    assert!(decoder.is_between_frames());
+    frames
+}
+
+fn group() -> GroupDescription {
+    let volume = |id: u8, size, logical_block_size| VolumeDescription {
+        uuid: VolumeUuid([id; 16]),
+        size: Sectors(size),
+        logical_block_size,
+    };
+    let volumes = vec![volume(1, 1 << 20, 512), volume(2, 1 << 16, 4096)];
+    GroupDescription::new("vm1".parse().unwrap(), volumes).unwrap()
+}
+
+fn generation(number: u64) -> Generation {
+    Generation { number, id: [0xe0; 16] }
+}
+
+fn lineage() -> Vec<LineageEntry> {
+    let entry = |number, first, digest| LineageEntry {
+        generation: generation(number),
+        first_epoch: Epoch(first),
+        digest: Digest([digest; 32]),
+    };
+    vec![entry(1, 1, 0), entry(2, 4711, 0xd1)]
+}
+
+fn epoch_header() -> EpochHeader {
+    EpochHeader {
+        protocol: 1,
+        features_optional: 6,
+        features_mandatory: 0,
+        group: group(),
+        incarnation: INCARNATION,
+        generation: generation(2),
+        first_epoch: Epoch(4711),
+        last_epoch: Epoch(4712),
+        previous: Digest([0xd1; 32]),
+        commit_point: true,
+        staged: Epoch(4709),
+    }
+}
+
+/// Bytes that lz4 cannot shrink.
+fn varied(len: usize) -> Vec<u8> {
+    let step = |x: &u32| Some((x ^ (x << 13)) ^ ((x ^ (x << 13)) >> 17) ^ (x << 5));
+    std::iter::successors(Some(1u32), step).map(|x| x.to_be_bytes()[1]).take(len).collect()
+}
+
+fn extent(start: u64, len: u64) -> Extent {
+    Extent::new(Sector(start), Sectors(len)).unwrap()
+}
+
+#[test]
+fn messages() {
+    let hello = Message::Hello(Hello {
+        protocol_min: 1,
+        protocol_max: 3,
+        features_optional: 5,
+        features_mandatory: 9,
+        group: group(),
+        lineage: lineage(),
+        last_epoch: Epoch(4712),
+        last_digest: Digest([0xd2; 32]),
+    });
+    let welcome = Message::Welcome(Welcome {
+        protocol: 1,
+        features: 5,
+        lineage: lineage(),
+        highest_epoch_seen: Epoch(4713),
+        committed: Epoch(4710),
+        chain_digest: Digest([0xd3; 32]),
+        content: Content::Inconsistent { base_id: [0xb1; 16] },
+        role: Role::Backup,
+    });
+    let all = [
+        ("hello", hello),
+        ("welcome", welcome),
+        ("refuse", Message::Refuse { code: RefuseCode::VolumeMismatch, text: "resize it".into() }),
+        ("sync_begin", Message::SyncBegin { base_id: [0xb1; 16] }),
+        ("sync_ready", Message::SyncReady),
+        ("base_end", Message::BaseEnd { frames: 77, bytes: 1 << 40 }),
+        ("staged", Message::Staged { epoch: Epoch(4712), digest: Digest([0xd2; 32]) }),
+        ("commit", Message::Commit { epoch: Epoch(4712) }),
+        (
+            "report",
+            Message::Report {
+                committed: Epoch(4712),
+                applied: Epoch(4700),
+                journal_used: 12345,
+                journal_size: 1 << 30,
+            },
+        ),
+        ("ping", Message::Ping { token: 0x0102_0304_0506_0708 }),
+        ("pong", Message::Pong { token: 0x0102_0304_0506_0708 }),
+        ("bye", Message::Bye { text: "promoted".into() }),
+    ];
+    for (name, message) in all {
+        check(name, &bytes_of(&[message.encode(2, INCARNATION)]));
+        let frames = frames_in(&golden(name));
+        assert_eq!(Message::decode(&frames[0]), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn epoch() {
+    let mut frames = Vec::new();
+    let mut encoder = EpochEncoder::new(epoch_header());
+    let mut sink = |frame| frames.push(frame);
+    // Too varied to be compressed: the bytes of lz4 are not ours to freeze.
+    let data = varied(2048);
+    encoder.push_resize(VolumeIndex(0), &mut sink).unwrap();
+    encoder.push(VolumeIndex(0), extent(5, 4), Data::Data(&data), &mut sink).unwrap();
+    encoder.push(VolumeIndex(0), extent(9, 1 << 10), Data::Zero, &mut sink).unwrap();
+    encoder.push(VolumeIndex(1), extent(16, 8), Data::Unknown, &mut sink).unwrap();
+    let summary = encoder.finish(&mut sink);
+    assert!(!frames[1].header.compressed);
+    check("epoch", &bytes_of(&frames));
+    let frozen = frames_in(&golden("epoch"));
+    assert_eq!(EpochHeader::decode(&frozen[0]), Ok(epoch_header()));
+    assert_eq!(EpochTrailer::decode(&frozen[2]).unwrap().digest, summary.digest);
+}
+
+#[test]
+fn compressed_frames_stay_readable() {
+    let frozen = frames_in(&golden("compressed"));
+    assert!(frozen[0].header.compressed && frozen[0].header.kind == FrameKind::BaseData);
+    let mut encoder = BaseEncoder::new(group(), 2, INCARNATION);
+    let text: Vec<u8> =
+        b"the quick brown fox jumps over the lazy dog ".iter().copied().cycle().take(4096).collect();
+    let mut frames = Vec::new();
+    encoder.push(VolumeIndex(1), extent(8, 8), Data::Data(&text), &mut |_| {}).unwrap();
+    encoder.finish(&mut |frame| frames.push(frame));
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    assert_eq!(frozen[0].raw_payload(&mut theirs), frames[0].raw_payload(&mut ours));
+}
+
+#[test]
+fn durable_state() {
+    let state = DurableState {
+        group_name: "vm1".parse().unwrap(),
+        formatted_id: [0xf1; 16],
+        role: Role::Primary,
+        lineage: lineage(),
+        highest_epoch_seen: Epoch(4713),
+        content: Content::Consistent,
+        group: Some(group()),
+        last_incarnation: Some(INCARNATION),
+    };
+    check("state", &encode(7, SlotKind::State, &state.encode()).unwrap());
+    let slot: [u8; SLOT_SIZE] = golden("state").try_into().unwrap();
+    let position = SlotPosition { sequence: 7, ..SlotPosition::FIRST };
+    assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))));
+}
+
+/// A device that reads as zeros.
+struct Zeros;
+
+impl ReadAt for Zeros {
+    type Error = std::convert::Infallible;
+
+    fn read_at(&mut self, _: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
+        buf.fill(0);
+        Ok(())
+    }
+}
+
+#[test]
+fn journal() {
+    let ring = 4 * 4096;
+    let superblock = Superblock {
+        ring: Ring::new(1 << 20, ring).unwrap(),
+        tail: ring * 3 + 4096 * 2,
+        tail_epoch: Epoch(4710),
+        tail_digest: Digest([0xd1; 32]),
+        synced: Epoch(4710),
+        incarnation: Some(INCARNATION),
+        ..Superblock::format([0x71; 16], "vm1".parse().unwrap(), 16 << 20).unwrap()
+    };
+    check("superblock", &encode(9, SlotKind::JournalSuperblock, &superblock.encode()).unwrap());
+    let slot: [u8; SLOT_SIZE] = golden("superblock").try_into().unwrap();
+    let position = SlotPosition { sequence: 9, ..SlotPosition::FIRST };
+    assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((superblock.clone(), position))));
+
+    let recovery = recover(&superblock, &mut Zeros).unwrap();
+    let mut writer = JournalWriter::new(superblock, &recovery);
+    let begin = epoch_header().encode();
+    let placement = writer.reserve(&begin).unwrap();
+    assert_eq!((placement.offset, placement.len), ((1 << 20) + 8192, 4096));
+    let mut padded = Vec::new();
+    encode_padded(&begin, &mut padded);
+    check("journal_begin", &padded);
+    let mut encoder = EpochEncoder::new(epoch_header());
+    let mut frames = Vec::new();
+    let data = varied(4096);
+    encoder.push(VolumeIndex(0), extent(0, 8), Data::Data(&data), &mut |_| {}).unwrap();
+    encoder.finish(&mut |frame| frames.push(frame));
+    // Two blocks, where one is left before the ring's end.
+    assert_eq!((frames[1].header.kind, frames[1].wire_len()), (FrameKind::EpochData, 128 + 24 + 4096));
+    let placement = writer.reserve(&frames[1]).unwrap();
+    assert_eq!((placement.offset, placement.position), (1 << 20, ring * 4));
+    check("journal_pad", &placement.pad.unwrap().block());
+    let marker = writer.drop_sealed(ring * 3 + 4096 * 2, Epoch(4713)).unwrap();
+    check("journal_drop", &marker.block());
+}
