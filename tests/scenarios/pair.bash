@@ -24,6 +24,7 @@ device = "/dev/vg/vm1"
 
 [journal]
 device = "/dev/vg/vm1_journal"
+apply-delay = "${APPLY_DELAY-500ms}"
 
 [log]
 size = "$LOG_SIZE"

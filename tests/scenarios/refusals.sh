@@ -1,0 +1,57 @@
+#!/bin/bash
+# Wrong input to `ftship`: clear answers, the documented exit codes, nothing changed.
+. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
+VOLUME_MB=32
+step "no configuration, no daemon, no such verb"
+expect_code 2 on primary ftship run nothing
+expect_code 3 on primary ftship status vm1
+expect_code 2 on primary ftship status 'bad/name'
+expect_code 2 on primary ftship frobnicate
+expect_code 2 on primary ftship
+expect_code 0 on primary ftship --help
+config primary primary 10.9.0.1 10.9.0.2
+expect_fail on primary ftship run vm1
+step "states and journals that are in use"
+make_volumes
+expect_code 4 on primary ftship format vm1
+expect_code 4 on backup ftship format vm1
+on backup mkfs.ext4 -q -F /dev/vg/vm1_journal
+expect_code 4 on backup ftship format vm1
+on backup e2fsck -fn /dev/vg/vm1_journal
+expect_fail on backup ftship run vm1
+on backup ftship format --force vm1
+on backup mkfs.ext4 -q -F /dev/vg/vm1
+on backup mount /dev/vg/vm1 /mnt
+expect_fail on backup ftship run vm1
+on backup umount /mnt
+step "a second daemon"
+start_daemons
+wait_state primary "in sync" 60
+expect_fail on primary ftship run vm1
+expect_fail on backup ftship run vm1
+wait_state primary "in sync"
+step "garbage at the port and at the control socket"
+on backup bash -c 'head -c 100000 /dev/urandom > /dev/tcp/10.9.0.2/7789' || true
+on primary bash -c 'echo GET / > /dev/tcp/10.9.0.2/7789' || true
+on primary python3 - <<'PYTHON'
+import socket
+for line in [b"{}\n", b"nonsense\n", b'{"verb": "explode"}\n', b"x" * 100000]:
+    s = socket.socket(socket.AF_UNIX)
+    s.connect("/run/ftdm/vm1.sock")
+    try:
+        s.sendall(line)
+        print(s.recv(1000))
+    except (BrokenPipeError, ConnectionResetError) as e:
+        print(e)
+PYTHON
+on primary ftship checkpoint vm1 --wait
+wait_state primary "in sync"
+step "a backup whose volume has another size"
+kill_background "$BACKUP_JOB" TERM
+wait_background "$BACKUP_JOB"
+on backup lvextend -q -L +4M vg/vm1
+on backup ftship format --force vm1
+background backup ftship run vm1
+refused() { status primary .link_error | grep -q "sectors"; }
+eventually 30 refused
+status primary .link_error
