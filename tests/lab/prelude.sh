@@ -7,13 +7,20 @@ LAB_HOST_LOST=200 # exit code: the host went off under the command
 LAB_HOST_OFF=201  # exit code: the host is off
 LAB_ERROR=202     # exit code: the lab could not do what was asked
 
-_lab_failed() {
-    local code=$1 file=$2 line=$3
-    if [[ $file == "${BASH_SOURCE[0]}" ]]; then return; fi # reported where it was called
-    printf 'FAILED with exit code %s at %s:%s\n' "$code" "$file" "$line"
-    sed -n "${line}s/^[[:space:]]*/    /p" "$file" 2>/dev/null || true
+# Where in the scenario we are: sets _lab_file and _lab_line.
+_lab_where() {
+    local depth=1
+    while [[ ${BASH_SOURCE[depth]-} == "${BASH_SOURCE[0]}" ]]; do depth=$((depth + 1)); done
+    _lab_file=${BASH_SOURCE[depth]-} _lab_line=${BASH_LINENO[depth - 1]}
 }
-trap '_lab_failed $? "${BASH_SOURCE[0]}" "$LINENO"' ERR
+
+_lab_failed() {
+    local code=$1
+    _lab_where
+    printf 'FAILED with exit code %s at %s:%s\n' "$code" "$_lab_file" "$_lab_line"
+    sed -n "${_lab_line}s/^[[:space:]]*/    /p" "$_lab_file" 2>/dev/null || true
+}
+trap '_lab_failed $?' ERR
 
 # on HOST COMMAND...: runs a command there; its output, input and exit code are the command's.
 on() { "$LAB" ctl on "$@"; }
@@ -43,6 +50,10 @@ kill_background() { "$LAB" ctl kill_background "$@"; }
 job_output() { cat "$LAB_DIR/jobs/$1.stdout"; }
 job_errors() { cat "$LAB_DIR/jobs/$1.stderr"; }
 
+# settle HOST: flushes its disks. LVM does not flush what it writes about volumes, so without this
+# a power cut may undo an lvcreate.
+settle() { on "$1" sh -c 'sync /dev/vd?'; }
+
 # disk_stats HOST: counters of its disks, one line each.
 disk_stats() { "$LAB" ctl disk_stats "$@"; }
 
@@ -51,9 +62,8 @@ step() { printf '== %s\n' "$*"; }
 
 # fail MESSAGE: ends the scenario as failed.
 fail() {
-    local depth=1
-    while [[ ${BASH_SOURCE[depth]-} == "${BASH_SOURCE[0]}" ]]; do depth=$((depth + 1)); done
-    printf 'FAILED: %s (%s:%s)\n' "$*" "${BASH_SOURCE[depth]-}" "${BASH_LINENO[depth - 1]}"
+    _lab_where
+    printf 'FAILED: %s (%s:%s)\n' "$*" "$_lab_file" "$_lab_line"
     exit 1
 }
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # With --keep-random a part of the unflushed sectors survives, and the seed decides which.
 on primary lvcreate -q -n raw -L 64M vg
-on primary sync /dev/vda
+settle primary
 
 survivors() { # survivors SEED: writes 2048 sectors without a flush, cuts the power, lists what is left
     on primary bash -c 'dd if=/dev/zero of=/dev/vg/raw bs=1M count=1 oflag=direct status=none; sync /dev/vg/raw'

@@ -8,7 +8,7 @@ read_back() {
 }
 
 on primary lvcreate -q -n raw -L 64M vg
-on primary sync /dev/vda
+settle primary
 write 0 a
 write 1 a
 on primary sync /dev/vg/raw
@@ -49,6 +49,12 @@ on primary bash -c 'echo o > /proc/sysrq-trigger' || true
 eventually 10 expect_code $LAB_HOST_OFF on primary true
 power_on primary
 expect_fail test "$(read_back 100)" = c
+
+step "discarded sectors read as zeros"
+write 200 d
+on primary blkdiscard -o $((192 * 512)) -l $((64 * 512)) /dev/vg/raw
+expect_equal "$(read_back 200 | tr '\0' 0)" 0
+disk_stats primary | grep -q ' discards=[1-9]'
 
 step "the other host noticed nothing"
 on backup true

@@ -271,13 +271,14 @@ impl Machines {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "disk={number} reads={} read-bytes={} writes={} written-bytes={} flushes={} \
+                "disk={number} reads={} read-bytes={} writes={} written-bytes={} flushes={} discards={} \
                  written-through-bytes={} lost-sectors={} survived-sectors={}",
                 c.reads,
                 c.read_bytes,
                 c.writes,
                 c.written_bytes,
                 c.flushes,
+                c.discards,
                 c.written_through_bytes,
                 c.lost_sectors,
                 c.survived_sectors

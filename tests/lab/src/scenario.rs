@@ -27,6 +27,9 @@ const PRELUDE: &str = include_str!("../prelude.sh");
 const GUEST_FILES: [(&str, &str); 2] =
     [("init.sh", include_str!("../guest/init.sh")), ("make-vg.sh", include_str!("../guest/make-vg.sh"))];
 
+/// The programs under test and those that test them: on the hosts' path, when they exist.
+pub const PROGRAMS: [&str; 3] = ["ftdm", "ftship", "ftdm-workload"];
+
 /// How long a scenario may take when nothing else is said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -144,7 +147,7 @@ impl Scenario {
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
             "timeout" => {
-                self.timeout = Duration::from_secs(value.parse().context("not a number of seconds")?)
+                self.timeout = Duration::from_secs(value.parse().context("not a number of seconds")?);
             }
             "disk-size" => self.hardware.disk_size = check_disk_size(parse_size(value)?)?,
             "memory" => {
@@ -168,7 +171,7 @@ impl Scenario {
 /// # Errors
 /// When the size is none of a disk.
 pub fn check_disk_size(size: u64) -> Result<u64> {
-    if size >= 64 << 20 && size <= 16 << 40 && size.is_multiple_of(4096) {
+    if (64 << 20..=16 << 40).contains(&size) && size.is_multiple_of(4096) {
         Ok(size)
     } else {
         bail!("a disk has 64M to 16T, in multiples of 4K")
@@ -291,7 +294,7 @@ fn install_programs(folder: &Folder, setting: &Setting) -> Result<()> {
     };
     copy(&setting.lab_programs, "lab")?;
     copy(&setting.lab_programs, "lab-agent")?;
-    for name in ["ftdm", "ftship", "ftdm-workload"] {
+    for name in PROGRAMS {
         if setting.programs.join(name).exists() {
             copy(&setting.programs, name)?;
         }

@@ -163,7 +163,7 @@ fn setting(options: Options) -> Result<Setting> {
         keep: false,
         interrupted,
     };
-    for name in ["ftdm", "ftship", "ftdm-workload"] {
+    for name in scenario::PROGRAMS {
         if !setting.programs.join(name).exists() {
             eprintln!("lab: warning: {} has no `{name}`; hosts go without it", setting.programs.display());
         }
@@ -186,17 +186,21 @@ fn run(scenarios: Vec<Scenario>, jobs: usize, verbose: bool, setting: Setting) -
     thread::scope(|scope| {
         for _ in 0..jobs.min(scenarios.len()) {
             scope.spawn(|| {
-                while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(scenario) = scenarios.get(number) else { return };
                     if setting.interrupted.load(Ordering::Relaxed) {
                         return;
                     }
                     let row = run_one(scenario, &setting, single, verbose);
-                    rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).push((number, row));
                 }
             });
         }
     });
-    let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by_key(|(number, _)| *number);
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
     report(&rows, &scenarios, &setting)
 }
 

@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use nix::fcntl::{FallocateFlags, fallocate};
+
 /// The unit that survives a power cut as a whole.
 pub const SECTOR: usize = 512;
 
@@ -42,6 +44,8 @@ pub struct Counters {
     pub written_bytes: u64,
     /// Flushes.
     pub flushes: u64,
+    /// Requests that discarded.
+    pub discards: u64,
     /// Bytes written to the image without a flush, because the cache was full.
     pub written_through_bytes: u64,
     /// Sectors lost in power cuts.
@@ -146,6 +150,32 @@ impl CachedDisk {
         self.counters.writes += 1;
         self.counters.written_bytes += bytes.len() as u64;
         self.write_through()
+    }
+
+    /// Discards whole sectors: they read as zeros from now on, whatever happens to the power. (A disk
+    /// may keep a discard or forget it in a cut; this one keeps it, which spares the cache.)
+    ///
+    /// # Errors
+    /// As [`CachedDisk::read`].
+    pub fn discard(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.check(offset, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let first = offset / PAGE as u64;
+        let end = (offset + length).div_ceil(PAGE as u64);
+        for (&number, page) in self.cache.range_mut(first..end) {
+            for sector in 0..SECTORS_PER_PAGE {
+                let at = number * PAGE as u64 + (sector * SECTOR) as u64;
+                if (offset..offset + length).contains(&at) {
+                    page.sectors &= !(1 << sector);
+                }
+            }
+        }
+        let (at, length) = (i64::try_from(offset), i64::try_from(length));
+        if let (Ok(at), Ok(length @ 1..)) = (at, length) {
+            let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(&self.image, how, at, length)?;
+        }
+        self.counters.discards += 1;
+        Ok(())
     }
 
     /// Makes everything written so far survive.
@@ -313,6 +343,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Write { sector: usize, count: usize, byte: u8 },
+        Discard { sector: usize, count: usize },
         Flush,
         Cut,
     }
@@ -321,6 +352,7 @@ mod tests {
         prop_oneof![
             8 => (0..480_usize, 1..32_usize, any::<u8>())
                 .prop_map(|(sector, count, byte)| Step::Write { sector, count, byte }),
+            1 => (0..480_usize, 0..32_usize).prop_map(|(sector, count)| Step::Discard { sector, count }),
             2 => Just(Step::Flush),
             1 => Just(Step::Cut),
         ]
@@ -338,6 +370,11 @@ mod tests {
                     Step::Write { sector, count, byte } => {
                         disk.write((sector * SECTOR) as u64, &vec![byte; count * SECTOR]).unwrap();
                         seen[sector * SECTOR..][..count * SECTOR].fill(byte);
+                    }
+                    Step::Discard { sector, count } => {
+                        disk.discard((sector * SECTOR) as u64, (count * SECTOR) as u64).unwrap();
+                        seen[sector * SECTOR..][..count * SECTOR].fill(0);
+                        durable[sector * SECTOR..][..count * SECTOR].fill(0);
                     }
                     Step::Flush => {
                         disk.flush().unwrap();

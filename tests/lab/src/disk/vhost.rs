@@ -38,6 +38,9 @@ const MOST_SEGMENTS: u32 = 254;
 /// The most bytes that one request may move; more is answered with an error.
 const MOST_BYTES: usize = 8 << 20;
 
+/// The most sectors that one request may discard (1 GiB).
+const MOST_DISCARDED: u32 = 1 << 21;
+
 /// A disk on a socket, until a host has come and gone.
 #[derive(Debug)]
 pub struct Server {
@@ -132,6 +135,7 @@ impl VhostUserBackend for Device {
             | (1 << blk::VIRTIO_BLK_F_FLUSH)
             | (1 << blk::VIRTIO_BLK_F_SEG_MAX)
             | (1 << blk::VIRTIO_BLK_F_BLK_SIZE)
+            | (1 << blk::VIRTIO_BLK_F_DISCARD)
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
@@ -146,11 +150,15 @@ impl VhostUserBackend for Device {
     fn set_event_idx(&self, _enabled: bool) {}
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        // struct virtio_blk_config: capacity u64, size_max u32, seg_max u32, geometry, blk_size u32.
-        let mut config = vec![0; 60];
+        // struct virtio_blk_config: capacity u64 at 0, seg_max u32 at 12, blk_size u32 at 20,
+        // max_discard_sectors u32 at 36, max_discard_seg u32 at 40, discard_sector_alignment u32 at 44.
+        let mut config = [0; 60];
         config[0..8].copy_from_slice(&(self.disk().size() / SECTOR as u64).to_le_bytes());
         config[12..16].copy_from_slice(&MOST_SEGMENTS.to_le_bytes());
         config[20..24].copy_from_slice(&512_u32.to_le_bytes());
+        config[36..40].copy_from_slice(&MOST_DISCARDED.to_le_bytes());
+        config[40..44].copy_from_slice(&1_u32.to_le_bytes());
+        config[44..48].copy_from_slice(&8_u32.to_le_bytes());
         let mut part = vec![0; usize::try_from(size).unwrap_or(0).min(256)];
         for (at, byte) in part.iter_mut().enumerate() {
             let from = usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(at);
@@ -275,6 +283,15 @@ fn perform(
             disk.write(offset, &buffer)?;
         }
         blk::VIRTIO_BLK_T_FLUSH => disk.flush()?,
+        blk::VIRTIO_BLK_T_DISCARD => {
+            // struct virtio_blk_discard_write_zeroes: sector u64, num_sectors u32, flags u32.
+            let mut segment = [0; 16];
+            reader.read_exact(&mut segment)?;
+            let [sector @ .., a, b, c, d, _, _, _, _] = segment;
+            let sectors = u32::from_le_bytes([a, b, c, d]).min(MOST_DISCARDED);
+            let offset = u64::from_le_bytes(sector).saturating_mul(SECTOR as u64);
+            disk.discard(offset, u64::from(sectors) * SECTOR as u64)?;
+        }
         blk::VIRTIO_BLK_T_GET_ID => {
             let mut name = [0; 20];
             name[..8].copy_from_slice(b"lab-disk");

@@ -94,7 +94,7 @@ fn kernel_command_line(boot: &Boot) -> Vec<String> {
         "con0=null,fd:1".to_owned(),
         "ssl=null".to_owned(),
         "ssl0=fd:3,fd:3".to_owned(),
-        format!("vec0:transport=fd,fd=4,vec=0,mac=02:00:00:00:00:0{index}"),
+        format!("vec0:transport=fd,fd=4,vec=0,mtu=9000,mac=02:00:00:00:00:0{index}"),
         format!("mem={}M", boot.memory_mib),
         "panic=1".to_owned(),
         format!("LAB_HOST={}", boot.name),

@@ -1,0 +1,76 @@
+#!/bin/bash
+# Checks the lab itself: runs the scenarios beside this script, those that must fail, and what
+# happens when the lab is interrupted or killed. Usage: check.sh [JOBS]
+set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+lab=$here/../lab
+LAB_RUNS=$(mktemp -d /tmp/lab-check.XXXXXX)
+export LAB_RUNS
+trap 'rm -rf "$LAB_RUNS"' EXIT
+problems=0
+
+check() { # check WHAT COMMAND...
+    local what=$1
+    shift
+    if "$@"; then echo "check: $what: ok"; else echo "check: $what: WRONG"; problems=$((problems + 1)); fi
+}
+
+of_this_check() { # the processes of this check's labs: hosts, scenarios, drivers
+    local process # many end, or are the kernel's, while they are looked at
+    for process in /proc/[0-9]*; do
+        if [[ $(readlink "$process/root" "$process/cwd" 2>/dev/null) == *"$LAB_RUNS"* ]] ||
+            tr '\0' '\n' < "$process/environ" 2>/dev/null | grep -qE "^(LAB_BIN|LAB_DIR)=$LAB_RUNS"; then
+            echo "${process#/proc/}"
+        fi
+    done 2>/dev/null
+}
+
+nothing_left() {
+    local tries
+    for tries in {1..50}; do
+        if [[ -z $(of_this_check) ]] && ! grep -q "$LAB_RUNS" /proc/self/mounts; then return 0; fi
+        sleep 0.1
+    done
+    of_this_check | xargs -r ps -f -p
+    return 1
+}
+
+ends_with() { # ends_with CODE COMMAND...: its output goes to $LAB_RUNS/said
+    local expected=$1 code=0
+    shift
+    "$@" > "$LAB_RUNS/said" 2>&1 || code=$?
+    [[ $code == "$expected" ]] || { cat "$LAB_RUNS/said"; echo "exit code $code, not $expected"; return 1; }
+}
+
+says() { grep -q -- "$1" "$LAB_RUNS/said"; }
+
+stopped_by() { # stopped_by SIGNAL: runs a scenario that hangs and ends the driver
+    LAB_NO_BUILD=1 setsid "$lab" run "$here/failing/hangs.sh" > "$LAB_RUNS/said" 2>&1 &
+    local driver=$!
+    sleep 6
+    [[ $(of_this_check | wc -l) -gt 4 ]] || { echo "the hosts did not start"; return 1; }
+    kill "-$1" "$driver"
+    wait "$driver" || true
+    nothing_left
+}
+
+"$lab" list > /dev/null # builds
+check "the scenarios pass" "$lab" run --jobs "${1:-1}" "$here"/*_*.sh "$here"/{background,boot,cage,commands,link,share}.sh
+check "and leave nothing behind" nothing_left
+check "a failing scenario gives 1" ends_with 1 "$lab" run "$here/failing/fails.sh"
+check "it shows the line that failed" says "fails.sh:6"
+check "it shows what the command said" says "saying something"
+check "it says how to run it again" says "run --verbose .*fails.sh"
+check "a scenario that hangs is ended" ends_with 1 "$lab" run "$here/failing/hangs.sh"
+check "and named so" says "took too long"
+check "a wrong header gives 2" ends_with 2 "$lab" run <(printf '# lab: colour=red\n')
+check "an unknown back end gives 2" ends_with 2 "$lab" run --backend qemu "$here/boot.sh"
+check "and the others are listed" says "available: uml"
+check "a missing script gives 2" ends_with 2 "$lab" run "$here/missing.sh"
+check "a shell runs commands" ends_with 5 "$lab" shell backup <<< 'uname -n; exit 5'
+check "on the right host" says "^backup"
+check "SIGINT ends everything" stopped_by INT
+check "SIGTERM ends everything" stopped_by TERM
+check "SIGKILL ends everything" stopped_by KILL
+((problems == 0)) || { echo "check: $problems problems"; exit 1; }
+echo "check: all ok"
