@@ -100,8 +100,10 @@ fn run(capture: &mut Capture, options: &Options, images: Images<'_>) -> Result<T
         next = next.max(Instant::now() - options.interval);
         let audit = (tally.taken + 1).is_multiple_of(options.audit_every);
         let mut look = |era: &EraReader| {
-            while options.hang {
-                std::thread::sleep(Duration::from_secs(1));
+            if options.hang {
+                loop {
+                    std::thread::park();
+                }
             }
             read_all(era, truth).expect("the volume is readable");
         };

@@ -343,7 +343,7 @@ impl Capture {
             }
             let began = Instant::now();
             let mark = self.mark("tick", 0).map_err(LostReason::Status)?;
-            let seen = self.read_to(&mark, Some(began + PATIENCE), u64::MAX);
+            let seen = self.read_to(&mark, began + PATIENCE, u64::MAX);
             let seen = self.note_lost(seen)?;
             let mark = began.elapsed();
             self.index();
@@ -451,12 +451,7 @@ impl Capture {
 
     /// Reads the log until `mark` was read, or until `deadline`, or until more than `limit` bytes would
     /// have to be read.
-    pub(crate) fn read_to(
-        &mut self,
-        mark: &Mark,
-        deadline: Option<Instant>,
-        limit: u64,
-    ) -> Result<Seen, LostReason> {
+    pub(crate) fn read_to(&mut self, mark: &Mark, deadline: Instant, limit: u64) -> Result<Seen, LostReason> {
         let mut waits = Waits::default();
         loop {
             let ram = self.rams.0[self.active].device();
@@ -472,7 +467,7 @@ impl Capture {
                     return Ok(Seen::Mark);
                 }
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if Instant::now() >= deadline {
                 self.ask()?;
                 return Ok(Seen::Late);
             }

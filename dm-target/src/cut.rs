@@ -38,8 +38,8 @@ pub struct CutRequest<'a> {
     pub budget: Duration,
     /// Change to the other log when more than this many bytes of this one are used.
     pub rotate_above: Option<u64>,
-    /// Called while the volume stands still, after the suspects were read; the budget does not
-    /// apply then. For audits: it may read the whole volume.
+    /// Called while the volume stands still, after the suspects were read; from then on the budget
+    /// does not apply. For audits: it may read the whole volume.
     pub in_pause: Option<&'a mut dyn FnMut(&EraReader)>,
 }
 
@@ -98,6 +98,9 @@ pub enum CutOutcome {
 /// Why a cut was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum VoidReason {
+    /// Somebody else holds the visible device suspended: that is theirs to end.
+    #[error("somebody else has suspended the visible device")]
+    Suspended,
     /// The log was so far behind that a pause was not even begun.
     #[error("the log is behind")]
     Behind,
@@ -183,11 +186,8 @@ impl Laps {
     }
 }
 
-fn in_time(deadline: Option<Instant>, stage: &'static str) -> Result<(), Stop> {
-    match deadline {
-        Some(deadline) if Instant::now() >= deadline => Err(Stop::Void(VoidReason::Budget(stage))),
-        _ => Ok(()),
-    }
+fn in_time(deadline: Instant, stage: &'static str) -> Result<(), Stop> {
+    if Instant::now() < deadline { Ok(()) } else { Err(Stop::Void(VoidReason::Budget(stage))) }
 }
 
 impl Capture {
@@ -198,6 +198,11 @@ impl Capture {
     /// [`CutOutcome::Void`].
     pub fn cut(&mut self, mut request: CutRequest<'_>) -> Result<CutOutcome, CutError> {
         let mut stats = CutStats::default();
+        self.refuse_when_lost()?;
+        let state = self.top_state().map_err(LostReason::Status);
+        if self.note_lost(state)?.suspended {
+            return Ok(CutOutcome::Void { reason: VoidReason::Suspended, stats });
+        }
         let mut laps = Laps(Instant::now());
         let followed = self.follow()?;
         stats.follow = laps.lap();
@@ -234,7 +239,7 @@ impl Capture {
         stats: &mut CutStats,
     ) -> Result<Option<Stop>, CutError> {
         let began = Instant::now();
-        let deadline = request.in_pause.is_none().then(|| began + request.budget);
+        let deadline = began + request.budget;
         let mut paused = Paused { capture: self, running: false };
         let taken = paused.take(request, deadline, rotate, stats);
         let mut laps = Laps(Instant::now());
@@ -271,7 +276,7 @@ impl Paused<'_> {
     fn take(
         &mut self,
         request: &mut CutRequest<'_>,
-        deadline: Option<Instant>,
+        deadline: Instant,
         rotate: bool,
         stats: &mut CutStats,
     ) -> Result<(), Stop> {
@@ -302,7 +307,8 @@ impl Paused<'_> {
         }
         self.verify()?;
         // Rotating is not worth a void cut: with no time left the next cut does it.
-        if rotate && self.capture.spare_ready && in_time(deadline, "").is_ok() {
+        let time_left = request.in_pause.is_some() || Instant::now() < deadline;
+        if rotate && self.capture.spare_ready && time_left {
             self.rotate()?;
             stats.rotated = true;
         }
@@ -310,7 +316,7 @@ impl Paused<'_> {
         Ok(())
     }
 
-    fn read_suspects(&mut self, deadline: Option<Instant>, stats: &mut CutStats) -> Result<(), Stop> {
+    fn read_suspects(&mut self, deadline: Instant, stats: &mut CutStats) -> Result<(), Stop> {
         let Capture { epoch, reads, pool, .. } = &mut *self.capture;
         epoch.forget_suspects();
         let known = epoch.order.len();

@@ -131,15 +131,10 @@ impl ReadPool {
     ///
     /// # Errors
     /// See [`PoolError`]; then `out` holds a part.
-    pub fn read(
-        &mut self,
-        runs: &[Extent],
-        out: &mut Arena,
-        deadline: Option<Instant>,
-    ) -> Result<(), PoolError> {
+    pub fn read(&mut self, runs: &[Extent], out: &mut Arena, deadline: Instant) -> Result<(), PoolError> {
         let mut pieces = runs.iter().flat_map(|run| split(*run));
         loop {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if Instant::now() >= deadline {
                 return Err(PoolError::Late);
             }
             let mut round = self.shared.lock();

@@ -442,6 +442,11 @@ fn existing(
     if !same {
         return Err(StackError::Different { existing: stack.table().to_string() });
     }
+    let log = devices.find(&name.log())?;
+    if stack.mode(devices, log.as_ref())? == Mode::Unknown {
+        let what = "its table points elsewhere".to_owned();
+        return Err(StackError::Form { name: name.to_string(), what });
+    }
     devices::ensure_node(name.top(), stack.top)?;
     Ok(Created::AlreadyThere)
 }

@@ -23,11 +23,13 @@ pub struct Recovered {
     pub suspended: bool,
     /// A log-writes device was there: what it held is lost, the era delta has it.
     pub log: bool,
+    /// That device is still there, because somebody has it open: a daemon that lives, but hangs.
+    pub log_left: bool,
 }
 
 impl Stack {
-    /// Brings the visible device back to dm-era after a daemon died, and removes its log. Does
-    /// nothing to a stack that only tracks. To be called while no other daemon captures it.
+    /// Brings the visible device back to dm-era after a daemon died or hangs, and removes its log. Does
+    /// nothing to a stack that only tracks; one that bypasses dm-era is resumed and stays so.
     ///
     /// # Errors
     /// The kernel's. The visible device is resumed whenever that is possible at all.
@@ -37,9 +39,13 @@ impl Stack {
         let log = devices.find(&self.name.log())?;
         let top = control.state(self.top).map_err(io_step(format!("ask {}", self.name)))?;
         let mode = self.mode(&devices, log.as_ref())?;
-        let found = Recovered { mode, suspended: top.suspended, log: log.is_some() };
-        if mode == Mode::Passthrough && !top.suspended {
+        let mut found = Recovered { mode, suspended: top.suspended, log: log.is_some(), log_left: false };
+        if mode == Mode::Passthrough {
             // Deliberate: tracking was lost. Only the administrator, or a full verify, ends that.
+            if top.suspended {
+                control.clear(self.top).map_err(io_step(format!("clear {}", self.name)))?;
+                control.resume(self.top).map_err(io_step(format!("resume {}", self.name)))?;
+            }
             return Ok(found);
         }
         if let Some(log) = &log
@@ -54,9 +60,25 @@ impl Stack {
             settle_top(self.top)?;
         }
         if log.is_some() {
-            remove_log(&devices, self)?;
+            match remove_log(&devices, self) {
+                Err(StackError::Busy { .. }) => found.log_left = true,
+                removed => removed?,
+            }
         }
         Ok(found)
+    }
+
+    /// Points the visible device straight at the origin, because dm-era fails writes. From then on
+    /// nothing is tracked: record durably that tracking was lost *before* calling this. A capture is
+    /// to be given up first ([`recover`](Self::recover)). Only `ftdm remove` and `create` lead back.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn bypass(&self) -> Result<(), StackError> {
+        let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
+        point_top_at(&mut control, self.top, self.size, self.origin)
+            .map(drop)
+            .map_err(io_step(format!("point {} at its origin", self.name)))
     }
 }
 
