@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::link::FIRST_BACKOFF;
 use super::{Capture, Checkpoint, InFlight, Primary, PrimaryAction, Replication, SyncStep};
 use crate::ids::{Digest, Epoch};
 
@@ -111,6 +112,7 @@ impl Primary {
         }
         if self.sync == SyncStep::Finishing && !self.committed.is_none() {
             self.sync = SyncStep::None;
+            self.backoff = FIRST_BACKOFF;
             self.set_replication(Replication::InSync);
         }
         self.answer_checkpoints();

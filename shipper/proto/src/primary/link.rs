@@ -10,7 +10,7 @@ use crate::frame::Frame;
 use crate::message::{Hello, Message, Welcome};
 use crate::protocol::{FEATURES_KNOWN, PROTOCOL};
 
-/// Wait before the second attempt to connect; doubled at each further one.
+/// Wait before the second attempt to connect; doubled at each further one until in sync.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait between two attempts.
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
@@ -42,21 +42,16 @@ impl Primary {
     }
 
     pub(super) fn disconnected(&mut self, now: Duration, reason: &str) {
-        let backoff = match self.link {
-            Link::Down { .. } => return,
-            Link::Up { .. } => FIRST_BACKOFF,
-            Link::Connecting { .. } | Link::Greeting { .. } => self.next_backoff(),
-        };
-        self.link = Link::Down { retry_at: now + backoff };
-        self.backoff = backoff;
+        if let Link::Down { .. } = self.link {
+            return;
+        }
+        // Reset only by being in sync: a pair that fails anew at each attempt is not to be hurried.
+        self.link = Link::Down { retry_at: now + self.backoff };
+        self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
         self.link_error = Some(reason.to_owned());
         if !matches!(self.replication, Replication::Degraded { .. }) {
             self.degrade(reason);
         }
-    }
-
-    fn next_backoff(&self) -> Duration {
-        (self.backoff * 2).min(LAST_BACKOFF)
     }
 
     pub(super) fn link_timeout(&mut self, now: Duration) {
