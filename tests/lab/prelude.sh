@@ -17,7 +17,9 @@ _lab_where() {
 _lab_failed() {
     local code=$1
     _lab_where
-    printf 'FAILED with exit code %s at %s:%s\n' "$code" "$_lab_file" "$_lab_line"
+    local word='FAILED with'
+    if ((BASH_SUBSHELL > 0)); then word='in a subshell:'; fi
+    printf '%s exit code %s at %s:%s\n' "$word" "$code" "$_lab_file" "$_lab_line"
     sed -n "${_lab_line}s/^[[:space:]]*/    /p" "$_lab_file" 2>/dev/null || true
 }
 trap '_lab_failed $?' ERR
