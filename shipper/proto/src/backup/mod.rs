@@ -1,7 +1,7 @@
 //! The backup's half of the protocol: what is journalled, acknowledged, applied and promoted, and when.
 //!
 //! Sans-IO: [`Backup::handle`] takes events, [`Backup::poll_action`] yields what the driver must do,
-//! time is a parameter. The driver runs actions of one [`Lane`] in the order given; lanes run side by
+//! time is a parameter. The driver runs actions of one lane in the order given; lanes run side by
 //! side.
 //!
 //! Always holds:
@@ -294,6 +294,8 @@ pub struct Backup {
     digest: Digest,
     sync: SyncState,
     apply: apply::ApplyState,
+    /// Decompressed payload of the frame that is being checked.
+    scratch: Vec<u8>,
     actions: VecDeque<BackupAction>,
     counters: BackupCounters,
 }
@@ -330,6 +332,7 @@ impl Backup {
             digest,
             sync: SyncState::default(),
             apply: apply::ApplyState::Idle { due: None },
+            scratch: Vec::new(),
             actions: VecDeque::new(),
             counters: BackupCounters::default(),
         };

@@ -66,7 +66,7 @@ impl Backup {
             digest: self.committed_digest,
         });
         self.state.role = Role::Primary;
-        self.state.highest_epoch_seen = self.committed;
+        self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.committed);
         self.phase = Phase::Promoting(Step::Marking);
         self.write_state();
     }

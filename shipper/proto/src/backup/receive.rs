@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::{Backup, BackupAction, CopyStep, Copying, Link, Phase, Sealed};
 use crate::digest::EpochVerifier;
 use crate::epoch::EpochHeader;
-use crate::frame::{Frame, FrameKind};
+use crate::frame::{Frame, FrameHeader, FrameKind};
 use crate::ids::{Digest, Epoch};
 use crate::journal::ReserveError;
 use crate::message::Message;
+use crate::record::RecordIter;
 use crate::state::Content;
 
 impl Backup {
@@ -108,6 +109,7 @@ impl Backup {
         let Phase::Copying(Copying { step: CopyStep::Base, .. }) = self.phase else {
             return Err("base copy data outside a full sync".into());
         };
+        self.check_records(&frame)?;
         let Link::Up { peer, .. } = &self.link else { return Ok(()) };
         self.counters.base_bytes += frame.payload.len() as u64;
         let group = Box::new(peer.group.clone());
@@ -160,9 +162,22 @@ impl Backup {
         self.place(frame)
     }
 
+    /// Refuses records that could not be applied, before anything of them is stored.
+    fn check_records(&mut self, frame: &Frame) -> Result<(), String> {
+        let Link::Up { peer, .. } = &self.link else { return Ok(()) };
+        let FrameHeader { kind, record_count, .. } = frame.header;
+        if !kind.carries_records() {
+            return Ok(());
+        }
+        let raw = frame.raw_payload(&mut self.scratch).map_err(|error| error.to_string())?;
+        RecordIter::new(raw, kind, record_count, &peer.group).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
     /// Checks the frame against its epoch and gives it its place in the journal; keeps it when there is
     /// no room yet.
     fn place(&mut self, frame: Frame) -> Result<(), String> {
+        self.check_records(&frame)?;
         let Some(verifier) = &mut self.open else {
             return Err("epoch data outside an epoch".into());
         };
@@ -248,7 +263,7 @@ impl Backup {
         if copying.step == CopyStep::Flushed && copying.commit_point_synced {
             copying.step = CopyStep::Sealing;
             self.state.content = Content::Consistent;
-            self.state.highest_epoch_seen = self.synced;
+            self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.synced);
             self.write_state();
         }
         self.schedule_apply(now);
