@@ -1,10 +1,11 @@
 //! Proves cuts exact on a real kernel: captures a stack under load, cuts it again and again, folds
 //! every epoch into a replica in memory, and compares that with the volume as it stood in the pause.
 //!
-//! `exactness NAME RAM0 RAM1 CUTS INTERVAL_MS BUDGET_MS ROTATE_BYTES AUDIT_EVERY [hang]`
+//! `exactness NAME RAM0 RAM1 CUTS INTERVAL_MS BUDGET_MS ROTATE_BYTES AUDIT_EVERY [hang|resume]`
 //!
 //! Exits with 0 when every audited cut was equal. With `hang` the first audited pause never ends:
-//! for tests that kill a daemon in its pause.
+//! for tests that kill a daemon in its pause. With `resume` every second audit resumes the device behind
+//! the cut's back, as an operator might: such cuts have to be void.
 #![allow(clippy::print_stdout, reason = "the result of an example is what it prints")]
 
 use std::convert::Infallible;
@@ -16,7 +17,7 @@ use ftdm::block_io::AlignedBuffer;
 use ftdm::capture::{Capture, EraReader};
 use ftdm::cut::{CutOutcome, CutRequest, CutStats};
 use ftdm::fold::{Content, fold};
-use ftdm::ioctl::enter_io_path;
+use ftdm::ioctl::{DmControl, enter_io_path};
 use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::stack::Stack;
@@ -29,6 +30,7 @@ struct Options {
     rotate_above: u64,
     audit_every: u64,
     hang: bool,
+    resume: bool,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         rotate_above: number(3)?,
         audit_every: number(4)?,
         hang: numbers.get(5).is_some_and(|w| w == "hang"),
+        resume: numbers.get(5).is_some_and(|w| w == "resume"),
     };
     env_logger::Builder::new().filter_level(log::LevelFilter::Warn).parse_default_env().init();
     enter_io_path()?;
@@ -93,13 +96,21 @@ struct Images<'a> {
 fn run(capture: &mut Capture, options: &Options, images: Images<'_>) -> Result<Tally, Box<dyn Error>> {
     let Images { replica, naive, truth } = images;
     let mut tally = Tally::default();
+    let mut sabotage = options.resume;
+    let mut operator = DmControl::open()?;
+    let top = capture.stack().top();
     let mut next = Instant::now();
     while tally.taken < options.cuts {
         next += options.interval;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         next = next.max(Instant::now() - options.interval);
         let audit = (tally.taken + 1).is_multiple_of(options.audit_every);
+        sabotage = options.resume && audit && !sabotage;
         let mut look = |era: &EraReader| {
+            if sabotage {
+                operator.resume(top).expect("the device is there");
+                std::thread::sleep(Duration::from_millis(20));
+            }
             if options.hang {
                 loop {
                     std::thread::park();
@@ -120,6 +131,9 @@ fn run(capture: &mut Capture, options: &Options, images: Images<'_>) -> Result<T
                 if tally.void < 20 {
                     println!("void: {reason}");
                 }
+            }
+            CutOutcome::Taken { .. } if sabotage => {
+                return Err("a cut was taken although the device had been resumed".into());
             }
             CutOutcome::Taken { log, stats } => {
                 log::info!("cut {}: {stats:?} used {:?}", tally.taken + 1, capture.log_usage());
