@@ -18,7 +18,7 @@ use ftdm::capture::{Capture, EraReader};
 use ftdm::cut::{CutOutcome, CutRequest, CutStats};
 use ftdm::fold::{Content, fold};
 use ftdm::ioctl::{DmControl, enter_io_path};
-use ftdm::log_device::LogPair;
+use ftdm::log_device::{LogPair, load_brd};
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::stack::Stack;
 use ftdm::units::{Extent, SECTOR_SIZE, Sector, Sectors};
@@ -69,6 +69,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut naive = AlignedBuffer::new(size);
     let mut truth = AlignedBuffer::new(size);
     let reader = EraReader::open(&stack)?;
+    // Where brd is loaded already its devices are taken as they are.
+    load_brd(2, Sectors(128 << 10))?;
     let pair = LogPair::open(Path::new(ram0), Path::new(ram1))?;
     let mut base = |era: &mut ftdm::capture::EraControl<'_>| {
         era.flush()?;
