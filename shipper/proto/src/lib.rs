@@ -13,6 +13,7 @@ pub mod group;
 pub mod ids;
 pub mod journal;
 pub mod message;
+pub mod mutant;
 pub mod primary;
 pub mod protocol;
 pub mod record;

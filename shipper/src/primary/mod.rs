@@ -22,7 +22,7 @@ use ftship_proto::frame::Stamp;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Incarnation, VolumeUuid};
 use ftship_proto::message::Message;
-use ftship_proto::primary::{Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication};
+use ftship_proto::primary::{Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication};
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;
 use mio::Registry;
@@ -36,7 +36,7 @@ use crate::metrics::Latencies;
 use crate::peer::PeerConnection;
 use crate::reactor::{Driver, PEER, Reactor, Reports};
 use crate::state_file::StateFile;
-use base::{BaseCopy, BaseRead, Moment};
+use base::{BaseCopy, BaseRead};
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use encode::{EncodeJob, EncodedItem, Encoder};
 
@@ -308,11 +308,9 @@ impl PrimaryDriver {
             match encoded.item {
                 EncodedItem::LogDone(log) => self.cut_thread.push(CaptureJob::Recycle(log)),
                 EncodedItem::BaseDone { chunk, frames, stored } => {
-                    let ordered = Moment { chain: encoded.chain, ..self.moment };
                     self.figures.base_bytes_shipped += stored;
-                    let moment = if is_current { self.moment } else { ordered };
-                    if self.base.encoded(chunk, frames, moment) && is_current {
-                        let (frames, copied) = (self.base.frames, self.base.copied);
+                    if self.base.encoded(chunk, frames, encoded.chain, self.moment) && is_current {
+                        let (frames, copied) = (self.base.frames(), self.base.copied());
                         let bytes = copied.bytes().unwrap_or(u64::MAX);
                         self.core.handle(now, PrimaryEvent::BaseCopied { frames, bytes });
                     }
@@ -389,7 +387,7 @@ impl PrimaryDriver {
                 commit_lag_ms: self.lags.percentiles(),
                 void_cuts: counters.void_cuts,
                 void_ticks: counters.void_ticks,
-                base_copied: self.base.copied.bytes().unwrap_or(u64::MAX),
+                base_copied: self.base.copied().bytes().unwrap_or(u64::MAX),
                 ..self.figures
             }),
             backup: None,

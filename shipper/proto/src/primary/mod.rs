@@ -19,6 +19,7 @@
 //!      └────────── link, log or agreement lost ───────┴──────────────────────────┘
 //! ```
 
+mod base;
 mod cut;
 mod link;
 mod sync;
@@ -31,6 +32,8 @@ use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::message::{Message, Welcome};
 use crate::state::LineageEntry;
+
+pub use base::{BasePlan, Moment, Verdict};
 
 /// What the primary is told at its start.
 #[derive(Clone, Debug)]

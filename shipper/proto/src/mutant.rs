@@ -1,0 +1,66 @@
+//! Deliberate faults, for the proof that the simulation would see them.
+//!
+//! Always holds: without the feature `mutants`, which only `tests/sim` turns on, [`is`] is constantly false
+//! and nothing of this is in the program.
+
+/// A fault, named after what it breaks. The list, and what each one shows, is in `tests/sim/README.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "tests/sim/README.md describes them in one table")]
+pub enum Mutant {
+    AckBeforeSync,
+    SyncCoversLaterEpochs,
+    ApplyBeforeSync,
+    ApplyWithoutFlush,
+    TailBeforeVolume,
+    ReuseBeforeSuperblock,
+    BaseWithoutFlush,
+    AnyFlushEndsBase,
+    ConsistentWithoutCommitPoint,
+    OldCommitPointCounts,
+    AckBeforeState,
+    ReadyBeforeState,
+    OverwriteUndrained,
+    CommitsLostInDraining,
+    TrustUnsyncedJournal,
+    TrustUnsyncedDisks,
+    SkipIncarnation,
+    KeepOpenEpoch,
+    PromoteUnapplied,
+    PromoteBeforeState,
+    CommitPointAlways,
+    SkipBaseRule,
+    AnyDigestStaged,
+    NumberFromOne,
+    CheckpointOfRunningCut,
+    ForgetCheckpoint,
+}
+
+#[cfg(feature = "mutants")]
+mod selected {
+    use super::Mutant;
+    use std::cell::Cell;
+
+    thread_local!(static SELECTED: Cell<Option<Mutant>> = const { Cell::new(None) });
+
+    /// Selects the fault that this thread's state machines have from now on.
+    pub fn select(mutant: Option<Mutant>) {
+        SELECTED.set(mutant);
+    }
+
+    /// Whether this fault is selected.
+    #[must_use]
+    pub fn is(mutant: Mutant) -> bool {
+        SELECTED.get() == Some(mutant)
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use selected::{is, select};
+
+/// Whether this fault is selected: never.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+#[inline(always)]
+pub const fn is(_: Mutant) -> bool {
+    false
+}
