@@ -46,7 +46,7 @@ pub struct BackupDriver {
     reports: Receiver<LaneReport>,
     waiting: Vec<ClientId>,
     answers: Vec<(ClientId, Response)>,
-    shown: Option<Phase>,
+    shown: (&'static str, Option<String>),
 }
 
 impl BackupDriver {
@@ -101,7 +101,7 @@ impl BackupDriver {
             reports: received,
             waiting: Vec::new(),
             answers: Vec::new(),
-            shown: None,
+            shown: ("", None),
         })
     }
 
@@ -252,7 +252,6 @@ impl BackupDriver {
     }
 
     fn describe(&self) -> (&'static str, Option<String>) {
-        let committed = self.core.committed();
         match self.core.phase() {
             Phase::Blank => ("inconsistent", Some("blank: no full sync has reached this backup yet".into())),
             Phase::Inconsistent => {
@@ -260,10 +259,7 @@ impl BackupDriver {
             }
             Phase::Copying(_) => ("syncing", Some("a full sync is under way; not promotable yet".into())),
             Phase::Consistent if self.core.is_connected() => ("in sync", None),
-            Phase::Consistent => {
-                let text = format!("no primary is connected; promotable to epoch {committed}");
-                ("degraded", Some(text))
-            }
+            Phase::Consistent => ("degraded", Some("no primary is connected; promotable".into())),
             Phase::Promoting(_) => ("degraded", Some("being promoted".into())),
             Phase::Promoted => {
                 let text = format!("promoted at epoch {}; nothing is replicated", self.core.promoted_at());
@@ -275,14 +271,11 @@ impl BackupDriver {
 
     /// Logs a change of state once.
     fn show_change(&mut self) {
-        if self.shown.as_ref() != Some(self.core.phase()) {
-            let is_progress =
-                matches!((&self.shown, self.core.phase()), (Some(Phase::Copying(_)), Phase::Copying(_)));
-            self.shown = Some(self.core.phase().clone());
-            if !is_progress {
-                let (state, reason) = self.describe();
-                log::info!("state: {state}{}", reason.map(|text| format!(": {text}")).unwrap_or_default());
-            }
+        let now = self.describe();
+        if self.shown != now {
+            let (state, reason) = &now;
+            log::info!("state: {state}{}", reason.as_ref().map(|text| format!(": {text}")).unwrap_or_default());
+            self.shown = now;
         }
     }
 }
