@@ -6,7 +6,7 @@ digest-file = "/share/digests"'
 VOLUME_MB=64
 . "$(dirname "${BASH_SOURCE[0]}")/../scenarios/pair.bash"
 step "primary and backup anew; each cut now records the volume's SHA-256 in its pause, outside the host"
-protect > /dev/null
+protect > "$SHARE/set-up.log" 2>&1
 step "primary: writers that overlap each other deliberately"
 background primary ftdm-workload churn /dev/mapper/vm1 --seconds 120 --rate 60
 recorded_enough() { (($(wc -l < "$SHARE/digests") >= 40)); }

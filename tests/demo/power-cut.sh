@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../scenarios/pair.bash"
 VOLUME_MB=128
 step "primary: logical volumes and the stack /dev/mapper/vm1; backup: volume and journal"
-make_volumes > /dev/null
+make_volumes > "$SHARE/set-up.log" 2>&1
 step "primary: ext4 on /dev/mapper/vm1"
 on primary mkfs.ext4 -q -E nodiscard /dev/mapper/vm1
 on primary mount /dev/mapper/vm1 /mnt

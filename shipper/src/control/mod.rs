@@ -119,7 +119,7 @@ pub struct PrimaryFigures {
     pub epoch_ms: f64,
     /// How long the volume was paused by a cut.
     pub pause_ms: Percentiles,
-    /// From cut to committed.
+    /// From cut to committed, since the pair was last found in sync.
     pub commit_lag_ms: Percentiles,
     /// Bytes that the VM wrote while captured.
     pub bytes_written: u64,

@@ -14,7 +14,6 @@ use anyhow::Context;
 use ftdm::ioctl::enter_io_path;
 use ftdm::log_device::load_brd;
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm::name::VolumeId;
 use ftdm::stack::Stack;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::epoch::EpochHeader;
@@ -27,7 +26,6 @@ use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;
-use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
 use crate::control::server::ClientId;
@@ -91,7 +89,7 @@ impl PrimaryDriver {
         getrandom::fill(&mut incarnation)
             .map_err(|error| anyhow::anyhow!("no random incarnation: {error}"))?;
         let volume = VolumeDescription {
-            uuid: volume_uuid(stack.id()),
+            uuid: VolumeUuid(stack.id().bytes()),
             size: reader.size(),
             logical_block_size: reader.logical_block(),
         };
@@ -198,6 +196,10 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::Committed { lag, .. } => self.lags.record(lag),
                 PrimaryAction::StateChanged => {
+                    if *self.core.replication() == Replication::InSync {
+                        // The first commit point waited for the base copy: not a figure of epochs.
+                        self.lags = Latencies::default();
+                    }
                     let (state, reason) = self.describe();
                     log::info!(
                         "state: {state}{}",
@@ -451,10 +453,4 @@ impl Driver for PrimaryDriver {
         self.hang_up();
         // The cut thread ends the capture when it is dropped.
     }
-}
-
-/// The identity of a volume on the wire: its own id is text of no fixed length.
-fn volume_uuid(id: &VolumeId) -> VolumeUuid {
-    let digest = Sha256::digest(id.to_string().as_bytes());
-    VolumeUuid(std::array::from_fn(|index| digest[index]))
 }
