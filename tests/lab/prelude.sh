@@ -87,9 +87,9 @@ expect_code() {
 # expect_equal ACTUAL EXPECTED [WHAT]
 expect_equal() { [[ $1 == "$2" ]] || fail "${3-value} is '$1', expected '$2'"; }
 
-# eventually SECONDS COMMAND...: repeats the command until it succeeds.
+# eventually SECONDS COMMAND...: repeats the command until it succeeds; on a slow back end for longer.
 eventually() {
-    local end=$((SECONDS + $1))
+    local end=$((SECONDS + $1 * LAB_SLOWNESS))
     shift
     until "$@"; do
         ((SECONDS < end)) || fail "still failing at the end of its time: $*"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The cage: the part of the machine that a user-mode-linux host can see.
+# The cage: the part of the machine that a host's kernel can see.
 #
 # Runs as process 1 of its own mount and process namespaces. It builds a small root
 # of read-only bind mounts in which nothing but the share can be written, then runs
@@ -8,7 +8,8 @@
 #  - when descriptor 5 (the lifeline, whose other end the driver holds) closes, all of it dies.
 #
 # Environment: CAGE (folder for the root), LAB_BIN (programs for the hosts), LAB_SOCKETS
-# (the disks' sockets), SHARE, MEMORY_MIB.
+# (the disks' sockets), LAB_KERNEL (a folder with a kernel and its modules, or empty), SHARE,
+# MEMORY_MIB.
 set -euo pipefail
 
 mount --make-rprivate /
@@ -31,6 +32,7 @@ done
 for name in usr etc var opt; do show "/$name" "$name"; done
 show "$LAB_BIN" lab/bin
 show "$LAB_SOCKETS" lab/sockets
+if [[ -n $LAB_KERNEL ]]; then show "$LAB_KERNEL" lab/kernel; fi
 show "$SHARE" share rw
 mkdir -p dev proc sys run tmp root home mnt srv media boot lab/overlay lab/memory
 for name in null zero random urandom; do
@@ -41,7 +43,7 @@ mount -t proc proc proc
 chmod 0777 lab/memory
 mount -o remount,ro,size="$((MEMORY_MIB + 64))m" . 2>/dev/null || true
 
-# The kernel keeps its memory in an unlinked file in TMPDIR: a tmpfs of the cage.
+# User-mode-linux keeps its memory in an unlinked file in TMPDIR: a tmpfs of the cage.
 mount -t tmpfs -o "size=$((MEMORY_MIB + 64))m,mode=0777,nosuid,nodev" memory lab/memory
 
 env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/lab/memory TMPDIR=/lab/memory \

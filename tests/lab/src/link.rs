@@ -79,7 +79,12 @@ impl Link {
             self.drain(index)?;
         }
         state.on[index] = on;
-        self.apply(&state)
+        self.apply(&state)?;
+        if !on {
+            // Frames that nobody takes count as on their way, and would in the end block the other.
+            self.drain(index)?;
+        }
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

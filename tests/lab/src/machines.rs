@@ -204,7 +204,7 @@ impl Machines {
             agent: far.into(),
         })?;
         let running = Running { host, servers, channel };
-        if let Err(error) = running.channel.wait_ready(BOOT_PATIENCE) {
+        if let Err(error) = running.channel.wait_ready(BOOT_PATIENCE * self.backend.slowness()) {
             self.end(index, running, Survivors::Nothing)?;
             return Err(error);
         }

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::control::Control;
 use crate::folder::Folder;
-use crate::host;
+use crate::host::{self, Kind};
 use crate::machines::{Hardware, Machines};
 
 /// What every scenario script can call.
@@ -44,8 +44,10 @@ pub struct Scenario {
     pub summary: String,
     /// What the hosts are made of.
     pub hardware: Hardware,
-    /// How long it may take, the hosts' start included.
+    /// How long it may take on the quickest back end, the hosts' start included.
     pub timeout: Duration,
+    /// The back ends that it runs on, the preferred one first; never empty.
+    pub backends: Vec<Kind>,
 }
 
 /// What is the same for all the scenarios of one call.
@@ -59,8 +61,10 @@ pub struct Setting {
     pub programs: PathBuf,
     /// The repository.
     pub repository: PathBuf,
-    /// The back end's name.
-    pub backend: String,
+    /// Where back ends keep what they fetch.
+    pub cache: PathBuf,
+    /// The back end, instead of what each scenario prefers.
+    pub backend: Option<Kind>,
     /// `$LAB_SEED`.
     pub seed: u64,
     /// Overrides every scenario's own time-out.
@@ -112,6 +116,17 @@ impl Scenario {
             summary: String::new(),
             hardware: Hardware::default(),
             timeout: DEFAULT_TIMEOUT,
+            backends: Kind::ALL.to_vec(),
+        }
+    }
+
+    /// The back end that it runs on: `wanted`, or else the one it prefers; `None` when it does not
+    /// run on the wanted one.
+    #[must_use]
+    pub fn backend(&self, wanted: Option<Kind>) -> Option<Kind> {
+        match wanted {
+            Some(kind) => self.backends.contains(&kind).then_some(kind),
+            None => self.backends.first().copied(),
         }
     }
 
@@ -126,6 +141,12 @@ impl Scenario {
         let mut scenario = Scenario { script, ..Scenario::blank(&name) };
         scenario.read_header(&text).with_context(|| format!("{}", path.display()))?;
         Ok(scenario)
+    }
+
+    /// Says which back ends it runs on.
+    #[must_use]
+    pub fn runs_on(&self) -> String {
+        format!("{} runs only on {}", self.name, host::names(&self.backends))
     }
 
     fn read_header(&mut self, text: &str) -> Result<()> {
@@ -160,7 +181,8 @@ impl Scenario {
                 self.hardware.disks =
                     value.parse().ok().filter(|count| (1..=8).contains(count)).context("1 to 8 disks")?;
             }
-            _ => bail!("unknown setting `{key}`; there are: timeout, disk-size, memory, disks"),
+            "backends" => self.backends = value.split(',').map(str::parse).collect::<Result<_>>()?,
+            _ => bail!("unknown setting `{key}`; there are: timeout, disk-size, memory, disks, backends"),
         }
         Ok(())
     }
@@ -185,24 +207,37 @@ pub struct Lab {
     pub folder: Arc<Folder>,
     /// Its hosts, and what can be asked of it.
     pub control: Arc<Control>,
+    /// What runs them.
+    kind: Kind,
+    /// The scenario's time-out on this back end.
+    timeout: Duration,
+    /// By how much other time-outs are multiplied.
+    slowness: u32,
 }
 
 impl Lab {
     /// Boots two hosts for `scenario`.
     ///
     /// # Errors
-    /// When a host does not come up.
+    /// When a host does not come up, or the scenario does not run on the back end that is wanted.
     pub fn start(scenario: &Scenario, setting: &Setting) -> Result<Self> {
+        let kind = scenario.backend(setting.backend).with_context(|| scenario.runs_on())?;
+        let backend = kind.backend(&setting.cache);
+        let slowness = backend.slowness();
         let folder = Arc::new(Folder::create(&setting.root, &scenario.name)?);
         install_programs(&folder, setting)?;
+        backend.install(&folder.programs())?;
         let mut hardware = scenario.hardware;
         hardware.disk_size = setting.disk_size.unwrap_or(hardware.disk_size);
-        let machines = Machines::new(host::backend(&setting.backend)?, hardware, Arc::clone(&folder))?;
+        let machines = Machines::new(backend, hardware, Arc::clone(&folder))?;
         machines.start()?;
-        Ok(Lab { control: Control::start(machines, Arc::clone(&folder))?, folder })
+        let control = Control::start(machines, Arc::clone(&folder))?;
+        let timeout = setting.timeout.unwrap_or(scenario.timeout * slowness);
+        Ok(Lab { control, folder, kind, timeout, slowness })
     }
 
-    /// Runs a script against the hosts; lines it prints go to the log and to `each_line`.
+    /// Runs a script against the hosts until the scenario's time, counted from `begun`, is over;
+    /// lines it prints go to the log and to `each_line`.
     ///
     /// # Errors
     /// When the script cannot be started.
@@ -210,7 +245,7 @@ impl Lab {
         &self,
         script: &Path,
         setting: &Setting,
-        deadline: Instant,
+        begun: Instant,
         each_line: impl Fn(&str) + Send + 'static,
     ) -> Result<Outcome> {
         let (output, writer) = io::pipe().context("cannot make the script's output")?;
@@ -226,6 +261,8 @@ impl Lab {
             .env("LAB_DIR", self.folder.path())
             .env("LAB_SEED", setting.seed.to_string())
             .env("LAB_REPOSITORY", &setting.repository)
+            .env("LAB_BACKEND", self.kind.to_string())
+            .env("LAB_SLOWNESS", self.slowness.to_string())
             .env("SHARE", self.folder.share())
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
@@ -249,7 +286,7 @@ impl Lab {
             if setting.interrupted.load(Ordering::Relaxed) {
                 break Outcome::Interrupted;
             }
-            if Instant::now() > deadline {
+            if begun.elapsed() > self.timeout {
                 break Outcome::Failed("took too long".to_owned());
             }
             thread::sleep(Duration::from_millis(10));
@@ -317,9 +354,9 @@ pub fn run(
     setting: &Setting,
     each_line: impl Fn(&str) + Send + 'static,
 ) -> Result<(Outcome, Arc<Folder>)> {
-    let deadline = Instant::now() + setting.timeout.unwrap_or(scenario.timeout);
+    let begun = Instant::now();
     let lab = Lab::start(scenario, setting)?;
-    let outcome = lab.script(&scenario.script, setting, deadline, each_line)?;
+    let outcome = lab.script(&scenario.script, setting, begun, each_line)?;
     lab.stop();
     if outcome == Outcome::Passed && !setting.keep {
         lab.folder.remove_images();
@@ -347,13 +384,32 @@ mod tests {
     }
 
     #[test]
+    fn the_flag_chooses_among_the_scenario_s_back_ends() {
+        let any = Scenario::blank("");
+        assert_eq!((any.backend(None), any.backend(Some(Kind::Qemu))), (Some(Kind::Uml), Some(Kind::Qemu)));
+        let one = with_header("# lab: backends=qemu\n").unwrap();
+        assert_eq!((one.backend(None), one.backend(Some(Kind::Uml))), (Some(Kind::Qemu), None));
+        let both = with_header("# lab: backends=qemu,uml\n").unwrap();
+        assert_eq!((both.backend(None), both.backend(Some(Kind::Uml))), (Some(Kind::Qemu), Some(Kind::Uml)));
+    }
+
+    #[test]
     fn settings_after_the_first_command_do_not_count() {
         assert_eq!(with_header("true\n# lab: nonsense=1\n").unwrap().hardware, Hardware::default());
     }
 
     #[test]
     fn a_wrong_header_is_an_error() {
-        for line in ["timeout=soon", "memory=1M", "disk-size=5", "colour=red", "timeout", "disks=0"] {
+        for line in [
+            "timeout=soon",
+            "memory=1M",
+            "disk-size=5",
+            "colour=red",
+            "timeout",
+            "disks=0",
+            "backends=",
+            "backends=uml,xen",
+        ] {
             assert!(with_header(&format!("# lab: {line}\n")).is_err(), "{line}");
         }
     }

@@ -1,6 +1,7 @@
-//! The agent of a lab host: serves the driver over the serial line given as its argument.
+//! The agent of a lab host: serves the driver over the device given as its argument.
 
 use std::fs::{File, OpenOptions};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -23,12 +24,14 @@ fn main() -> ExitCode {
 fn serve() -> Result<()> {
     let path = std::env::args_os().nth(1).context("usage: lab-agent DEVICE")?;
     let line = OpenOptions::new().read(true).write(true).open(&path).context("cannot open the channel")?;
-    make_raw(&line)?;
+    if line.is_terminal() {
+        make_raw(&line)?;
+    }
     let writer = line.try_clone().context("cannot duplicate the channel")?;
     Ok(guest::serve(line, writer)?)
 }
 
-/// Without this the line discipline would translate line ends and react to control characters.
+/// For a serial line: without this its line discipline would translate line ends and react to control characters.
 fn make_raw(line: &File) -> Result<()> {
     let mut settings = tcgetattr(line).context("the channel is no terminal line")?;
     cfmakeraw(&mut settings);

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use ftdm_lab::client::{self, Input};
 use ftdm_lab::control::LAB_ERROR;
+use ftdm_lab::host::Kind;
+use ftdm_lab::machines;
 use ftdm_lab::scenario::{self, Lab, Outcome, Scenario, Setting};
-use ftdm_lab::{host, machines};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use structopt::StructOpt;
 use structopt::clap::{AppSettings, ErrorKind};
@@ -79,9 +80,9 @@ enum Cli {
 
 #[derive(Debug, StructOpt)]
 struct Options {
-    /// What runs the kernels
-    #[structopt(long, default_value = "uml")]
-    backend: String,
+    /// What runs the kernels: `uml` or `qemu`, instead of what the scenario prefers (else `uml`)
+    #[structopt(long)]
+    backend: Option<Kind>,
     /// Seconds that a scenario may take, instead of what it asks for
     #[structopt(long)]
     timeout: Option<u64>,
@@ -113,6 +114,7 @@ fn main() -> ExitCode {
         Cli::Run { jobs, options, verbose, keep, scripts } => {
             setting(options).map(|setting| Setting { keep, ..setting }).and_then(|setting| {
                 let scenarios = scripts.iter().map(|script| Scenario::load(script)).collect::<Result<_>>()?;
+                let scenarios = runnable(scenarios, &setting)?;
                 Ok(run(scenarios, jobs.max(1), verbose, setting))
             })
         }
@@ -139,7 +141,6 @@ fn setting(options: Options) -> Result<Setting> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the lab needs root, for namespaces and mounts (the hosts' kernels then run as nobody)");
     }
-    host::backend(&options.backend)?.check()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         // A second signal ends the driver at once; its hosts end with it.
@@ -156,6 +157,7 @@ fn setting(options: Options) -> Result<Setting> {
         programs: from_environment("LAB_BIN_DIR")?,
         repository: from_environment("LAB_REPOSITORY")?,
         lab_programs,
+        cache: from_environment("LAB_CACHE")?,
         backend: options.backend,
         seed: options.seed,
         timeout: options.timeout.map(Duration::from_secs),
@@ -169,6 +171,28 @@ fn setting(options: Options) -> Result<Setting> {
         }
     }
     Ok(setting)
+}
+
+/// The scenarios that run on the back end that is wanted, which is made ready.
+fn runnable(scenarios: Vec<Scenario>, setting: &Setting) -> Result<Vec<Scenario>> {
+    let mut kinds: Vec<Kind> = Vec::new();
+    let mut runnable = Vec::new();
+    for scenario in scenarios {
+        match scenario.backend(setting.backend) {
+            Some(kind) => {
+                kinds.push(kind);
+                runnable.push(scenario);
+            }
+            None => println!("lab: skipped: {}", scenario.runs_on()),
+        }
+    }
+    if runnable.is_empty() {
+        bail!("nothing to run");
+    }
+    for kind in Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)) {
+        kind.backend(&setting.cache).prepare(&|line| println!("lab: {line}"))?;
+    }
+    Ok(runnable)
 }
 
 /// One line of the final table.
@@ -285,6 +309,7 @@ fn shell(host: &str, script: Option<&Path>, setting: Setting) -> Result<ExitCode
         Some(script) => Scenario::load(script)?,
         None => Scenario::blank("shell"),
     };
+    let scenario = runnable(vec![scenario], &setting)?.remove(0);
     println!("lab: booting two hosts");
     let lab = match Lab::start(&scenario, &setting) {
         Ok(lab) => lab,
@@ -294,8 +319,7 @@ fn shell(host: &str, script: Option<&Path>, setting: Setting) -> Result<ExitCode
         }
     };
     if script.is_some() {
-        let deadline = Instant::now() + setting.timeout.unwrap_or(scenario.timeout);
-        let outcome = lab.script(&scenario.script, &setting, deadline, |line| println!("{line}"))?;
+        let outcome = lab.script(&scenario.script, &setting, Instant::now(), |line| println!("{line}"))?;
         println!("lab: the scenario ended: {outcome:?}");
     }
     let folder = lab.folder.path();

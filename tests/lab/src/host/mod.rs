@@ -6,13 +6,18 @@
 //! the agent's channel no process of the host exists any more; when the driver dies, however that
 //! happens, so do its hosts; and a host can write to nothing but its disks and the share.
 
+mod cage;
+mod debian_kernel;
+mod initramfs;
+pub mod qemu;
 pub mod uml;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Error, Result};
 
 /// Everything that a host is started with.
 #[derive(Debug)]
@@ -41,13 +46,40 @@ pub struct Boot {
     pub agent: OwnedFd,
 }
 
+impl Boot {
+    /// The network interface's address.
+    fn mac(&self) -> String {
+        format!("02:00:00:00:00:0{}", self.address.rsplit('.').next().unwrap_or("0"))
+    }
+
+    /// Words of the kernel's command line that every host has: they become `init.sh`'s environment.
+    fn kernel_words(&self, backend: &str) -> [String; 4] {
+        [
+            "panic=1".to_owned(),
+            format!("LAB_BACKEND={backend}"),
+            format!("LAB_HOST={}", self.name),
+            format!("LAB_ADDRESS={}", self.address),
+        ]
+    }
+}
+
 /// A way to run kernels.
 pub trait Backend: Debug + Send + Sync {
-    /// Checks that the machine has what is needed, with an error that says what to do.
+    /// Checks that the machine has what is needed, with an error that says what to do, and fetches
+    /// what is only needed here; tells `say` before that takes long.
     ///
     /// # Errors
     /// When something is missing.
-    fn check(&self) -> Result<()>;
+    fn prepare(&self, say: &dyn Fn(&str)) -> Result<()>;
+
+    /// Puts what this back end's hosts start with beside a run's programs.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn install(&self, programs: &Path) -> Result<()>;
+
+    /// By how much every time-out is multiplied.
+    fn slowness(&self) -> u32;
 
     /// Starts a host; it is ready when its agent says so.
     ///
@@ -65,16 +97,49 @@ pub trait Host: Debug + Send {
     fn kill(&mut self) -> Result<()>;
 }
 
-/// Names of the back ends that exist.
-pub const BACKENDS: [&str; 1] = ["uml"];
+/// The back ends that exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// User-mode-linux: quick, one CPU.
+    Uml,
+    /// QEMU without KVM: a distribution's kernel, two CPUs, slow.
+    Qemu,
+}
 
-/// The back end of this name.
-///
-/// # Errors
-/// When there is none.
-pub fn backend(name: &str) -> Result<Box<dyn Backend>> {
-    match name {
-        "uml" => Ok(Box::new(uml::UserModeLinux)),
-        _ => bail!("there is no back end `{name}`; available: {}", BACKENDS.join(", ")),
+impl Kind {
+    /// All of them, the default first.
+    pub const ALL: [Kind; 2] = [Kind::Uml, Kind::Qemu];
+
+    /// The back end; what it fetches is kept in the folder `cache`.
+    #[must_use]
+    pub fn backend(self, cache: &Path) -> Box<dyn Backend> {
+        match self {
+            Kind::Uml => Box::new(uml::UserModeLinux),
+            Kind::Qemu => Box::new(qemu::Qemu::new(cache)),
+        }
     }
+}
+
+impl Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Uml => "uml",
+            Kind::Qemu => "qemu",
+        })
+    }
+}
+
+impl FromStr for Kind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Kind::ALL.into_iter().find(|kind| kind.to_string() == name);
+        found.with_context(|| format!("there is no back end `{name}`; available: {}", names(&Kind::ALL)))
+    }
+}
+
+/// Their names, for people.
+#[must_use]
+pub fn names(kinds: &[Kind]) -> String {
+    kinds.iter().map(Kind::to_string).collect::<Vec<_>>().join(", ")
 }
