@@ -8,6 +8,11 @@ use super::link::FIRST_BACKOFF;
 use super::{Capture, Checkpoint, InFlight, Primary, PrimaryAction, Replication, SyncStep};
 use crate::ids::{Digest, Epoch};
 
+/// Time between two cuts while the base copy runs.
+const COPY_CUT_INTERVAL: Duration = Duration::from_millis(500);
+/// Log use, in percent, at which one is due all the same.
+const COPY_CUT_PERCENT: u64 = 25;
+
 impl Primary {
     pub(super) fn cut_timeout(&mut self, now: Duration) {
         if self.capture != Capture::On || self.cutting.is_some() || self.cut_at > now {
@@ -20,12 +25,24 @@ impl Primary {
             self.act(PrimaryAction::Follow);
             return;
         }
+        if self.sync == SyncStep::Copying && !self.copy_wants_cut(now) {
+            self.act(PrimaryAction::Follow);
+            return;
+        }
         let (epoch, commit_point) = (self.next_epoch, self.sync != SyncStep::Copying);
         self.cutting = Some((epoch, commit_point));
         for checkpoint in &mut self.checkpoints {
             checkpoint.epoch.get_or_insert(epoch);
         }
         self.act(PrimaryAction::Cut { epoch, commit_point });
+    }
+
+    /// While the base copy runs cuts only drain the log, and each makes the pieces that are being read
+    /// worthless: so they are rare, unless the log fills or somebody asks.
+    fn copy_wants_cut(&self, now: Duration) -> bool {
+        now >= self.last_cut + COPY_CUT_INTERVAL
+            || self.log_percent >= COPY_CUT_PERCENT
+            || self.checkpoints.iter().any(|checkpoint| checkpoint.epoch.is_none())
     }
 
     pub(super) fn checkpoint(&mut self, now: Duration, id: u64) {
@@ -49,6 +66,7 @@ impl Primary {
             return;
         }
         self.void_run = 0;
+        self.last_cut = now;
         self.next_epoch = epoch.next();
         self.act(PrimaryAction::Ship { epoch, commit_point });
         self.in_flight.push_back(InFlight { epoch, commit_point, cut_at: now, digest: None });
@@ -77,8 +95,8 @@ impl Primary {
     }
 
     pub(super) fn log_use(&mut self, now: Duration, used: u64, capacity: u64) {
-        let limit = capacity / 100 * u64::from(self.config.log_watermark);
-        if self.capture == Capture::On && used > limit {
+        self.log_percent = used / (capacity / 100).max(1);
+        if self.capture == Capture::On && self.log_percent >= self.config.log_watermark.into() {
             let reason = format!("the log is full ({used} of {capacity} bytes): the backup is too slow");
             self.lose_replication(now, &reason);
         }

@@ -284,6 +284,8 @@ pub struct Primary {
     syncs_begun: u32,
     next_epoch: Epoch,
     cut_at: Duration,
+    last_cut: Duration,
+    log_percent: u64,
     /// The cut that was ordered and is not done.
     cutting: Option<(Epoch, bool)>,
     void_run: u32,
@@ -311,6 +313,8 @@ impl Primary {
             syncs_begun: 0,
             next_epoch: Epoch(1),
             cut_at: Duration::ZERO,
+            last_cut: Duration::ZERO,
+            log_percent: 0,
             cutting: None,
             void_run: 0,
             in_flight: VecDeque::new(),

@@ -80,6 +80,8 @@ impl Primary {
             Capture::Starting => {
                 self.capture = Capture::On;
                 self.cut_at = now + self.config.epoch_interval;
+                self.last_cut = now;
+                self.log_percent = 0;
                 self.sync = SyncStep::Copying;
                 self.act(PrimaryAction::StartBase);
             }
