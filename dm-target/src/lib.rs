@@ -11,6 +11,7 @@ pub mod cut;
 pub mod era;
 pub mod fold;
 pub mod ioctl;
+pub mod kernel_gate;
 pub mod log_device;
 pub mod log_writes;
 pub mod name;

@@ -9,10 +9,12 @@ use std::process::ExitCode;
 
 use ftdm::block_io::{Access, BlockDevice, OpenError};
 use ftdm::era::size::MetadataSize;
+use ftdm::kernel_gate::{self, KernelError};
 use ftdm::name::StackName;
+use ftdm::stack::written::{Written, WrittenError};
 use ftdm::stack::{self, Created, Stack, StackError, StackStatus};
 use ftdm::table::{BlockSectors, FtTable};
-use ftdm::units::Sectors;
+use ftdm::units::{Era, Sectors};
 use structopt::StructOpt;
 use structopt::clap::ErrorKind;
 
@@ -37,8 +39,9 @@ EXIT CODES:
     2  wrong arguments
     3  no such ftdm device
     4  in use, or refused by a check; nothing was changed
-    5  the kernel lacks a module
-    6  tracking was lost: the metadata's history does not go on";
+    5  the kernel lacks a module, or mends that dm-era needs
+    6  tracking was lost: the metadata's history does not go on, so that what
+       changed is unknown";
 
 #[derive(StructOpt)]
 #[structopt(about = "Sets up volumes that ftship replicates", after_help = AFTER_HELP)]
@@ -59,6 +62,12 @@ enum Command {
         /// What to make it of, see TABLE below
         #[structopt(long)]
         table: FtTable,
+        /// Last era that somebody relies on: metadata that is blank or older is refused (code 6)
+        #[structopt(long, parse(try_from_str = era))]
+        recorded_era: Option<Era>,
+        /// Takes any kernel. Without the mends of dm-era a crash may hide changed blocks for good
+        #[structopt(long)]
+        allow_kernel: bool,
     },
     /// Removes the device NAME and what is hidden below it; the volume stays as it is
     Remove {
@@ -82,6 +91,18 @@ enum Command {
     },
     /// Lists all ftdm devices
     Ls,
+    /// Shows what was written in era ERA and later, as `START SECTORS` lines; then `next-era ERA`,
+    /// which is what to ask for next time, and `pause-us N`, how long the volume stood still
+    WrittenSince {
+        /// Name of the visible device
+        name: StackName,
+        /// An era that was shown before; 1: since the metadata was made; 0: the whole volume
+        #[structopt(parse(try_from_str = era))]
+        era: Era,
+        /// As one JSON object
+        #[structopt(long)]
+        json: bool,
+    },
     /// Shows the recommended size of the metadata device, in sectors
     MetadataSize {
         /// Size of the volume in sectors, or the device itself
@@ -89,6 +110,10 @@ enum Command {
         /// Tracking granule in sectors
         block_sectors: BlockSectors,
     },
+}
+
+fn era(text: &str) -> Result<Era, std::num::ParseIntError> {
+    text.parse().map(Era)
 }
 
 impl Command {
@@ -101,6 +126,7 @@ impl Command {
             Self::Table { name } => format!("table {name}"),
             Self::Info { name } => format!("info {name}"),
             Self::Ls => "ls".to_owned(),
+            Self::WrittenSince { name, era, .. } => format!("written-since {name} {era}"),
             Self::MetadataSize { volume, .. } => format!("metadata-size {volume}"),
         }
     }
@@ -111,6 +137,10 @@ enum Failure {
     #[error(transparent)]
     Stack(#[from] StackError),
     #[error(transparent)]
+    Written(#[from] WrittenError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
     Open(#[from] OpenError),
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
@@ -119,7 +149,12 @@ enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Stack(e) => match e {
+            Self::Kernel(_) => MISSING,
+            Self::Written(e) if e.tracking_lost() => TRACKING_LOST,
+            Self::Written(
+                WrittenError::InUse { .. } | WrittenError::NoRoom { .. } | WrittenError::Locked,
+            ) => REFUSED,
+            Self::Stack(e) | Self::Written(WrittenError::Stack(e)) => match e {
                 StackError::NotFound(_) => NOT_FOUND,
                 StackError::NameTaken { .. }
                 | StackError::Different { .. }
@@ -130,7 +165,7 @@ impl Failure {
                 StackError::TrackingLost { .. } => TRACKING_LOST,
                 _ => FAILED,
             },
-            Self::Open(_) | Self::Output(_) => FAILED,
+            Self::Written(_) | Self::Open(_) | Self::Output(_) => FAILED,
         }
     }
 }
@@ -168,10 +203,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
     match command {
-        Command::Create { name, table } => match stack::create(&name, &table)? {
-            Created::Made => log::info!("{name} made"),
-            Created::AlreadyThere => log::info!("{name} is there already, with this table"),
-        },
+        Command::Create { name, table, recorded_era, allow_kernel } => {
+            check_kernel(allow_kernel)?;
+            match stack::create(&name, &table, recorded_era)? {
+                Created::Made => log::info!("{name} made"),
+                Created::AlreadyThere => log::info!("{name} is there already, with this table"),
+            }
+        }
         Command::Remove { name } => stack::remove(&name)?,
         Command::Status { name } => {
             let status = Stack::open(&name)?.status()?;
@@ -188,6 +226,14 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
                 writeln!(out, "{name}\t({number})")?;
             }
         }
+        Command::WrittenSince { name, era, json } => {
+            // The volume may hold this very program, or swap: nothing is to be paged in during the pause.
+            if let Err(e) = ftdm::ioctl::enter_io_path() {
+                log::warn!("cannot lock memory: {e}; this must not run from the volume {name} itself");
+            }
+            let written = Stack::open(&name)?.written_since(era)?;
+            if json { written_json(&name, era, &written, out)? } else { written_lines(&written, out)? }
+        }
         Command::MetadataSize { volume, block_sectors } => {
             let sectors = match volume.parse() {
                 Ok(sectors) => Sectors(sectors),
@@ -197,6 +243,46 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn check_kernel(allowed: bool) -> Result<(), Failure> {
+    let name = nix::sys::utsname::uname().map_err(std::io::Error::from)?;
+    let judged = kernel_gate::check(&name.release().to_string_lossy(), &name.version().to_string_lossy());
+    match judged {
+        Err(e) if allowed => log::warn!("--allow-kernel: {e}"),
+        judged => judged?,
+    }
+    Ok(())
+}
+
+fn written_lines(written: &Written, out: &mut impl Write) -> Result<(), Failure> {
+    let mut lines = std::io::BufWriter::new(out);
+    for extent in written.extents() {
+        writeln!(lines, "{} {}", extent.start().0, extent.len().0)?;
+    }
+    writeln!(lines, "next-era {}", written.delta.next)?;
+    writeln!(lines, "pause-us {}", written.pause.as_micros())?;
+    Ok(lines.flush()?)
+}
+
+fn written_json(
+    name: &StackName,
+    since: Era,
+    written: &Written,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let mut json = std::io::BufWriter::new(out);
+    let (next, sectors) = (written.delta.next, written.sectors().0);
+    let (pause, read) = (written.pause.as_micros(), written.read.as_micros());
+    // A name has no character that JSON would escape.
+    write!(json, "{{\"name\":\"{name}\",\"since\":{since},\"next_era\":{next},\"sectors\":{sectors},")?;
+    write!(json, "\"pause_us\":{pause},\"read_us\":{read},\"extents\":[")?;
+    for (index, extent) in written.extents().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(json, "{comma}[{},{}]", extent.start().0, extent.len().0)?;
+    }
+    writeln!(json, "]}}")?;
+    Ok(json.flush()?)
 }
 
 fn status_line(status: &StackStatus) -> String {

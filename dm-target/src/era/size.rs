@@ -1,10 +1,11 @@
 //! How much room dm-era's metadata needs.
 //!
-//! Always holds: metadata of at least [`MetadataSize::minimum`] blocks survives one undigested era;
-//! too small a device makes the kernel fail writes of the volume, and it cannot grow.
+//! Always holds: metadata of at least [`MetadataSize::minimum`] blocks has room for one roll under a
+//! snapshot; too small a device makes the kernel fail writes of the volume, and it cannot grow.
 //! Source of the figures: a 4 KiB metadata block holds 1018 entries of the era array or 509 * 64
 //! bits of a writeset; copy-on-write keeps two versions while a transaction or a snapshot lasts.
 
+use super::status::EraStatus;
 use crate::table::BlockSectors;
 use crate::units::Sectors;
 
@@ -31,6 +32,31 @@ pub struct MetadataSize {
     pub minimum: u64,
     /// With room for the snapshot of a whole resync and for eras not digested yet.
     pub recommended: u64,
+    /// What one roll may take until it is digested: a new writeset and its copy, and a copy of the
+    /// whole era array, because the kernel uses freed blocks again only after the next commit.
+    pub roll: u64,
+}
+
+/// Percent of the metadata in use from which on it is worth a warning.
+pub const WARN_PERCENT: u64 = 70;
+
+/// How much room is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Enough.
+    Enough,
+    /// Enough for a roll, but more than [`WARN_PERCENT`] are in use.
+    Low {
+        /// Percent in use.
+        percent: u64,
+    },
+    /// Not enough for a roll: the kernel would soon fail writes of the volume.
+    Full {
+        /// Free blocks.
+        free: u64,
+        /// Blocks that a roll may take.
+        needed: u64,
+    },
 }
 
 impl MetadataSize {
@@ -43,8 +69,23 @@ impl MetadataSize {
         // Index nodes hold at least 126 children each, so they add less than one percent.
         let with_nodes = |n: u64| n + n.div_ceil(100) + FIXED;
         Self {
-            minimum: with_nodes(array + 2 * 2 * writeset),
+            minimum: with_nodes(2 * array + 2 * 2 * writeset),
             recommended: with_nodes(2 * array + 2 * ROOMY_ERAS * writeset),
+            roll: with_nodes(array + 2 * writeset) - FIXED / 2,
+        }
+    }
+
+    /// Whether metadata in this state has room for another era.
+    #[must_use]
+    pub fn room(self, status: &EraStatus) -> Room {
+        let free = status.total.saturating_sub(status.used);
+        let percent = status.used.saturating_mul(100) / status.total.max(1);
+        if free < self.roll {
+            Room::Full { free, needed: self.roll }
+        } else if percent >= WARN_PERCENT {
+            Room::Low { percent }
+        } else {
+            Room::Enough
         }
     }
 
@@ -65,12 +106,28 @@ mod tests {
 
     #[test]
     fn sizes_fit_what_the_kernel_was_seen_to_use() {
-        // 1 TiB in 4 KiB blocks took 1.1 GiB.
+        // 1 TiB in 4 KiB blocks took 1.1 GiB; digesting may copy the era array once.
         let fine = size(1024, 8);
-        assert!((1 << 30) / METADATA_BLOCK < fine.minimum && fine.minimum < 1200 * 256, "{fine:?}");
+        assert!((2 << 30) / METADATA_BLOCK < fine.minimum && fine.minimum < 2400 * 256, "{fine:?}");
         assert!(fine.recommended > 2 * 263_000);
         // 64 KiB blocks need a sixteenth.
         assert!(size(1024, 128).minimum < fine.minimum / 15);
         assert_eq!(size(1, 128).recommended_sectors(), Sectors(8192));
+    }
+
+    #[test]
+    fn a_roll_is_refused_before_the_kernel_fails_writes() {
+        use crate::units::Era;
+        let size = size(16, 8);
+        let status = |used| EraStatus { used, total: 20_000, current: Era(5), snapshot: None };
+        assert_eq!(size.room(&status(5000)), Room::Enough);
+        assert_eq!(size.room(&status(14_000)), Room::Low { percent: 70 });
+        assert!(matches!(size.room(&status(19_000)), Room::Full { free: 1000, .. }));
+        // A fresh device of the least and of the recommended size takes one.
+        for total in [size.minimum, size.recommended] {
+            let used = size.minimum - size.roll;
+            let fresh = EraStatus { used: used.min(size.minimum / 2), total, ..status(0) };
+            assert!(!matches!(size.room(&fresh), Room::Full { .. }), "{total}");
+        }
     }
 }

@@ -22,6 +22,7 @@
 //! ```
 //! Source: `dm-era-target.c` and `persistent-data/dm-block-manager.c` of the kernel.
 
+use super::block::{checksum, u32_at, u64_at};
 use crate::units::Era;
 
 /// Bytes of the superblock.
@@ -49,6 +50,10 @@ pub struct Superblock {
     pub blocks: u32,
     /// The era at the last commit.
     pub current_era: Era,
+    /// Root of the tree of writesets that are not digested yet.
+    pub writeset_tree_root: u64,
+    /// Root of the array that has the era of each block's last digested write.
+    pub era_array_root: u64,
     /// Where a metadata snapshot is held, if one is.
     pub snapshot: Option<u64>,
 }
@@ -88,28 +93,19 @@ pub enum SuperblockError {
     },
 }
 
-fn u32_at(block: &[u8], at: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&block[at..at + 4]);
-    u32::from_le_bytes(bytes)
-}
-
-fn u64_at(block: &[u8], at: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&block[at..at + 8]);
-    u64::from_le_bytes(bytes)
-}
-
-/// The checksum of dm's persistent-data blocks: crc32c without the final inversion, salted.
-fn checksum(body: &[u8]) -> u32 {
-    !crc32c::crc32c(body) ^ CHECKSUM_XOR
-}
-
 /// Judges block 0 of a metadata device.
 ///
 /// # Errors
 /// See [`SuperblockError`].
 pub fn parse(block: &[u8]) -> Result<Content, SuperblockError> {
+    parse_clone(block, 0)
+}
+
+/// Judges block `number`, where a metadata snapshot has its copy of the superblock.
+///
+/// # Errors
+/// See [`SuperblockError`].
+pub fn parse_clone(block: &[u8], number: u64) -> Result<Content, SuperblockError> {
     let block = block.get(..SUPERBLOCK).ok_or(SuperblockError::Short(block.len()))?;
     if block.iter().all(|b| *b == 0) {
         return Ok(Content::Blank);
@@ -118,7 +114,7 @@ pub fn parse(block: &[u8]) -> Result<Content, SuperblockError> {
     if magic != MAGIC {
         return Err(SuperblockError::Magic { found: magic });
     }
-    let (found, computed) = (u32_at(block, 0), checksum(&block[4..]));
+    let (found, computed) = (u32_at(block, 0), checksum(&block[4..], CHECKSUM_XOR));
     if found != computed {
         return Err(SuperblockError::Checksum { found, computed });
     }
@@ -129,13 +125,15 @@ pub fn parse(block: &[u8]) -> Result<Content, SuperblockError> {
     let expect = |field, found: u64, expected: u64| {
         if found == expected { Ok(()) } else { Err(SuperblockError::Field { field, found, expected }) }
     };
-    expect("block number", u64_at(block, 8), 0)?;
+    expect("block number", u64_at(block, 8), number)?;
     expect("metadata block size", u32_at(block, 176).into(), METADATA_BLOCK_SECTORS.into())?;
     let snapshot = u64_at(block, 216);
     Ok(Content::Era(Superblock {
         data_block: u32_at(block, 172),
         blocks: u32_at(block, 180),
         current_era: Era(u32_at(block, 184)),
+        writeset_tree_root: u64_at(block, 200),
+        era_array_root: u64_at(block, 208),
         snapshot: (snapshot != 0).then_some(snapshot),
     }))
 }
@@ -158,16 +156,25 @@ mod tests {
     }
 
     fn seal(block: &mut [u8]) {
-        let sum = checksum(&block[4..]);
+        let sum = checksum(&block[4..], CHECKSUM_XOR);
         block[..4].copy_from_slice(&sum.to_le_bytes());
     }
 
     #[test]
     fn a_superblock_is_read() {
-        let expected = Superblock { data_block: 128, blocks: 16_384, current_era: Era(7), snapshot: None };
+        let expected = Superblock {
+            data_block: 128,
+            blocks: 16_384,
+            current_era: Era(7),
+            writeset_tree_root: 0,
+            era_array_root: 0,
+            snapshot: None,
+        };
         assert_eq!(parse(&superblock()), Ok(Content::Era(expected)));
         assert_eq!(parse(&[0; SUPERBLOCK]), Ok(Content::Blank));
         assert_eq!(parse(&[0; 100]), Err(SuperblockError::Short(100)));
+        let moved = Err(SuperblockError::Field { field: "block number", found: 0, expected: 5 });
+        assert_eq!(parse_clone(&superblock(), 5), moved);
     }
 
     #[test]

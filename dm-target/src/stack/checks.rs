@@ -205,7 +205,14 @@ mod tests {
     #[test]
     fn metadata_of_another_volume_is_refused_and_of_none_is_new() {
         let table: FtTable = "0 1280 ft m o 128".parse().unwrap();
-        let found = Superblock { data_block: 128, blocks: 10, current_era: Era(5), snapshot: None };
+        let found = Superblock {
+            data_block: 128,
+            blocks: 10,
+            current_era: Era(5),
+            writeset_tree_root: 0,
+            era_array_root: 0,
+            snapshot: None,
+        };
         assert_eq!(check_history(&table, &found).unwrap(), Some(Era(5)));
         assert_eq!(check_history(&table, &Superblock { blocks: 0, ..found }).unwrap(), None);
         assert!(check_history(&table, &Superblock { blocks: 11, ..found }).is_err());

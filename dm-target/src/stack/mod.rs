@@ -20,6 +20,7 @@ use crate::units::{DevNum, Era, Sectors};
 mod checks;
 pub(crate) mod devices;
 mod recover;
+pub mod written;
 
 use devices::{Described, Devices, NewDevice, TargetLine};
 pub(crate) use recover::{point_top_at, remove_log};
@@ -89,13 +90,13 @@ pub enum StackError {
     DeadUdev(&'static str),
     /// dm-era came up with an era that is not above the one it had: its history is not to be trusted.
     #[error(
-        "tracking lost: the metadata was at era {before} and came up at era {now}; \
+        "tracking lost: the metadata was at era {before} and is at era {now}; \
          what changed before is unknown, a full verify is needed"
     )]
     TrackingLost {
-        /// In the superblock before the load.
+        /// In the superblock before the load, or as recorded.
         before: Era,
-        /// After.
+        /// Now; 0 when the metadata is blank.
         now: Era,
     },
     /// A step of device-mapper failed.
@@ -394,11 +395,12 @@ pub fn list() -> Result<Vec<(String, DevNum)>, StackError> {
     Ok(stacks)
 }
 
-/// Builds the stack that `table` describes, or finds that it is there.
+/// Builds the stack that `table` describes, or finds that it is there. `recorded` is the last era
+/// that somebody relies on: metadata that is blank or older is then refused.
 ///
 /// # Errors
 /// See [`StackError`]; after one, nothing is there that was not there before.
-pub fn create(name: &StackName, table: &FtTable) -> Result<Created, StackError> {
+pub fn create(name: &StackName, table: &FtTable, recorded: Option<Era>) -> Result<Created, StackError> {
     let devices = Devices::open()?;
     devices.require(&TARGETS)?;
     match devices.find(name.top())? {
@@ -406,11 +408,13 @@ pub fn create(name: &StackName, table: &FtTable) -> Result<Created, StackError> 
             log::info!("removing {name}, which an interrupted create left without a table");
             devices.remove(name.top())?;
         }
-        Some(top) => return existing(&devices, name, table, &top),
+        Some(top) => return existing(&devices, name, table, recorded, &top),
         None => {}
     }
     clear_leftovers(&devices, name)?;
     let checked = checks::check(&devices, table)?;
+    let before = checked.era.unwrap_or(Era(0));
+    refuse_older(recorded, before)?;
     build_era(&devices, name, table, &checked)?;
     let built = build_top(&devices, name, table, &checked);
     if built.is_err()
@@ -421,10 +425,19 @@ pub fn create(name: &StackName, table: &FtTable) -> Result<Created, StackError> 
     built.map(|()| Created::Made)
 }
 
+/// The history that somebody relies on must be in the metadata.
+fn refuse_older(recorded: Option<Era>, now: Era) -> Result<(), StackError> {
+    match recorded {
+        Some(before) if now < before => Err(StackError::TrackingLost { before, now }),
+        _ => Ok(()),
+    }
+}
+
 fn existing(
     devices: &Devices,
     name: &StackName,
     table: &FtTable,
+    recorded: Option<Era>,
     top: &Described,
 ) -> Result<Created, StackError> {
     if VolumeId::from_top_uuid(&top.uuid).is_none() {
@@ -448,6 +461,10 @@ fn existing(
         return Err(StackError::Form { name: name.to_string(), what });
     }
     devices::ensure_node(name.top(), stack.top)?;
+    if recorded.is_some() {
+        let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
+        refuse_older(recorded, era_status(&mut control, &stack)?.current)?;
+    }
     Ok(Created::AlreadyThere)
 }
 

@@ -1,0 +1,303 @@
+//! Whether a kernel has the mends that dm-era needs: a pure judgement of its release.
+//!
+//! Always holds: what is not known to be mended is refused.
+//!
+//! The mends, by the release that had them first:
+//!
+//! | mend | without it | upstream |
+//! |---|---|---|
+//! | `dm era: Recover committed writeset after crash` | a power cut loses the current era: changed blocks are never reported | 5.12 |
+//! | `dm era: Update in-core bitset after committing the metadata` | a write may reach the disk before its mark does | 5.12 |
+//! | `dm era: Reinitialize bitset cache before digesting a new writeset` | one era's bits are digested as another's | 5.12 |
+//! | `dm era: Use correct value size in equality function of writeset tree` | metadata is damaged | 5.12 |
+//! | `dm era: Verify the data block size hasn't changed` | marks are read with another granule | 5.12 |
+//! | `dm era: Fix bitset memory leaks`, `dm era: only resize metadata in preresume` | leaks; sizes change under a live table | 5.12 |
+//! | `dm era: commit metadata in postsuspend after worker stops` | metadata is changed after the last commit | 5.19 |
+//!
+//! The first seven went into the stable series of March 2021 (4.4.259 to 5.11.3), the last into those of
+//! June 2022, which is why it decides for every series that was still alive then.
+
+use std::fmt;
+
+/// The last of the mends; who has it has all.
+const LAST: &str = "dm era: commit metadata in postsuspend after worker stops";
+/// One of the first seven, the one that loses data.
+const FIRST: &str = "dm era: Recover committed writeset after crash";
+
+/// First upstream series that was born with all mends.
+const BORN_WITH_LAST: Version = Version { series: (5, 19), patch: 0 };
+/// First upstream series that was born with the first seven.
+const BORN_WITH_FIRST: (u32, u32) = (5, 12);
+
+/// Stable series and their first release with the last mend.
+const STABLE_WITH_LAST: [Version; 7] = [
+    Version::new(4, 9, 321),
+    Version::new(4, 14, 286),
+    Version::new(4, 19, 250),
+    Version::new(5, 4, 202),
+    Version::new(5, 10, 127),
+    Version::new(5, 15, 51),
+    Version::new(5, 18, 8),
+];
+/// Stable series and their first release with the first seven.
+const STABLE_WITH_FIRST: [Version; 7] = [
+    Version::new(4, 4, 259),
+    Version::new(4, 9, 259),
+    Version::new(4, 14, 223),
+    Version::new(4, 19, 178),
+    Version::new(5, 4, 102),
+    Version::new(5, 10, 20),
+    Version::new(5, 11, 3),
+];
+
+/// Distributions keep `.0` in the release and count builds: first build of a series that has all.
+/// Debian 10's 4.19.0-22 is 4.19.260, Debian 11's 5.10.0-16 is 5.10.127. Ubuntu's are taken late
+/// rather than early: those builds follow 5.4.212 and 5.15.64.
+const DEBIAN_BUILDS: [((u32, u32), u32); 2] = [((4, 19), 22), ((5, 10), 16)];
+const UBUNTU_BUILDS: [((u32, u32), u32); 2] = [((5, 4), 135), ((5, 15), 56)];
+
+/// An upstream release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// As 5.10.
+    pub series: (u32, u32),
+    /// The third number.
+    pub patch: u32,
+}
+
+impl Version {
+    const fn new(major: u32, minor: u32, patch: u32) -> Self {
+        Self { series: (major, minor), patch }
+    }
+
+    /// From the beginning of a text: `MAJOR.MINOR[.PATCH]`. Also gives what follows.
+    fn parse(text: &str) -> Option<(Self, &str)> {
+        let (major, rest) = number(text)?;
+        let (minor, rest) = number(rest.strip_prefix('.')?)?;
+        let (patch, rest) = match rest.strip_prefix('.').and_then(number) {
+            Some((patch, rest)) => (patch, rest),
+            None => (0, rest),
+        };
+        Some((Self::new(major, minor, patch), rest))
+    }
+
+    fn is_at_least(self, firsts: &[Self], born: (u32, u32)) -> bool {
+        self.series >= born
+            || firsts.iter().any(|first| first.series == self.series && self.patch >= first.patch)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.series.0, self.series.1, self.patch)
+    }
+}
+
+fn number(text: &str) -> Option<(u32, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, &text[end..]))
+}
+
+/// Why a kernel is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// Its release says that it lacks a mend.
+    #[error(
+        "kernel {release} lacks `{mend}`: after a crash dm-era may not report blocks that changed, and a replica \
+         would silently differ; use {wanted} or newer, or --allow-kernel if your vendor has the mend"
+    )]
+    Lacks {
+        /// `uname -r`.
+        release: String,
+        /// The mend.
+        mend: &'static str,
+        /// The first release of this series that has it.
+        wanted: String,
+    },
+    /// It is a vendor's own series, of which nothing is known.
+    #[error(
+        "kernel {release}: its release does not tell whether it has `{LAST}`; without that a replica could \
+         silently differ after a crash; --allow-kernel if your vendor's changelog has it"
+    )]
+    Unknown {
+        /// `uname -r`.
+        release: String,
+    },
+}
+
+/// Judges a kernel by `uname -r`, and by `uname -v`, where Debian names the upstream release.
+///
+/// # Errors
+/// When it lacks a mend, or when that cannot be told.
+pub fn check(release: &str, build: &str) -> Result<(), KernelError> {
+    let unknown = || KernelError::Unknown { release: release.to_owned() };
+    let (version, rest) = Version::parse(release).ok_or_else(unknown)?;
+    if version.series >= BORN_WITH_LAST.series {
+        let candidate = version.series == BORN_WITH_LAST.series && version.patch == 0 && is_early(rest);
+        return if candidate { Err(unknown()) } else { Ok(()) };
+    }
+    if let Some((upstream, _)) = build.split("Debian ").nth(1).and_then(Version::parse)
+        && upstream.series == version.series
+    {
+        return judge(release, upstream);
+    }
+    match distribution(rest) {
+        Distribution::Upstream => judge(release, version),
+        Distribution::Builds { number, firsts } => {
+            match firsts.iter().find(|(series, _)| *series == version.series) {
+                Some((_, first)) if number >= *first => Ok(()),
+                Some((_, first)) => {
+                    let (major, minor) = version.series;
+                    let wanted = format!("{major}.{minor}.0-{first}");
+                    Err(KernelError::Lacks { release: release.to_owned(), mend: LAST, wanted })
+                }
+                None => Err(unknown()),
+            }
+        }
+        Distribution::Other => Err(unknown()),
+    }
+}
+
+/// Release candidates 1 to 3 of the first series came before the last mend.
+fn is_early(rest: &str) -> bool {
+    ["-rc1", "-rc2", "-rc3"].iter().any(|early| rest.starts_with(early))
+}
+
+fn judge(release: &str, version: Version) -> Result<(), KernelError> {
+    if version.is_at_least(&STABLE_WITH_LAST, BORN_WITH_LAST.series) {
+        return Ok(());
+    }
+    let has_first = version.is_at_least(&STABLE_WITH_FIRST, BORN_WITH_FIRST);
+    let wanted = STABLE_WITH_LAST.iter().find(|first| first.series == version.series);
+    Err(KernelError::Lacks {
+        release: release.to_owned(),
+        mend: if has_first { LAST } else { FIRST },
+        wanted: wanted.unwrap_or(&BORN_WITH_LAST).to_string(),
+    })
+}
+
+/// Whose numbers a release has.
+enum Distribution {
+    /// Upstream's, perhaps with a suffix.
+    Upstream,
+    /// A distribution's that keeps the third number at 0 and counts builds.
+    Builds { number: u32, firsts: &'static [((u32, u32), u32)] },
+    /// A vendor that takes mends over without a trace in the release.
+    Other,
+}
+
+fn distribution(rest: &str) -> Distribution {
+    let build = |number, firsts| Distribution::Builds { number, firsts };
+    let Some(tail) = rest.strip_prefix('-') else {
+        return if rest.is_empty() || rest.starts_with('+') {
+            Distribution::Upstream
+        } else {
+            Distribution::Other
+        };
+    };
+    let vendors = [".el", ".fc", ".amzn", "default", "uek", ".tl", ".an", ".oe"];
+    if vendors.iter().any(|vendor| tail.contains(vendor)) {
+        return Distribution::Other;
+    }
+    // Backports: 0.deb10.16-amd64 is the build 16.
+    let backport = tail.strip_prefix("0.deb").and_then(|t| t.split_once('.')).map(|(_, build)| build);
+    let Some((count, flavour)) = number(backport.unwrap_or(tail)) else { return Distribution::Upstream };
+    match flavour.strip_prefix('-') {
+        Some("generic" | "lowlatency" | "generic-64k" | "generic-lpae") => build(count, &UBUNTU_BUILDS),
+        Some(flavour) if debian_flavour(flavour) => build(count, &DEBIAN_BUILDS),
+        _ => Distribution::Other,
+    }
+}
+
+fn debian_flavour(flavour: &str) -> bool {
+    let architecture = flavour.trim_start_matches("rt-").trim_start_matches("cloud-");
+    let architectures = ["amd64", "arm64", "686", "686-pae", "armmp", "armmp-lpae", "powerpc64le", "s390x"];
+    architectures.contains(&architecture.trim_end_matches("-unsigned"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(release: &str) -> bool {
+        check(release, "#1 SMP").is_ok()
+    }
+
+    #[test]
+    fn kernels_with_all_mends_are_taken() {
+        for release in [
+            "6.1.0-18-amd64",
+            "6.1.176",
+            "6.8.0-31-generic",
+            "6.12.0-55.9.1.el10_0.x86_64",
+            "5.15.0-91-generic",
+            "5.4.0-200-generic",
+            "5.10.0-28-amd64",
+            "5.10.0-0.deb10.28-amd64",
+            "5.10.0-28-cloud-amd64",
+            "4.19.0-27-amd64",
+            "5.15.51",
+            "5.10.127+",
+            "4.14.286",
+            "5.19.0",
+            "5.19.0-rc4",
+            "7.0.0",
+        ] {
+            assert!(taken(release), "{release}");
+        }
+    }
+
+    #[test]
+    fn kernels_without_are_refused_with_the_mend_they_lack() {
+        for (release, mend, wanted) in [
+            ("5.10.126", LAST, "5.10.127"),
+            ("5.10.19", FIRST, "5.10.127"),
+            ("5.10.0-13-amd64", LAST, "5.10.0-16"),
+            ("5.10.0-0.deb10.15-amd64", LAST, "5.10.0-16"),
+            ("5.15.0-25-generic", LAST, "5.15.0-56"),
+            ("5.15.50", LAST, "5.15.51"),
+            ("4.4.302", LAST, "5.19.0"),
+            ("5.11.2", FIRST, "5.19.0"),
+            ("5.17.15", LAST, "5.19.0"),
+            ("4.9.100", FIRST, "4.9.321"),
+            ("3.16.0", FIRST, "5.19.0"),
+        ] {
+            let expected =
+                KernelError::Lacks { release: release.to_owned(), mend, wanted: wanted.to_owned() };
+            assert_eq!(check(release, ""), Err(expected), "{release}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_tell_is_refused() {
+        for release in [
+            "4.18.0-513.el8",
+            "4.18.0-513.5.1.el8_9.x86_64",
+            "5.14.0-362.el9",
+            "5.14.21-150500.55.52-default",
+            "5.15.0-1.el8uek.x86_64",
+            "5.15.0-1050-aws",
+            "5.13.0-52-generic",
+            "5.19.0-rc1",
+            "",
+            "garbage",
+            "5",
+            "5.x.3",
+            "99999999999999.1.1",
+            "-5.10.127",
+            "é.10.1",
+        ] {
+            let expected = KernelError::Unknown { release: release.to_owned() };
+            assert_eq!(check(release, "#1 SMP"), Err(expected), "{release}");
+        }
+    }
+
+    #[test]
+    fn debian_says_itself_what_it_follows() {
+        let build = |upstream| format!("#1 SMP Debian {upstream}-1 (2022-07-23)");
+        assert!(check("5.10.0-15-amd64", &build("5.10.127")).is_ok());
+        assert!(check("5.10.0-99-amd64", &build("5.10.120")).is_err());
+        // Another series in that place is not this kernel's.
+        assert!(check("5.10.0-13-amd64", &build("5.15.99")).is_err());
+    }
+}

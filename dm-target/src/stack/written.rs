@@ -1,0 +1,373 @@
+//! What was written to a stack since an era: a short pause in which dm-era is flushed and rolled, then
+//! the metadata snapshot is read while the volume runs.
+//!
+//! ```text
+//! check          tracking, era known, room for another era; nobody else is at it
+//! flush          so that little is left for the pause
+//! suspend        drains what is in flight                        the pause begins
+//! flush          what was written so far cannot revert
+//! take           take_metadata_snap: the era's writeset is archived, the next era begins
+//! verify         still suspended
+//! resume                                                         the pause ends
+//! read           the metadata, direct, through the snapshot
+//! drop           drop_metadata_snap, on every path
+//! ```
+//!
+//! Always holds: an era is rolled only drained and flushed; the visible device is resumed and the
+//! snapshot dropped on every path out, panics included; a result is given only if all of it was right.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use super::{Mode, Stack, StackError};
+use crate::block_io::{Access, BlockDevice, OpenError};
+use crate::capture::EraControl;
+use crate::era::block_set::BlockSet;
+use crate::era::delta::{self, Delta, Shape};
+use crate::era::error::MetadataError;
+use crate::era::size::{METADATA_BLOCK_SECTORS, MetadataSize, Room};
+use crate::era::status::EraStatus;
+use crate::ioctl::DmControl;
+use crate::units::{DevNum, Era, Extent, Sectors};
+
+/// Attempts to resume the visible device before giving up.
+const RESUME_TRIES: u32 = 3;
+
+/// Why it cannot be said what was written.
+#[derive(Debug, thiserror::Error)]
+pub enum WrittenError {
+    /// The stack's devices.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// A daemon captures: the era is its to roll.
+    #[error("it is {mode}{}: stop the daemon that captures it, or ask that", if *suspended { " and suspended" } else { "" })]
+    InUse {
+        /// Where the stack's I/O goes.
+        mode: Mode,
+        /// Its I/O is held back.
+        suspended: bool,
+    },
+    /// The stack bypasses dm-era.
+    #[error("tracking lost: it bypasses dm-era, nothing is tracked; a full verify is needed")]
+    Bypassed,
+    /// An era that has not begun in this history.
+    #[error(
+        "era {since} is above the current era {current}: if it was ever reported, the metadata was replaced \
+         since and tracking is lost, so that a full verify is needed"
+    )]
+    Future {
+        /// The era asked for.
+        since: Era,
+        /// The one that writes go to.
+        current: Era,
+    },
+    /// Rolling would fill the metadata, and then writes of the volume fail.
+    #[error(
+        "{free} of {total} blocks of the metadata are free, another era may take {needed}: wait until earlier \
+         eras are digested; if that does not help the metadata device is too small (ftdm metadata-size)"
+    )]
+    NoRoom {
+        /// Free blocks.
+        free: u64,
+        /// All blocks.
+        total: u64,
+        /// Blocks that an era may take.
+        needed: u64,
+    },
+    /// Another process does the same.
+    #[error("another process reads what was written just now: try again when it is done")]
+    Locked,
+    /// The volume did not stand still.
+    #[error("somebody resumed the visible device in the pause: nothing is lost, try again")]
+    Resumed,
+    /// A step failed.
+    #[error("cannot {step}: {source}")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The metadata cannot be relied on, or not be read.
+    #[error("{}{source}", if source.is_io() { "" } else { "tracking lost: " })]
+    Metadata {
+        /// What is wrong with it.
+        #[from]
+        source: MetadataError,
+    },
+}
+
+impl WrittenError {
+    /// What changed before cannot be known any more: a full verify is needed.
+    #[must_use]
+    pub fn tracking_lost(&self) -> bool {
+        match self {
+            Self::Bypassed | Self::Future { .. } => true,
+            Self::Metadata { source } => !source.is_io(),
+            _ => false,
+        }
+    }
+}
+
+impl From<OpenError> for WrittenError {
+    fn from(error: OpenError) -> Self {
+        Self::Stack(error.into())
+    }
+}
+
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> WrittenError {
+    move |source| WrittenError::Step { step, source }
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The blocks, and the era to ask for next time.
+    pub delta: Delta,
+    /// How long the volume stood still.
+    pub pause: Duration,
+    /// How long reading the metadata took, while the volume ran.
+    pub read: Duration,
+    shape: Shape,
+}
+
+impl Written {
+    /// The extents, merged and in order.
+    pub fn extents(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.blocks().extents(self.shape.block, self.shape.volume)
+    }
+
+    /// Their sectors altogether.
+    #[must_use]
+    pub fn sectors(&self) -> Sectors {
+        Sectors(self.extents().map(|extent| extent.len().0).sum())
+    }
+
+    /// The blocks.
+    #[must_use]
+    pub fn blocks(&self) -> &BlockSet {
+        &self.delta.blocks
+    }
+}
+
+impl EraControl<'_> {
+    /// Flushes, then takes a metadata snapshot, which ends the era. Only while the visible device is
+    /// suspended, so that nothing is in flight: a write that the roll overtakes is in the old era only, and
+    /// one that is not durable yet could revert in a power cut and would never be shipped again.
+    ///
+    /// # Errors
+    /// The volume's or the kernel's.
+    pub fn take_snapshot(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.message("take_metadata_snap")
+    }
+
+    /// Drops the metadata snapshot. Until then the kernel cannot free what it holds.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn drop_snapshot(&mut self) -> io::Result<()> {
+        self.message("drop_metadata_snap")
+    }
+}
+
+/// dm-era, with what talking to it takes, ready before a pause.
+struct EraDevice {
+    control: DmControl,
+    number: DevNum,
+    device: BlockDevice,
+}
+
+impl EraDevice {
+    fn open(stack: &Stack) -> Result<Self, WrittenError> {
+        let control = DmControl::open().map_err(step("open device-mapper"))?;
+        Ok(Self { control, number: stack.era, device: stack.open_era()? })
+    }
+
+    fn status(&mut self) -> Result<EraStatus, WrittenError> {
+        let line = self.control.status_line(self.number).map_err(step("ask dm-era"))?;
+        Ok(line.parse().map_err(StackError::from)?)
+    }
+
+    fn message(&mut self, text: &str) -> io::Result<()> {
+        self.control.message(self.number, text)
+    }
+}
+
+impl Stack {
+    /// Its size and granule.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape { volume: self.size, block: self.block }
+    }
+
+    /// Reads what was written since an era from a metadata snapshot that is held: `snapshot` is where,
+    /// as dm-era's status says after [`EraControl::take_snapshot`].
+    ///
+    /// # Errors
+    /// See [`MetadataError`]; or when the device cannot be opened.
+    pub fn read_snapshot(&self, snapshot: u64, since: Era) -> Result<Delta, WrittenError> {
+        let path = self.metadata.to_string();
+        let direct = Access { direct: true, ..Access::default() };
+        let device = BlockDevice::open(path.as_ref(), direct)?;
+        let blocks = device.size().0 / METADATA_BLOCK_SECTORS;
+        Ok(delta::written_since(&device, blocks, snapshot, since, self.shape())?)
+    }
+
+    /// What was written in era `since` and later. Ends the current era within one short pause. Era 0 means
+    /// everything, whether it was written or not.
+    ///
+    /// # Errors
+    /// See [`WrittenError`]; nothing is lost by an error, the same can be asked again.
+    pub fn written_since(&self, since: Era) -> Result<Written, WrittenError> {
+        let status = self.status()?;
+        match (status.mode, status.suspended) {
+            (Mode::Passthrough, _) => return Err(WrittenError::Bypassed),
+            (Mode::Tracking, false) => {}
+            (mode, suspended) => return Err(WrittenError::InUse { mode, suspended }),
+        }
+        let mut era = EraDevice::open(self)?;
+        let lock = File::open(era.device.path()).map_err(step("open the dm-era device to lock it"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(WrittenError::Locked),
+            Err(TryLockError::Error(e)) => return Err(step("lock the dm-era device")(e)),
+        }
+        self.make_room(&mut era, since)?;
+        era.device.flush().map_err(step("flush the volume"))?;
+        let (mut held, pause) = self.roll(era)?;
+        let snapshot = held.era.status()?.snapshot;
+        let gone = || step("find the metadata snapshot")(io::ErrorKind::NotFound.into());
+        let began = Instant::now();
+        let delta = snapshot.ok_or_else(gone).and_then(|block| self.read_snapshot(block, since));
+        let read = began.elapsed();
+        held.release()?;
+        Ok(Written { delta: delta?, pause, read, shape: self.shape() })
+    }
+
+    /// Checks that the era is known and that there is room; drops what a killed predecessor left.
+    fn make_room(&self, era: &mut EraDevice, since: Era) -> Result<(), WrittenError> {
+        let EraStatus { current, snapshot, .. } = era.status()?;
+        if since > current {
+            return Err(WrittenError::Future { since, current });
+        }
+        if snapshot.is_some() {
+            log::info!("dropping a metadata snapshot that nobody holds any more");
+            era.message("drop_metadata_snap").map_err(step("drop an old metadata snapshot"))?;
+        }
+        let status = era.status()?;
+        match MetadataSize::of(self.size, self.block).room(&status) {
+            Room::Enough => {}
+            Room::Low { percent } => log::warn!("the metadata of {} is {percent} % full", self.name),
+            Room::Full { free, needed } => {
+                return Err(WrittenError::NoRoom { free, total: status.total, needed });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the era in a pause of the visible device.
+    fn roll(&self, mut era: EraDevice) -> Result<(Held, Duration), WrittenError> {
+        let state = era.control.state(self.top).map_err(step("ask the visible device"))?;
+        if state.suspended || state.inactive {
+            return Err(WrittenError::InUse { mode: Mode::Tracking, suspended: state.suspended });
+        }
+        let _unasked = HeldSignals::hold();
+        let began = Instant::now();
+        let mut pause = Pause { era: &mut era, top: self.top };
+        let rolled = pause.roll();
+        drop(pause);
+        let paused = began.elapsed();
+        let still = match rolled {
+            Ok(still) => still,
+            Err(e) => {
+                // A roll may fail after the snapshot was taken.
+                if era.status().is_ok_and(|status| status.snapshot.is_some()) {
+                    Held { era, dropped: false }.release()?;
+                }
+                return Err(e);
+            }
+        };
+        let held = Held { era, dropped: false };
+        if !still {
+            held.release()?;
+            return Err(WrittenError::Resumed);
+        }
+        Ok((held, paused))
+    }
+}
+
+/// The pause: the visible device is resumed when this goes.
+struct Pause<'e> {
+    era: &'e mut EraDevice,
+    top: DevNum,
+}
+
+impl Pause<'_> {
+    /// Takes a snapshot drained and flushed. Returns whether the device stood still all the time; the
+    /// snapshot is held whenever this succeeds.
+    fn roll(&mut self) -> Result<bool, WrittenError> {
+        self.era.control.suspend(self.top).map_err(step("suspend the visible device"))?;
+        self.era.device.flush().map_err(step("flush the volume in the pause"))?;
+        self.era.message("take_metadata_snap").map_err(step("roll the era"))?;
+        Ok(self.era.control.state(self.top).is_ok_and(|state| state.suspended))
+    }
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        for _ in 0..RESUME_TRIES {
+            match self.era.control.resume(self.top) {
+                Ok(()) => return,
+                Err(e) => log::error!("resuming the visible device {}: {e}", self.top),
+            }
+        }
+    }
+}
+
+/// A metadata snapshot, dropped when this goes.
+struct Held {
+    era: EraDevice,
+    dropped: bool,
+}
+
+impl Held {
+    fn release(mut self) -> Result<(), WrittenError> {
+        self.dropped = true;
+        self.era.message("drop_metadata_snap").map_err(step("drop the metadata snapshot"))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.dropped
+            && let Err(e) = self.era.message("drop_metadata_snap")
+        {
+            log::error!("dropping the metadata snapshot: {e}");
+        }
+    }
+}
+
+/// Signals that would end the process wait until this goes: it must not die within a pause.
+struct HeldSignals(Option<SigSet>);
+
+impl HeldSignals {
+    fn hold() -> Self {
+        let ending: SigSet =
+            [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
+        Self(ending.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).ok())
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0
+            && let Err(e) = before.thread_set_mask()
+        {
+            log::warn!("giving signals free again: {e}");
+        }
+    }
+}
