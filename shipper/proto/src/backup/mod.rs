@@ -107,7 +107,7 @@ pub enum BackupEvent {
         /// As given in [`BackupAction::SyncJournal`].
         ticket: u64,
     },
-    /// The last [`BackupAction::FlushVolumes`] succeeded.
+    /// The earliest [`BackupAction::FlushVolumes`] that was not answered yet succeeded.
     VolumesFlushed,
     /// The last [`BackupAction::WriteState`] is durable.
     StateWritten,
@@ -293,6 +293,9 @@ pub struct Backup {
     /// Digest of the last sealed epoch: what the next one must chain to.
     digest: Digest,
     sync: SyncState,
+    /// Flushes of the volumes that were ordered and are not done: those of a base copy that was given up
+    /// may still be on their way when the next one ends.
+    flushes: u32,
     apply: apply::ApplyState,
     /// Decompressed payload of the frame that is being checked.
     scratch: Vec<u8>,
@@ -331,6 +334,7 @@ impl Backup {
             applied,
             digest,
             sync: SyncState::default(),
+            flushes: 0,
             apply: apply::ApplyState::Idle { due: None },
             scratch: Vec::new(),
             actions: VecDeque::new(),
@@ -374,6 +378,9 @@ impl Backup {
     /// When [`Self::handle_timeout`] is due at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
+        if let Phase::Failed(_) = self.phase {
+            return None;
+        }
         let link = match self.link {
             Link::Down => None,
             Link::Greeting { deadline } => Some(deadline),

@@ -122,11 +122,16 @@ impl Backup {
             return Err("the end of a base copy outside a full sync".into());
         };
         *step = CopyStep::Flushing;
+        self.flushes += 1;
         self.act(BackupAction::FlushVolumes);
         Ok(())
     }
 
     pub(super) fn volumes_flushed(&mut self, now: Duration) {
+        self.flushes = self.flushes.saturating_sub(1);
+        if self.flushes > 0 {
+            return;
+        }
         if let Phase::Copying(Copying { step: step @ CopyStep::Flushing, .. }) = &mut self.phase {
             *step = CopyStep::Flushed;
             self.end_full_sync(now);
@@ -239,7 +244,10 @@ impl Backup {
         self.synced = newest;
         self.journal.note_synced(newest);
         self.sync_journal();
-        if let Phase::Copying(copying) = &mut self.phase {
+        // While draining, what is sealed belongs to the content that is still held.
+        if let Phase::Copying(copying) = &mut self.phase
+            && copying.step != CopyStep::Draining
+        {
             let mut durable = self.sealed.iter().filter(|sealed| sealed.epoch <= newest);
             copying.commit_point_synced |= durable.clone().any(|sealed| sealed.commit_point);
             if !copying.commit_point_synced {
@@ -271,6 +279,9 @@ impl Backup {
 
     /// What is durable in the journal of a consistent backup is committed, and said to be.
     fn commit_synced(&mut self, now: Duration) {
+        if self.state.content != Content::Consistent {
+            return self.schedule_apply(now);
+        }
         let mut newly = self.sealed.iter().filter(|sealed| {
             sealed.commit_point && sealed.epoch > self.committed && sealed.epoch <= self.synced
         });
