@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # Packages that building and the lab need. Rust itself is not among them: see `make rust`.
 PACKAGES := build-essential pkg-config clang libclang-dev libdevmapper-dev linux-libc-dev \
 	user-mode-linux lvm2 dmsetup thin-provisioning-tools e2fsprogs kmod iproute2 \
-	util-linux procps psmisc jq fio
+	util-linux procps psmisc python3 jq fio
 RUST_MINIMUM := 1.93
 JOBS ?= 2
 
@@ -20,7 +20,7 @@ rust: ## checks that a Rust toolchain new enough is here
 	@have="$$(cargo --version 2>/dev/null | cut -d' ' -f2 || true)"; \
 	if [ -z "$$have" ] || [ "$$(printf '%s\n' $(RUST_MINIMUM) "$$have" | sort -V | head -n1)" != $(RUST_MINIMUM) ]; then \
 		echo "ftdm needs Rust $(RUST_MINIMUM) or newer; found: $${have:-none}." >&2; \
-		echo "Install it with rustup (Debian: apt-get install rustup && rustup default stable)" >&2; \
+		echo "Install it with rustup (https://rustup.rs; packaged from Debian 13 on)" >&2; \
 		echo "or with your distribution's cargo package where that is new enough." >&2; \
 		exit 1; \
 	fi
