@@ -112,11 +112,12 @@ impl StateFile {
         Ok(area.iter().all(|byte| *byte == 0))
     }
 
-    /// The newest state.
+    /// The newest state, made durable first: a killed daemon may have left it in a volatile cache.
     ///
     /// # Errors
     /// As [`Self::read`], and when nothing was formatted.
     pub fn load(&mut self) -> Result<DurableState, StateError> {
+        self.file.sync_all().map_err(|source| self.io("flush", source))?;
         self.read()?.ok_or_else(|| StateError::Blank(self.path.clone()))
     }
 

@@ -170,6 +170,9 @@ impl JournalDevice {
     /// # Errors
     /// When it is blank, another group's, of a newer version, or has lost something committed.
     pub fn recover(&mut self, group: &GroupName) -> Result<Recovery, JournalFault> {
+        // A killed daemon may have left anything in a volatile cache, a superblock too: what is read here is
+        // built upon, so it has to be durable first.
+        self.sync()?;
         let Some((superblock, position)) = self.load()? else {
             return Err(JournalFault::Blank(self.device.path().into()));
         };
