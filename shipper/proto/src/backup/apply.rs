@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::{Backup, BackupAction, Phase, Sealed};
+use crate::mutant::{self, Mutant};
 
 /// Where the pass stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +30,12 @@ impl ApplyState {
 }
 
 impl Backup {
+    fn is_applicable(&self, sealed: &Sealed) -> bool {
+        sealed.epoch <= self.synced || mutant::is(Mutant::ApplyBeforeSync)
+    }
+
     fn has_applicable(&self) -> bool {
-        self.sealed.front().is_some_and(|first| first.epoch <= self.synced)
+        self.sealed.front().is_some_and(|first| self.is_applicable(first))
     }
 
     /// Lets a pass begin after the configured delay, or at once when the journal is half full.
@@ -60,11 +65,14 @@ impl Backup {
         }
         self.apply = ApplyState::Idle { due: None };
         let epochs: Vec<Sealed> =
-            self.sealed.iter().take_while(|sealed| sealed.epoch <= self.synced).copied().collect();
+            self.sealed.iter().take_while(|sealed| self.is_applicable(sealed)).copied().collect();
         if let (Some(last), Some(group)) = (epochs.last(), &self.state.group) {
             self.apply = ApplyState::Writing(*last);
             let group = Box::new(group.clone());
             self.act(BackupAction::Apply { epochs, group });
+            if mutant::is(Mutant::TailBeforeVolume) {
+                self.epochs_applied();
+            }
         }
     }
 
@@ -73,6 +81,9 @@ impl Backup {
         self.apply = ApplyState::Recording(last);
         let superblock = self.journal.superblock_after(last.end, last.epoch, last.digest);
         self.act(BackupAction::WriteSuperblock(Box::new(superblock)));
+        if mutant::is(Mutant::ReuseBeforeSuperblock) {
+            self.journal.advance_tail(last.end, last.epoch, last.digest);
+        }
     }
 
     pub(super) fn superblock_written(&mut self, now: Duration) {

@@ -9,6 +9,7 @@ use super::{Backup, BackupAction, CopyStep, Link, Peer, Phase, phase_of};
 use crate::frame::FrameHeader;
 use crate::ids::Epoch;
 use crate::message::{Hello, Message, RefuseCode, Welcome};
+use crate::mutant::{self, Mutant};
 use crate::protocol::{FEATURES_KNOWN, PROTOCOL};
 use crate::state::Role;
 
@@ -27,7 +28,7 @@ impl Backup {
         self.link = Link::Down;
         self.blocked = None;
         // What has not arrived wholly will never be committed.
-        if self.open.take().is_some() {
+        if self.open.take().is_some() && !mutant::is(Mutant::KeepOpenEpoch) {
             self.journal.drop_open();
         }
         if let Phase::Copying(copying) = &self.phase {

@@ -37,6 +37,7 @@ use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, GroupName, Incarnation};
 use crate::journal::{JournalWriter, Placement, Superblock};
 use crate::message::Message;
+use crate::mutant::{self, Mutant};
 use crate::state::{Content, DurableState, LineageEntry, Role};
 use ftdm_units::Sectors;
 
@@ -361,6 +362,7 @@ impl Backup {
             BackupEvent::Applied => self.epochs_applied(),
             BackupEvent::SuperblockWritten => self.superblock_written(now),
             BackupEvent::VolumesReleased => self.volumes_released(),
+            BackupEvent::Failed { .. } if mutant::is(Mutant::IgnoreFailure) => {}
             BackupEvent::Failed { reason } => self.fail(reason),
             BackupEvent::Promote { id } => self.promote(now, id),
         }
@@ -378,7 +380,7 @@ impl Backup {
     /// When [`Self::handle_timeout`] is due at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        if let Phase::Failed(_) = self.phase {
+        if matches!(self.phase, Phase::Failed(_)) && !mutant::is(Mutant::SpinWhenFailed) {
             return None;
         }
         let link = match self.link {

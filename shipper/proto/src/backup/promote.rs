@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Backup, BackupAction, Phase, PromoteRefused};
 use crate::ids::{Epoch, Generation};
+use crate::mutant::{self, Mutant};
 use crate::state::{LineageEntry, Role};
 
 /// How far a promote has come.
@@ -56,7 +57,7 @@ impl Backup {
         if self.sync.running.is_some() {
             return;
         }
-        if !self.sealed.is_empty() {
+        if !self.sealed.is_empty() && !mutant::is(Mutant::PromoteUnapplied) {
             return self.apply_now(now);
         }
         let number = self.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
@@ -69,6 +70,9 @@ impl Backup {
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.committed);
         self.phase = Phase::Promoting(Step::Marking);
         self.write_state();
+        if mutant::is(Mutant::PromoteBeforeState) {
+            self.promote_marked();
+        }
     }
 
     pub(super) fn promote_marked(&mut self) {

@@ -12,6 +12,7 @@ use crate::frame::{Frame, FrameHeader, FrameKind};
 use crate::ids::{Digest, Epoch};
 use crate::journal::ReserveError;
 use crate::message::Message;
+use crate::mutant::{self, Mutant};
 use crate::record::RecordIter;
 use crate::state::Content;
 
@@ -28,7 +29,7 @@ impl Backup {
             }
             Link::Up { heard, peer, .. } => {
                 *heard = now;
-                if frame.header.incarnation != peer.incarnation {
+                if frame.header.incarnation != peer.incarnation && !mutant::is(Mutant::SkipIncarnation) {
                     return self.bye("a frame of another incarnation".into());
                 }
             }
@@ -72,7 +73,8 @@ impl Backup {
         let Phase::Copying(Copying { step: step @ CopyStep::Draining, base_id, .. }) = &mut self.phase else {
             return;
         };
-        if self.sealed.is_empty() && self.sync.running.is_none() {
+        let is_drained = self.sealed.is_empty() && self.sync.running.is_none();
+        if is_drained || mutant::is(Mutant::OverwriteUndrained) {
             *step = CopyStep::Marking;
             self.state.content = Content::Inconsistent { base_id: *base_id };
             if let Link::Up { peer, .. } = &self.link {
@@ -81,6 +83,9 @@ impl Backup {
                 self.state.last_incarnation = Some(peer.incarnation);
             }
             self.write_state();
+            if mutant::is(Mutant::ReadyBeforeState) {
+                self.state_written(now);
+            }
         } else {
             self.apply_now(now);
         }
@@ -121,7 +126,7 @@ impl Backup {
         let Phase::Copying(Copying { step: step @ CopyStep::Base, .. }) = &mut self.phase else {
             return Err("the end of a base copy outside a full sync".into());
         };
-        *step = CopyStep::Flushing;
+        *step = if mutant::is(Mutant::BaseWithoutFlush) { CopyStep::Flushed } else { CopyStep::Flushing };
         self.flushes += 1;
         self.act(BackupAction::FlushVolumes);
         Ok(())
@@ -129,7 +134,7 @@ impl Backup {
 
     pub(super) fn volumes_flushed(&mut self, now: Duration) {
         self.flushes = self.flushes.saturating_sub(1);
-        if self.flushes > 0 {
+        if self.flushes > 0 && !mutant::is(Mutant::AnyFlushEndsBase) {
             return;
         }
         if let Phase::Copying(Copying { step: step @ CopyStep::Flushing, .. }) = &mut self.phase {
@@ -156,6 +161,7 @@ impl Backup {
         match &self.phase {
             Phase::Consistent if header.commit_point => {}
             Phase::Copying(Copying { step: CopyStep::Base, .. }) if !header.commit_point => {}
+            Phase::Copying(_) if mutant::is(Mutant::CommitPointAlways) => {}
             Phase::Copying(Copying {
                 step: CopyStep::Flushing | CopyStep::Flushed | CopyStep::Sealing,
                 ..
@@ -235,18 +241,24 @@ impl Backup {
             self.sync.next_ticket += 1;
             self.sync.running = Some((ticket, newest));
             self.act(BackupAction::SyncJournal { ticket });
+            if mutant::is(Mutant::AckBeforeSync) {
+                self.synced = newest;
+                self.commit_synced(Duration::ZERO);
+            }
         }
     }
 
     pub(super) fn journal_synced(&mut self, now: Duration, ticket: u64) {
         let Some((running, newest)) = self.sync.running.take() else { return };
         debug_assert_eq!(running, ticket, "syncs end in the order in which they were issued");
+        let sealed = self.sealed.back().filter(|_| mutant::is(Mutant::SyncCoversLaterEpochs));
+        let newest = sealed.map_or(newest, |last| last.epoch);
         self.synced = newest;
         self.journal.note_synced(newest);
         self.sync_journal();
         // While draining, what is sealed belongs to the content that is still held.
         if let Phase::Copying(copying) = &mut self.phase
-            && copying.step != CopyStep::Draining
+            && (copying.step != CopyStep::Draining || mutant::is(Mutant::OldCommitPointCounts))
         {
             let mut durable = self.sealed.iter().filter(|sealed| sealed.epoch <= newest);
             copying.commit_point_synced |= durable.clone().any(|sealed| sealed.commit_point);
@@ -257,7 +269,7 @@ impl Backup {
                 }
             }
             self.end_full_sync(now);
-        } else {
+        } else if !matches!(self.phase, Phase::Copying(_)) || !mutant::is(Mutant::CommitsLostInDraining) {
             self.commit_synced(now);
         }
         self.schedule_apply(now);
@@ -268,11 +280,17 @@ impl Backup {
     /// Base copy flushed and a commit point durable: from here on this side is promotable.
     fn end_full_sync(&mut self, now: Duration) {
         let Phase::Copying(copying) = &mut self.phase else { return };
-        if copying.step == CopyStep::Flushed && copying.commit_point_synced {
+        let has_commit_point =
+            copying.commit_point_synced || mutant::is(Mutant::ConsistentWithoutCommitPoint);
+        if copying.step == CopyStep::Flushed && has_commit_point {
             copying.step = CopyStep::Sealing;
             self.state.content = Content::Consistent;
             self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.synced);
             self.write_state();
+            if mutant::is(Mutant::AckBeforeState) {
+                self.phase = Phase::Consistent;
+                return self.commit_synced(now);
+            }
         }
         self.schedule_apply(now);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::link::FIRST_BACKOFF;
 use super::{Capture, Checkpoint, InFlight, Primary, PrimaryAction, Replication, SyncStep};
 use crate::ids::{Digest, Epoch};
+use crate::mutant::{self, Mutant};
 
 /// Time between two cuts while the base copy runs.
 const COPY_CUT_INTERVAL: Duration = Duration::from_millis(500);
@@ -29,7 +30,8 @@ impl Primary {
             self.act(PrimaryAction::Follow);
             return;
         }
-        let (epoch, commit_point) = (self.next_epoch, self.sync != SyncStep::Copying);
+        let epoch = self.next_epoch;
+        let commit_point = self.sync != SyncStep::Copying || mutant::is(Mutant::CommitPointAlways);
         self.cutting = Some((epoch, commit_point));
         for checkpoint in &mut self.checkpoints {
             checkpoint.epoch.get_or_insert(epoch);
@@ -55,7 +57,8 @@ impl Primary {
         }
         // The cut under way may have paused the volume before the request came: only the next one
         // holds everything written before it.
-        self.checkpoints.push(Checkpoint { id, epoch: None, told: false });
+        let running = self.cutting.filter(|_| mutant::is(Mutant::CheckpointOfRunningCut));
+        self.checkpoints.push(Checkpoint { id, epoch: running.map(|(epoch, _)| epoch), told: false });
         self.cut_at = now;
         self.cut_timeout(now);
     }
@@ -115,7 +118,7 @@ impl Primary {
             // Acknowledged before, or of a chain that was given up.
             return;
         };
-        if named.digest != Some(digest) {
+        if named.digest != Some(digest) && !mutant::is(Mutant::AnyDigestStaged) {
             let reason = format!("the backup staged epoch {epoch} with another digest");
             return self.lose_replication(now, &reason);
         }

@@ -31,6 +31,7 @@ use crate::frame::Frame;
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::message::{Message, Welcome};
+use crate::mutant::{self, Mutant};
 use crate::state::LineageEntry;
 
 pub use base::{BasePlan, Moment, Verdict};
@@ -445,7 +446,8 @@ impl Primary {
         }
         self.sync = SyncStep::None;
         self.in_flight.clear();
-        for checkpoint in std::mem::take(&mut self.checkpoints) {
+        let answered = if mutant::is(Mutant::ForgetCheckpoint) { 1 } else { 0 };
+        for checkpoint in std::mem::take(&mut self.checkpoints).into_iter().skip(answered) {
             self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
         }
         self.set_replication(Replication::Degraded { reason: reason.to_owned() });

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::{Capture, Link, Primary, PrimaryAction, Replication, SyncStep};
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
+use crate::mutant::{self, Mutant};
 use crate::state::Content;
 
 impl Primary {
@@ -46,7 +47,9 @@ impl Primary {
 
     fn begin_sync(&mut self) {
         let Link::Up { welcome, .. } = &self.link else { return };
-        self.next_epoch = self.next_epoch.max(welcome.highest_epoch_seen.next());
+        if !mutant::is(Mutant::NumberFromOne) {
+            self.next_epoch = self.next_epoch.max(welcome.highest_epoch_seen.next());
+        }
         let previous = welcome.chain_digest;
         let mut base_id = self.config.incarnation.0;
         for (byte, count) in base_id.iter_mut().zip(self.syncs_begun.to_le_bytes()) {
