@@ -1,0 +1,326 @@
+//! The backup's host: three disks, and the daemon that keeps them.
+//!
+//! Always holds: actions are carried out as the daemon's driver does it (`shipper/src/backup`): the journal
+//! lane writes journal, superblock and state, the volume lane the volume; each in order, both at the same
+//! time; after its first error a lane does nothing more.
+
+use ftdm_units::{SECTOR_SIZE, Sectors};
+use ftship_proto::backup::{
+    Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered, Sealed,
+};
+use ftship_proto::ids::{Digest, Epoch, Incarnation};
+use ftship_proto::journal::{BLOCK_LEN, JournalWriter, RING_START, Ring, Superblock, recover};
+use ftship_proto::message::Message;
+use ftship_proto::mutant::{self, Mutant};
+use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
+use ftship_proto::state::{Content, DurableState, Role};
+
+use crate::disk::{Disk, ImageReader};
+use crate::lanes::{JournalJob, VolumeJob, Work};
+use crate::net::{ConnId, Item};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::world::{Event, Lane, LaneId, Side, World};
+
+/// A running daemon.
+pub(crate) struct BackupDaemon {
+    pub(crate) core: Backup,
+    pub(crate) peer: Option<ConnId>,
+    pub(crate) ring: Ring,
+    pub(crate) journal: Lane<Work>,
+    pub(crate) volume: Lane<Work>,
+    pub(crate) superblock_at: SlotPosition,
+    pub(crate) state_at: SlotPosition,
+    pub(crate) backlog: usize,
+    report_at: u64,
+    timer: Option<u64>,
+}
+
+/// See the head of this module.
+pub(crate) struct BackupHost {
+    pub(crate) journal: Disk,
+    pub(crate) state: Disk,
+    pub(crate) volume: Disk,
+    pub(crate) powered: bool,
+    pub(crate) run: u32,
+    pub(crate) daemon: Option<Box<BackupDaemon>>,
+}
+
+impl BackupHost {
+    /// Disks as `ftship format` leaves them; the ring is smaller than any real one, so that it wraps.
+    pub(crate) fn new(scenario: &Scenario, random: &mut Random) -> Self {
+        let slots = [(Slot::A.offset(), SLOT_SIZE), (Slot::B.offset(), SLOT_SIZE)];
+        let ring_len = scenario.ring_blocks * BLOCK_LEN as u64;
+        let ring_region = (RING_START, usize::try_from(ring_len).expect("a small ring"));
+        let mut journal = Disk::new(&[slots[0], slots[1], ring_region]);
+        let mut state = Disk::new(&slots);
+        let superblock = Superblock {
+            journal_id: random.id(),
+            group_name: crate::encoding::group_name(),
+            ring: Ring::new(RING_START, ring_len).expect("whole blocks"),
+            tail: 0,
+            tail_epoch: Epoch::NONE,
+            tail_digest: Digest::ZERO,
+            synced: Epoch::NONE,
+            incarnation: None,
+        };
+        let first = DurableState {
+            group_name: crate::encoding::group_name(),
+            formatted_id: random.id(),
+            role: Role::Backup,
+            lineage: Vec::new(),
+            highest_epoch_seen: Epoch::NONE,
+            content: Content::Blank,
+            group: None,
+            last_incarnation: None,
+        };
+        for at in [SlotPosition::FIRST, SlotPosition::FIRST.next()] {
+            let encode = |kind, body: &[u8]| slot::encode(at.sequence, kind, body).expect("fits");
+            journal.write(at.slot.offset(), &encode(SlotKind::JournalSuperblock, &superblock.encode()));
+            state.write(at.slot.offset(), &encode(SlotKind::State, &first.encode()));
+        }
+        journal.sync();
+        state.sync();
+        let volume = Disk::new(&[(0, scenario.blocks * SECTOR_SIZE)]);
+        Self { journal, state, volume, powered: true, run: 0, daemon: None }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.daemon.is_some()
+    }
+}
+
+impl World {
+    /// Starts the daemon on what the disks say, as `BackupDriver::new` does.
+    pub(crate) fn backup_start(&mut self) {
+        self.backup.run += 1;
+        self.backup.powered = true;
+        if !mutant::is(Mutant::TrustUnsyncedDisks) {
+            // What a killed daemon wrote may not be durable yet.
+            self.backup.journal.sync();
+            self.backup.state.sync();
+        }
+        let host = &self.backup;
+        let [a, b] = host.state.view.slots();
+        let (state, state_at) = DurableState::load(a, b).expect("a sound state").expect("formatted");
+        let [a, b] = host.journal.view.slots();
+        let (superblock, superblock_at) =
+            Superblock::load(a, b, u64::MAX).expect("a sound superblock").expect("formatted");
+        let found = match recover(&superblock, &mut ImageReader(&host.journal.view)) {
+            Ok(found) => found,
+            Err(never) => match never {},
+        };
+        let sealed = found.sealed.iter().map(|found| Sealed {
+            epoch: found.epoch,
+            digest: found.digest,
+            start: found.start,
+            end: found.end,
+            commit_point: found.commit_point,
+        });
+        let recovered = Recovered {
+            state,
+            journal: JournalWriter::new(superblock.clone(), &found),
+            sealed: sealed.collect(),
+            applied: superblock.tail_epoch,
+            applied_digest: superblock.tail_digest,
+        };
+        let config = BackupConfig {
+            group: crate::encoding::group_name(),
+            volumes: vec![LocalVolume {
+                size: Sectors(self.scenario.blocks as u64),
+                logical_block_size: 512,
+            }],
+            timeout: std::time::Duration::from_micros(self.scenario.timeout),
+            apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
+        };
+        self.backup.daemon = Some(Box::new(BackupDaemon {
+            core: Backup::new(config, recovered),
+            peer: None,
+            ring: superblock.ring,
+            journal: Lane::default(),
+            volume: Lane::default(),
+            superblock_at,
+            state_at,
+            backlog: 0,
+            report_at: 0,
+            timer: None,
+        }));
+        self.note(|world| {
+            let core = &world.backup.daemon.as_ref().expect("just started").core;
+            format!("backup: started, {:?}, applied {}", core.phase(), core.applied())
+        });
+        self.backup_settle();
+    }
+
+    /// The daemon is gone. What its threads were doing is done in part.
+    pub(crate) fn backup_stop(&mut self, tells: bool) {
+        self.backup.run += 1;
+        let Some(daemon) = self.backup.daemon.take() else { return };
+        self.lanes_interrupted(&daemon);
+        if let Some(conn) = daemon.peer {
+            self.net_close(conn, Side::Backup, tells);
+        }
+    }
+
+    pub(crate) fn backup_handle(&mut self, event: BackupEvent) {
+        let now = self.time();
+        if let Some(daemon) = &mut self.backup.daemon {
+            daemon.core.handle(now, event);
+            self.backup_settle();
+        }
+    }
+
+    pub(crate) fn backup_timer(&mut self) {
+        let now = self.time();
+        let Some(daemon) = &mut self.backup.daemon else { return };
+        if daemon.timer != Some(self.now) {
+            return;
+        }
+        daemon.timer = None;
+        daemon.core.handle_timeout(now);
+        assert!(daemon.core.poll_timeout().is_none_or(|at| at > now), "the backup's timer does not move on");
+        self.backup_settle();
+        self.backup_receive();
+    }
+
+    fn backup_settle(&mut self) {
+        self.backup_act();
+        let now = self.now;
+        let Some(daemon) = &mut self.backup.daemon else { return };
+        let Some(at) = daemon.core.poll_timeout() else { return };
+        let at = u64::try_from(at.as_micros()).unwrap_or(u64::MAX).max(now);
+        if daemon.timer.is_none_or(|timer| at < timer) {
+            daemon.timer = Some(at);
+            self.schedule(at, Event::Timer(Side::Backup));
+        }
+    }
+
+    fn backup_act(&mut self) {
+        while let Some(action) = self.backup.daemon.as_mut().and_then(|daemon| daemon.core.poll_action()) {
+            self.note(|_| format!("backup does {}", crate::trace::backup_action(&action)));
+            if self.random.once_in(self.scenario.odds_crash) {
+                return self.crash(Side::Backup);
+            }
+            self.backup_perform(action);
+        }
+    }
+
+    fn backup_perform(&mut self, action: BackupAction) {
+        match action {
+            BackupAction::Send(message) => self.backup_send(&message),
+            BackupAction::Close { .. } => self.backup_hang_up(),
+            BackupAction::Append { placement, frame } => {
+                self.checker.appends(&self.backup.journal, &placement);
+                self.journal_push(frame.payload.len(), JournalJob::Append(placement, frame));
+            }
+            BackupAction::SyncJournal { ticket } => self.journal_push(0, JournalJob::Sync(ticket)),
+            BackupAction::WriteSuperblock(new) => self.journal_push(0, JournalJob::Superblock(new)),
+            BackupAction::WriteState(state) => self.journal_push(0, JournalJob::State(state)),
+            BackupAction::WriteBase { frame, group } => {
+                self.volume_push(frame.payload.len(), VolumeJob::Base(frame, group));
+            }
+            BackupAction::FlushVolumes => self.volume_push(0, VolumeJob::Flush),
+            BackupAction::Apply { epochs, group } => self.volume_push(0, VolumeJob::Apply(epochs, group)),
+            BackupAction::ReleaseVolumes => self.volume_push(0, VolumeJob::Release),
+            BackupAction::PromoteDone(result) => self.promote_done(&result),
+        }
+    }
+
+    fn backup_send(&mut self, message: &Message) {
+        if let Message::Staged { epoch, digest } = message {
+            let Self { checker, backup, .. } = self;
+            checker.acknowledges(&backup.journal, &backup.state, &backup.volume, *epoch, *digest);
+        }
+        let Some(daemon) = &self.backup.daemon else { return };
+        let generation = daemon.core.state().generation().map_or(0, |generation| generation.number);
+        let incarnation = daemon.core.peer_incarnation().unwrap_or(Incarnation([0; 16]));
+        if let Some(conn) = daemon.peer {
+            self.net_send(conn, Side::Backup, Item::Frame(message.encode(generation, incarnation)));
+        }
+    }
+
+    fn backup_hang_up(&mut self) {
+        if let Some(conn) = self.backup.daemon.as_mut().and_then(|daemon| daemon.peer.take()) {
+            self.net_close(conn, Side::Backup, true);
+        }
+    }
+
+    /// A greeted primary is not given up for whoever knocks.
+    pub(crate) fn backup_accept(&mut self, conn: ConnId) {
+        let Some(daemon) = &mut self.backup.daemon else { return };
+        if daemon.core.is_connected() {
+            self.note(|_| format!("backup: connection {conn} turned away"));
+            return self.net_close(conn, Side::Backup, true);
+        }
+        if let Some(old) = daemon.peer.replace(conn) {
+            self.net_close(old, Side::Backup, true);
+        }
+        self.backup_handle(BackupEvent::Accepted);
+    }
+
+    /// Reads frames while they are wanted and the disks keep up.
+    pub(crate) fn backup_receive(&mut self) {
+        while let Some(daemon) = &self.backup.daemon {
+            let Some(conn) = daemon.peer else { return };
+            if !daemon.core.wants_frames() || daemon.backlog >= self.scenario.backlog {
+                return;
+            }
+            match self.net.arrived(conn, Side::Backup) {
+                None => return,
+                Some(Item::Frame(frame)) => {
+                    self.note(|_| format!("backup gets {}", crate::trace::frame(&frame)));
+                    self.backup_handle(BackupEvent::Frame(frame));
+                }
+                Some(Item::End) => {
+                    self.backup_hang_up();
+                    self.backup_handle(BackupEvent::Disconnected);
+                }
+            }
+        }
+    }
+
+    /// Queues a report to the daemon's loop, behind earlier ones.
+    pub(crate) fn backup_tell(&mut self, report: BackupEvent) {
+        let wait = self.random.around(20);
+        let (now, run) = (self.now, self.backup.run);
+        if let Some(daemon) = &mut self.backup.daemon {
+            daemon.report_at = daemon.report_at.max(now + wait);
+            let at = daemon.report_at;
+            self.schedule(at, Event::BackupReport(run, report));
+        }
+    }
+
+    pub(crate) fn backup_report(&mut self, run: u32, report: BackupEvent) {
+        if run == self.backup.run {
+            self.note(|_| format!("backup is told {report:?}"));
+            self.backup_handle(report);
+            self.backup_receive();
+        }
+    }
+
+    fn journal_push(&mut self, weight: usize, job: JournalJob) {
+        let Some(daemon) = &mut self.backup.daemon else { return };
+        daemon.backlog += weight;
+        let work = Work::of_journal(job, weight);
+        daemon.journal.jobs.push_back(work);
+        if daemon.journal.jobs.len() == 1 {
+            self.lane_begin(LaneId::Journal, self.backup.run);
+        }
+    }
+
+    fn volume_push(&mut self, weight: usize, job: VolumeJob) {
+        let Some(daemon) = &mut self.backup.daemon else { return };
+        daemon.backlog += weight;
+        let work = Work::of_volume(job, weight);
+        daemon.volume.jobs.push_back(work);
+        if daemon.volume.jobs.len() == 1 {
+            self.lane_begin(LaneId::Volume, self.backup.run);
+        }
+    }
+
+    /// Whether the daemon has latched a failure.
+    pub(crate) fn backup_failed(&self) -> bool {
+        let failed = |daemon: &BackupDaemon| matches!(daemon.core.phase(), Phase::Failed(_));
+        self.backup.daemon.as_deref().is_some_and(failed)
+    }
+}

@@ -1,0 +1,177 @@
+//! The guest, the capture of its writes, and the base copy's reads: exact by construction.
+//!
+//! Always holds: an epoch is the set of blocks written between two cuts, with their content at the later
+//! one; a piece of the base copy is read block by block while the guest goes on writing.
+
+use std::collections::BTreeSet;
+
+use ftship_proto::ids::Epoch;
+use ftship_proto::mutant::{self, Mutant};
+use ftship_proto::primary::{PrimaryEvent, Verdict};
+
+use crate::encoding::{BaseChunk, Captured, EncodeJob};
+use crate::primary_host::{CutJob, PrimaryReport};
+use crate::world::{Event, LaneId, World};
+
+/// Writes that a power cut of the primary may undo.
+const UNFLUSHED: usize = 8;
+
+impl World {
+    /// The guest writes a few blocks; some of them twice, some to zeros.
+    pub(crate) fn guest_writes(&mut self) {
+        let at = self.now + self.random.around(self.scenario.guest_interval);
+        self.schedule(at, Event::Guest);
+        if !self.primary.powered {
+            return;
+        }
+        for _ in 0..=self.random.below(self.scenario.burst) {
+            let block = self.random.index(self.scenario.blocks);
+            let zero = self.random.once_in(8);
+            let host = &mut self.primary;
+            host.writes += 1;
+            host.unflushed.push_back((block, host.volume[block]));
+            if host.unflushed.len() > UNFLUSHED {
+                host.unflushed.pop_front();
+            }
+            host.volume[block] = if zero { 0 } else { host.writes };
+            if let Some(daemon) = &mut host.daemon
+                && let Some(dirty) = &mut daemon.dirty
+            {
+                dirty.insert(block);
+                daemon.log_used += 1;
+            }
+        }
+    }
+
+    /// Some of the last writes never reached the primary's disk.
+    pub(crate) fn guest_power_cut(&mut self) {
+        while let Some((block, before)) = self.primary.unflushed.pop_back() {
+            if self.random.coin() {
+                self.primary.volume[block] = before;
+            }
+        }
+    }
+
+    pub(crate) fn cut_push(&mut self, job: CutJob) {
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        daemon.cut.jobs.push_back(job);
+        if daemon.cut.jobs.len() == 1 {
+            self.lane_begin(LaneId::Cut, self.primary.run);
+        }
+    }
+
+    /// The lane's first job will be done after a while.
+    pub(crate) fn lane_begin(&mut self, lane: LaneId, run: u32) {
+        let at = self.job_end(lane);
+        self.schedule(at, Event::Lane(lane, run));
+    }
+
+    pub(crate) fn cut_done(&mut self) {
+        let (lost, void) = (self.scenario.odds_lost, self.scenario.odds_void);
+        let (lost, void) = (self.random.once_in(lost), self.random.once_in(void));
+        let capacity = self.scenario.log_capacity;
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        let Some(job) = daemon.cut.jobs.pop_front() else { return };
+        let overflown = daemon.log_used > capacity;
+        let failed = daemon.dirty.is_some() && (lost || overflown) && !matches!(job, CutJob::Stop);
+        let report = match job {
+            _ if failed => {
+                daemon.dirty = None;
+                Some(PrimaryEvent::CaptureLost { reason: "log off".into() }).map(PrimaryReport::Event)
+            }
+            CutJob::Start => {
+                daemon.dirty = Some(BTreeSet::new());
+                daemon.log_used = 0;
+                Some(PrimaryReport::Event(PrimaryEvent::CaptureStarted))
+            }
+            CutJob::Stop => {
+                daemon.dirty = None;
+                Some(PrimaryReport::Event(PrimaryEvent::CaptureStopped))
+            }
+            CutJob::Follow => None,
+            CutJob::Cut(epoch) => Some(self.cut(epoch, void)),
+        };
+        self.note(|_| format!("cut thread: {report:?}"));
+        if let Some(report) = report {
+            self.primary_tell(report);
+        }
+        let Some(daemon) = &self.primary.daemon else { return };
+        if daemon.dirty.is_some() {
+            let event = PrimaryEvent::LogUse { used: daemon.log_used * 100, capacity: capacity * 100 };
+            self.primary_tell(PrimaryReport::Event(event));
+        }
+        if self.primary.daemon.as_ref().is_some_and(|daemon| !daemon.cut.jobs.is_empty()) {
+            self.lane_begin(LaneId::Cut, self.primary.run);
+        }
+    }
+
+    fn cut(&mut self, epoch: Epoch, void: bool) -> PrimaryReport {
+        let host = &mut self.primary;
+        let report = |reason: &str| PrimaryReport::Event(PrimaryEvent::CutVoid { reason: reason.into() });
+        let Some(daemon) = &mut host.daemon else { return report("stopped") };
+        match &mut daemon.dirty {
+            Some(dirty) if !void => {
+                let dirty = std::mem::take(dirty);
+                daemon.log_used = 0;
+                let content = dirty.into_iter().map(|block| (block, host.volume[block])).collect();
+                self.checker.cut(daemon.incarnation, epoch, &host.volume, host.writes);
+                PrimaryReport::Taken(Captured(content))
+            }
+            Some(_) => report("checks failed"),
+            None => report("not capturing"),
+        }
+    }
+
+    /// Orders pieces of the base copy as long as the plan has any.
+    pub(crate) fn base_order(&mut self) {
+        while let Some(daemon) = &mut self.primary.daemon {
+            let Some(extent) = daemon.plan.order() else { return };
+            let ordered = daemon.moment;
+            self.read_push(BaseChunk { extent, ordered, content: Vec::new() });
+        }
+    }
+
+    fn read_push(&mut self, chunk: BaseChunk) {
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        daemon.read.jobs.push_back(chunk);
+        if daemon.read.jobs.len() == 1 {
+            self.read_begin();
+        }
+    }
+
+    /// The thread reads some blocks at once, and the rest when the job ends.
+    fn read_begin(&mut self) {
+        let host = &mut self.primary;
+        if let Some(chunk) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.front_mut()) {
+            chunk.content = chunk.blocks().map(|block| host.volume[block]).collect();
+            self.lane_begin(LaneId::Read, self.primary.run);
+        }
+    }
+
+    pub(crate) fn read_done(&mut self) {
+        let host = &mut self.primary;
+        let Some(mut chunk) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.pop_front()) else {
+            return;
+        };
+        for (block, number) in chunk.blocks().zip(&mut chunk.content) {
+            if self.random.coin() {
+                *number = host.volume[block];
+            }
+        }
+        self.primary_tell(PrimaryReport::Read(chunk));
+        self.read_begin();
+    }
+
+    pub(crate) fn base_read(&mut self, mut chunk: BaseChunk) {
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        match daemon.plan.judge(chunk.ordered, daemon.moment) {
+            Verdict::Queue => self.encoder_push(EncodeJob::Base(chunk)),
+            Verdict::ReadAgain => {
+                chunk.ordered = daemon.moment;
+                self.read_push(chunk);
+            }
+            Verdict::Forget if mutant::is(Mutant::StalledByOldPieces) => {}
+            Verdict::Forget => self.base_order(),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! From captured blocks to frames, with the real encoders.
+//!
+//! Always holds: what comes out is in the order of the jobs; an epoch's digest is reported before its last
+//! frame is handed over (`shipper/src/primary/encode.rs`).
+
+use std::ops::Range;
+
+use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
+use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
+use ftship_proto::frame::{Frame, FrameKind};
+use ftship_proto::group::{GroupDescription, VolumeDescription};
+use ftship_proto::ids::{Digest, Epoch, GroupName, VolumeIndex, VolumeUuid};
+use ftship_proto::message::Message;
+use ftship_proto::primary::Moment;
+use ftship_proto::record::Content;
+
+use crate::content::fill;
+use crate::scenario::Scenario;
+use crate::world::{LaneId, World};
+
+const VOLUME: VolumeIndex = VolumeIndex(0);
+
+pub(crate) fn group_name() -> GroupName {
+    "pair".parse().expect("a sound name")
+}
+
+pub(crate) fn group(scenario: &Scenario) -> GroupDescription {
+    let size = Sectors(scenario.blocks as u64);
+    let volume = VolumeDescription { uuid: VolumeUuid([7; 16]), size, logical_block_size: 512 };
+    GroupDescription::new(group_name(), vec![volume]).expect("a sound group")
+}
+
+/// The blocks of an epoch and their content at its cut, sorted.
+#[derive(Debug)]
+pub(crate) struct Captured(pub(crate) Vec<(usize, u64)>);
+
+/// A piece of the base copy.
+#[derive(Debug)]
+pub(crate) struct BaseChunk {
+    pub(crate) extent: Extent,
+    pub(crate) ordered: Moment,
+    pub(crate) content: Vec<u64>,
+}
+
+impl BaseChunk {
+    pub(crate) fn blocks(&self) -> Range<usize> {
+        let block = |sector: Sector| usize::try_from(sector.0).expect("a small volume");
+        block(self.extent.start())..block(self.extent.end())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum EncodeJob {
+    Open { chain: u64, previous: Digest },
+    Base(BaseChunk),
+    Epoch { epoch: Epoch, commit_point: bool, staged: Epoch, captured: Captured },
+    Message(Message),
+}
+
+/// What comes out, in order.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) chain: u64,
+    pub(crate) item: EncodedItem,
+}
+
+#[derive(Debug)]
+pub(crate) enum EncodedItem {
+    Frame(Frame),
+    Epoch { epoch: Epoch, digest: Digest },
+    BaseDone { extent: Extent, frames: u64 },
+}
+
+impl World {
+    pub(crate) fn encoder_push(&mut self, job: EncodeJob) {
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        daemon.encode.jobs.push_back(job);
+        if daemon.encode.jobs.len() == 1 {
+            self.lane_begin(LaneId::Encode, self.primary.run);
+        }
+    }
+
+    pub(crate) fn encode_done(&mut self) {
+        let noisy = self.scenario.noisy;
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        let Some(job) = daemon.encode.jobs.pop_front() else { return };
+        let mut out = Vec::new();
+        match job {
+            EncodeJob::Open { chain, previous } => {
+                daemon.encoder_chain = chain;
+                daemon.header.previous = previous;
+                let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
+                daemon.base_encoder = BaseEncoder::new(self.primary.group.clone(), generation, incarnation);
+            }
+            EncodeJob::Message(message) => {
+                let frame = message.encode(daemon.stamp.generation, daemon.stamp.incarnation);
+                out.push(EncodedItem::Frame(frame));
+            }
+            EncodeJob::Base(chunk) => {
+                let mut sink = |frame| out.push(EncodedItem::Frame(frame));
+                for (extent, data) in runs(chunk.blocks().zip(chunk.content.iter().copied()), noisy) {
+                    let pushed = daemon.base_encoder.push(VOLUME, extent, content_of(&data), &mut sink);
+                    pushed.expect("a piece lies on the volume");
+                }
+                daemon.base_encoder.flush(&mut sink);
+                let frames = out.len() as u64;
+                out.push(EncodedItem::BaseDone { extent: chunk.extent, frames });
+            }
+            EncodeJob::Epoch { epoch, commit_point, staged, captured } => {
+                let header = &mut daemon.header;
+                (header.commit_point, header.staged) = (commit_point, staged);
+                (header.first_epoch, header.last_epoch) = (epoch, epoch);
+                let (frames, digest) = epoch_frames(EpochEncoder::new(header.clone()), &captured, noisy);
+                header.previous = digest;
+                self.checker.encoded(daemon.incarnation, epoch, digest, commit_point);
+                for frame in frames {
+                    if frame.header.kind == FrameKind::EpochEnd {
+                        out.push(EncodedItem::Epoch { epoch, digest });
+                    }
+                    out.push(EncodedItem::Frame(frame));
+                }
+            }
+        }
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        let chain = daemon.encoder_chain;
+        daemon.encoded.extend(out.into_iter().map(|item| Encoded { chain, item }));
+        if !daemon.encode.jobs.is_empty() {
+            self.lane_begin(LaneId::Encode, self.primary.run);
+        }
+    }
+}
+
+fn epoch_frames(mut encoder: EpochEncoder, captured: &Captured, noisy: bool) -> (Vec<Frame>, Digest) {
+    let mut frames = Vec::new();
+    let mut sink = |frame| frames.push(frame);
+    for (extent, data) in runs(captured.0.iter().copied(), noisy) {
+        encoder.push(VOLUME, extent, content_of(&data), &mut sink).expect("blocks lie on the volume");
+    }
+    let summary = encoder.finish(&mut sink);
+    (frames, summary.digest)
+}
+
+/// Runs of neighbouring blocks, of data or of zeros (then without bytes).
+fn runs(blocks: impl Iterator<Item = (usize, u64)>, noisy: bool) -> Vec<(Extent, Vec<u8>)> {
+    let mut runs: Vec<(usize, usize, bool, Vec<u8>)> = Vec::new();
+    for (block, number) in blocks {
+        let mut sector = [0; SECTOR_SIZE];
+        fill(number, noisy, &mut sector);
+        match runs.last_mut() {
+            Some((start, len, zero, data)) if *start + *len == block && *zero == (number == 0) => {
+                *len += 1;
+                if number != 0 {
+                    data.extend_from_slice(&sector);
+                }
+            }
+            _ if number == 0 => runs.push((block, 1, true, Vec::new())),
+            _ => runs.push((block, 1, false, sector.to_vec())),
+        }
+    }
+    let extent = |start, len| Extent::new(Sector(start as u64), Sectors(len as u64)).expect("not empty");
+    runs.into_iter().map(|(start, len, _, data)| (extent(start, len), data)).collect()
+}
+
+fn content_of(data: &[u8]) -> Content<'_> {
+    if data.is_empty() { Content::Zero } else { Content::Data(data) }
+}

@@ -1,0 +1,296 @@
+//! The backup's disk work, step by step, so that it can stop or fail between any two.
+//!
+//! Always holds: a step is one write, one epoch's redo, or one sync; a stop tears the write under way at
+//! sectors; a step that fails ends its lane, as `shipper/src/backup/lanes.rs` does.
+
+use std::collections::VecDeque;
+
+use ftship_proto::backup::{BackupEvent, Sealed};
+use ftship_proto::frame::Frame;
+use ftship_proto::group::GroupDescription;
+use ftship_proto::journal::{EpochFrames, Placement, Superblock, encode_padded};
+use ftship_proto::mutant::{self, Mutant};
+use ftship_proto::record::{Content, Record, RecordIter};
+use ftship_proto::slot::{self, SlotKind};
+use ftship_proto::state::DurableState;
+
+use crate::backup_host::BackupDaemon;
+use crate::disk::{Disk, ImageReader};
+use crate::world::{Lane, LaneId, World};
+
+pub(crate) enum JournalJob {
+    Append(Placement, Frame),
+    Sync(u64),
+    Superblock(Box<Superblock>),
+    State(Box<DurableState>),
+}
+
+pub(crate) enum VolumeJob {
+    Base(Frame, Box<GroupDescription>),
+    Flush,
+    Apply(Vec<Sealed>, Box<GroupDescription>),
+    Release,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DiskId {
+    Journal,
+    State,
+    Volume,
+}
+
+enum Step {
+    Write(DiskId, u64, Vec<u8>),
+    /// The next version of a slot: superblock or state.
+    Slot(SlotKind, Vec<u8>),
+    /// The slot is durable.
+    Slotted(SlotKind),
+    Redo(Sealed, Box<GroupDescription>),
+    Sync(DiskId),
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Write(disk, offset, bytes) => write!(f, "writes {disk:?} {offset}+{}", bytes.len()),
+            Self::Slot(kind, _) => write!(f, "writes a slot, {kind:?}"),
+            Self::Slotted(kind) => write!(f, "has a new {kind:?}"),
+            Self::Redo(sealed, _) => write!(f, "redoes epoch {}", sealed.epoch),
+            Self::Sync(disk) => write!(f, "syncs {disk:?}"),
+        }
+    }
+}
+
+/// One job.
+pub(crate) struct Work {
+    steps: VecDeque<Step>,
+    report: Option<BackupEvent>,
+    weight: usize,
+}
+
+impl Work {
+    pub(crate) fn of_journal(job: JournalJob, weight: usize) -> Self {
+        let slot = |kind, disk, body| vec![Step::Slot(kind, body), Step::Sync(disk), Step::Slotted(kind)];
+        let (steps, report) = match job {
+            JournalJob::Append(placement, frame) => {
+                let mut bytes = Vec::new();
+                encode_padded(&frame, &mut bytes);
+                let pad = placement.pad;
+                let pad = pad.map(|pad| Step::Write(DiskId::Journal, pad.offset, pad.block().to_vec()));
+                let write = Step::Write(DiskId::Journal, placement.offset, bytes);
+                (pad.into_iter().chain([write]).collect(), None)
+            }
+            JournalJob::Sync(ticket) => {
+                (vec![Step::Sync(DiskId::Journal)], Some(BackupEvent::JournalSynced { ticket }))
+            }
+            JournalJob::Superblock(new) => {
+                let steps = slot(SlotKind::JournalSuperblock, DiskId::Journal, new.encode());
+                (steps, Some(BackupEvent::SuperblockWritten))
+            }
+            JournalJob::State(new) => {
+                (slot(SlotKind::State, DiskId::State, new.encode()), Some(BackupEvent::StateWritten))
+            }
+        };
+        Self { steps: steps.into(), report, weight }
+    }
+
+    pub(crate) fn of_volume(job: VolumeJob, weight: usize) -> Self {
+        let (steps, report) = match job {
+            VolumeJob::Base(frame, group) => (writes(&frame, &group), None),
+            VolumeJob::Flush => (vec![Step::Sync(DiskId::Volume)], Some(BackupEvent::VolumesFlushed)),
+            VolumeJob::Apply(epochs, group) => {
+                let redo = epochs.into_iter().map(|epoch| Step::Redo(epoch, group.clone()));
+                let sync = (!mutant::is(Mutant::ApplyWithoutFlush)).then_some(Step::Sync(DiskId::Volume));
+                (redo.chain(sync).collect(), Some(BackupEvent::Applied))
+            }
+            VolumeJob::Release => (Vec::new(), Some(BackupEvent::VolumesReleased)),
+        };
+        Self { steps: steps.into(), report, weight }
+    }
+}
+
+/// The writes that a data frame asks for.
+fn writes(frame: &Frame, group: &GroupDescription) -> Vec<Step> {
+    if !frame.header.kind.carries_records() {
+        return Vec::new();
+    }
+    let mut scratch = Vec::new();
+    let raw = frame.raw_payload(&mut scratch).expect("checked when it was received");
+    let records = RecordIter::new(raw, frame.header.kind, frame.header.record_count, group);
+    let write = |record| match record {
+        Record::Content { extent, content, .. } => {
+            let (start, len) = (extent.start().bytes()?, usize::try_from(extent.len().bytes()?).ok()?);
+            match content {
+                Content::Data(data) => Some(Step::Write(DiskId::Volume, start, data.to_vec())),
+                Content::Zero => Some(Step::Write(DiskId::Volume, start, vec![0; len])),
+                Content::Unknown => None,
+            }
+        }
+        Record::Resize { .. } => None,
+    };
+    records.expect("checked when it was received").filter_map(write).collect()
+}
+
+impl World {
+    /// The time of the first job's first step is over.
+    pub(crate) fn backup_lane(&mut self, lane: LaneId, run: u32) {
+        if run != self.backup.run {
+            return;
+        }
+        if let Some(step) = self.next_step(lane, |_| true) {
+            let fails = self.random.once_in(self.scenario.odds_disk);
+            let failing = if fails { " FAILS" } else { "" };
+            self.note(|_| format!("{lane:?} lane: {}{failing}", step));
+            if fails {
+                self.step_fails(&step);
+                return self.lane_fails(lane);
+            }
+            self.step_done(step);
+        }
+        while let Some(step) = self.next_step(lane, |step| matches!(step, Step::Slotted(_))) {
+            self.step_done(step);
+        }
+        let is_done =
+            self.lane(lane).and_then(|queue| queue.jobs.front()).is_some_and(|job| job.steps.is_empty());
+        if is_done {
+            self.job_done(lane);
+        }
+        if self.lane(lane).is_some_and(|queue| !queue.jobs.is_empty()) {
+            self.lane_begin(lane, run);
+        }
+        self.backup_receive();
+    }
+
+    fn lane(&mut self, lane: LaneId) -> Option<&mut Lane<Work>> {
+        let daemon = self.backup.daemon.as_mut()?;
+        Some(if lane == LaneId::Journal { &mut daemon.journal } else { &mut daemon.volume })
+    }
+
+    fn next_step(&mut self, lane: LaneId, wanted: impl FnOnce(&Step) -> bool) -> Option<Step> {
+        let steps = &mut self.lane(lane)?.jobs.front_mut()?.steps;
+        steps.pop_front_if(|step| wanted(step))
+    }
+
+    fn job_done(&mut self, lane: LaneId) {
+        let Some(work) = self.lane(lane).and_then(|queue| queue.jobs.pop_front()) else { return };
+        if let Some(daemon) = &mut self.backup.daemon {
+            daemon.backlog -= work.weight;
+        }
+        if let Some(report) = work.report {
+            self.backup_tell(report);
+        }
+    }
+
+    fn lane_fails(&mut self, lane: LaneId) {
+        if let Some(queue) = self.lane(lane) {
+            queue.failed = true;
+        }
+        self.backup_tell(BackupEvent::Failed { reason: format!("{lane:?} lane: I/O error") });
+    }
+
+    fn disk(&mut self, disk: DiskId) -> &mut Disk {
+        match disk {
+            DiskId::Journal => &mut self.backup.journal,
+            DiskId::State => &mut self.backup.state,
+            DiskId::Volume => &mut self.backup.volume,
+        }
+    }
+
+    fn step_done(&mut self, step: Step) {
+        match step {
+            Step::Redo(..) | Step::Slot(..) => {
+                for write in self.expand(step) {
+                    self.step_done(write);
+                }
+            }
+            Step::Write(disk, offset, bytes) => self.disk(disk).write(offset, &bytes),
+            Step::Sync(disk) => self.disk(disk).sync(),
+            Step::Slotted(kind) => {
+                if let Some(daemon) = &mut self.backup.daemon {
+                    let at = daemon.slot(kind);
+                    *at = at.next();
+                }
+            }
+        }
+    }
+
+    /// A step as plain writes.
+    fn expand(&mut self, step: Step) -> Vec<Step> {
+        let Some(daemon) = &mut self.backup.daemon else { return Vec::new() };
+        match step {
+            Step::Slot(kind, body) => {
+                let next = daemon.slot(kind).next();
+                let bytes = slot::encode(next.sequence, kind, &body).expect("a slot holds it");
+                let disk = if kind == SlotKind::State { DiskId::State } else { DiskId::Journal };
+                vec![Step::Write(disk, next.slot.offset(), bytes.to_vec())]
+            }
+            Step::Redo(epoch, group) => {
+                let mut reader = ImageReader(&self.backup.journal.view);
+                let frames = EpochFrames::new(daemon.ring, &mut reader, epoch.start, epoch.end);
+                let frame = |frame: Result<Frame, _>| match frame {
+                    Ok(frame) => writes(&frame, &group),
+                    Err(error) => panic!("epoch {} was committed and cannot be read: {error:?}", epoch.epoch),
+                };
+                frames.flat_map(frame).collect()
+            }
+            other => vec![other],
+        }
+    }
+
+    fn step_fails(&mut self, step: &Step) {
+        match step {
+            Step::Sync(disk) => {
+                let mut random = self.random.clone();
+                self.disk(*disk).sync_failed(&mut random);
+                self.random = random;
+            }
+            _ => self.step_torn(step),
+        }
+    }
+
+    /// Only some sectors of a write happen.
+    fn step_torn(&mut self, step: &Step) {
+        if let Step::Write(disk, offset, bytes) = step {
+            let mut random = self.random.clone();
+            self.disk(*disk).write_torn(*offset, bytes, &mut random);
+            self.random = random;
+        }
+    }
+
+    /// The daemon's threads stop wherever they are.
+    pub(crate) fn lanes_interrupted(&mut self, daemon: &BackupDaemon) {
+        for lane in [&daemon.journal, &daemon.volume] {
+            if lane.failed {
+                continue;
+            }
+            let first = lane.jobs.front().and_then(|work| work.steps.front());
+            match first {
+                Some(Step::Slot(kind, body)) => {
+                    let at = if *kind == SlotKind::State { daemon.state_at } else { daemon.superblock_at };
+                    let bytes = slot::encode(at.next().sequence, *kind, body).expect("a slot holds it");
+                    let disk = if *kind == SlotKind::State { DiskId::State } else { DiskId::Journal };
+                    self.step_torn(&Step::Write(disk, at.next().slot.offset(), bytes.to_vec()));
+                }
+                Some(Step::Redo(epoch, group)) => {
+                    let mut reader = ImageReader(&self.backup.journal.view);
+                    let frames = EpochFrames::new(daemon.ring, &mut reader, epoch.start, epoch.end);
+                    let steps: Vec<Step> = frames.flatten().flat_map(|frame| writes(&frame, group)).collect();
+                    for step in steps {
+                        self.step_torn(&step);
+                    }
+                }
+                Some(step) => self.step_torn(step),
+                None => {}
+            }
+        }
+    }
+}
+
+impl BackupDaemon {
+    fn slot(&mut self, kind: SlotKind) -> &mut slot::SlotPosition {
+        match kind {
+            SlotKind::State => &mut self.state_at,
+            SlotKind::JournalSuperblock => &mut self.superblock_at,
+        }
+    }
+}

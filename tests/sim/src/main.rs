@@ -1,0 +1,102 @@
+//! Runs histories by their seeds and tells which one broke an invariant.
+#![allow(clippy::print_stdout, reason = "this is the program's output")]
+
+use std::io::{BufWriter, stdout};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use structopt::StructOpt;
+
+/// Simulates pairs; each seed is one history.
+#[derive(Debug, StructOpt)]
+#[structopt(name = "ftdm-sim")]
+struct Options {
+    /// How many seeds to run.
+    #[structopt(long, default_value = "10000")]
+    seeds: u64,
+    /// The first of them.
+    #[structopt(long, default_value = "0")]
+    first: u64,
+    /// Runs this one seed only.
+    #[structopt(long)]
+    seed: Option<u64>,
+    /// With `--seed`: prints what happens, line by line.
+    #[structopt(long)]
+    trace: bool,
+    /// Runs seeds for so many minutes instead.
+    #[structopt(long)]
+    minutes: Option<u64>,
+    /// Goes on after a violation, up to this many.
+    #[structopt(long, default_value = "1")]
+    failures: usize,
+    /// Shows that each deliberate fault is found. Needs the feature `mutants`.
+    #[cfg(feature = "mutants")]
+    #[structopt(long)]
+    mutants: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::from_args();
+    ftdm_sim::silence_panics();
+    #[cfg(feature = "mutants")]
+    if options.mutants {
+        return mutants(options.seeds);
+    }
+    if let Some(seed) = options.seed {
+        let trace = options.trace.then(|| Box::new(BufWriter::new(stdout())) as Box<dyn std::io::Write>);
+        return report(ftdm_sim::run(seed, trace).map(|events| println!("seed {seed}: ok, {events} events")));
+    }
+    many(&options)
+}
+
+fn report(result: Result<(), ftdm_sim::Violation>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(violation) => {
+            println!("{violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn many(options: &Options) -> ExitCode {
+    let start = Instant::now();
+    let limit = options.minutes.map(|minutes| Duration::from_secs(60 * minutes));
+    let (mut runs, mut events, mut failures) = (0, 0, 0);
+    for seed in options.first.. {
+        let is_over = limit.map_or(runs >= options.seeds, |limit| start.elapsed() >= limit);
+        if is_over || failures >= options.failures {
+            break;
+        }
+        match ftdm_sim::run(seed, None) {
+            Ok(some) => events += some,
+            Err(violation) => {
+                println!("{violation}");
+                failures += 1;
+            }
+        }
+        runs += 1;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{runs} seeds from {}, {failures} failed, {events} events, {seconds:.1} s, {:.0} seeds/s",
+        options.first,
+        f64::from(u32::try_from(runs).unwrap_or(u32::MAX)) / seconds
+    );
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(feature = "mutants")]
+fn mutants(most: u64) -> ExitCode {
+    let mut survivors = 0;
+    for (mutant, caught) in ftdm_sim::mutants::all(most) {
+        match caught {
+            Some((seeds, text)) => println!("{mutant:?} | {seeds} | {text}"),
+            None => {
+                survivors += 1;
+                println!("{mutant:?} | survived {most} seeds |");
+            }
+        }
+    }
+    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,377 @@
+//! What goes wrong, and what the people do about it.
+//!
+//! Always holds: after the time of faults nothing goes wrong any more, everything is started again, and a
+//! full sync is asked for when the primary says that one is needed; then the pair must get in step.
+
+use std::collections::VecDeque;
+
+use ftship_proto::backup::{BackupEvent, PromoteRefused};
+use ftship_proto::frame::{Frame, FrameKind};
+use ftship_proto::ids::{Digest, Epoch};
+use ftship_proto::message::Message;
+use ftship_proto::primary::{PrimaryEvent, Replication};
+
+use crate::net::Item;
+use crate::world::{Event, LaneId, Side, World};
+
+/// How long the pair may take to get in step once nothing goes wrong any more, in microseconds.
+const PATIENCE: u64 = 60_000_000;
+const SECOND: u64 = 1_000_000;
+
+/// What can go wrong at a random time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    KillBackup,
+    CutBackup,
+    KillPrimary,
+    CutPrimary,
+    Break,
+    Partition,
+    /// A STAGED that no backup sent.
+    StrayStaged,
+    /// Frames of an earlier connection turn up on this one.
+    OldFrames,
+    Stall,
+    /// The backup's disks take their time, and the connection does not survive it.
+    SlowDisks,
+    /// The primary is given up, and the backup promoted, after a crash of its own or not.
+    Failover,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 16] = [
+        Self::KillBackup,
+        Self::CutBackup,
+        Self::CutBackup,
+        Self::KillPrimary,
+        Self::CutPrimary,
+        Self::Break,
+        Self::Break,
+        Self::Partition,
+        Self::StrayStaged,
+        Self::OldFrames,
+        Self::Stall,
+        Self::Stall,
+        Self::SlowDisks,
+        Self::SlowDisks,
+        Self::Failover,
+        Self::Failover,
+    ];
+}
+
+/// See the head of this module.
+#[derive(Debug, Default)]
+pub(crate) struct Operator {
+    pub(crate) is_done: bool,
+    is_calm: bool,
+    next_id: u64,
+    /// The checkpoint that ends the history once it is committed.
+    last_checkpoint: Option<u64>,
+    is_last_committed: bool,
+    /// A promote was asked for; whether it must succeed.
+    promoting: Option<bool>,
+    /// Frames that this primary sent, and its predecessor, for [`Fault::OldFrames`].
+    remembered: VecDeque<Frame>,
+    old_frames: Vec<Frame>,
+    is_mixing: bool,
+    deadline: u64,
+}
+
+impl Operator {
+    /// Notes a frame of the base copy; returns old ones that turn up behind it.
+    pub(crate) fn remember(&mut self, frame: &Frame) -> Vec<Frame> {
+        if frame.header.kind != FrameKind::BaseData {
+            return Vec::new();
+        }
+        self.remembered.push_back(frame.clone());
+        if self.remembered.len() > 8 {
+            self.remembered.pop_front();
+        }
+        if std::mem::take(&mut self.is_mixing) { std::mem::take(&mut self.old_frames) } else { Vec::new() }
+    }
+
+    /// The primary is another one from now on.
+    pub(crate) fn forget_primary(&mut self) {
+        if !self.remembered.is_empty() {
+            self.old_frames = std::mem::take(&mut self.remembered).into();
+        }
+    }
+
+    pub(crate) fn checkpoint_answered(&mut self, id: u64, is_committed: bool) {
+        if self.last_checkpoint == Some(id) {
+            self.is_last_committed = is_committed;
+            if !is_committed {
+                self.last_checkpoint = None;
+            }
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+impl World {
+    pub(crate) fn begin(&mut self) {
+        self.operator.deadline = u64::MAX;
+        self.schedule(self.scenario.chaos_until, Event::Calm);
+        self.backup_start();
+        self.primary_start();
+        self.guest_writes();
+        let first = self.random.around(self.scenario.fault_interval);
+        self.schedule(first, Event::Fault);
+        let first = self.random.around(self.scenario.request_interval);
+        self.schedule(first, Event::Request);
+    }
+
+    /// One thing goes wrong.
+    pub(crate) fn fault(&mut self) {
+        if self.operator.is_calm {
+            return;
+        }
+        let next = self.now + self.random.around(self.scenario.fault_interval);
+        self.schedule(next, Event::Fault);
+        let fault = self.scenario.faults[self.random.index(self.scenario.faults.len())];
+        self.note(|_| format!("FAULT {fault:?}"));
+        match fault {
+            Fault::KillBackup => self.stop(Side::Backup, false),
+            Fault::CutBackup => self.stop(Side::Backup, true),
+            Fault::KillPrimary => self.stop(Side::Primary, false),
+            Fault::CutPrimary => self.stop(Side::Primary, true),
+            Fault::Break => {
+                for conn in self.net.open_conns() {
+                    self.net_break(conn);
+                }
+            }
+            Fault::Partition => {
+                self.net.partition_until = self.now + self.random.below(3 * self.scenario.timeout);
+            }
+            Fault::StrayStaged => self.stray_staged(),
+            Fault::OldFrames => self.operator.is_mixing = true,
+            Fault::Stall => {
+                let lanes = [LaneId::Cut, LaneId::Read, LaneId::Encode, LaneId::Journal, LaneId::Volume];
+                let lane = lanes[self.random.index(lanes.len())];
+                let length = self.random.below(self.scenario.chaos_until / 3);
+                self.stalled_until[lane as usize] = self.now + length;
+            }
+            Fault::SlowDisks => {
+                for lane in [LaneId::Journal, LaneId::Volume] {
+                    self.stalled_until[lane as usize] = self.now + self.random.below(4 * SECOND);
+                }
+                for conn in self.net.open_conns() {
+                    self.net_break(conn);
+                }
+            }
+            Fault::Failover => self.failover(),
+        }
+    }
+
+    /// A daemon dies, or its host's power is cut; it comes back after a while.
+    fn stop(&mut self, side: Side, power: bool) {
+        if !self.is_powered(side) && !power {
+            return;
+        }
+        match side {
+            Side::Primary => {
+                self.primary_stop(!power);
+                if power {
+                    self.primary.powered = false;
+                    self.guest_power_cut();
+                }
+            }
+            Side::Backup => {
+                self.backup_stop(!power);
+                if power {
+                    self.backup.powered = false;
+                    let (backup, random) = (&mut self.backup, &mut self.random);
+                    for disk in [&mut backup.journal, &mut backup.state, &mut backup.volume] {
+                        disk.power_cut(random);
+                    }
+                }
+                self.examine_backup();
+            }
+        }
+        let run = if side == Side::Primary { self.primary.run } else { self.backup.run };
+        let back = self.now + self.random.around(self.scenario.timeout);
+        self.schedule(back, Event::Restart(side, run));
+    }
+
+    /// A stop in the middle of what the daemon was about to do.
+    pub(crate) fn crash(&mut self, side: Side) {
+        let power = self.random.coin();
+        self.note(|_| format!("FAULT {side:?} crashes before that, power {power}"));
+        self.stop(side, power);
+    }
+
+    /// Judges what a restart will find.
+    fn examine_backup(&mut self) -> bool {
+        let backup = &self.backup;
+        let found = self.checker.examine(&backup.journal.view, &backup.state.view, &backup.volume.view);
+        self.note(|_| {
+            format!("checker: the backup's disks: {:?}, {:?}", found.state.content, found.promotable)
+        });
+        found.promotable.is_some()
+    }
+
+    pub(crate) fn restart(&mut self, side: Side, run: u32) {
+        match side {
+            Side::Primary if run == self.primary.run => self.primary_start(),
+            Side::Backup if run == self.backup.run => self.backup_start(),
+            _ => return,
+        }
+        if side == Side::Backup && self.operator.promoting.is_some() {
+            self.ask_to_promote();
+        }
+    }
+
+    fn stray_staged(&mut self) {
+        let Some(daemon) = &self.primary.daemon else { return };
+        let (Some(conn), epoch) = (daemon.peer, daemon.core.last_cut()) else { return };
+        let message = Message::Staged { epoch, digest: Digest([0x5a; 32]) };
+        let frame = message.encode(daemon.stamp.generation, daemon.stamp.incarnation);
+        self.net_send(conn, Side::Backup, Item::Frame(frame));
+    }
+
+    /// The primary is lost for good; whoever decides promotes the backup.
+    fn failover(&mut self) {
+        if self.operator.promoting.is_some() {
+            return;
+        }
+        self.operator.is_calm = true;
+        self.operator.deadline = self.now + PATIENCE;
+        self.end_faults();
+        // A promote while the primary still runs is refused by nobody: it is fenced from outside.
+        if self.random.coin() {
+            self.primary_stop(false);
+            self.primary.powered = false;
+        }
+        self.operator.promoting = Some(false);
+        if self.backup.is_up() && !self.backup_failed() && self.random.coin() {
+            return self.ask_to_promote();
+        }
+        let power = self.random.coin();
+        self.stop(Side::Backup, power || !self.backup.powered);
+        let must = self.examine_backup();
+        self.operator.promoting = Some(must);
+    }
+
+    fn ask_to_promote(&mut self) {
+        let id = self.random.id();
+        self.note(|_| "operator: promote".into());
+        self.backup_handle(BackupEvent::Promote { id });
+        self.schedule(self.now + SECOND, Event::Calm);
+    }
+
+    pub(crate) fn promote_done(&mut self, result: &Result<Epoch, PromoteRefused>) {
+        match result {
+            Ok(epoch) => {
+                let (backup, noisy) = (&self.backup, self.scenario.noisy);
+                self.checker.promoted(&backup.journal, &backup.state, &backup.volume, *epoch, noisy);
+            }
+            Err(refused) => {
+                let must = self.operator.promoting == Some(true);
+                assert!(!must, "a backup that was promotable after its crash refuses: {refused}");
+            }
+        }
+        if self.operator.promoting.is_some() {
+            self.operator.is_done = true;
+        }
+    }
+
+    /// An operator who watches asks at once for the full sync that the primary says is needed.
+    pub(crate) fn state_changed(&mut self) {
+        let Some(daemon) = &self.primary.daemon else { return };
+        let is_needed = matches!(daemon.core.replication(), Replication::Degraded { .. });
+        if is_needed && daemon.core.is_connected() && self.scenario.is_eager {
+            self.ask_for_full_sync();
+        }
+    }
+
+    /// Somebody asks for a checkpoint, or a full sync.
+    pub(crate) fn request(&mut self) {
+        if self.operator.is_calm {
+            return;
+        }
+        let next = self.now + self.random.around(self.scenario.request_interval);
+        self.schedule(next, Event::Request);
+        if self.random.once_in(3) {
+            self.ask_for_full_sync();
+        } else {
+            self.ask_for_checkpoint();
+        }
+    }
+
+    fn ask_for_full_sync(&mut self) {
+        let id = self.operator.id();
+        self.note(|_| "operator: full-sync".into());
+        self.primary_handle(PrimaryEvent::FullSync { id });
+    }
+
+    fn ask_for_checkpoint(&mut self) -> u64 {
+        let id = self.operator.id();
+        if self.primary.daemon.is_some() {
+            self.note(|_| format!("operator: checkpoint {id} --wait"));
+            self.checker.requested(id, self.primary.writes);
+            self.primary_handle(PrimaryEvent::Checkpoint { id });
+        }
+        id
+    }
+
+    fn end_faults(&mut self) {
+        let scenario = &mut self.scenario;
+        scenario.odds_void = 0;
+        scenario.odds_lost = 0;
+        scenario.odds_disk = 0;
+        scenario.odds_crash = 0;
+        scenario.log_capacity = u64::MAX / 1000;
+        scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
+        scenario.net_delay = scenario.net_delay.min(2_000);
+        self.stalled_until = [0; 5];
+        self.net.partition_until = 0;
+    }
+
+    /// Nothing goes wrong any more. Looks once a second whether the pair is in step, and helps.
+    pub(crate) fn calm(&mut self) {
+        if !self.operator.is_calm {
+            self.note(|_| "CALM: nothing goes wrong from now on".into());
+            self.operator.is_calm = true;
+            self.operator.deadline = self.now + PATIENCE;
+            self.end_faults();
+        }
+        self.schedule(self.now + SECOND, Event::Calm);
+        if self.operator.promoting.is_some() {
+            return;
+        }
+        if self.backup_failed() {
+            self.stop(Side::Backup, false);
+        }
+        let Some(daemon) = &self.primary.daemon else { return };
+        match daemon.core.replication() {
+            Replication::Degraded { .. } if daemon.core.is_connected() => self.ask_for_full_sync(),
+            Replication::InSync if self.operator.last_checkpoint.is_none() => {
+                let id = self.operator.next_id + 1;
+                self.operator.last_checkpoint = Some(id);
+                self.ask_for_checkpoint();
+            }
+            _ => {}
+        }
+    }
+
+    /// After each event: has the history come to its end, or to none?
+    pub(crate) fn watch(&mut self) {
+        if self.now > self.operator.deadline {
+            let primary = self.primary.daemon.as_ref().map(|daemon| daemon.core.replication().clone());
+            let backup = self.backup.daemon.as_ref().map(|daemon| daemon.core.phase().clone());
+            panic!("stuck: the primary is {primary:?}, the backup {backup:?}");
+        }
+        if self.operator.is_last_committed && self.operator.promoting.is_none() {
+            self.checker.all_answered();
+            let power = self.random.coin();
+            self.operator.promoting = Some(true);
+            self.stop(Side::Backup, power);
+            let must = self.examine_backup();
+            assert!(must, "in sync, and not promotable");
+        }
+    }
+}

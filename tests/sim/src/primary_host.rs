@@ -1,0 +1,415 @@
+//! The primary's host: a volume that a guest writes, and the daemon that ships it.
+//!
+//! Always holds: actions are carried out as the daemon's driver does it (`shipper/src/primary`): one cut
+//! job at a time, pieces of the base copy read in order, one encoder whose output keeps its order, and
+//! nothing of a chain that was given up on a later connection.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use ftship_proto::epoch::EpochHeader;
+use ftship_proto::epoch_encoder::BaseEncoder;
+use ftship_proto::frame::{Frame, Stamp};
+use ftship_proto::group::GroupDescription;
+use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
+use ftship_proto::message::Message;
+use ftship_proto::mutant::{self, Mutant};
+use ftship_proto::primary::{BasePlan, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent};
+use ftship_proto::protocol::PROTOCOL;
+use ftship_proto::state::LineageEntry;
+
+use crate::content::Content;
+use crate::encoding::{BaseChunk, Captured, EncodeJob, Encoded, EncodedItem};
+use crate::net::{ConnId, Item};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::world::{Event, Lane, LaneId, Side, World};
+
+/// What the cut thread is asked to do.
+#[derive(Debug)]
+pub(crate) enum CutJob {
+    Start,
+    Cut(Epoch),
+    Follow,
+    Stop,
+}
+
+/// What the cut thread and the base copy report.
+#[derive(Debug)]
+pub(crate) enum PrimaryReport {
+    Taken(Captured),
+    Event(PrimaryEvent),
+    Read(BaseChunk),
+}
+
+/// A running daemon.
+pub(crate) struct PrimaryDaemon {
+    pub(crate) core: Primary,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) stamp: Stamp,
+    pub(crate) header: EpochHeader,
+    pub(crate) base_encoder: BaseEncoder,
+    pub(crate) encoder_chain: u64,
+    pub(crate) peer: Option<ConnId>,
+    pub(crate) moment: Moment,
+    captured: Option<Captured>,
+    pub(crate) plan: BasePlan,
+    /// Blocks written since the last cut, while capturing.
+    pub(crate) dirty: Option<BTreeSet<usize>>,
+    pub(crate) log_used: u64,
+    pub(crate) cut: Lane<CutJob>,
+    pub(crate) read: Lane<BaseChunk>,
+    pub(crate) encode: Lane<EncodeJob>,
+    pub(crate) encoded: VecDeque<Encoded>,
+    report_at: u64,
+    timer: Option<u64>,
+}
+
+/// See the head of this module.
+pub(crate) struct PrimaryHost {
+    pub(crate) volume: Content,
+    /// Number of the last write.
+    pub(crate) writes: u64,
+    /// Last writes that a power cut may undo: block and content before.
+    pub(crate) unflushed: VecDeque<(usize, u64)>,
+    pub(crate) group: GroupDescription,
+    pub(crate) generation: Generation,
+    pub(crate) powered: bool,
+    pub(crate) run: u32,
+    pub(crate) daemon: Option<Box<PrimaryDaemon>>,
+}
+
+impl PrimaryHost {
+    pub(crate) fn new(scenario: &Scenario, random: &mut Random) -> Self {
+        let mut volume = vec![0; scenario.blocks];
+        let mut writes = 0;
+        for block in &mut volume {
+            if random.coin() {
+                writes += 1;
+                *block = writes;
+            }
+        }
+        Self {
+            volume,
+            writes,
+            unflushed: VecDeque::new(),
+            group: crate::encoding::group(scenario),
+            generation: Generation { number: 1, id: random.id() },
+            powered: true,
+            run: 0,
+            daemon: None,
+        }
+    }
+
+    fn lineage(&self) -> Vec<LineageEntry> {
+        vec![LineageEntry { generation: self.generation, first_epoch: Epoch(1), digest: Digest::ZERO }]
+    }
+}
+
+impl World {
+    pub(crate) fn primary_start(&mut self) {
+        let incarnation = Incarnation(self.random.id());
+        self.operator.forget_primary();
+        let (host, scenario) = (&mut self.primary, &self.scenario);
+        host.run += 1;
+        host.powered = true;
+        let header = EpochHeader {
+            protocol: PROTOCOL,
+            features_optional: 0,
+            features_mandatory: 0,
+            group: host.group.clone(),
+            incarnation,
+            generation: host.generation,
+            first_epoch: Epoch::NONE,
+            last_epoch: Epoch::NONE,
+            previous: Digest::ZERO,
+            commit_point: false,
+            staged: Epoch::NONE,
+        };
+        let core = Primary::new(PrimaryConfig {
+            group: host.group.clone(),
+            incarnation,
+            lineage: host.lineage(),
+            epoch_interval: std::time::Duration::from_micros(scenario.epoch_interval),
+            window: scenario.window,
+            timeout: std::time::Duration::from_micros(scenario.timeout),
+            log_watermark: 80,
+            void_limit: 5,
+        });
+        let size = ftdm_units::Sectors(scenario.blocks as u64);
+        host.daemon = Some(Box::new(PrimaryDaemon {
+            core,
+            incarnation,
+            stamp: Stamp { epoch: Epoch::NONE, generation: host.generation.number, incarnation },
+            base_encoder: BaseEncoder::new(host.group.clone(), host.generation.number, incarnation),
+            header,
+            encoder_chain: 0,
+            peer: None,
+            moment: Moment { chain: 0, epochs: 0 },
+            captured: None,
+            plan: BasePlan::new(size, ftdm_units::Sectors(scenario.piece), scenario.ahead),
+            dirty: None,
+            log_used: 0,
+            cut: Lane::default(),
+            read: Lane::default(),
+            encode: Lane::default(),
+            encoded: VecDeque::new(),
+            report_at: 0,
+            timer: None,
+        }));
+        self.note(|_| format!("primary: started, incarnation {incarnation}"));
+        self.primary_settle();
+    }
+
+    /// The daemon is gone, and with it what it had in memory; `tells`: its kernel ends its connection.
+    pub(crate) fn primary_stop(&mut self, tells: bool) {
+        self.primary.run += 1;
+        if let Some(daemon) = self.primary.daemon.take()
+            && let Some(conn) = daemon.peer
+        {
+            self.net_close(conn, Side::Primary, tells);
+        }
+        self.checker.requesters_gone();
+    }
+
+    /// Hands an event to the core and does what follows from it.
+    pub(crate) fn primary_handle(&mut self, event: PrimaryEvent) {
+        let now = self.time();
+        if let Some(daemon) = &mut self.primary.daemon {
+            daemon.core.handle(now, event);
+            self.primary_settle();
+        }
+    }
+
+    pub(crate) fn primary_timer(&mut self) {
+        let now = self.time();
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        if daemon.timer != Some(self.now) {
+            return;
+        }
+        daemon.timer = None;
+        daemon.core.handle_timeout(now);
+        assert!(daemon.core.poll_timeout().is_none_or(|at| at > now), "the primary's timer does not move on");
+        self.primary_settle();
+    }
+
+    fn primary_settle(&mut self) {
+        self.primary_act();
+        let now = self.now;
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        let Some(at) = daemon.core.poll_timeout() else { return };
+        let at = u64::try_from(at.as_micros()).unwrap_or(u64::MAX).max(now);
+        if daemon.timer.is_none_or(|timer| at < timer) {
+            daemon.timer = Some(at);
+            self.schedule(at, Event::Timer(Side::Primary));
+        }
+    }
+
+    fn primary_act(&mut self) {
+        while let Some(action) = self.primary.daemon.as_mut().and_then(|daemon| daemon.core.poll_action()) {
+            self.note(|_| format!("primary does {}", crate::trace::primary_action(&action)));
+            if self.random.once_in(self.scenario.odds_crash * 4) {
+                return self.crash(Side::Primary);
+            }
+            self.primary_perform(action);
+        }
+    }
+
+    fn primary_perform(&mut self, action: PrimaryAction) {
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        match action {
+            PrimaryAction::Connect => {
+                let conn = self.net_connect();
+                if let Some(daemon) = &mut self.primary.daemon {
+                    daemon.peer = Some(conn);
+                }
+            }
+            PrimaryAction::Send(message) => self.primary_send(&message),
+            PrimaryAction::SendInOrder(message) => self.encoder_push(EncodeJob::Message(message)),
+            PrimaryAction::Close { .. } => self.primary_hang_up(),
+            PrimaryAction::OpenChain { previous } => {
+                daemon.next_chain();
+                let chain = daemon.moment.chain;
+                self.encoder_push(EncodeJob::Open { chain, previous });
+            }
+            PrimaryAction::StartCapture => self.cut_push(CutJob::Start),
+            PrimaryAction::StopCapture => self.cut_push(CutJob::Stop),
+            PrimaryAction::Cut { epoch, .. } => self.cut_push(CutJob::Cut(epoch)),
+            PrimaryAction::Ship { epoch, commit_point } => {
+                if let Some(captured) = daemon.captured.take() {
+                    daemon.moment.epochs += 1;
+                    let staged = daemon.core.committed();
+                    self.encoder_push(EncodeJob::Epoch { epoch, commit_point, staged, captured });
+                }
+            }
+            PrimaryAction::Follow => self.cut_push(CutJob::Follow),
+            PrimaryAction::StartBase => {
+                let chain = daemon.moment.chain;
+                daemon.plan.begin(chain);
+                self.base_order();
+            }
+            PrimaryAction::StopBase => daemon.plan.end(),
+            PrimaryAction::CheckpointCut { id, epoch } => {
+                let incarnation = daemon.incarnation;
+                self.checker.checkpoint_cut(id, incarnation, epoch);
+            }
+            PrimaryAction::CheckpointCommitted { id, epoch } => {
+                let incarnation = daemon.incarnation;
+                self.checker.checkpoint_committed(id, incarnation, epoch);
+                self.operator.checkpoint_answered(id, true);
+            }
+            PrimaryAction::CheckpointFailed { id, .. } => {
+                self.checker.checkpoint_failed(id);
+                self.operator.checkpoint_answered(id, false);
+            }
+            PrimaryAction::Committed { epoch, .. } => {
+                let incarnation = daemon.incarnation;
+                self.checker.committed(incarnation, epoch);
+            }
+            PrimaryAction::StateChanged => self.state_changed(),
+            PrimaryAction::FullSyncBegun { .. } => {}
+        }
+    }
+
+    fn primary_send(&mut self, message: &Message) {
+        let Some(daemon) = &self.primary.daemon else { return };
+        if let Message::SyncBegin { .. } = message {
+            self.checker.superseded();
+        }
+        let frame = message.encode(daemon.stamp.generation, daemon.stamp.incarnation);
+        self.primary_transmit(frame);
+    }
+
+    fn primary_transmit(&mut self, frame: Frame) {
+        if let Some(conn) = self.primary.daemon.as_ref().and_then(|daemon| daemon.peer) {
+            let old = self.operator.remember(&frame);
+            for frame in [frame].into_iter().chain(old) {
+                self.net_send(conn, Side::Primary, Item::Frame(frame));
+            }
+        }
+    }
+
+    fn primary_hang_up(&mut self) {
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        let peer = daemon.peer.take();
+        daemon.next_chain();
+        if let Some(conn) = peer {
+            self.net_close(conn, Side::Primary, true);
+        }
+    }
+
+    fn primary_lost(&mut self, reason: &str) {
+        self.primary_hang_up();
+        self.primary_handle(PrimaryEvent::Disconnected { reason: reason.to_owned() });
+    }
+
+    fn primary_peer_is(&self, conn: ConnId) -> bool {
+        self.primary.daemon.as_ref().is_some_and(|daemon| daemon.peer == Some(conn))
+    }
+
+    pub(crate) fn primary_established(&mut self, conn: ConnId) {
+        if self.primary_peer_is(conn) {
+            self.primary_handle(PrimaryEvent::Connected);
+            self.primary_receive();
+        }
+    }
+
+    pub(crate) fn primary_refused(&mut self, conn: ConnId) {
+        if self.primary_peer_is(conn) {
+            self.primary_lost("refused");
+        }
+    }
+
+    /// Reads whatever has arrived.
+    pub(crate) fn primary_receive(&mut self) {
+        while let Some(conn) = self.primary.daemon.as_ref().and_then(|daemon| daemon.peer) {
+            match self.net.arrived(conn, Side::Primary) {
+                None => return,
+                Some(Item::Frame(frame)) => {
+                    self.note(|_| format!("primary gets {}", crate::trace::frame(&frame)));
+                    self.primary_handle(PrimaryEvent::Frame(frame));
+                }
+                Some(Item::End) => self.primary_lost("the connection ended"),
+            }
+        }
+    }
+
+    /// Moves what the encoder has made to the connection, as far as that wants it.
+    pub(crate) fn primary_pump(&mut self) {
+        while let Some(daemon) = &mut self.primary.daemon {
+            let room = |conn| self.net.unread(conn, Side::Backup) < self.scenario.output_frames;
+            if !daemon.peer.is_none_or(room) {
+                return;
+            }
+            let Some(encoded) = daemon.encoded.pop_front() else { return };
+            let is_current = encoded.chain == daemon.moment.chain;
+            match encoded.item {
+                EncodedItem::BaseDone { extent, frames } => {
+                    let is_complete = daemon.plan.encoded(extent, encoded.chain, frames);
+                    let event = PrimaryEvent::BaseCopied { frames: daemon.plan.frames(), bytes: 0 };
+                    if is_current || !mutant::is(Mutant::StalledByOldPieces) {
+                        self.base_order();
+                    }
+                    if is_complete && is_current {
+                        self.primary_handle(event);
+                    }
+                }
+                _ if !is_current => {}
+                EncodedItem::Frame(frame) => self.primary_transmit(frame),
+                EncodedItem::Epoch { epoch, digest } => {
+                    self.primary_handle(PrimaryEvent::Encoded { epoch, digest });
+                }
+            }
+        }
+    }
+
+    /// Queues a report to the daemon's loop, behind earlier ones.
+    pub(crate) fn primary_tell(&mut self, report: PrimaryReport) {
+        let wait = match report {
+            // Verifying and resuming, behind the instant of the cut.
+            PrimaryReport::Taken(_) => self.random.around(self.scenario.lane_delay[LaneId::Cut as usize]),
+            _ => self.random.around(20),
+        };
+        let (now, run) = (self.now, self.primary.run);
+        if let Some(daemon) = &mut self.primary.daemon {
+            daemon.report_at = daemon.report_at.max(now + wait);
+            let at = daemon.report_at;
+            self.schedule(at, Event::PrimaryReport(run, report));
+        }
+    }
+
+    pub(crate) fn primary_report(&mut self, run: u32, report: PrimaryReport) {
+        if run != self.primary.run {
+            return;
+        }
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        let event = match report {
+            PrimaryReport::Event(event) => event,
+            PrimaryReport::Taken(captured) => {
+                daemon.captured = Some(captured);
+                PrimaryEvent::CutTaken
+            }
+            PrimaryReport::Read(chunk) => return self.base_read(chunk),
+        };
+        self.primary_handle(event);
+        if let Some(daemon) = &mut self.primary.daemon {
+            daemon.captured = None;
+        }
+    }
+
+    pub(crate) fn primary_lane(&mut self, lane: LaneId, run: u32) {
+        if run != self.primary.run {
+            return;
+        }
+        match lane {
+            LaneId::Cut => self.cut_done(),
+            LaneId::Read => self.read_done(),
+            _ => self.encode_done(),
+        }
+    }
+}
+
+impl PrimaryDaemon {
+    fn next_chain(&mut self) {
+        self.moment = Moment { chain: self.moment.chain + 1, epochs: 0 };
+    }
+}

@@ -1,0 +1,86 @@
+//! What one seed is about: the sizes, the speeds, and how likely what goes wrong is.
+//!
+//! Always holds: every figure is drawn from the seed alone; the journal holds any single epoch, so that the
+//! pair can get in step once the faults stop.
+
+use crate::operator::Fault;
+use crate::random::Random;
+
+/// Times are in microseconds. Odds are "once in so many", 0 means never.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) blocks: usize,
+    pub(crate) noisy: bool,
+    pub(crate) ring_blocks: u64,
+    pub(crate) piece: u64,
+    pub(crate) ahead: usize,
+    pub(crate) window: usize,
+    pub(crate) epoch_interval: u64,
+    pub(crate) timeout: u64,
+    pub(crate) apply_delay: u64,
+    pub(crate) log_capacity: u64,
+    pub(crate) net_delay: u64,
+    pub(crate) output_frames: usize,
+    pub(crate) backlog: usize,
+    /// Typical time of a job, by [`crate::world::LaneId`].
+    pub(crate) lane_delay: [u64; 5],
+    pub(crate) guest_interval: u64,
+    pub(crate) burst: u64,
+    pub(crate) chaos_until: u64,
+    pub(crate) fault_interval: u64,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) odds_void: u64,
+    pub(crate) odds_lost: u64,
+    pub(crate) odds_disk: u64,
+    pub(crate) odds_crash: u64,
+    pub(crate) request_interval: u64,
+    pub(crate) is_eager: bool,
+}
+
+const SECOND: u64 = 1_000_000;
+
+impl Scenario {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let blocks = 8 << random.below(5);
+        let volume_blocks = (blocks as u64 * 600).div_ceil(4096);
+        let ring_blocks = 8 + volume_blocks + random.below(3 * volume_blocks + 24);
+        let epoch_interval = 20_000 << random.below(5);
+        let pick = |random: &mut Random, from: &[u64]| from[random.index(from.len())];
+        let mut lane_delay = [0; 5];
+        for delay in &mut lane_delay {
+            *delay = pick(random, &[50, 500, 5_000, epoch_interval / 2, epoch_interval * 2]);
+        }
+        let chaos_until = epoch_interval * random.range(20, 60);
+        let all = Fault::ALL;
+        // Few kinds at a time: faults that hide one another are seen apart.
+        let kinds = random.range(1, 6);
+        let faults = (0..kinds).map(|_| all[random.index(all.len())]).collect();
+        Self {
+            blocks,
+            noisy: random.coin(),
+            ring_blocks,
+            piece: 1 << random.range(1, 5),
+            ahead: usize::try_from(random.range(1, 4)).unwrap_or(1),
+            window: usize::try_from(random.range(1, 6)).unwrap_or(1),
+            epoch_interval,
+            timeout: pick(random, &[SECOND / 2, SECOND, 3 * SECOND]),
+            apply_delay: pick(random, &[0, epoch_interval, 4 * epoch_interval, 2 * SECOND]),
+            log_capacity: pick(random, &[blocks as u64, 4 * blocks as u64, 1 << 20]),
+            net_delay: pick(random, &[20, 200, 2_000, epoch_interval / 2]),
+            output_frames: random.index(16) + 1,
+            backlog: 1 << random.range(10, 22),
+            lane_delay,
+            guest_interval: epoch_interval / random.range(1, 6),
+            burst: random.range(1, 6),
+            chaos_until,
+            fault_interval: chaos_until / random.range(1, 8),
+            faults,
+            odds_void: pick(random, &[0, 0, 4, 20]),
+            odds_lost: pick(random, &[0, 0, 0, 30]),
+            odds_disk: pick(random, &[0, 0, 0, 100, 400]),
+            odds_crash: pick(random, &[0, 0, 0, 50, 200]),
+            request_interval: chaos_until / random.range(2, 12),
+            is_eager: random.coin(),
+        }
+    }
+}
