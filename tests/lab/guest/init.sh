@@ -92,7 +92,8 @@ vgs --noheadings -o vg_name 2>/dev/null | grep -qw vg && vgchange --quiet -ay vg
 # The agent ends when its channel does, that is when the driver is gone.
 agent=/dev/ttyS0
 if [[ $LAB_BACKEND == qemu ]]; then
-    for port in /sys/class/virtio-ports/*; do agent=/dev/${port##*/}; done
+    # The port is announced some time after its driver is there.
+    until agent=$(compgen -G '/dev/vport*'); do sleep 0.1; done
 fi
 unset LAB_ADDRESS
 lab-agent "$agent"

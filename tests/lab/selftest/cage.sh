@@ -5,10 +5,16 @@ echo untouched > "$probe"
 chmod 0666 "$probe"
 
 step "the machine's folders cannot be written, not even when mounted again"
+if [[ $LAB_BACKEND == uml ]]; then
+    on primary bash -c 'mkdir -p /mnt/machine && mount -t hostfs -o / machine /mnt/machine'
+    on primary mount -o remount,rw /mnt/machine
+else
+    # A 9p export has one mount at a time; /lab/bin is the part of it that can still be reached.
+    on primary bash -c 'mkdir -p /mnt/machine/lab/bin && mount --bind /lab/bin /mnt/machine/lab/bin'
+    on primary mount -o remount,rw,bind /mnt/machine/lab/bin
+    on primary mount -o remount,rw /mnt/machine/lab/bin
+fi
 on primary bash -c '
-    mkdir -p /mnt/machine
-    mount -t hostfs -o / machine /mnt/machine
-    mount -o remount,rw /mnt/machine
     for folder in usr/local/bin etc var/tmp tmp lab/bin lab/sockets; do
         if echo x > /mnt/machine/$folder/lab-was-here; then
             echo "could write to /$folder"

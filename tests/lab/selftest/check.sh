@@ -1,9 +1,10 @@
 #!/bin/bash
 # Checks the lab itself: runs the scenarios beside this script, those that must fail, and what
-# happens when the lab is interrupted or killed. Usage: check.sh [JOBS]
+# happens when the lab is interrupted or killed. Usage: check.sh [JOBS [BACKEND]]
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 lab=$here/../lab
+backend=${2:-uml}
 LAB_RUNS=$(mktemp -d /tmp/lab-check.XXXXXX)
 export LAB_RUNS
 trap 'rm -rf "$LAB_RUNS"' EXIT
@@ -45,29 +46,35 @@ ends_with() { # ends_with CODE COMMAND...: its output goes to $LAB_RUNS/said
 says() { grep -q -- "$1" "$LAB_RUNS/said"; }
 
 stopped_by() { # stopped_by SIGNAL: runs a scenario that hangs and ends the driver
-    LAB_NO_BUILD=1 setsid "$lab" run "$here/failing/hangs.sh" > "$LAB_RUNS/said" 2>&1 &
-    local driver=$!
-    sleep 6
-    [[ $(of_this_check | wc -l) -gt 4 ]] || { echo "the hosts did not start"; return 1; }
+    LAB_NO_BUILD=1 setsid "$lab" run --backend "$backend" "$here/failing/hangs.sh" > "$LAB_RUNS/said" 2>&1 &
+    local driver=$! tries
+    for tries in {1..60}; do
+        if ((tries == 60)); then echo "the hosts did not start"; return 1; fi
+        if [[ $(of_this_check | wc -l) -gt 4 && -e $LAB_RUNS/hangs/control ]]; then break; fi
+        sleep 1
+    done
     kill "-$1" "$driver"
     wait "$driver" || true
     nothing_left
 }
 
 "$lab" list > /dev/null # builds
-check "the scenarios pass" "$lab" run --jobs "${1:-1}" "$here"/*_*.sh "$here"/{background,boot,cage,commands,link,share}.sh
+check "the scenarios pass" "$lab" run --backend "$backend" --jobs "${1:-1}" "$here"/*_*.sh "$here"/{background,boot,cage,commands,link,share}.sh
 check "and leave nothing behind" nothing_left
-check "a failing scenario gives 1" ends_with 1 "$lab" run "$here/failing/fails.sh"
+check "a failing scenario gives 1" ends_with 1 "$lab" run --backend "$backend" "$here/failing/fails.sh"
 check "it shows the line that failed" says "fails.sh:6"
 check "it shows what the command said" says "saying something"
 check "it says how to run it again" says "run --verbose .*fails.sh"
-check "a scenario that hangs is ended" ends_with 1 "$lab" run "$here/failing/hangs.sh"
+check "a scenario that hangs is ended" ends_with 1 "$lab" run --backend "$backend" "$here/failing/hangs.sh"
 check "and named so" says "took too long"
 check "a wrong header gives 2" ends_with 2 "$lab" run <(printf '# lab: colour=red\n')
-check "an unknown back end gives 2" ends_with 2 "$lab" run --backend qemu "$here/boot.sh"
-check "and the others are listed" says "available: uml"
+check "an unknown back end gives 2" ends_with 2 "$lab" run --backend xen "$here/boot.sh"
+check "and the others are listed" says "available: uml, qemu"
+printf '# lab: backends=uml\n' > "$LAB_RUNS/only_uml.sh"
+check "a scenario for another back end gives 2" ends_with 2 "$lab" run --backend qemu "$LAB_RUNS/only_uml.sh"
+check "and is named as skipped" says "skipped: only_uml runs only on uml"
 check "a missing script gives 2" ends_with 2 "$lab" run "$here/missing.sh"
-check "a shell runs commands" ends_with 5 "$lab" shell backup <<< 'uname -n; exit 5'
+check "a shell runs commands" ends_with 5 "$lab" shell --backend "$backend" backup <<< 'uname -n; exit 5'
 check "on the right host" says "^backup"
 check "SIGINT ends everything" stopped_by INT
 check "SIGTERM ends everything" stopped_by TERM
