@@ -20,6 +20,7 @@ use ftdm::fold::{Content, fold};
 use ftdm::ioctl::{DmControl, enter_io_path};
 use ftdm::log_device::{LogPair, load_brd};
 use ftdm::log_writes::epoch_log::EpochLog;
+use ftdm::pulse::unwatched;
 use ftdm::stack::Stack;
 use ftdm::units::{Extent, SECTOR_SIZE, Sector, Sectors};
 
@@ -76,7 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         era.flush()?;
         read_all(&reader, replica.bytes_mut())
     };
-    let mut capture = Capture::start(&stack, pair, Some(&mut base))?;
+    let mut capture = Capture::start(&stack, pair, Some(&mut base), unwatched())?;
     let tally = {
         naive.bytes_mut().copy_from_slice(replica.bytes());
         let images =

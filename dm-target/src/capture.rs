@@ -5,18 +5,21 @@
 //! is pointed at them; what was read of the log belongs to the epoch that is being captured, until a
 //! cut hands it over; a capture that was lost says so at every later call. Cuts are in [`crate::cut`].
 
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
 use crate::era::status::EraStatus;
+use crate::fault;
 use crate::ioctl::{DeviceState, DmControl};
 use crate::log_device::LogPair;
 use crate::log_writes::epoch_log::EpochLog;
 use crate::log_writes::format::LogSector;
+use crate::log_writes::mark::Mark;
 use crate::log_writes::reader::{LogReader, ReadError};
 use crate::log_writes::status::LogStatus;
+use crate::pulse::{Phase, Pulse};
 use crate::read_pool::ReadPool;
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
 use crate::stack::{Mode, Stack, StackError, point_top_at, remove_log, settle_top};
@@ -24,6 +27,8 @@ use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 
 /// How long a mark outside a pause may take to become readable.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two looks for a mark: enough for the log's thread to get a processor to itself.
+const BETWEEN_LOOKS: Duration = Duration::from_micros(20);
 /// Memory made ready before a pause for what is read within it.
 pub(crate) const PAUSE_BYTES: usize = 4 << 20;
 /// How often the log is followed at most before a pause.
@@ -52,6 +57,9 @@ pub enum CaptureError {
         /// Its I/O is held back.
         suspended: bool,
     },
+    /// Nobody would bring the volume back if this process stopped while it stands still.
+    #[error("no watchdog stands by")]
+    Unwatched,
     /// The volume's logical block is not one that a log can have.
     #[error("the volume's logical block of {0} bytes is not between 512 and 4096")]
     LogicalBlock(u32),
@@ -87,6 +95,11 @@ pub enum LostReason {
     /// Somebody resumed the visible device while the log was being changed.
     #[error("somebody resumed the visible device while the log was rotated: writes may be missing")]
     ResumedInRotation,
+    /// The watchdog acted, or an administrator.
+    #[error(
+        "somebody took the volume off the log, as a watchdog does when the daemon stops: writes are missing"
+    )]
+    TakenOver,
     /// It was lost before.
     #[error("the capture was lost earlier")]
     Earlier,
@@ -201,11 +214,13 @@ pub struct Capture {
     nonce: u64,
     marks: u64,
     pub(crate) lost: bool,
+    pub(crate) pulse: Arc<dyn Pulse>,
 }
 
 impl Capture {
     /// Begins to capture a stack that tracks. `at_switch` runs while the visible device stands still,
-    /// just before the first write is logged: there dm-era is flushed and rolled.
+    /// just before the first write is logged: there dm-era is flushed and rolled. `pulse` hears of every
+    /// step from here on.
     ///
     /// # Errors
     /// See [`CaptureError`]; after one the stack tracks as before.
@@ -213,6 +228,7 @@ impl Capture {
         stack: &Stack,
         rams: LogPair,
         at_switch: Option<AtSwitch<'_>>,
+        pulse: Arc<dyn Pulse>,
     ) -> Result<Self, CaptureError> {
         let status = stack.status()?;
         if status.mode != Mode::Tracking || status.suspended {
@@ -231,7 +247,7 @@ impl Capture {
         };
         let new = NewDevice { name: &name, uuid: &stack.id.log(), line, hidden: true };
         let log_number = devices.make(&new)?.number;
-        let begun = Self::begin(stack, rams, log_number, era, at_switch);
+        let begun = Self::begin(stack, rams, log_number, era, at_switch, pulse);
         if begun.is_err()
             && let Err(e) = remove_log(&devices, stack)
         {
@@ -246,6 +262,7 @@ impl Capture {
         log_number: DevNum,
         era: Arc<BlockDevice>,
         at_switch: Option<AtSwitch<'_>>,
+        pulse: Arc<dyn Pulse>,
     ) -> Result<Self, CaptureError> {
         let unit =
             LogSector::new(era.logical_block()).ok_or(CaptureError::LogicalBlock(era.logical_block()))?;
@@ -270,13 +287,16 @@ impl Capture {
             nonce,
             marks: 0,
             lost: false,
+            pulse,
             stack: stack.clone(),
         };
         capture.epoch.reserve(KEPT_BYTES, PAUSE_ENTRIES);
         let mut next = EpochLog::default();
         next.reserve(KEPT_BYTES, PAUSE_ENTRIES);
         capture.spare_epochs.push(next);
-        capture.switch_on(at_switch)?;
+        let switched = capture.switch_on(at_switch);
+        capture.pulse.beat(if switched.is_ok() { Phase::Capturing } else { Phase::Tracking });
+        switched?;
         if let Err(e) = settle_top(stack.top) {
             capture.switch_off()?;
             return Err(StackError::from(e).into());
@@ -287,11 +307,16 @@ impl Capture {
     /// Points the visible device at the log, with `at_switch` in the same pause.
     fn switch_on(&mut self, at_switch: Option<AtSwitch<'_>>) -> Result<(), CaptureError> {
         let (top, size) = (self.stack.top, self.stack.size);
+        if !self.pulse.beat(Phase::Paused) {
+            return Err(CaptureError::Unwatched);
+        }
         self.control
             .load(top, size, "linear", &format!("{} 0", self.log_number))
             .map_err(step("load the table of the visible device"))?;
+        fault::at("start-loaded");
         let mut switch = Switch { control: &mut self.control, top, abandon: true };
         switch.control.suspend(top).map_err(step("suspend the visible device"))?;
+        fault::at("start-suspended");
         if let Some(at_switch) = at_switch {
             let device = &*self.era.0;
             let mut era = EraControl { control: switch.control, era: self.stack.era, device };
@@ -303,13 +328,16 @@ impl Capture {
         if state.suspended || state.inactive {
             return Err(step("resume the visible device")(io::ErrorKind::Other.into()));
         }
-        Ok(())
+        fault::at("start-resumed");
+        self.refuse_when_taken_over().map_err(|e| step("begin the capture")(io::Error::other(e)))
     }
 
     fn switch_off(&mut self) -> Result<Duration, CaptureError> {
         let (top, size, era) = (self.stack.top, self.stack.size, self.stack.era);
+        self.pulse.beat(Phase::Paused);
         let paused = point_top_at(&mut self.control, top, size, era)
             .map_err(step("point the visible device at dm-era"))?;
+        self.pulse.beat(Phase::Tracking);
         settle_top(top).map_err(StackError::from)?;
         Ok(paused)
     }
@@ -335,15 +363,18 @@ impl Capture {
     /// When the capture is lost.
     pub fn follow(&mut self) -> Result<Followed, LostReason> {
         self.refuse_when_lost()?;
+        let own = self.refuse_when_taken_over();
+        self.note_lost(own)?;
         let mut rounds = 0;
         loop {
             rounds += 1;
+            self.pulse.beat(Phase::Capturing);
             if let Err(e) = self.flush_log() {
                 return Ok(Followed::FlushFailed(e));
             }
             let began = Instant::now();
             let mark = self.mark("tick", 0).map_err(LostReason::Status)?;
-            let seen = self.read_to(&mark, began + PATIENCE, u64::MAX);
+            let seen = self.read_to(&mark, began + PATIENCE, u64::MAX, Phase::Capturing);
             let seen = self.note_lost(seen)?;
             let mark = began.elapsed();
             self.index();
@@ -419,6 +450,16 @@ impl Capture {
         if self.lost { Err(LostReason::Earlier) } else { Ok(()) }
     }
 
+    /// Whether the visible device still points at this capture's log. Nothing but a new capture ever
+    /// points it there again, so that it does *after* something was done proves that nobody interfered
+    /// before or meanwhile.
+    pub(crate) fn refuse_when_taken_over(&mut self) -> Result<(), LostReason> {
+        let log = self.log_number;
+        let line = self.control.table_line(self.stack.top).map_err(LostReason::Status)?;
+        let below = line.split_once(' ').and_then(|(device, _)| device.parse::<DevNum>().ok());
+        if below == Some(log) { Ok(()) } else { Err(LostReason::TakenOver) }
+    }
+
     pub(crate) fn note_lost<T>(&mut self, result: Result<T, LostReason>) -> Result<T, LostReason> {
         self.lost |= result.is_err();
         result
@@ -432,12 +473,8 @@ impl Capture {
     /// Sends a mark that no other capture, and no other cut of this one, can have sent.
     pub(crate) fn mark(&mut self, kind: &str, epoch: u64) -> io::Result<Mark> {
         self.marks += 1;
-        let mut mark = Mark { text: [0; MARK_LEN], len: 0 };
-        let mut rest = &mut mark.text[..];
-        write!(rest, "mark ftdm-{:016x}-{}-{kind}-{epoch}", self.nonce, self.marks)?;
-        mark.len = MARK_LEN - rest.len();
-        let text = std::str::from_utf8(&mark.text[..mark.len]).map_err(io::Error::other)?;
-        self.control.message(self.log_number, text)?;
+        let mark = Mark::new(format_args!("ftdm-{:016x}-{}-{kind}-{epoch}", self.nonce, self.marks))?;
+        self.control.message(self.log_number, mark.message()?)?;
         Ok(mark)
     }
 
@@ -451,9 +488,15 @@ impl Capture {
 
     /// Reads the log until `mark` was read, or until `deadline`, or until more than `limit` bytes would
     /// have to be read.
-    pub(crate) fn read_to(&mut self, mark: &Mark, deadline: Instant, limit: u64) -> Result<Seen, LostReason> {
-        let mut waits = Waits::default();
+    pub(crate) fn read_to(
+        &mut self,
+        mark: &Mark,
+        deadline: Instant,
+        limit: u64,
+        phase: Phase,
+    ) -> Result<Seen, LostReason> {
         loop {
+            self.pulse.beat(phase);
             let ram = self.rams.0[self.active].device();
             if self.reader.has_more(ram)? {
                 if self.unread()? > limit {
@@ -471,7 +514,7 @@ impl Capture {
                 self.ask()?;
                 return Ok(Seen::Late);
             }
-            waits.wait();
+            std::thread::sleep(BETWEEN_LOOKS);
         }
     }
 
@@ -515,39 +558,6 @@ pub(crate) enum Seen {
     Late,
     /// There was more to read than allowed.
     TooMuch,
-}
-
-/// The longest mark: prefix, nonce, two numbers and the words between.
-const MARK_LEN: usize = 96;
-/// What the message has before the text that lands in the log.
-const MARK_WORD: usize = "mark ".len();
-
-/// The text of a mark that was sent.
-#[derive(Debug)]
-pub(crate) struct Mark {
-    text: [u8; MARK_LEN],
-    len: usize,
-}
-
-impl Mark {
-    fn payload(&self) -> &[u8] {
-        &self.text[MARK_WORD..self.len]
-    }
-}
-
-/// Waiting for the log's thread: first by giving way to it, then by sleeping a little.
-#[derive(Default)]
-struct Waits(u32);
-
-impl Waits {
-    fn wait(&mut self) {
-        self.0 += 1;
-        if self.0 < 200 {
-            std::thread::yield_now();
-        } else {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-    }
 }
 
 /// Resumes the visible device on every way out of the switch; when it was not to happen the loaded

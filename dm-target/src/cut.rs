@@ -12,21 +12,26 @@
 //! resume                                                   the pause ends
 //! ```
 //!
-//! Always holds: the visible device is resumed on every path out of a pause, panics included; a
-//! void cut changes nothing, its entries stay in the epoch that goes on; an epoch is handed over
+//! Always holds: the visible device is resumed on every path out of a pause, panics included, and no
+//! pause begins without somebody who does it if this process cannot ([`crate::pulse`]); a void cut changes nothing, its entries stay in the epoch that goes on; an epoch is handed over
 //! only if the device stood still from the flush to the last check.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::capture::{Capture, EraReader, Followed, LostReason, PAUSE_BYTES, Seen};
+use crate::fault;
 use crate::fold;
+use crate::ioctl::{Urgency, set_urgency};
 use crate::log_writes::epoch_log::EpochLog;
+use crate::pulse::Phase;
 use crate::read_pool::PoolError;
 use crate::units::Sectors;
 
 /// Suspects at most this far apart are read in one.
 const READ_GAP: Sectors = Sectors(64);
+/// The volume's writers wait for what is done in a pause: it goes before everything ordinary.
+pub(crate) const PAUSE_URGENCY: Urgency = Urgency::RealTime(10);
 /// Attempts to resume a device before giving up.
 const RESUME_TRIES: u32 = 3;
 
@@ -101,6 +106,9 @@ pub enum VoidReason {
     /// Somebody else holds the visible device suspended: that is theirs to end.
     #[error("somebody else has suspended the visible device")]
     Suspended,
+    /// Nobody would bring the volume back if this process stopped in the pause.
+    #[error("no watchdog stands by")]
+    Unwatched,
     /// The log was so far behind that a pause was not even begun.
     #[error("the log is behind")]
     Behind,
@@ -125,7 +133,7 @@ pub enum VoidReason {
 #[derive(Debug, thiserror::Error)]
 pub enum CutError {
     /// Stop the capture; dm-era has what changed.
-    #[error("capture lost: {0}")]
+    #[error(transparent)]
     CaptureLost(#[from] LostReason),
     /// The visible device could not be resumed: its writers hang until somebody does.
     #[error("the visible device could not be resumed: {0}")]
@@ -215,7 +223,20 @@ impl Capture {
         if rotate {
             self.ready_spare();
         }
-        let stopped = self.pause(&mut request, rotate, &mut stats)?;
+        if !self.pulse.beat(Phase::Paused) {
+            return Ok(CutOutcome::Void { reason: VoidReason::Unwatched, stats });
+        }
+        // Refused where the system does not allow it: the pause is then as short as the load permits.
+        let urgent = set_urgency(PAUSE_URGENCY).is_ok();
+        let stopped = self.pause(&mut request, rotate, &mut stats);
+        if urgent && let Err(e) = set_urgency(Urgency::Ordinary) {
+            log::warn!("the cut thread stays real-time: {e}");
+        }
+        self.pulse.beat(Phase::Capturing);
+        let stopped = stopped?;
+        // However the pause went: if somebody took the volume over in it, nothing of it counts.
+        let own = self.refuse_when_taken_over();
+        self.note_lost(own)?;
         self.index();
         stats.entries = self.epoch.entries.len();
         match stopped {
@@ -284,14 +305,17 @@ impl Paused<'_> {
         let capture = &mut *self.capture;
         capture.control.suspend(capture.stack.top).map_err(|e| Stop::Void(VoidReason::Suspend(e)))?;
         stats.suspend = laps.lap();
+        fault::at("after-suspend");
         in_time(deadline, "by draining")?;
         capture.flush_log().map_err(|e| Stop::Void(VoidReason::Flush(e)))?;
         stats.flush = laps.lap();
+        fault::at("after-flush");
         in_time(deadline, "by the flush")?;
         let before = capture.epoch.entries.len();
         let mark = capture.mark("cut", request.epoch).map_err(LostReason::Status)?;
+        fault::at("after-mark");
         // More than memory was made ready for is read while the volume runs, and the cut comes later.
-        let seen = capture.read_to(&mark, deadline, PAUSE_BYTES as u64)?;
+        let seen = capture.read_to(&mark, deadline, PAUSE_BYTES as u64, Phase::Paused)?;
         stats.log = laps.lap();
         stats.entries_in_pause = capture.epoch.entries.len() - before;
         match seen {
@@ -301,6 +325,7 @@ impl Paused<'_> {
         }
         self.read_suspects(deadline, stats)?;
         stats.suspects = laps.lap();
+        fault::at("after-suspects");
         if let Some(in_pause) = &mut request.in_pause {
             in_pause(&self.capture.era);
             stats.caller = laps.lap();
@@ -313,6 +338,7 @@ impl Paused<'_> {
             stats.rotated = true;
         }
         stats.verify = laps.lap();
+        fault::at("before-resume");
         Ok(())
     }
 
@@ -352,6 +378,7 @@ impl Paused<'_> {
         capture.spare_ready = false;
         let log = capture.log_number;
         let suspended = capture.control.suspend(log);
+        fault::at("mid-rotation");
         // Also after a failed suspend: whatever state that left, the log device must run.
         let resumed = capture.control.resume(log).or_else(|_| capture.control.resume(log));
         if let Err(e) = resumed {

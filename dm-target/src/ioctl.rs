@@ -1,5 +1,6 @@
 //! The kernel calls that a cut makes, issued directly: device-mapper commands on a descriptor
-//! opened before, in a buffer allocated before; sizes of block devices; the process's memory mode.
+//! opened before, in a buffer allocated before; sizes of block devices; the process's memory mode and
+//! its threads' urgency.
 //!
 //! Always holds: this is the only module with `unsafe`, each use being one system call on memory
 //! that this module owns; no call allocates or waits for udev (no cookie is ever passed), so every
@@ -43,6 +44,7 @@ const SPEC: usize = 40;
 const MESSAGE: usize = 8;
 
 const FLAG_SUSPEND: u32 = 1 << 1;
+const FLAG_STATUS_TABLE: u32 = 1 << 4;
 const FLAG_ACTIVE_PRESENT: u32 = 1 << 5;
 const FLAG_INACTIVE_PRESENT: u32 = 1 << 6;
 const FLAG_BUFFER_FULL: u32 = 1 << 8;
@@ -143,7 +145,19 @@ impl DmControl {
     /// # Errors
     /// The kernel's; `InvalidData` when the answer is not one target's line.
     pub fn status_line(&mut self, dev: DevNum) -> io::Result<&str> {
-        self.header(dev, 0, BUFFER);
+        self.line(dev, 0)
+    }
+
+    /// The parameters of the live table of a device with one target.
+    ///
+    /// # Errors
+    /// As [`status_line`](Self::status_line).
+    pub fn table_line(&mut self, dev: DevNum) -> io::Result<&str> {
+        self.line(dev, FLAG_STATUS_TABLE)
+    }
+
+    fn line(&mut self, dev: DevNum, flags: u32) -> io::Result<&str> {
+        self.header(dev, flags, BUFFER);
         self.call(Command::TableStatus)?;
         let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed status from device-mapper");
         if self.u32_at(FLAGS) & FLAG_BUFFER_FULL != 0 || self.u32_at(TARGET_COUNT) != 1 {
@@ -261,4 +275,42 @@ pub fn enter_io_path() -> io::Result<()> {
     // SAFETY: this option takes integers only.
     let result = unsafe { libc::prctl(PR_SET_IO_FLUSHER, on, unused, unused, unused) };
     Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+/// How urgent a thread's work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Runs before everything that is not real-time, in the order of this number, 1 to 99.
+    RealTime(u8),
+    /// As every thread is at its start.
+    Ordinary,
+    /// Only when nobody else wants to run, and without being woken early.
+    Background,
+}
+
+/// `nice` of background work.
+const BACKGROUND_NICE: libc::c_int = 10;
+
+/// Sets the urgency of the calling thread. What it starts begins as ordinary. The kernel is asked
+/// directly, because no crate here covers it: nix has no scheduling policies, and the ones that do bring
+/// more `unsafe` than these two calls.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_NICE`, or when a control group has no real-time budget.
+pub fn set_urgency(urgency: Urgency) -> io::Result<()> {
+    let (policy, priority, nice) = match urgency {
+        Urgency::RealTime(priority) => (libc::SCHED_FIFO, priority, None),
+        Urgency::Ordinary => (libc::SCHED_OTHER, 0, None),
+        Urgency::Background => (libc::SCHED_BATCH, 0, Some(BACKGROUND_NICE)),
+    };
+    let param = libc::sched_param { sched_priority: priority.into() };
+    // SAFETY: the parameter is read only and lives until the call returns; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const param) };
+    Errno::result(result)?;
+    if let Some(nice) = nice {
+        // SAFETY: takes integers only; on Linux, 0 is the calling thread.
+        let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+        Errno::result(result)?;
+    }
+    Ok(())
 }

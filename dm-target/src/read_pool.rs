@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::block_io::{AlignedBuffer, BlockDevice};
+use crate::cut::PAUSE_URGENCY;
+use crate::ioctl::set_urgency;
 use crate::log_writes::epoch_log::Arena;
 use crate::units::{Extent, SECTOR_SIZE, Sector};
 
@@ -122,7 +124,12 @@ impl ReadPool {
         for n in 0..THREADS {
             let shared = Arc::clone(&pool.shared);
             let builder = std::thread::Builder::new().name(format!("suspects-{n}")).stack_size(128 << 10);
-            pool.threads.push(builder.spawn(move || shared.serve())?);
+            pool.threads.push(builder.spawn(move || {
+                if let Err(e) = set_urgency(PAUSE_URGENCY) {
+                    log::debug!("reading suspects without real-time priority: {e}");
+                }
+                shared.serve();
+            })?);
         }
         Ok(pool)
     }

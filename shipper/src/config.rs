@@ -45,9 +45,15 @@ pub struct Config {
     /// Limits and time-outs.
     #[serde(default)]
     pub limits: Limits,
+    /// The process that stands by for a primary that stops.
+    #[serde(default)]
+    pub watchdog: Watchdog,
     /// Records for audits.
     #[serde(default)]
     pub audit: Audit,
+    /// Where this was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
 }
 
 /// One protected volume.
@@ -115,6 +121,27 @@ impl Default for Limits {
             log_watermark: 75,
             void_cuts: 20,
         }
+    }
+}
+
+/// `[watchdog]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Watchdog {
+    /// The primary's daemon starts one where there is none, and that one ends with it. Otherwise one has
+    /// to be there: without it nothing is captured.
+    pub spawn: bool,
+    /// A daemon that captures and is silent for this long has stopped.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// The same while the volume stands still for a cut.
+    #[serde(with = "humantime_serde")]
+    pub pause_timeout: Duration,
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        Self { spawn: true, timeout: Duration::from_secs(3), pause_timeout: Duration::from_millis(600) }
     }
 }
 
@@ -203,7 +230,9 @@ impl Config {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-        Self::parse(&name, &text)
+        let mut config = Self::parse(&name, &text)?;
+        config.path = path.to_owned();
+        Ok(config)
     }
 
     fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
@@ -254,6 +283,11 @@ impl Config {
             ("epoch", between(self.epoch, ms(5), s(3600))),
             ("limits.pause-budget", between(limits.pause_budget, ms(1), s(1))),
             ("limits.timeout", between(limits.timeout, ms(500), s(300))),
+            (
+                "watchdog.pause-timeout",
+                between(self.watchdog.pause_timeout, (limits.pause_budget * 4).max(ms(100)), s(10)),
+            ),
+            ("watchdog.timeout", between(self.watchdog.timeout, self.watchdog.pause_timeout, s(60))),
             ("journal.apply-delay", between(self.journal.apply_delay, ms(0), s(60))),
         ];
         durations.into_iter().find_map(|(key, reason)| Some((key, reason?)))

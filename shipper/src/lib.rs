@@ -2,8 +2,8 @@
 //! commands need.
 //!
 //! `config` is the one schema, `daemon` decides the role from the durable state and runs the reactor,
-//! `primary` and `backup` carry out what the state machines of `ftship-proto` decide, `control` is how
-//! commands talk to a daemon. Nothing here decides about epochs: that is `ftship-proto`'s.
+//! `primary` and `backup` carry out what the state machines of `ftship-proto` decide, `watchdog` is
+//! the process that undoes what a stopped daemon left, `control` is how commands talk to a daemon. Nothing here decides about epochs: that is `ftship-proto`'s.
 
 pub mod backup;
 pub mod config;
@@ -16,3 +16,4 @@ pub mod primary;
 pub mod reactor;
 pub mod report;
 pub mod state_file;
+pub mod watchdog;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ftship::config::{Config, path_of};
 use ftship::control::client::{ClientError, ask};
 use ftship::control::{Request, Response};
-use ftship::{daemon, format, report};
+use ftship::{daemon, format, report, watchdog};
 use structopt::StructOpt;
 use structopt::clap::ErrorKind;
 
@@ -48,6 +48,11 @@ enum Verb {
     },
     /// Runs the daemon of a group in the foreground, on either host
     Run {
+        /// A configuration file, or the name of a group in /etc/ftdm
+        config: String,
+    },
+    /// Primary: stands by, and brings the volume back when the daemon stops or is killed
+    Watchdog {
         /// A configuration file, or the name of a group in /etc/ftdm
         config: String,
     },
@@ -132,6 +137,9 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         }
         Verb::Run { config } => {
             daemon::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
+        }
+        Verb::Watchdog { config } => {
+            watchdog::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
         }
         Verb::Status { group, json } => {
             let Response::Status(status) = request(&group, &Request::Status, ANSWER_TIMEOUT)? else {

@@ -6,6 +6,7 @@
 
 pub mod epoch_log;
 pub mod format;
+pub(crate) mod mark;
 pub mod reader;
 pub mod status;
 

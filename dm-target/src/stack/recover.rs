@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::devices::Devices;
 use super::{Mode, Stack, StackError, io_step, settle_top};
 use crate::block_io::{Access, BlockDevice};
+use crate::fault;
 use crate::ioctl::DmControl;
 use crate::units::{DevNum, Sectors};
 
@@ -91,8 +92,10 @@ pub(crate) fn point_top_at(
     below: DevNum,
 ) -> io::Result<std::time::Duration> {
     control.load(top, size, "linear", &format!("{below} 0"))?;
+    fault::at("stop-loaded");
     let started = Instant::now();
     let suspended = control.suspend(top);
+    fault::at("stop-suspended");
     // Also after a failed suspend: a device that may be half way must not stay so.
     let resumed = control.resume(top);
     suspended?;

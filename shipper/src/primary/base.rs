@@ -12,6 +12,7 @@ use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::primary::{BasePlan, Moment, Verdict};
 
 use super::encode::BaseChunk;
+use super::run_in_background;
 use crate::reactor::Reports;
 
 /// Sectors read at a time: 1 MiB.
@@ -48,6 +49,7 @@ impl BaseCopy {
             .name("base copy".into())
             .stack_size(128 << 10)
             .spawn(move || {
+                run_in_background("base copy");
                 for (mut chunk, ordered) in queue {
                     let result = device.read_extent(chunk.extent, chunk.buffer.bytes_mut());
                     reports.send(BaseRead { chunk, ordered, result });

@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Sender};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,14 +16,20 @@ use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
 use ftdm::capture::{Capture, EraReader, Followed};
 use ftdm::cut::{CutOutcome, CutRequest, CutStats};
+use ftdm::ioctl::{Urgency, set_urgency};
 use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
+use ftdm::pulse::{Phase, Pulse};
 use ftdm::stack::Stack;
 use ftdm_units::{Extent, Sector};
 use ftship_proto::ids::{Digest, Epoch};
 use sha2::{Digest as _, Sha256};
 
+use super::heartbeat::Heartbeat;
 use crate::reactor::Reports;
+
+/// The watchdog hears from this thread, and the log is followed, at least so often.
+const BEAT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the cut thread is asked to do.
 #[derive(Debug)]
@@ -100,6 +107,7 @@ impl CutThread {
     pub(super) fn start(
         stack: Stack,
         settings: CaptureSettings,
+        heartbeat: Heartbeat,
         reports: Reports<CaptureReport>,
     ) -> anyhow::Result<Self> {
         let audit = settings.digest_file.as_ref().map(|path| {
@@ -109,16 +117,41 @@ impl CutThread {
                 .open(path)
                 .with_context(|| format!("{}", path.display()))
         });
-        let mut worker = Worker { stack, settings, capture: None, audit: audit.transpose()? };
+        let mut worker = Worker {
+            stack,
+            settings,
+            heartbeat: Arc::new(heartbeat),
+            capture: None,
+            audit: audit.transpose()?,
+        };
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("cut".into())
             .stack_size(512 << 10)
             .spawn(move || {
-                for job in queue {
-                    worker.perform(job, &reports);
+                if let Err(error) =
+                    set_urgency(Urgency::RealTime(1)).and_then(|()| set_urgency(Urgency::Ordinary))
+                {
+                    log::warn!(
+                        "cuts get no real-time priority, so the VM's pauses depend on the load: {error}"
+                    );
+                }
+                worker.heartbeat.ensure();
+                loop {
+                    match queue.recv_timeout(BEAT_INTERVAL) {
+                        Ok(job) => worker.perform(job, &reports),
+                        // However long an epoch is, or whatever keeps the one who orders the cuts: what
+                        // was written leaves the kernel's memory, and a full log is noticed.
+                        Err(RecvTimeoutError::Timeout) if worker.capture.is_some() => {
+                            worker.perform(CaptureJob::Follow, &reports);
+                        }
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => break,
+                    }
+                    worker.beat();
                 }
                 worker.end_capture();
+                worker.heartbeat.goodbye();
             })
             .context("starting the cut thread")?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
@@ -149,11 +182,20 @@ impl Drop for CutThread {
 struct Worker {
     stack: Stack,
     settings: CaptureSettings,
+    heartbeat: Arc<Heartbeat>,
     capture: Option<Capture>,
     audit: Option<File>,
 }
 
 impl Worker {
+    /// Tells the watchdog that this thread goes on; finds another one where the last is gone.
+    fn beat(&self) {
+        let phase = if self.capture.is_some() { Phase::Capturing } else { Phase::Tracking };
+        if !self.heartbeat.beat(phase) {
+            self.heartbeat.ensure();
+        }
+    }
+
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
         let result = match job {
             CaptureJob::Start => self.begin().map(|()| Some(CaptureReport::Started)),
@@ -189,7 +231,8 @@ impl Worker {
     fn begin(&mut self) -> anyhow::Result<()> {
         self.end_capture();
         let [first, second] = &self.settings.logs;
-        self.capture = Some(Capture::start(&self.stack, LogPair::open(first, second)?, None)?);
+        let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
+        self.capture = Some(Capture::start(&self.stack, LogPair::open(first, second)?, None, pulse)?);
         Ok(())
     }
 
@@ -207,7 +250,8 @@ impl Worker {
             return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
         };
         let mut digest = None;
-        let mut audit = |reader: &EraReader| digest = Some(volume_digest(reader));
+        let pulse = &*self.heartbeat;
+        let mut audit = |reader: &EraReader| digest = Some(volume_digest(reader, pulse));
         let request = CutRequest {
             epoch: epoch.0,
             budget: self.settings.budget,
@@ -236,12 +280,13 @@ impl Worker {
 }
 
 /// SHA-256 of the whole volume.
-fn volume_digest(reader: &EraReader) -> std::io::Result<Digest> {
+fn volume_digest(reader: &EraReader, pulse: &dyn Pulse) -> std::io::Result<Digest> {
     let mut hasher = Sha256::new();
     let size = reader.size();
     let mut buffer = AlignedBuffer::new(1 << 20);
     let mut next = Sector(0);
     while let Some(extent) = Extent::between(next, Sector((next.0 + 2048).min(size.0))) {
+        pulse.beat(Phase::Paused);
         reader.read(extent, buffer.bytes_mut())?;
         let len = usize::try_from(extent.len().0).unwrap_or(0) * ftdm_units::SECTOR_SIZE;
         hasher.update(&buffer.bytes()[..len]);

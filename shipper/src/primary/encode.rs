@@ -19,6 +19,7 @@ use ftship_proto::ids::{Digest, Epoch, VolumeIndex};
 use ftship_proto::message::Message;
 use ftship_proto::record::Content;
 
+use super::run_in_background;
 use crate::reactor::Reports;
 
 /// Encoded frames that may wait for the link, of about 1 MiB at most each.
@@ -128,6 +129,7 @@ impl Encoder {
             .name("encoder".into())
             .stack_size(512 << 10)
             .spawn(move || {
+                run_in_background("encoder");
                 for job in queue {
                     worker.perform(job);
                 }

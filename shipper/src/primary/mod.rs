@@ -6,12 +6,13 @@
 mod base;
 mod capture;
 mod encode;
+mod heartbeat;
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
-use ftdm::ioctl::enter_io_path;
+use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::log_device::load_brd;
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::stack::Stack;
@@ -37,6 +38,7 @@ use crate::state_file::StateFile;
 use base::{BaseCopy, BaseRead};
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use encode::{EncodeJob, EncodedItem, Encoder};
+use heartbeat::Heartbeat;
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
 const ROTATE_AT: u8 = 30;
@@ -141,7 +143,7 @@ impl PrimaryDriver {
             stamp,
             registry: reactor.registry()?,
             peer: None,
-            cut_thread: CutThread::start(stack, settings, capture_reports)?,
+            cut_thread: CutThread::start(stack, settings, Heartbeat::new(config), capture_reports)?,
             captures,
             encoder: Encoder::start(stamp, header, encoder_wakes)?,
             base: BaseCopy::start(reader, base_reports)?,
@@ -452,5 +454,12 @@ impl Driver for PrimaryDriver {
         self.send(&Message::Bye { text: "the primary's daemon stops".into() });
         self.hang_up();
         // The cut thread ends the capture when it is dropped.
+    }
+}
+
+/// Bulk work gives way to the VM, to the log's thread in the kernel and to cuts.
+fn run_in_background(thread: &str) {
+    if let Err(error) = set_urgency(Urgency::Background) {
+        log::warn!("the {thread} thread competes with the VM: {error}");
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! `records` appends numbered records to a file on the volume, each made durable, and notes outside the
 //! host which of them an acknowledged checkpoint covers; `check` compares a promoted volume with those
-//! notes. `churn` writes to a device from several threads that overlap deliberately.
+//! notes. `churn` writes to a device from several threads that overlap deliberately. `stalls` notes how
+//! long a device made it wait.
 
 // A command for scenarios: it speaks through its output.
 #![allow(clippy::print_stdout)]
 
 mod churn;
 mod records;
+mod stalls;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use structopt::StructOpt;
 
@@ -57,6 +60,17 @@ enum Verb {
         #[structopt(long, default_value = "64")]
         shared: u64,
     },
+    /// Writes to the last block of DEVICE, and notes every write that takes long, in milliseconds
+    Stalls {
+        device: PathBuf,
+        #[structopt(long)]
+        notes: PathBuf,
+        /// What is long, in milliseconds
+        #[structopt(long, default_value = "50")]
+        above: u64,
+        #[structopt(long, default_value = "10")]
+        seconds: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,6 +80,10 @@ fn main() -> anyhow::Result<()> {
         }
         Verb::Check { file, notes, epoch } => {
             println!("{}", records::check(&file, &notes, epoch)?);
+            Ok(())
+        }
+        Verb::Stalls { device, notes, above, seconds } => {
+            println!("{}", stalls::run(&device, &notes, Duration::from_millis(above), seconds)?);
             Ok(())
         }
         Verb::Churn { device, seed, threads, seconds, rate, shared } => {

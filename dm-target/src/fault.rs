@@ -1,0 +1,27 @@
+//! Points at which a scenario can stop or kill the process: the proof that it may be stopped anywhere.
+//!
+//! Always holds: without the feature `fault-points` nothing of this is in the program. With it, the file
+//! that `FTDM_FAULT` names is read at every point; when it says `POINT STOP` or `POINT KILL` it is removed
+//! and the process sends itself that signal.
+
+#[cfg(not(feature = "fault-points"))]
+pub(crate) const fn at(_point: &str) {}
+
+#[cfg(feature = "fault-points")]
+pub(crate) fn at(point: &str) {
+    use nix::sys::signal::{Signal, raise};
+    let Some(path) = std::env::var_os("FTDM_FAULT") else { return };
+    let Ok(text) = std::fs::read_to_string(&path) else { return };
+    let signal = match text.trim().split_once(' ') {
+        Some((wanted, "STOP")) if wanted == point => Signal::SIGSTOP,
+        Some((wanted, "KILL")) if wanted == point => Signal::SIGKILL,
+        _ => return,
+    };
+    // Removed first: a scenario sees by that that the point was reached. Sent to this thread, which then
+    // does not take one more step; it stops or ends the whole process all the same.
+    if std::fs::remove_file(&path).is_ok()
+        && let Err(e) = raise(signal)
+    {
+        log::error!("fault point {point}: {e}");
+    }
+}

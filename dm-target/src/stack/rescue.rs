@@ -1,0 +1,120 @@
+//! The short way back onto dm-era, for a watchdog: everything that it needs was opened before, and
+//! nothing of it depends on the process that stopped.
+//!
+//! Always holds: the table of dm-era is loaded before any resume, which replaces whatever the stopped
+//! process had loaded; a capture that is rescued never comes back, so that process finds its tables
+//! changed however late it goes on, and knows that its cut is void.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Stack, StackError, io_step};
+use crate::block_io::{Access, BlockDevice, LayerSettings};
+use crate::ioctl::DmControl;
+use crate::units::DevNum;
+
+/// A stack that can be brought back at any time.
+#[derive(Debug)]
+pub struct Rescue {
+    stack: Stack,
+    control: DmControl,
+    settings: LayerSettings,
+    /// What the visible device pointed at when it was moved.
+    log: Option<DevNum>,
+}
+
+/// What was found and done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rescued {
+    /// The visible device was suspended.
+    pub suspended: bool,
+    /// It pointed elsewhere, or was about to.
+    pub moved: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Rescue {
+    /// Opens what is needed.
+    ///
+    /// # Errors
+    /// When device-mapper or the visible device's settings cannot be opened.
+    pub fn prepare(stack: Stack) -> Result<Self, StackError> {
+        let control = DmControl::open().map_err(io_step("open device-mapper"))?;
+        let settings = LayerSettings::open(stack.top)?;
+        Ok(Self { stack, control, settings, log: None })
+    }
+
+    /// The stack.
+    #[must_use]
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Whether the visible device is suspended now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_suspended(&mut self) -> io::Result<bool> {
+        Ok(self.control.state(self.stack.top)?.suspended)
+    }
+
+    /// Points the visible device at dm-era and lets it run, whatever state it is in. Leaves one alone
+    /// that only tracks, and one that bypasses dm-era where it points. The log is left to
+    /// [`Stack::recover`].
+    ///
+    /// # Errors
+    /// The kernel's; the visible device is resumed whenever that is possible at all.
+    pub fn act(&mut self) -> io::Result<Rescued> {
+        let began = Instant::now();
+        let top = self.stack.top;
+        let state = self.control.state(top)?;
+        let below = self.below()?;
+        let passthrough = below == Some(self.stack.origin);
+        let moved = !passthrough && (below != Some(self.stack.era) || state.inactive);
+        let done = |moved| Rescued { suspended: state.suspended, moved, took: began.elapsed() };
+        if !moved && !state.suspended {
+            return Ok(done(false));
+        }
+        if passthrough {
+            self.control.clear(top)?;
+            return self.control.resume(top).map(|()| done(false));
+        }
+        self.log = below.filter(|below| *below != self.stack.era);
+        let line = format!("{} 0", self.stack.era);
+        let loaded = self.control.load(top, self.stack.size, "linear", &line);
+        if !state.suspended
+            && let Some(log) = self.log
+        {
+            // A log device that is suspended under a running visible one holds writes: these are to end,
+            // or the visible device could not be drained.
+            self.run(log)?;
+        }
+        let suspended = self.control.suspend(top);
+        self.control.resume(top).or_else(|_| self.control.resume(top))?;
+        loaded.and(suspended)?;
+        self.settings.apply().map_err(io::Error::other)?;
+        Ok(done(moved))
+    }
+
+    /// Flushes the log that [`act`](Self::act) left behind: what it holds in the kernel's memory is let go,
+    /// also while somebody who does not run has it open.
+    ///
+    /// # Errors
+    /// The kernel's, or the volume's.
+    pub fn release_log(&mut self) -> io::Result<()> {
+        let Some(log) = self.log else { return Ok(()) };
+        self.run(log)?;
+        BlockDevice::open_dm(log, Access::default()).map_err(io::Error::other)?.flush()
+    }
+
+    fn run(&mut self, dev: DevNum) -> io::Result<()> {
+        if self.control.state(dev)?.suspended { self.control.resume(dev) } else { Ok(()) }
+    }
+
+    /// What the visible device points at.
+    fn below(&mut self) -> io::Result<Option<DevNum>> {
+        let line = self.control.table_line(self.stack.top)?;
+        Ok(line.split_once(' ').and_then(|(device, _)| device.parse().ok()))
+    }
+}
