@@ -46,14 +46,16 @@ ends_with() { # ends_with CODE COMMAND...: its output goes to $LAB_RUNS/said
 says() { grep -q -- "$1" "$LAB_RUNS/said"; }
 
 stopped_by() { # stopped_by SIGNAL: runs a scenario that hangs and ends the driver
-    LAB_NO_BUILD=1 setsid "$lab" run --backend "$backend" "$here/failing/hangs.sh" > "$LAB_RUNS/said" 2>&1 &
+    rm -rf "$LAB_RUNS/hangs"
+    LAB_NO_BUILD=1 setsid "$lab" run --backend "$backend" --timeout 300 "$here/failing/hangs.sh" \
+        > "$LAB_RUNS/said" 2>&1 &
     local driver=$! tries
-    for tries in {1..60}; do
-        if ((tries == 60)); then echo "the hosts did not start"; return 1; fi
+    for tries in {1..120}; do
+        if ((tries == 120)); then echo "the hosts did not start"; return 1; fi
         if [[ $(of_this_check | wc -l) -gt 4 && -e $LAB_RUNS/hangs/control ]]; then break; fi
         sleep 1
     done
-    kill "-$1" "$driver"
+    kill "-$1" "$driver" || { echo "the driver ended by itself"; return 1; }
     wait "$driver" || true
     nothing_left
 }
