@@ -60,6 +60,16 @@ test-full: deps ## `make test` with more seeds, and formatting, clippy and the d
 	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
 
+MINUTES ?= 30
+
+.PHONY: soak
+soak: deps ## the simulation with ever new seeds; MINUTES=30
+	cargo run --quiet -p ftdm-sim -- --minutes $(MINUTES)
+
+.PHONY: mutants
+mutants: deps ## shows that the simulation catches deliberate faults
+	cargo run --quiet -p ftdm-sim --features mutants -- --mutants
+
 .PHONY: demo
 demo: deps ## protects a volume, kills its host, promotes the backup, checks every record
 	tests/demo/demo
