@@ -56,7 +56,7 @@ test: deps ## unit, property and simulation tests, then the lab scenarios
 	tests/run --jobs $(JOBS)
 
 .PHONY: test-full
-test-full: deps ## `make test` with more seeds, and formatting, clippy and the dependency policy
+test-full: deps ## formatting, clippy, dependency policy, and `make test` with the long scenarios
 	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
 
