@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ftdm::block_io::{Access, BlockDevice, OpenError};
-use ftdm::era::size::MetadataSize;
+use ftdm::era::size::{MetadataSize, Room};
 use ftdm::kernel_gate::{self, KernelError};
 use ftdm::name::StackName;
 use ftdm::stack::written::{Written, WrittenError};
@@ -212,8 +212,10 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
         }
         Command::Remove { name } => stack::remove(&name)?,
         Command::Status { name } => {
-            let status = Stack::open(&name)?.status()?;
+            let stack = Stack::open(&name)?;
+            let status = stack.status()?;
             writeln!(out, "{}", status_line(&status))?;
+            warn_when_full(&stack, &status);
         }
         Command::Table { name } => writeln!(out, "{}", Stack::open(&name)?.table())?,
         Command::Info { name } => info(&name, out)?,
@@ -283,6 +285,18 @@ fn written_json(
     }
     writeln!(json, "]}}")?;
     Ok(json.flush()?)
+}
+
+fn warn_when_full(stack: &Stack, status: &StackStatus) {
+    let Some(era) = &status.era else { return };
+    match MetadataSize::of(stack.size(), stack.block()).room(era) {
+        Room::Enough => {}
+        Room::Low { percent } => log::warn!("the metadata of {} is {percent} % full", stack.name()),
+        Room::Full { free, needed } => log::warn!(
+            "the metadata of {} has {free} free blocks, an era may take {needed}: no era is begun any more",
+            stack.name()
+        ),
+    }
 }
 
 fn status_line(status: &StackStatus) -> String {

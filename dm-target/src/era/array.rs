@@ -32,11 +32,14 @@ pub(crate) struct Array {
     pub(crate) len: u64,
 }
 
-/// Hands out the values block by block: the index of the first, and their bytes.
+/// What is done with the values of each block: the index of the first, and their bytes.
+pub(crate) type Visit<'v> = &'v mut dyn FnMut(u64, &[u8]) -> Result<(), MetadataError>;
+
+/// Hands out the values block by block.
 pub(crate) fn walk<R: BlockRead>(
     metadata: &mut Metadata<'_, R>,
     array: Array,
-    visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), MetadataError>,
+    visit: Visit<'_>,
 ) -> Result<(), MetadataError> {
     let room = (BLOCK - HEADER) / array.value_size;
     let blocks = array.len.div_ceil(room as u64);
