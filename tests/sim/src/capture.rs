@@ -77,7 +77,7 @@ impl World {
         let report = match job {
             _ if failed => {
                 daemon.dirty = None;
-                Some(PrimaryEvent::CaptureLost { reason: "log off".into() }).map(PrimaryReport::Event)
+                Some(PrimaryReport::Event(PrimaryEvent::CaptureLost { reason: "log off".into() }))
             }
             CutJob::Start => {
                 daemon.dirty = Some(BTreeSet::new());

@@ -210,6 +210,7 @@ impl World {
                     let at = daemon.slot(kind);
                     *at = at.next();
                 }
+                self.power_cut_would_do();
             }
         }
     }
@@ -246,6 +247,12 @@ impl World {
             }
             _ => self.step_torn(step),
         }
+    }
+
+    /// What if the power were cut now, and everything lost that was not synced?
+    fn power_cut_would_do(&self) {
+        let Self { checker, backup, .. } = self;
+        checker.examine(&backup.journal.durable, &backup.state.durable, &backup.volume.durable);
     }
 
     /// Only some sectors of a write happen.

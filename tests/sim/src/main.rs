@@ -33,6 +33,10 @@ struct Options {
     #[cfg(feature = "mutants")]
     #[structopt(long)]
     mutants: bool,
+    /// With `--mutants`: only those whose name contains this.
+    #[cfg(feature = "mutants")]
+    #[structopt(long, default_value = "")]
+    only: String,
 }
 
 fn main() -> ExitCode {
@@ -40,7 +44,7 @@ fn main() -> ExitCode {
     ftdm_sim::silence_panics();
     #[cfg(feature = "mutants")]
     if options.mutants {
-        return mutants(options.seeds);
+        return mutants(options.seeds, &options.only);
     }
     if let Some(seed) = options.seed {
         let trace = options.trace.then(|| Box::new(BufWriter::new(stdout())) as Box<dyn std::io::Write>);
@@ -87,9 +91,9 @@ fn many(options: &Options) -> ExitCode {
 }
 
 #[cfg(feature = "mutants")]
-fn mutants(most: u64) -> ExitCode {
+fn mutants(most: u64, only: &str) -> ExitCode {
     let mut survivors = 0;
-    for (mutant, caught) in ftdm_sim::mutants::all(most) {
+    for (mutant, caught) in ftdm_sim::mutants::all(most, only) {
         match caught {
             Some((seeds, text)) => println!("{mutant:?} | {seeds} | {text}"),
             None => {

@@ -164,14 +164,21 @@ impl World {
         }
     }
 
-    /// Cuts a connection at a random frame in each direction; each end learns it soon, late, or never.
-    pub(crate) fn net_break(&mut self, conn: ConnId) {
+    /// Cuts every connection at a random frame in each direction; each end learns it soon, or else late or
+    /// never.
+    pub(crate) fn net_break_all(&mut self, soon: bool) {
+        for conn in self.net.open_conns() {
+            self.net_break(conn, soon);
+        }
+    }
+
+    fn net_break(&mut self, conn: ConnId, soon: bool) {
         if let Some(state) = self.net.conns.get_mut(&conn) {
             state.broken = true;
         }
         for side in [Side::Primary, Side::Backup] {
             self.net_lose(conn, side);
-            let wait = match self.random.below(3) {
+            let wait = match if soon { 0 } else { self.random.below(3) } {
                 0 => self.random.below(20_000),
                 1 => self.random.below(2 * self.scenario.timeout),
                 _ => continue,

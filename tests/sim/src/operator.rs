@@ -139,11 +139,7 @@ impl World {
             Fault::CutBackup => self.stop(Side::Backup, true),
             Fault::KillPrimary => self.stop(Side::Primary, false),
             Fault::CutPrimary => self.stop(Side::Primary, true),
-            Fault::Break => {
-                for conn in self.net.open_conns() {
-                    self.net_break(conn);
-                }
-            }
+            Fault::Break => self.net_break_all(false),
             Fault::Partition => {
                 self.net.partition_until = self.now + self.random.below(3 * self.scenario.timeout);
             }
@@ -159,8 +155,11 @@ impl World {
                 for lane in [LaneId::Journal, LaneId::Volume] {
                     self.stalled_until[lane as usize] = self.now + self.random.below(4 * SECOND);
                 }
-                for conn in self.net.open_conns() {
-                    self.net_break(conn);
+                let wait = self.random.below(2 * self.scenario.epoch_interval);
+                self.schedule(self.now + wait, Event::Break);
+                if self.random.once_in(8) {
+                    let wait = self.random.below(2 * SECOND);
+                    self.schedule(self.now + wait, Event::Failover);
                 }
             }
             Fault::Failover => self.failover(),
@@ -234,8 +233,8 @@ impl World {
     }
 
     /// The primary is lost for good; whoever decides promotes the backup.
-    fn failover(&mut self) {
-        if self.operator.promoting.is_some() {
+    pub(crate) fn failover(&mut self) {
+        if self.operator.promoting.is_some() || self.operator.is_calm {
             return;
         }
         self.operator.is_calm = true;
@@ -243,12 +242,14 @@ impl World {
         self.end_faults();
         // A promote while the primary still runs is refused by nobody: it is fenced from outside.
         if self.random.coin() {
-            self.primary_stop(false);
+            let tells = self.random.coin();
+            self.primary_stop(tells);
             self.primary.powered = false;
         }
         self.operator.promoting = Some(false);
         if self.backup.is_up() && !self.backup_failed() && self.random.coin() {
-            return self.ask_to_promote();
+            let wait = self.random.below(4 * self.scenario.net_delay.max(20_000));
+            return self.schedule(self.now + wait, Event::Promote);
         }
         let power = self.random.coin();
         self.stop(Side::Backup, power || !self.backup.powered);
@@ -256,7 +257,7 @@ impl World {
         self.operator.promoting = Some(must);
     }
 
-    fn ask_to_promote(&mut self) {
+    pub(crate) fn ask_to_promote(&mut self) {
         let id = self.random.id();
         self.note(|_| "operator: promote".into());
         self.backup_handle(BackupEvent::Promote { id });
@@ -327,7 +328,6 @@ impl World {
         scenario.log_capacity = u64::MAX / 1000;
         scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
         scenario.net_delay = scenario.net_delay.min(2_000);
-        self.stalled_until = [0; 5];
         self.net.partition_until = 0;
     }
 
@@ -338,6 +338,7 @@ impl World {
             self.operator.is_calm = true;
             self.operator.deadline = self.now + PATIENCE;
             self.end_faults();
+            self.stalled_until = [0; 5];
         }
         self.schedule(self.now + SECOND, Event::Calm);
         if self.operator.promoting.is_some() {
