@@ -20,10 +20,12 @@ use crate::units::{DevNum, Era, Sectors};
 mod checks;
 pub(crate) mod devices;
 mod recover;
+mod rescue;
 pub mod written;
 
 use devices::{Described, Devices, NewDevice, TargetLine};
 pub(crate) use recover::{point_top_at, remove_log};
+pub use rescue::{Rescue, Rescued};
 
 /// The targets of a stack and the modules they are in.
 const TARGETS: [(&str, &str); 2] = [("linear", "dm-mod"), ("era", "dm-era")];
