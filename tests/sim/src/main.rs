@@ -3,7 +3,7 @@
 
 use std::io::{BufWriter, stdout};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use structopt::StructOpt;
 
@@ -11,12 +11,12 @@ use structopt::StructOpt;
 #[derive(Debug, StructOpt)]
 #[structopt(name = "ftdm-sim")]
 struct Options {
-    /// How many seeds to run.
-    #[structopt(long, default_value = "10000")]
-    seeds: u64,
-    /// The first of them.
-    #[structopt(long, default_value = "0")]
-    first: u64,
+    /// How many seeds to run: 10000 if not said; with `--mutants` at most so many for each, or 20000.
+    #[structopt(long)]
+    seeds: Option<u64>,
+    /// The first of them: 0 if not said, with `--minutes` one that depends on the time.
+    #[structopt(long)]
+    first: Option<u64>,
     /// Runs this one seed only.
     #[structopt(long)]
     seed: Option<u64>,
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     ftdm_sim::silence_panics();
     #[cfg(feature = "mutants")]
     if options.mutants {
-        return mutants(options.seeds, &options.only);
+        return mutants(options.seeds.unwrap_or(20_000), &options.only);
     }
     if let Some(seed) = options.seed {
         let trace = options.trace.then(|| Box::new(BufWriter::new(stdout())) as Box<dyn std::io::Write>);
@@ -66,9 +66,11 @@ fn report(result: Result<(), ftdm_sim::Violation>) -> ExitCode {
 fn many(options: &Options) -> ExitCode {
     let start = Instant::now();
     let limit = options.minutes.map(|minutes| Duration::from_secs(60 * minutes));
+    let seeds = options.seeds.unwrap_or(10_000);
+    let first = options.first.unwrap_or_else(|| limit.map_or(0, |_| new_seed()));
     let (mut runs, mut events, mut failures) = (0, 0, 0);
-    for seed in options.first.. {
-        let is_over = limit.map_or(runs >= options.seeds, |limit| start.elapsed() >= limit);
+    for seed in first.. {
+        let is_over = limit.map_or(runs >= seeds, |limit| start.elapsed() >= limit);
         if is_over || failures >= options.failures {
             break;
         }
@@ -83,11 +85,15 @@ fn many(options: &Options) -> ExitCode {
     }
     let seconds = start.elapsed().as_secs_f64();
     println!(
-        "{runs} seeds from {}, {failures} failed, {events} events, {seconds:.1} s, {:.0} seeds/s",
-        options.first,
+        "{runs} seeds from {first}, {failures} failed, {events} events, {seconds:.1} s, {:.0} seeds/s",
         f64::from(u32::try_from(runs).unwrap_or(u32::MAX)) / seconds
     );
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Where nobody has been before: a million seeds for each second.
+fn new_seed() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs() * 1_000_000)
 }
 
 #[cfg(feature = "mutants")]
