@@ -49,26 +49,46 @@ rounds() {
     untrack "$name" ${4-}
 }
 
-# survive NAME BLOCK_SECTORS CUTS: writers, rolls under them, power cuts; a copy outside the host.
+# survivor NAME BLOCK_SECTORS METADATA DELAY: the stack over a volume whose writes take DELAY milliseconds,
+# with its metadata on a disk of its own: a flush of that one is none of the volume. Refuses a lost history.
+survivor() {
+    local name=$1 block=$2 metadata=$3 delay=$4 recorded=()
+    on primary modprobe dm-delay
+    on primary dmsetup create "${name}_slow" \
+        --table "0 131072 delay /dev/vg/$name 0 0 /dev/vg/$name 0 $delay"
+    if [[ -f $SHARE/$name.era ]]; then recorded=(--recorded-era "$(cat "$SHARE/$name.era")"); fi
+    on primary ftdm create "$name" "${recorded[@]}" \
+        --table "0 131072 ft $metadata /dev/mapper/${name}_slow $block"
+}
+
+# survive NAME BLOCK_SECTORS CUTS METADATA DELAY: writers, rolls under them, power cuts; a copy outside the host.
 survive() {
     local name=$1 block=$2 cuts=$3 cut writers keep round
-    make_tracked "$name" 64M "$block"
+    on primary lvcreate -q -y -W n -n "$name" -L 64M vg
+    settle primary
+    survivor "$name" "$block" "${@:4}"
     era catch-up "$name" "/share/$name.replica" "/share/$name.era"
     for ((cut = 1; cut <= cuts; cut++)); do
-        writers=$(background primary ftdm-workload churn "/dev/mapper/$name" \
-            --seed $((LAB_SEED * 1000 + cut)) --threads 4 --seconds 120 --rate 300)
-        for ((round = 0; round < 3; round++)); do
+        keep=()
+        if ((cut % 2)); then # nobody flushes but the roll
+            writers=$(background primary python3 /share/era.py write "/dev/mapper/$name" \
+                $((LAB_SEED * 1000 + cut)) 1000000 100)
+        else
+            keep=(--keep-random $((LAB_SEED * 100 + cut)))
+            writers=$(background primary ftdm-workload churn "/dev/mapper/$name" \
+                --seed $((LAB_SEED * 1000 + cut)) --threads 4 --seconds 120 --rate 300)
+        fi
+        for ((round = 0; round < 4; round++)); do
             era catch-up "$name" "/share/$name.replica" "/share/$name.era"
         done
-        keep=()
-        if ((cut % 2)); then keep=(--keep-random $((LAB_SEED * 100 + cut))); fi
         power_off primary "${keep[@]}"
         expect_fail wait_background "$writers"
         power_on primary
-        on primary ftdm create "$name" --recorded-era "$(cat "$SHARE/$name.era")" \
-            --table "0 131072 ft /dev/vg/${name}_meta /dev/vg/$name $block"
+        survivor "$name" "$block" "${@:4}"
         era catch-up "$name" "/share/$name.replica" "/share/$name.era"
         era compare "$name" "/share/$name.replica"
     done
-    untrack "$name"
+    on primary ftdm remove "$name"
+    on primary era_check -q "$4"
+    on primary dmsetup remove "${name}_slow"
 }

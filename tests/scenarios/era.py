@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the scenarios about eras do inside a host: random writes, comparisons, catching up.
 
-write DEVICE SEED COUNT            random direct writes of 4 KiB to 1 MiB, in clusters
+write DEVICE SEED COUNT [RATE]     random direct writes of 4 KiB to 1 MiB, in clusters, never flushed
 differ NAME META ERA...            ftdm's answer and era_invalidate's, for each era; a roll between them
 record NAME ERA FILE               notes ftdm's answer, for `dumped` when the stack is gone
 dumped META FILE                   what era_dump says of the metadata against the notes
@@ -15,6 +15,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 
 SECTOR = 512
 CHUNK = 1 << 20
@@ -28,7 +29,7 @@ def direct(path, flags):
     return os.open(path, flags | os.O_DIRECT)
 
 
-def write(device, seed, count):
+def write(device, seed, count, rate=None):
     chance = random.Random(int(seed))
     fd = direct(device, os.O_WRONLY)
     size = os.lseek(fd, 0, os.SEEK_END)
@@ -43,7 +44,10 @@ def write(device, seed, count):
         offset = max(0, min(near, size - length))
         if n % 97 == 0:
             offset = size - length
+        data[:8] = n.to_bytes(8, "little")
         os.pwritev(fd, [memoryview(data)[:length]], offset)
+        if rate:
+            time.sleep(1 / float(rate))
     os.close(fd)
 
 
