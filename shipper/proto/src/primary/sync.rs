@@ -24,7 +24,7 @@ impl Primary {
             Content::Consistent => {
                 self.committed = welcome.committed;
                 let reason = format!(
-                    "connected; the backup holds epoch {} and keeps it: what changed since is only \
+                    "the backup holds epoch {} and keeps it: what changed since is only \
                      tracked. `ftship full-sync` overwrites the backup with a new copy",
                     welcome.committed
                 );
