@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use ftdm::block_io::AlignedBuffer;
 use ftdm::capture::{Capture, EraReader};
-use ftdm::cut::{CutOutcome, CutRequest, CutStats};
+use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats};
 use ftdm::fold::{Content, fold};
 use ftdm::ioctl::{DmControl, enter_io_path};
 use ftdm::log_device::{LogPair, load_brd};
@@ -122,6 +122,7 @@ fn run(capture: &mut Capture, options: &Options, images: Images<'_>) -> Result<T
             read_all(era, truth).expect("the volume is readable");
         };
         let request = CutRequest {
+            mode: CutMode::Suspend,
             epoch: tally.taken + 1,
             budget: options.budget,
             rotate_above: Some(options.rotate_above),

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
 use crate::era::status::EraStatus;
-use crate::fault;
 use crate::ioctl::{DeviceState, DmControl};
 use crate::log_device::LogPair;
 use crate::log_writes::epoch_log::EpochLog;
@@ -22,7 +21,8 @@ use crate::log_writes::status::LogStatus;
 use crate::pulse::{Phase, Pulse};
 use crate::read_pool::ReadPool;
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
-use crate::stack::{Mode, Stack, StackError, point_top_at, remove_log, settle_top};
+use crate::stack::{Mode, Stack, StackError, remove_log, settle_top};
+use crate::stillness::Stillness;
 use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 
 /// How long a mark outside a pause may take to become readable.
@@ -73,7 +73,7 @@ pub enum CaptureError {
     },
 }
 
-fn step(step: &'static str) -> impl FnOnce(io::Error) -> CaptureError {
+pub(crate) fn step(step: &'static str) -> impl FnOnce(io::Error) -> CaptureError {
     move |source| CaptureError::Step { step, source }
 }
 
@@ -100,6 +100,9 @@ pub enum LostReason {
         "somebody took the volume off the log, as a watchdog does when the daemon stops: writes are missing"
     )]
     TakenOver,
+    /// Writes could not be held back before the log overflows.
+    #[error("holding writes back: {0}")]
+    Hold(io::Error),
     /// It was lost before.
     #[error("the capture was lost earlier")]
     Earlier,
@@ -108,9 +111,9 @@ pub enum LostReason {
 /// What a caller may do to dm-era while the visible device stands still at the start of a capture.
 #[derive(Debug)]
 pub struct EraControl<'a> {
-    control: &'a mut DmControl,
-    era: DevNum,
-    device: &'a BlockDevice,
+    pub(crate) control: &'a mut DmControl,
+    pub(crate) era: DevNum,
+    pub(crate) device: &'a BlockDevice,
 }
 
 impl EraControl<'_> {
@@ -214,6 +217,10 @@ pub struct Capture {
     nonce: u64,
     marks: u64,
     pub(crate) lost: bool,
+    /// Writes are held back until the next cut.
+    pub(crate) held: bool,
+    pub(crate) hold_percent: Option<u8>,
+    pub(crate) stillness: Stillness,
     pub(crate) pulse: Arc<dyn Pulse>,
 }
 
@@ -287,6 +294,9 @@ impl Capture {
             nonce,
             marks: 0,
             lost: false,
+            held: false,
+            hold_percent: None,
+            stillness: Stillness::open(stack.top).map_err(step("open the counters of the visible device"))?,
             pulse,
             stack: stack.clone(),
         };
@@ -302,44 +312,6 @@ impl Capture {
             return Err(StackError::from(e).into());
         }
         Ok(capture)
-    }
-
-    /// Points the visible device at the log, with `at_switch` in the same pause.
-    fn switch_on(&mut self, at_switch: Option<AtSwitch<'_>>) -> Result<(), CaptureError> {
-        let (top, size) = (self.stack.top, self.stack.size);
-        if !self.pulse.beat(Phase::Paused) {
-            return Err(CaptureError::Unwatched);
-        }
-        self.control
-            .load(top, size, "linear", &format!("{} 0", self.log_number))
-            .map_err(step("load the table of the visible device"))?;
-        fault::at("start-loaded");
-        let mut switch = Switch { control: &mut self.control, top, abandon: true };
-        switch.control.suspend(top).map_err(step("suspend the visible device"))?;
-        fault::at("start-suspended");
-        if let Some(at_switch) = at_switch {
-            let device = &*self.era.0;
-            let mut era = EraControl { control: switch.control, era: self.stack.era, device };
-            at_switch(&mut era).map_err(step("prepare dm-era"))?;
-        }
-        switch.abandon = false;
-        drop(switch);
-        let state = self.control.state(top).map_err(step("ask the visible device"))?;
-        if state.suspended || state.inactive {
-            return Err(step("resume the visible device")(io::ErrorKind::Other.into()));
-        }
-        fault::at("start-resumed");
-        self.refuse_when_taken_over().map_err(|e| step("begin the capture")(io::Error::other(e)))
-    }
-
-    fn switch_off(&mut self) -> Result<Duration, CaptureError> {
-        let (top, size, era) = (self.stack.top, self.stack.size, self.stack.era);
-        self.pulse.beat(Phase::Paused);
-        let paused = point_top_at(&mut self.control, top, size, era)
-            .map_err(step("point the visible device at dm-era"))?;
-        self.pulse.beat(Phase::Tracking);
-        settle_top(top).map_err(StackError::from)?;
-        Ok(paused)
     }
 
     /// Ends the capture: the visible device goes back to dm-era within one suspend, and the log is
@@ -368,13 +340,14 @@ impl Capture {
         let mut rounds = 0;
         loop {
             rounds += 1;
-            self.pulse.beat(Phase::Capturing);
+            self.pulse.beat(self.phase());
+            self.hold_when_full()?;
             if let Err(e) = self.flush_log() {
                 return Ok(Followed::FlushFailed(e));
             }
             let began = Instant::now();
             let mark = self.mark("tick", 0).map_err(LostReason::Status)?;
-            let seen = self.read_to(&mark, began + PATIENCE, u64::MAX, Phase::Capturing);
+            let seen = self.read_to(&mark, began + PATIENCE, u64::MAX, self.phase());
             let seen = self.note_lost(seen)?;
             let mark = began.elapsed();
             self.index();
@@ -394,6 +367,12 @@ impl Capture {
         let status = self.ask();
         let used = self.note_lost(status)?.used.0;
         Ok(used.saturating_sub(self.reader.consumed().0).saturating_mul(SECTOR_SIZE as u64))
+    }
+
+    /// What this capture is doing between cuts.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        if self.held { Phase::Held } else { Phase::Capturing }
     }
 
     /// Gives back the memory of an epoch that was folded.
@@ -497,6 +476,9 @@ impl Capture {
     ) -> Result<Seen, LostReason> {
         loop {
             self.pulse.beat(phase);
+            if phase == Phase::Capturing {
+                self.hold_when_full()?;
+            }
             let ram = self.rams.0[self.active].device();
             if self.reader.has_more(ram)? {
                 if self.unread()? > limit {
@@ -558,27 +540,6 @@ pub(crate) enum Seen {
     Late,
     /// There was more to read than allowed.
     TooMuch,
-}
-
-/// Resumes the visible device on every way out of the switch; when it was not to happen the loaded
-/// table is dropped first, so that the old one goes on.
-struct Switch<'a> {
-    control: &'a mut DmControl,
-    top: DevNum,
-    abandon: bool,
-}
-
-impl Drop for Switch<'_> {
-    fn drop(&mut self) {
-        if self.abandon
-            && let Err(e) = self.control.clear(self.top)
-        {
-            log::error!("dropping the table of {}: {e}", self.top);
-        }
-        if let Err(e) = self.control.resume(self.top) {
-            log::error!("resuming {}: {e}", self.top);
-        }
-    }
 }
 
 /// Why opening a device of the stack failed, for callers that open some themselves.

@@ -26,6 +26,7 @@ use crate::ioctl::{Urgency, set_urgency};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::pulse::Phase;
 use crate::read_pool::PoolError;
+use crate::stillness::Look;
 use crate::units::Sectors;
 
 /// Suspects at most this far apart are read in one.
@@ -35,8 +36,21 @@ pub(crate) const PAUSE_URGENCY: Urgency = Urgency::RealTime(10);
 /// Attempts to resume a device before giving up.
 const RESUME_TRIES: u32 = 3;
 
+/// How it is made sure that nobody writes during a cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutMode {
+    /// The visible device is suspended.
+    Suspend,
+    /// Somebody else keeps the writers still (the hypervisor has paused the guest, which has the device
+    /// open with `O_DIRECT`); the kernel's counters have to prove it, or the cut is void. Costs neither a
+    /// suspend nor an event for udev; the log is not changed.
+    Quiesced,
+}
+
 /// What kind of cut is wanted.
 pub struct CutRequest<'a> {
+    /// How the volume is kept still. Where writes are held back anyway, by that.
+    pub mode: CutMode,
     /// The epoch that ends; carried by the mark.
     pub epoch: u64,
     /// How long the volume may stand still.
@@ -118,6 +132,12 @@ pub enum VoidReason {
     /// The volume did not stand still all the time.
     #[error("somebody resumed the visible device in the pause")]
     Resumed,
+    /// Nobody keeps the writers still.
+    #[error("the volume is not quiescent: {0}")]
+    NotQuiescent(&'static str),
+    /// The counters that would prove it cannot be read.
+    #[error("whether the volume is quiescent cannot be told (queue/iostats has to be 1): {0}")]
+    Unproven(io::Error),
     /// The volume's flush failed.
     #[error("flush: {0}")]
     Flush(io::Error),
@@ -154,7 +174,10 @@ impl From<LostReason> for Stop {
 /// The visible device is suspended as long as this lives.
 struct Paused<'a> {
     capture: &'a mut Capture,
+    /// There is nothing to resume.
     running: bool,
+    /// What the counters said at the beginning, when they are to prove that nobody writes.
+    before: Option<Look>,
 }
 
 impl Paused<'_> {
@@ -208,7 +231,7 @@ impl Capture {
         let mut stats = CutStats::default();
         self.refuse_when_lost()?;
         let state = self.top_state().map_err(LostReason::Status);
-        if self.note_lost(state)?.suspended {
+        if self.note_lost(state)?.suspended && !self.held {
             return Ok(CutOutcome::Void { reason: VoidReason::Suspended, stats });
         }
         let mut laps = Laps(Instant::now());
@@ -219,13 +242,19 @@ impl Capture {
             Followed::Behind => return Ok(CutOutcome::Void { reason: VoidReason::Behind, stats }),
             Followed::FlushFailed(e) => return Ok(CutOutcome::Void { reason: VoidReason::Flush(e), stats }),
         }
-        let rotate = request.rotate_above.is_some_and(|limit| self.log_usage().0 > limit);
+        if self.held {
+            request.mode = CutMode::Suspend;
+        }
+        let rotate = request.mode == CutMode::Suspend
+            && request.rotate_above.is_some_and(|limit| self.log_usage().0 > limit);
         if rotate {
             self.ready_spare();
         }
         if !self.pulse.beat(Phase::Paused) {
             return Ok(CutOutcome::Void { reason: VoidReason::Unwatched, stats });
         }
+        // Whatever becomes of this cut, what it does in the end is resume.
+        self.held = false;
         // Refused where the system does not allow it: the pause is then as short as the load permits.
         let urgent = set_urgency(PAUSE_URGENCY).is_ok();
         let stopped = self.pause(&mut request, rotate, &mut stats);
@@ -261,10 +290,10 @@ impl Capture {
     ) -> Result<Option<Stop>, CutError> {
         let began = Instant::now();
         let deadline = began + request.budget;
-        let mut paused = Paused { capture: self, running: false };
+        let mut paused = Paused { capture: self, running: request.mode == CutMode::Quiesced, before: None };
         let taken = paused.take(request, deadline, rotate, stats);
         let mut laps = Laps(Instant::now());
-        let resumed = paused.resume();
+        let resumed = if paused.running { Ok(()) } else { paused.resume() };
         stats.resume = laps.lap();
         stats.pause = began.elapsed();
         // The guard has no more to do: it either resumed, or tried as often as it would again.
@@ -302,8 +331,11 @@ impl Paused<'_> {
         stats: &mut CutStats,
     ) -> Result<(), Stop> {
         let mut laps = Laps(Instant::now());
+        match request.mode {
+            CutMode::Suspend => self.suspend()?,
+            CutMode::Quiesced => self.before = Some(self.look("a write is under way")?),
+        }
         let capture = &mut *self.capture;
-        capture.control.suspend(capture.stack.top).map_err(|e| Stop::Void(VoidReason::Suspend(e)))?;
         stats.suspend = laps.lap();
         fault::at("after-suspend");
         in_time(deadline, "by draining")?;
@@ -342,6 +374,20 @@ impl Paused<'_> {
         Ok(())
     }
 
+    fn suspend(&mut self) -> Result<(), Stop> {
+        let top = self.capture.stack.top;
+        self.capture.control.suspend(top).map_err(|e| Stop::Void(VoidReason::Suspend(e)))
+    }
+
+    /// Looks at the counters; nothing may be in flight.
+    fn look(&self, otherwise: &'static str) -> Result<Look, Stop> {
+        match self.capture.stillness.look() {
+            Ok(look) if look.in_flight == 0 => Ok(look),
+            Ok(_) => Err(Stop::Void(VoidReason::NotQuiescent(otherwise))),
+            Err(e) => Err(Stop::Void(VoidReason::Unproven(e))),
+        }
+    }
+
     fn read_suspects(&mut self, deadline: Instant, stats: &mut CutStats) -> Result<(), Stop> {
         let Capture { epoch, reads, pool, .. } = &mut *self.capture;
         epoch.forget_suspects();
@@ -363,10 +409,18 @@ impl Paused<'_> {
 
     /// The volume still stands, the log is on and has nothing behind the mark.
     fn verify(&mut self) -> Result<(), Stop> {
+        let status = self.capture.ask()?;
+        let is_still = match self.before {
+            Some(before) => {
+                if self.look("a write began meanwhile")? != before {
+                    return Err(Stop::Void(VoidReason::NotQuiescent("it was written to meanwhile")));
+                }
+                true
+            }
+            None => self.capture.top_state().map_err(LostReason::Status)?.suspended,
+        };
         let capture = &mut *self.capture;
-        let status = capture.ask()?;
-        let state = capture.top_state().map_err(LostReason::Status)?;
-        if !state.suspended || status.entries != capture.reader.entries() {
+        if !is_still || status.entries != capture.reader.entries() {
             return Err(Stop::Void(VoidReason::Resumed));
         }
         Ok(())

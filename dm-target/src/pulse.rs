@@ -18,6 +18,8 @@ pub enum Phase {
     Paused,
     /// Writes are held back until there is room for what they write.
     Held,
+    /// The same, and there is reason to expect room soon: the lease of holding begins anew.
+    Renewed,
 }
 
 /// Where beats go.

@@ -110,6 +110,21 @@ pub struct Limits {
     pub log_watermark: u8,
     /// Void cuts in a row after which replication degrades.
     pub void_cuts: u32,
+    /// What happens when the log passes its watermark.
+    pub overrun: Overrun,
+    /// With `throttle`: how long writes wait at most while the backup makes no progress.
+    #[serde(with = "humantime_serde")]
+    pub throttle_lease: Duration,
+}
+
+/// `[limits] overrun`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overrun {
+    /// Replication ends, the volume goes on at full speed.
+    Degrade,
+    /// Writes wait for room, for as long as the backup makes progress.
+    Throttle,
 }
 
 impl Default for Limits {
@@ -120,6 +135,8 @@ impl Default for Limits {
             timeout: Duration::from_secs(5),
             log_watermark: 75,
             void_cuts: 20,
+            overrun: Overrun::Degrade,
+            throttle_lease: Duration::from_secs(2),
         }
     }
 }
@@ -282,6 +299,7 @@ impl Config {
         let durations = [
             ("epoch", between(self.epoch, ms(5), s(3600))),
             ("limits.pause-budget", between(limits.pause_budget, ms(1), s(1))),
+            ("limits.throttle-lease", between(limits.throttle_lease, ms(100), s(60))),
             ("limits.timeout", between(limits.timeout, ms(500), s(300))),
             (
                 "watchdog.pause-timeout",

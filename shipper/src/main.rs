@@ -71,6 +71,9 @@ enum Verb {
         /// Return only when the backup has committed it
         #[structopt(long)]
         wait: bool,
+        /// The VM is paused: cut without suspending the volume, or refuse when it is written to
+        #[structopt(long)]
+        quiesced: bool,
         /// Give up waiting after so many seconds
         #[structopt(long, default_value = "60")]
         timeout: u64,
@@ -152,8 +155,8 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Verb::Checkpoint { group, wait, timeout } => {
-            let request_ = Request::Checkpoint { wait };
+        Verb::Checkpoint { group, wait, quiesced, timeout } => {
+            let request_ = Request::Checkpoint { wait, quiesced };
             match request(&group, &request_, Duration::from_secs(timeout))? {
                 Response::Checkpoint { epoch } => println!("{epoch}"),
                 _ => return Err(unexpected()),

@@ -23,6 +23,8 @@ pub struct PeerConnection {
     output: VecDeque<Vec<u8>>,
     /// Bytes of the first output buffer that have left.
     sent: usize,
+    /// Bytes that have left in all.
+    total: u64,
     queued: usize,
     /// Edge-triggered readiness that was not used up.
     readable: bool,
@@ -66,6 +68,7 @@ impl PeerConnection {
             decoder: FrameDecoder::new(),
             output: VecDeque::new(),
             sent: 0,
+            total: 0,
             queued: 0,
             readable: established,
             established,
@@ -136,6 +139,12 @@ impl PeerConnection {
         self.queued < OUTPUT_TARGET
     }
 
+    /// Bytes that the socket has taken so far: the peer takes them in, or more than its buffers would not go.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.total
+    }
+
     /// Queues encoded frames.
     pub fn queue(&mut self, bytes: Vec<u8>) {
         self.queued += bytes.len();
@@ -168,6 +177,7 @@ impl PeerConnection {
     fn forget_sent(&mut self, bytes: usize) {
         self.queued -= bytes;
         self.sent += bytes;
+        self.total += bytes as u64;
         while let Some(first) = self.output.front() {
             if self.sent < first.len() {
                 break;

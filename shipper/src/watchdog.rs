@@ -49,6 +49,7 @@ pub const fn beat_of(phase: Phase) -> u8 {
         Phase::Capturing => b'c',
         Phase::Paused => b'p',
         Phase::Held => b'h',
+        Phase::Renewed => b'r',
     }
 }
 
@@ -58,6 +59,7 @@ const fn phase_of(beat: u8) -> Option<Phase> {
         b'c' => Some(Phase::Capturing),
         b'p' => Some(Phase::Paused),
         b'h' => Some(Phase::Held),
+        b'r' => Some(Phase::Renewed),
         _ => None,
     }
 }
@@ -111,7 +113,7 @@ fn serve(config: &Config, listener: &UnixListener) -> anyhow::Result<()> {
         match listener.accept() {
             Ok((stream, _)) => {
                 let stack = Stack::open(&config.only_volume().name)?;
-                let mut watched = Watched::greet(stream, Rescue::prepare(stack)?, &config.watchdog)?;
+                let mut watched = Watched::greet(stream, Rescue::prepare(stack)?, config)?;
                 watched.watch();
                 served = true;
             }
@@ -145,21 +147,27 @@ struct Watched {
     phase: Phase,
     /// Counted in looks: time in which this process did not run either is nobody's silence.
     silence: Duration,
+    /// The same, since the lease of holding the volume was renewed.
+    unrenewed: Duration,
+    /// How long that may be.
+    lease: Duration,
     looked: Instant,
     /// Nothing more is to be done until it beats again.
     acted: bool,
 }
 
 impl Watched {
-    fn greet(mut stream: UnixStream, rescue: Rescue, settings: &Settings) -> anyhow::Result<Self> {
+    fn greet(mut stream: UnixStream, rescue: Rescue, config: &Config) -> anyhow::Result<Self> {
         stream.write_all(&[GREETING]).context("greeting the daemon")?;
         stream.set_nonblocking(true).context("greeting the daemon")?;
         Ok(Self {
             stream,
             rescue,
-            settings: settings.clone(),
+            settings: config.watchdog.clone(),
             phase: Phase::Tracking,
             silence: Duration::ZERO,
+            unrenewed: Duration::ZERO,
+            lease: config.limits.throttle_lease + config.watchdog.pause_timeout,
             looked: Instant::now(),
             acted: false,
         })
@@ -169,7 +177,9 @@ impl Watched {
     fn watch(&mut self) {
         loop {
             let now = Instant::now();
-            self.silence += (now - self.looked).min(LOOK * 2);
+            let passed = (now - self.looked).min(LOOK * 2);
+            self.silence += passed;
+            self.unrenewed += passed;
             self.looked = now;
             match self.listen() {
                 Heard::Goodbye => return,
@@ -184,6 +194,10 @@ impl Watched {
                         log::warn!("watchdog: the daemon of {} goes on", self.name());
                     }
                     (self.phase, self.silence, self.acted) = (phase, Duration::ZERO, false);
+                    if phase == Phase::Held && self.unrenewed > self.lease {
+                        log::error!("watchdog: {} is held for longer than its lease", self.name());
+                        self.act();
+                    }
                 }
                 Heard::Silence => {
                     if !self.acted && self.is_due() {
@@ -213,7 +227,12 @@ impl Watched {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Heard::Gone,
                 Ok(count) if buffer[count - 1] == GOODBYE => return Heard::Goodbye,
-                Ok(count) => heard = Heard::Beat(phase_of(buffer[count - 1]).unwrap_or(Phase::Capturing)),
+                Ok(count) => {
+                    if buffer[..count].contains(&beat_of(Phase::Renewed)) {
+                        self.unrenewed = Duration::ZERO;
+                    }
+                    heard = Heard::Beat(phase_of(buffer[count - 1]).unwrap_or(Phase::Capturing));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return heard,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Heard::Gone,
@@ -274,8 +293,8 @@ fn due(phase: Phase, silence: Duration, settings: &Settings) -> Due {
         Phase::Paused if silence <= settings.pause_timeout => return Due::Later,
         Phase::Paused if silence <= settings.timeout => return Due::IfSuspended,
         Phase::Paused => return Due::Now,
-        // Shown only where the origin may be made to wait.
-        Phase::Held => settings.timeout,
+        // Nothing that takes long is done here; how long it lasts in all is the lease's.
+        Phase::Held | Phase::Renewed => settings.pause_timeout,
     };
     if silence > limit { Due::Now } else { Due::Later }
 }
@@ -286,7 +305,7 @@ mod tests {
 
     #[test]
     fn every_phase_is_a_beat_of_its_own() {
-        for phase in [Phase::Tracking, Phase::Capturing, Phase::Paused, Phase::Held] {
+        for phase in [Phase::Tracking, Phase::Capturing, Phase::Paused, Phase::Held, Phase::Renewed] {
             assert_eq!(phase_of(beat_of(phase)), Some(phase));
             assert_ne!(beat_of(phase), GOODBYE);
         }
@@ -304,6 +323,6 @@ mod tests {
         assert_eq!(due(Phase::Paused, capture + tick, &settings), Due::Now);
         assert_eq!(due(Phase::Capturing, pause + tick, &settings), Due::Later);
         assert_eq!(due(Phase::Capturing, capture + tick, &settings), Due::Now);
-        assert_eq!(due(Phase::Held, capture + tick, &settings), Due::Now);
+        assert_eq!(due(Phase::Held, pause + tick, &settings), Due::Now);
     }
 }

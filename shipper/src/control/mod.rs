@@ -33,6 +33,9 @@ pub enum Request {
     Checkpoint {
         /// Answer only when the epoch is committed.
         wait: bool,
+        /// The VM is paused: cut without a suspend, or refuse.
+        #[serde(default)]
+        quiesced: bool,
     },
     /// Backup: become the primary of a new generation.
     Promote,
@@ -135,6 +138,8 @@ pub struct PrimaryFigures {
     pub void_ticks: u64,
     /// Times that the log was exchanged.
     pub log_rotations: u64,
+    /// Times that writes were held back until there was room in the log (`overrun = "throttle"`).
+    pub holds: u64,
     /// Log bytes in use.
     pub log_used: u64,
     /// Log bytes in all.

@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
 use ftdm::capture::{Capture, EraReader, Followed};
-use ftdm::cut::{CutOutcome, CutRequest, CutStats};
+use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats};
 use ftdm::ioctl::{Urgency, set_urgency};
 use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
@@ -31,17 +31,27 @@ use crate::reactor::Reports;
 /// The watchdog hears from this thread, and the log is followed, at least so often.
 const BEAT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The same where writes are held back before the log overflows: how often it is looked at.
+const ROOM_INTERVAL: Duration = Duration::from_millis(10);
+
 /// What the cut thread is asked to do.
 #[derive(Debug)]
 pub(super) enum CaptureJob {
     /// Capture from now on.
     Start,
     /// End the epoch.
-    Cut(Epoch),
+    Cut {
+        /// Its number.
+        epoch: Epoch,
+        /// Whether the volume is suspended, or still by itself.
+        mode: CutMode,
+    },
     /// Keep up with the log.
     Follow,
     /// Track only.
     Stop,
+    /// The backup makes progress: writes that are held back may be so for longer.
+    Renew,
     /// The buffers of a captured epoch are free again.
     Recycle(EpochLog),
 }
@@ -70,6 +80,8 @@ pub(super) enum CaptureReport {
     },
     /// Tracking only, as asked.
     Stopped,
+    /// Writes are held back until the next cut.
+    Held,
     /// How full the log is.
     LogUse {
         /// Bytes used.
@@ -88,6 +100,9 @@ pub(super) struct CaptureSettings {
     pub(super) budget: Duration,
     /// Log use, in percent, beyond which a cut exchanges the log.
     pub(super) rotate_at: u8,
+    /// Log use, in percent, beyond which writes are held back, and for how long at most without a
+    /// [`CaptureJob::Renew`].
+    pub(super) hold: Option<(u8, Duration)>,
     /// File for audit digests.
     pub(super) digest_file: Option<PathBuf>,
 }
@@ -121,6 +136,7 @@ impl CutThread {
             stack,
             settings,
             heartbeat: Arc::new(heartbeat),
+            lease_ends: None,
             capture: None,
             audit: audit.transpose()?,
         };
@@ -137,17 +153,23 @@ impl CutThread {
                     );
                 }
                 worker.heartbeat.ensure();
+                let mut followed = Instant::now();
                 loop {
-                    match queue.recv_timeout(BEAT_INTERVAL) {
-                        Ok(job) => worker.perform(job, &reports),
+                    match queue.recv_timeout(worker.interval()) {
+                        Ok(job) => {
+                            followed = Instant::now();
+                            worker.perform(job, &reports);
+                        }
                         // However long an epoch is, or whatever keeps the one who orders the cuts: what
                         // was written leaves the kernel's memory, and a full log is noticed.
-                        Err(RecvTimeoutError::Timeout) if worker.capture.is_some() => {
+                        Err(RecvTimeoutError::Timeout) if followed.elapsed() >= BEAT_INTERVAL => {
+                            followed = Instant::now();
                             worker.perform(CaptureJob::Follow, &reports);
                         }
                         Err(RecvTimeoutError::Timeout) => {}
                         Err(RecvTimeoutError::Disconnected) => break,
                     }
+                    worker.watch_room(&reports);
                     worker.beat();
                 }
                 worker.end_capture();
@@ -183,6 +205,8 @@ struct Worker {
     stack: Stack,
     settings: CaptureSettings,
     heartbeat: Arc<Heartbeat>,
+    /// Until when writes may be held back.
+    lease_ends: Option<Instant>,
     capture: Option<Capture>,
     audit: Option<File>,
 }
@@ -190,16 +214,59 @@ struct Worker {
 impl Worker {
     /// Tells the watchdog that this thread goes on; finds another one where the last is gone.
     fn beat(&self) {
-        let phase = if self.capture.is_some() { Phase::Capturing } else { Phase::Tracking };
+        let phase = self.capture.as_ref().map_or(Phase::Tracking, Capture::phase);
         if !self.heartbeat.beat(phase) {
             self.heartbeat.ensure();
         }
     }
 
+    /// Longest wait for a job.
+    fn interval(&self) -> Duration {
+        if self.settings.hold.is_some() && self.capture.is_some() { ROOM_INTERVAL } else { BEAT_INTERVAL }
+    }
+
+    /// Where writes are to wait for room rather than degrade: makes them wait, and ends that when the lease
+    /// has run out.
+    fn watch_room(&mut self, reports: &Reports<CaptureReport>) {
+        let (Some((_, lease)), Some(capture)) = (self.settings.hold, &mut self.capture) else { return };
+        match (capture.hold_when_full(), self.lease_ends) {
+            (Ok(false), _) => self.lease_ends = None,
+            (Ok(true), None) => {
+                self.lease_ends = Some(Instant::now() + lease);
+                reports.send(CaptureReport::Held);
+            }
+            (Ok(true), Some(end)) if Instant::now() < end => {}
+            (Ok(true), Some(_)) => {
+                let error =
+                    anyhow::anyhow!("writes waited for room, and the backup made no progress for {lease:?}");
+                self.give_up(&error, reports);
+            }
+            (Err(error), _) => self.give_up(&error.into(), reports),
+        }
+    }
+
+    fn renew(&mut self) -> anyhow::Result<Option<CaptureReport>> {
+        if let (Some((_, lease)), Some(capture)) = (self.settings.hold, &self.capture)
+            && capture.phase() == Phase::Held
+        {
+            self.lease_ends = Some(Instant::now() + lease);
+            self.heartbeat.beat(Phase::Renewed);
+        }
+        Ok(None)
+    }
+
+    fn give_up(&mut self, error: &anyhow::Error, reports: &Reports<CaptureReport>) {
+        let reason = format!("{error:#}");
+        log::error!("capture of {}: {reason}", self.stack.name());
+        self.end_capture();
+        reports.send(CaptureReport::Lost { reason });
+    }
+
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
         let result = match job {
             CaptureJob::Start => self.begin().map(|()| Some(CaptureReport::Started)),
-            CaptureJob::Cut(epoch) => self.cut(epoch),
+            CaptureJob::Cut { epoch, mode } => self.cut(epoch, mode),
+            CaptureJob::Renew => self.renew(),
             CaptureJob::Follow => self.follow(),
             CaptureJob::Stop => {
                 self.end_capture();
@@ -215,12 +282,7 @@ impl Worker {
         match result {
             Ok(Some(report)) => reports.send(report),
             Ok(None) => {}
-            Err(error) => {
-                let reason = format!("{error:#}");
-                log::error!("capture of {}: {reason}", self.stack.name());
-                self.end_capture();
-                reports.send(CaptureReport::Lost { reason });
-            }
+            Err(error) => self.give_up(&error, reports),
         }
         if let Some(capture) = &self.capture {
             let (used, capacity) = capture.log_usage();
@@ -232,7 +294,11 @@ impl Worker {
         self.end_capture();
         let [first, second] = &self.settings.logs;
         let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
-        self.capture = Some(Capture::start(&self.stack, LogPair::open(first, second)?, None, pulse)?);
+        let mut capture = Capture::start(&self.stack, LogPair::open(first, second)?, None, pulse)?;
+        if let Some((percent, _)) = self.settings.hold {
+            capture.hold_above(percent);
+        }
+        self.capture = Some(capture);
         Ok(())
     }
 
@@ -245,7 +311,7 @@ impl Worker {
         Ok(None)
     }
 
-    fn cut(&mut self, epoch: Epoch) -> anyhow::Result<Option<CaptureReport>> {
+    fn cut(&mut self, epoch: Epoch, mode: CutMode) -> anyhow::Result<Option<CaptureReport>> {
         let Some(capture) = &mut self.capture else {
             return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
         };
@@ -253,6 +319,7 @@ impl Worker {
         let pulse = &*self.heartbeat;
         let mut audit = |reader: &EraReader| digest = Some(volume_digest(reader, pulse));
         let request = CutRequest {
+            mode,
             epoch: epoch.0,
             budget: self.settings.budget,
             rotate_above: Some(capture.log_usage().1 / 100 * u64::from(self.settings.rotate_at)),

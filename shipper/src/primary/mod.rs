@@ -12,6 +12,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
+use ftdm::cut::CutMode;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::log_device::load_brd;
 use ftdm::log_writes::epoch_log::EpochLog;
@@ -28,7 +29,7 @@ use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;
 
-use crate::config::Config;
+use crate::config::{Config, Overrun};
 use crate::control::server::ClientId;
 use crate::control::{Epochs, PrimaryFigures, Request, Response, Status};
 use crate::metrics::Latencies;
@@ -42,6 +43,9 @@ use heartbeat::Heartbeat;
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
 const ROTATE_AT: u8 = 30;
+
+/// So many bytes that the connection took are progress; less may be greetings in a buffer on this side.
+const PROGRESS_BYTES: u64 = 64 << 10;
 
 /// The driver of a primary.
 #[derive(Debug)]
@@ -60,6 +64,12 @@ pub struct PrimaryDriver {
     /// What the last cut captured, until the core says that it is to be shipped.
     captured: Option<EpochLog>,
     waiting: Vec<(ClientId, bool)>,
+    /// Who wants the next cut without a suspend.
+    quiesced: Vec<ClientId>,
+    /// Who wanted the one under way so.
+    cutting: Vec<ClientId>,
+    /// While writes are held back: how far the backup was when the lease was renewed last.
+    progress: Option<(Epoch, usize, u64)>,
     answers: Vec<(ClientId, Response)>,
     figures: PrimaryFigures,
     pauses: Latencies,
@@ -132,6 +142,8 @@ impl PrimaryDriver {
             logs: config.log.devices.clone(),
             budget: config.limits.pause_budget,
             rotate_at: ROTATE_AT,
+            hold: (config.limits.overrun == Overrun::Throttle)
+                .then_some((config.limits.log_watermark, config.limits.throttle_lease)),
             digest_file: config.audit.digest_file.clone(),
         };
         let (capture_reports, captures) = Reports::channel(reactor.waker());
@@ -151,6 +163,9 @@ impl PrimaryDriver {
             moment: Moment { chain: 0, epochs: 0 },
             captured: None,
             waiting: Vec::new(),
+            quiesced: Vec::new(),
+            cutting: Vec::new(),
+            progress: None,
             answers: Vec::new(),
             figures,
             pauses: Latencies::default(),
@@ -175,7 +190,11 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::StartCapture => self.cut_thread.push(CaptureJob::Start),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, .. } => self.cut_thread.push(CaptureJob::Cut(epoch)),
+                PrimaryAction::Cut { epoch, .. } => {
+                    self.cutting = std::mem::take(&mut self.quiesced);
+                    let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
+                    self.cut_thread.push(CaptureJob::Cut { epoch, mode });
+                }
                 PrimaryAction::Ship { epoch, commit_point } => self.ship(epoch, commit_point),
                 PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
                 PrimaryAction::StartBase => self.base.begin(self.moment),
@@ -187,6 +206,7 @@ impl PrimaryDriver {
                     self.answer(id, true, Response::Checkpoint { epoch: epoch.0 });
                 }
                 PrimaryAction::CheckpointFailed { id, reason } => {
+                    self.quiesced.retain(|client| client.0 as u64 != id);
                     self.answer(id, true, Response::Failed { reason });
                 }
                 PrimaryAction::FullSyncBegun { id, result } => {
@@ -265,13 +285,23 @@ impl PrimaryDriver {
         let event = match report {
             CaptureReport::Started => PrimaryEvent::CaptureStarted,
             CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
+            CaptureReport::Held => {
+                self.figures.holds += 1;
+                self.progress = Some(self.progress_now());
+                return;
+            }
             CaptureReport::Void { reason } => {
                 log::debug!("void cut: {reason}");
+                self.withdraw(now, &reason);
                 PrimaryEvent::CutVoid { reason }
             }
             CaptureReport::Lost { reason } => PrimaryEvent::CaptureLost { reason },
             CaptureReport::LogUse { used, capacity } => {
                 (self.figures.log_used, self.figures.log_size) = (used, capacity);
+                if self.config.limits.overrun == Overrun::Throttle {
+                    // The cut thread holds writes back before the log is full.
+                    return;
+                }
                 PrimaryEvent::LogUse { used, capacity }
             }
             CaptureReport::Taken { log, stats } => {
@@ -284,11 +314,42 @@ impl PrimaryDriver {
                 PrimaryEvent::CutTaken
             }
         };
+        if !matches!(event, PrimaryEvent::LogUse { .. } | PrimaryEvent::CutVoid { .. }) {
+            // Nothing is held any more. After a void cut writes may be: a lease too many does no harm.
+            self.progress = None;
+        }
         self.core.handle(now, event);
         self.act(now);
         // An epoch that is not to be shipped any more.
         if let Some(log) = self.captured.take() {
             self.cut_thread.push(CaptureJob::Recycle(log));
+        }
+    }
+
+    /// A cut without a suspend was asked for and could not be taken: nobody gets a suspend instead.
+    fn withdraw(&mut self, now: Duration, reason: &str) {
+        for client in std::mem::take(&mut self.cutting) {
+            let id = client.0 as u64;
+            self.core.handle(now, PrimaryEvent::CheckpointWithdrawn { id });
+            self.answer(id, true, Response::Refused { reason: reason.to_owned() });
+        }
+    }
+
+    /// What changes when the backup takes in anything.
+    fn progress_now(&self) -> (Epoch, usize, u64) {
+        let sent = self.peer.as_ref().map_or(0, PeerConnection::sent);
+        (self.core.committed(), self.core.in_flight(), sent)
+    }
+
+    /// Renews the lease of writes that are held back, when there was progress.
+    fn renew(&mut self) {
+        let now = self.progress_now();
+        let is_progress = self.progress.is_some_and(|(committed, in_flight, sent)| {
+            (committed, in_flight) != (now.0, now.1) || now.2 >= sent + PROGRESS_BYTES
+        });
+        if is_progress {
+            self.progress = Some(now);
+            self.cut_thread.push(CaptureJob::Renew);
         }
     }
 
@@ -414,8 +475,11 @@ impl Driver for PrimaryDriver {
         let id = client.0 as u64;
         match request {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
-            Request::Checkpoint { wait } => {
+            Request::Checkpoint { wait, quiesced } => {
                 self.waiting.push((client, wait));
+                if quiesced {
+                    self.quiesced.push(client);
+                }
                 self.core.handle(now, PrimaryEvent::Checkpoint { id });
             }
             Request::FullSync => {
@@ -444,6 +508,7 @@ impl Driver for PrimaryDriver {
             self.act(now);
         }
         self.pump(now);
+        self.renew();
     }
 
     fn answers(&mut self) -> Vec<(ClientId, Response)> {

@@ -111,6 +111,11 @@ pub enum PrimaryEvent {
         /// Returned in the answers.
         id: u64,
     },
+    /// Whoever wanted this checkpoint does not want it any more.
+    CheckpointWithdrawn {
+        /// As given with [`PrimaryEvent::Checkpoint`].
+        id: u64,
+    },
     /// An operator wants the backup to be overwritten by a full sync.
     FullSync {
         /// Returned in the answer.
@@ -343,6 +348,7 @@ impl Primary {
             PrimaryEvent::Encoded { epoch, digest } => self.encoded(epoch, digest),
             PrimaryEvent::BaseCopied { frames, bytes } => self.base_copied(now, frames, bytes),
             PrimaryEvent::Checkpoint { id } => self.checkpoint(now, id),
+            PrimaryEvent::CheckpointWithdrawn { id } => self.checkpoints.retain(|one| one.id != id),
             PrimaryEvent::FullSync { id } => self.full_sync(id),
         }
     }

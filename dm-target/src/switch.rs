@@ -1,0 +1,75 @@
+//! Putting the log under the visible device, and taking it away again.
+//!
+//! Always holds: the watchdog hears of it before a table is loaded; the visible device runs on every way
+//! out; a capture begins only if the visible device points at its log *after* it was resumed.
+
+use std::io;
+use std::time::Duration;
+
+use crate::capture::{AtSwitch, Capture, CaptureError, EraControl, step};
+use crate::fault;
+use crate::ioctl::DmControl;
+use crate::pulse::Phase;
+use crate::stack::{StackError, point_top_at, settle_top};
+use crate::units::DevNum;
+
+impl Capture {
+    /// Points the visible device at the log, with `at_switch` in the same pause.
+    pub(crate) fn switch_on(&mut self, at_switch: Option<AtSwitch<'_>>) -> Result<(), CaptureError> {
+        let (top, size) = (self.stack.top, self.stack.size);
+        if !self.pulse.beat(Phase::Paused) {
+            return Err(CaptureError::Unwatched);
+        }
+        self.control
+            .load(top, size, "linear", &format!("{} 0", self.log_number))
+            .map_err(step("load the table of the visible device"))?;
+        fault::at("start-loaded");
+        let mut switch = Switch { control: &mut self.control, top, abandon: true };
+        switch.control.suspend(top).map_err(step("suspend the visible device"))?;
+        fault::at("start-suspended");
+        if let Some(at_switch) = at_switch {
+            let device = &*self.era.0;
+            let mut era = EraControl { control: switch.control, era: self.stack.era, device };
+            at_switch(&mut era).map_err(step("prepare dm-era"))?;
+        }
+        switch.abandon = false;
+        drop(switch);
+        let state = self.control.state(top).map_err(step("ask the visible device"))?;
+        if state.suspended || state.inactive {
+            return Err(step("resume the visible device")(io::ErrorKind::Other.into()));
+        }
+        fault::at("start-resumed");
+        self.refuse_when_taken_over().map_err(|e| step("begin the capture")(io::Error::other(e)))
+    }
+
+    pub(crate) fn switch_off(&mut self) -> Result<Duration, CaptureError> {
+        let (top, size, era) = (self.stack.top, self.stack.size, self.stack.era);
+        self.pulse.beat(Phase::Paused);
+        let paused = point_top_at(&mut self.control, top, size, era)
+            .map_err(step("point the visible device at dm-era"))?;
+        self.pulse.beat(Phase::Tracking);
+        settle_top(top).map_err(StackError::from)?;
+        Ok(paused)
+    }
+}
+
+/// Resumes the visible device on every way out of the switch; when it was not to happen the loaded
+/// table is dropped first, so that the old one goes on.
+struct Switch<'a> {
+    control: &'a mut DmControl,
+    top: DevNum,
+    abandon: bool,
+}
+
+impl Drop for Switch<'_> {
+    fn drop(&mut self) {
+        if self.abandon
+            && let Err(e) = self.control.clear(self.top)
+        {
+            log::error!("dropping the table of {}: {e}", self.top);
+        }
+        if let Err(e) = self.control.resume(self.top) {
+            log::error!("resuming {}: {e}", self.top);
+        }
+    }
+}
