@@ -101,6 +101,9 @@ pub struct Limits {
     /// A cut whose pause would last longer is void.
     #[serde(with = "humantime_serde")]
     pub pause_budget: Duration,
+    /// How far the budget is stretched: it doubles at each void cut in a row.
+    #[serde(with = "humantime_serde")]
+    pub pause_limit: Duration,
     /// Epochs cut and not acknowledged.
     pub window: usize,
     /// A peer that is silent for this long is gone.
@@ -131,6 +134,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             pause_budget: Duration::from_millis(10),
+            pause_limit: Duration::from_millis(100),
             window: 8,
             timeout: Duration::from_secs(5),
             log_watermark: 75,
@@ -299,11 +303,12 @@ impl Config {
         let durations = [
             ("epoch", between(self.epoch, ms(5), s(3600))),
             ("limits.pause-budget", between(limits.pause_budget, ms(1), s(1))),
+            ("limits.pause-limit", between(limits.pause_limit, limits.pause_budget, s(1))),
             ("limits.throttle-lease", between(limits.throttle_lease, ms(100), s(60))),
             ("limits.timeout", between(limits.timeout, ms(500), s(300))),
             (
                 "watchdog.pause-timeout",
-                between(self.watchdog.pause_timeout, (limits.pause_budget * 4).max(ms(100)), s(10)),
+                between(self.watchdog.pause_timeout, (limits.pause_limit * 4).max(ms(100)), s(10)),
             ),
             ("watchdog.timeout", between(self.watchdog.timeout, self.watchdog.pause_timeout, s(60))),
             ("journal.apply-delay", between(self.journal.apply_delay, ms(0), s(60))),

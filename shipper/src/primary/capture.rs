@@ -45,6 +45,8 @@ pub(super) enum CaptureJob {
         epoch: Epoch,
         /// Whether the volume is suspended, or still by itself.
         mode: CutMode,
+        /// How long it may stand still.
+        budget: Duration,
     },
     /// Keep up with the log.
     Follow,
@@ -96,8 +98,6 @@ pub(super) enum CaptureReport {
 pub(super) struct CaptureSettings {
     /// The two RAM disks.
     pub(super) logs: [PathBuf; 2],
-    /// Pause budget of a cut.
-    pub(super) budget: Duration,
     /// Log use, in percent, beyond which a cut exchanges the log.
     pub(super) rotate_at: u8,
     /// Log use, in percent, beyond which writes are held back, and for how long at most without a
@@ -265,7 +265,7 @@ impl Worker {
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
         let result = match job {
             CaptureJob::Start => self.begin().map(|()| Some(CaptureReport::Started)),
-            CaptureJob::Cut { epoch, mode } => self.cut(epoch, mode),
+            CaptureJob::Cut { epoch, mode, budget } => self.cut(epoch, mode, budget),
             CaptureJob::Renew => self.renew(),
             CaptureJob::Follow => self.follow(),
             CaptureJob::Stop => {
@@ -311,7 +311,7 @@ impl Worker {
         Ok(None)
     }
 
-    fn cut(&mut self, epoch: Epoch, mode: CutMode) -> anyhow::Result<Option<CaptureReport>> {
+    fn cut(&mut self, epoch: Epoch, mode: CutMode, budget: Duration) -> anyhow::Result<Option<CaptureReport>> {
         let Some(capture) = &mut self.capture else {
             return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
         };
@@ -321,7 +321,7 @@ impl Worker {
         let request = CutRequest {
             mode,
             epoch: epoch.0,
-            budget: self.settings.budget,
+            budget,
             rotate_above: Some(capture.log_usage().1 / 100 * u64::from(self.settings.rotate_at)),
             in_pause: if self.audit.is_some() { Some(&mut audit) } else { None },
         };

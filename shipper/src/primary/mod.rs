@@ -131,6 +131,8 @@ impl PrimaryDriver {
             window: config.limits.window,
             timeout: config.limits.timeout,
             log_watermark: config.limits.log_watermark,
+            pause_budget: config.limits.pause_budget,
+            pause_limit: config.limits.pause_limit,
             void_limit: config.limits.void_cuts,
         });
         let figures = PrimaryFigures {
@@ -140,7 +142,6 @@ impl PrimaryDriver {
         };
         let settings = CaptureSettings {
             logs: config.log.devices.clone(),
-            budget: config.limits.pause_budget,
             rotate_at: ROTATE_AT,
             hold: (config.limits.overrun == Overrun::Throttle)
                 .then_some((config.limits.log_watermark, config.limits.throttle_lease)),
@@ -190,10 +191,10 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::StartCapture => self.cut_thread.push(CaptureJob::Start),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, .. } => {
+                PrimaryAction::Cut { epoch, budget, .. } => {
                     self.cutting = std::mem::take(&mut self.quiesced);
                     let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
-                    self.cut_thread.push(CaptureJob::Cut { epoch, mode });
+                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget });
                 }
                 PrimaryAction::Ship { epoch, commit_point } => self.ship(epoch, commit_point),
                 PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),

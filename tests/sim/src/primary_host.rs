@@ -133,6 +133,8 @@ impl World {
             window: scenario.window,
             timeout: std::time::Duration::from_micros(scenario.timeout),
             log_watermark: 80,
+            pause_budget: std::time::Duration::from_millis(10),
+            pause_limit: std::time::Duration::from_millis(100),
             void_limit: 5,
         });
         let size = ftdm_units::Sectors(scenario.blocks as u64);

@@ -36,7 +36,10 @@ impl Primary {
         for checkpoint in &mut self.checkpoints {
             checkpoint.epoch.get_or_insert(epoch);
         }
-        self.act(PrimaryAction::Cut { epoch, commit_point });
+        // A host that is too slow for the budget gets longer pauses before it loses its replication.
+        let stretched = self.config.pause_budget * 2u32.saturating_pow(self.void_run.min(16));
+        let budget = stretched.min(self.config.pause_limit).max(self.config.pause_budget);
+        self.act(PrimaryAction::Cut { epoch, commit_point, budget });
     }
 
     /// While the base copy runs cuts only drain the log, and each makes the pieces that are being read
@@ -89,7 +92,8 @@ impl Primary {
         }
         self.counters.void_cuts += 1;
         self.void_run += 1;
-        if self.void_run >= self.config.void_limit {
+        // While the base copy runs nothing waits for a cut but the log, and that has its own limit.
+        if self.void_run >= self.config.void_limit && self.sync != SyncStep::Copying {
             let run = std::mem::take(&mut self.void_run);
             self.lose_replication(now, &format!("{run} void cuts in a row, the last: {reason}"));
         } else {

@@ -53,6 +53,10 @@ pub struct PrimaryConfig {
     pub timeout: Duration,
     /// Part of the log, in percent, beyond which replication degrades.
     pub log_watermark: u8,
+    /// How long the volume may stand still for a cut.
+    pub pause_budget: Duration,
+    /// How far that is stretched after void cuts: each one in a row doubles it.
+    pub pause_limit: Duration,
     /// After this many void cuts in a row replication degrades.
     pub void_limit: u32,
 }
@@ -152,6 +156,8 @@ pub enum PrimaryAction {
         epoch: Epoch,
         /// Whether the backup is one exact state once it has this epoch.
         commit_point: bool,
+        /// How long the volume may stand still for it.
+        budget: Duration,
     },
     /// Fold, frame and send what the last cut captured, behind everything queued before.
     Ship {
