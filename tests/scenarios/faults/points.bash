@@ -1,6 +1,6 @@
 # A pair in sync whose daemon can be stopped at every point, with writers on the volume.
 # shellcheck shell=bash
-VOLUME_MB=8 JOURNAL_MB=32 LOG_SIZE="8 MiB" EPOCH=150ms
+VOLUME_MB=8 JOURNAL_MB=32 LOG_SIZE="16 MiB" EPOCH=150ms
 EXTRA='[audit]
 digest-file = "/share/digests"'
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"
@@ -10,4 +10,4 @@ background backup ftship run vm1
 BACKUP_JOB=$JOB
 start_primary
 wait_state primary "in sync" 60
-write_on
+write_on 40
