@@ -274,7 +274,10 @@ impl BackupDriver {
         let now = self.describe();
         if self.shown != now {
             let (state, reason) = &now;
-            log::info!("state: {state}{}", reason.as_ref().map(|text| format!(": {text}")).unwrap_or_default());
+            log::info!(
+                "state: {state}{}",
+                reason.as_ref().map(|text| format!(": {text}")).unwrap_or_default()
+            );
             self.shown = now;
         }
     }

@@ -311,7 +311,12 @@ impl Worker {
         Ok(None)
     }
 
-    fn cut(&mut self, epoch: Epoch, mode: CutMode, budget: Duration) -> anyhow::Result<Option<CaptureReport>> {
+    fn cut(
+        &mut self,
+        epoch: Epoch,
+        mode: CutMode,
+        budget: Duration,
+    ) -> anyhow::Result<Option<CaptureReport>> {
         let Some(capture) = &mut self.capture else {
             return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
         };
