@@ -9,7 +9,8 @@ PACKAGES := build-essential pkg-config clang libclang-dev libdevmapper-dev linux
 	user-mode-linux lvm2 dmsetup thin-provisioning-tools e2fsprogs kmod iproute2 \
 	util-linux procps psmisc python3 jq fio
 RUST_MINIMUM := 1.93
-JOBS ?= 2
+# Scenarios side by side. Each boots two hosts, which keep two cores busy.
+JOBS ?= $(shell n=$$(($$(nproc) / 2)); echo $$((n > 1 ? n : 1)))
 
 .PHONY: help
 help: ## lists the targets

@@ -13,7 +13,7 @@ acknowledged=$(on primary ftship checkpoint vm1 --wait)
 power_off backup
 power_on backup
 on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml
-background backup ftship run vm1
+start_backup
 eventually 20 on backup test -S /run/ftdm/vm1.sock
 promote
 ((EPOCH_PROMOTED >= acknowledged)) ||

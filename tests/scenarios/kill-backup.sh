@@ -19,24 +19,15 @@ for round in 1 2 3 4 5; do
     on primary ftship status vm1
     expect_code 1 on primary ftship checkpoint vm1
     on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=4k count=1 oflag=direct conv=notrunc status=none
-    background backup ftship run vm1
-    BACKUP_JOB=$JOB
+    start_backup
     wait_state backup degraded
     step "the primary does not overwrite what the backup holds by itself"
     eventually 20 bash -c "'$LAB' ctl on primary ftship status vm1 --json | jq -e .connected >/dev/null"
     expect_equal "$(status primary .state)" degraded
     expect_code 4 on backup ftship checkpoint vm1
     expect_code 4 on primary ftship promote vm1
-    promote
-    ((EPOCH_PROMOTED >= acknowledged)) ||
-        fail "acknowledged epoch $acknowledged is lost: promoted at epoch $EPOCH_PROMOTED"
+    promote_recorded_after "$acknowledged"
     expect_equal "$(on backup ftship promote vm1)" "$EPOCH_PROMOTED" "a second promote's answer"
-    expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
-    kill_background "$BACKUP_JOB" TERM
-    wait_background "$BACKUP_JOB" || fail "the backup's daemon did not stop cleanly"
-    on backup ftship format --force vm1
-    background backup ftship run vm1
-    BACKUP_JOB=$JOB
-    wait_state primary "in sync" 60
+    renew_backup
 done
 kill_background "$WRITERS"

@@ -58,10 +58,27 @@ is_state() { [[ $(status "$1" .state 2>/dev/null) == "$2" ]]; }
 # wait_state HOST STATE [SECONDS]
 wait_state() { eventually "${3-30}" is_state "$1" "$2"; }
 
-# start_daemons: both daemons in the background; sets PRIMARY_JOB and BACKUP_JOB.
-start_daemons() {
+start_backup() {
     background backup ftship run vm1
     BACKUP_JOB=$JOB
+}
+
+stop_backup() {
+    kill_background "$BACKUP_JOB" TERM
+    wait_background "$BACKUP_JOB" || fail "the backup's daemon did not stop cleanly"
+}
+
+# renew_backup: forgets what the backup holds; the primary then syncs it anew.
+renew_backup() {
+    stop_backup
+    on backup ftship format --force vm1
+    start_backup
+    wait_state primary "in sync" 60
+}
+
+# start_daemons: both daemons in the background; sets PRIMARY_JOB and BACKUP_JOB.
+start_daemons() {
+    start_backup
     background primary ftship run vm1
     PRIMARY_JOB=$JOB
 }
@@ -80,6 +97,14 @@ digest() {
 
 # promote: promotes the backup; sets EPOCH_PROMOTED.
 promote() { EPOCH_PROMOTED=$(on backup ftship promote vm1); }
+
+# promote_recorded_after EPOCH: promotes the backup; it holds that epoch or a later one, and exactly what
+# was recorded of it.
+promote_recorded_after() {
+    promote
+    ((EPOCH_PROMOTED >= $1)) || fail "acknowledged epoch $1 is lost: promoted at epoch $EPOCH_PROMOTED"
+    expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
+}
 
 # recorded EPOCH: the digest that the primary recorded in the pause of that epoch's cut.
 recorded() { awk -v epoch="$1" '$1 == epoch { print $2 }' "$SHARE/digests"; }

@@ -18,17 +18,8 @@ for ((round = 1; round <= ROUNDS; round++)); do
     wait_state primary degraded
     power_on backup
     on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml
-    background backup ftship run vm1
-    BACKUP_JOB=$JOB
+    start_backup
     eventually 20 on backup test -S /run/ftdm/vm1.sock
-    promote
-    ((EPOCH_PROMOTED >= acknowledged)) ||
-        fail "acknowledged epoch $acknowledged is lost: promoted at epoch $EPOCH_PROMOTED"
-    expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
-    kill_background "$BACKUP_JOB" TERM
-    wait_background "$BACKUP_JOB" || fail "the backup's daemon did not stop cleanly"
-    on backup ftship format --force vm1
-    background backup ftship run vm1
-    BACKUP_JOB=$JOB
-    wait_state primary "in sync" 60
+    promote_recorded_after "$acknowledged"
+    renew_backup
 done

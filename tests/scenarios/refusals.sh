@@ -47,11 +47,10 @@ PYTHON
 on primary ftship checkpoint vm1 --wait
 wait_state primary "in sync"
 step "a backup whose volume has another size"
-kill_background "$BACKUP_JOB" TERM
-wait_background "$BACKUP_JOB"
+stop_backup
 on backup lvextend -q -L +4M vg/vm1
 on backup ftship format --force vm1
-background backup ftship run vm1
+start_backup
 refused() { status primary .link_error | grep -q "sectors"; }
 eventually 30 refused
 status primary .link_error

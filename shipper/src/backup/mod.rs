@@ -258,7 +258,10 @@ impl BackupDriver {
                 ("inconsistent", Some("a full sync did not end; the primary has to run it again".into()))
             }
             Phase::Copying(_) => ("syncing", Some("a full sync is under way; not promotable yet".into())),
-            Phase::Consistent if self.core.is_connected() => ("in sync", None),
+            Phase::Consistent if self.core.is_replicating() => ("in sync", None),
+            Phase::Consistent if self.core.is_connected() => {
+                ("degraded", Some("the primary is connected but sends no epochs; promotable".into()))
+            }
             Phase::Consistent => ("degraded", Some("no primary is connected; promotable".into())),
             Phase::Promoting(_) => ("degraded", Some("being promoted".into())),
             Phase::Promoted => {

@@ -109,6 +109,7 @@ impl Backup {
             },
             heard: now,
             report_at: now + REPORT_INTERVAL,
+            replicates: false,
         };
     }
 

@@ -249,6 +249,8 @@ enum Link {
         peer: Peer,
         heard: Duration,
         report_at: Duration,
+        /// An epoch has begun to arrive over it.
+        replicates: bool,
     },
 }
 
@@ -416,6 +418,12 @@ impl Backup {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         matches!(self.link, Link::Up { .. })
+    }
+
+    /// Whether the primary that is connected sends epochs.
+    #[must_use]
+    pub fn is_replicating(&self) -> bool {
+        matches!(self.link, Link::Up { replicates: true, .. })
     }
 
     /// The last committed epoch: what a promote gives. [`Epoch(0)`](Epoch) before the first.

@@ -168,6 +168,9 @@ impl Backup {
             }) => {}
             _ => return Err(format!("epoch {} does not fit the state here", frame.header.epoch)),
         }
+        if let Link::Up { replicates, .. } = &mut self.link {
+            *replicates = true;
+        }
         self.open_commit_point = header.commit_point;
         self.open = Some(EpochVerifier::new(self.digest));
         self.place(frame)
