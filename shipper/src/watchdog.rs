@@ -113,9 +113,11 @@ fn serve(config: &Config, listener: &UnixListener) -> anyhow::Result<()> {
         match listener.accept() {
             Ok((stream, _)) => {
                 let stack = Stack::open(&config.only_volume().name)?;
-                let mut watched = Watched::greet(stream, Rescue::prepare(stack)?, config)?;
-                watched.watch();
-                served = true;
+                let mut watched = Watched::new(stream, Rescue::prepare(stack)?, config);
+                match watched.greet() {
+                    Ok(()) => served |= watched.watch(),
+                    Err(error) => log::warn!("watchdog: greeting the daemon: {error}"),
+                }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).context("waiting for the daemon"),
@@ -152,15 +154,15 @@ struct Watched {
     /// How long that may be.
     lease: Duration,
     looked: Instant,
+    /// It has sent a beat.
+    began: bool,
     /// Nothing more is to be done until it beats again.
     acted: bool,
 }
 
 impl Watched {
-    fn greet(mut stream: UnixStream, rescue: Rescue, config: &Config) -> anyhow::Result<Self> {
-        stream.write_all(&[GREETING]).context("greeting the daemon")?;
-        stream.set_nonblocking(true).context("greeting the daemon")?;
-        Ok(Self {
+    fn new(stream: UnixStream, rescue: Rescue, config: &Config) -> Self {
+        Self {
             stream,
             rescue,
             settings: config.watchdog.clone(),
@@ -169,12 +171,19 @@ impl Watched {
             unrenewed: Duration::ZERO,
             lease: config.limits.throttle_lease + config.watchdog.pause_timeout,
             looked: Instant::now(),
+            began: false,
             acted: false,
-        })
+        }
     }
 
-    /// Watches until the daemon has ended.
-    fn watch(&mut self) {
+    fn greet(&mut self) -> io::Result<()> {
+        self.stream.write_all(&[GREETING])?;
+        self.stream.set_nonblocking(true)
+    }
+
+    /// Watches until the daemon has ended. Returns whether it was one: somebody who only looks whether
+    /// there is a watchdog hangs up without a beat.
+    fn watch(&mut self) -> bool {
         loop {
             let now = Instant::now();
             let passed = (now - self.looked).min(LOOK * 2);
@@ -182,14 +191,16 @@ impl Watched {
             self.unrenewed += passed;
             self.looked = now;
             match self.listen() {
-                Heard::Goodbye => return,
+                Heard::Goodbye => return true,
+                Heard::Gone if !self.began => return false,
                 Heard::Gone => {
                     log::error!("watchdog: the daemon of {} was killed", self.name());
                     self.act();
                     self.clear_up();
-                    return;
+                    return true;
                 }
                 Heard::Beat(phase) => {
+                    self.began = true;
                     if self.acted {
                         log::warn!("watchdog: the daemon of {} goes on", self.name());
                     }

@@ -19,6 +19,7 @@ for point in stop-loaded stop-suspended; do
     promote_recorded
     wait_state primary "in sync" 60
 done
+STOPPED_SECONDS=4.5
 for point in start-loaded start-suspended start-resumed; do
     degrade_primary
     stopped_at $point full_sync
