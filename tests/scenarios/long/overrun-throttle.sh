@@ -9,8 +9,8 @@ log-watermark = 50
 timeout = "60s"
 overrun = "throttle"
 throttle-lease = "1500ms"'
-. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
-. "$(dirname "${BASH_SOURCE[0]}")/watchdog.bash"
+. "$(dirname "${BASH_SOURCE[0]}")/../pair.bash"
+. "$(dirname "${BASH_SOURCE[0]}")/../watchdog.bash"
 protect
 write_on 5
 burst() { on primary timeout 60 dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count="$1" oflag=direct conv=notrunc status=none; }
