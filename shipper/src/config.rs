@@ -162,7 +162,7 @@ pub struct Watchdog {
 
 impl Default for Watchdog {
     fn default() -> Self {
-        Self { spawn: true, timeout: Duration::from_secs(3), pause_timeout: Duration::from_millis(600) }
+        Self { spawn: true, timeout: Duration::from_secs(3), pause_timeout: Duration::from_millis(500) }
     }
 }
 

@@ -22,6 +22,8 @@ write_on() {
     sleep 2
     NOISE_MS=$(longest_stall)
     echo "without any fault the longest stall is $NOISE_MS ms"
+    # Two seconds do not show what else the machine may do to two hosts that share its processors.
+    if ((NOISE_MS < 400)); then NOISE_MS=400; fi
 }
 
 # longest_stall: since it was asked last, in milliseconds; 0 when none was noticeable.
