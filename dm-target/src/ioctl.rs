@@ -284,33 +284,26 @@ pub enum Urgency {
     RealTime(u8),
     /// As every thread is at its start.
     Ordinary,
-    /// Only when nobody else wants to run, and without being woken early.
+    /// A fair share, but never woken before others. Not less than that: where the guest keeps the
+    /// processors busy, epochs that are not sent make the log overflow.
     Background,
 }
 
-/// `nice` of background work.
-const BACKGROUND_NICE: libc::c_int = 10;
-
 /// Sets the urgency of the calling thread. What it starts begins as ordinary. The kernel is asked
 /// directly, because no crate here covers it: nix has no scheduling policies, and the ones that do bring
-/// more `unsafe` than these two calls.
+/// more `unsafe` than this call.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_NICE`, or when a control group has no real-time budget.
 pub fn set_urgency(urgency: Urgency) -> io::Result<()> {
-    let (policy, priority, nice) = match urgency {
-        Urgency::RealTime(priority) => (libc::SCHED_FIFO, priority, None),
-        Urgency::Ordinary => (libc::SCHED_OTHER, 0, None),
-        Urgency::Background => (libc::SCHED_BATCH, 0, Some(BACKGROUND_NICE)),
+    let (policy, priority) = match urgency {
+        Urgency::RealTime(priority) => (libc::SCHED_FIFO, priority),
+        Urgency::Ordinary => (libc::SCHED_OTHER, 0),
+        Urgency::Background => (libc::SCHED_BATCH, 0),
     };
     let param = libc::sched_param { sched_priority: priority.into() };
     // SAFETY: the parameter is read only and lives until the call returns; 0 is the calling thread.
     let result = unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const param) };
     Errno::result(result)?;
-    if let Some(nice) = nice {
-        // SAFETY: takes integers only; on Linux, 0 is the calling thread.
-        let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
-        Errno::result(result)?;
-    }
     Ok(())
 }
