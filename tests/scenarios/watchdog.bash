@@ -60,11 +60,9 @@ meet_fault() {
 promote_recorded() {
     promote
     expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED" | tail -n 1)" "volume of epoch $EPOCH_PROMOTED"
-    kill_background "$BACKUP_JOB" TERM
-    wait_background "$BACKUP_JOB" || fail "the backup's daemon did not stop cleanly"
+    stop_backup
     on backup ftship format --force vm1
-    background backup ftship run vm1
-    BACKUP_JOB=$JOB
+    start_backup
 }
 
 # degradations: how often the primary's daemon has said that it is degraded. The state itself may be another
@@ -112,8 +110,7 @@ again() {
 restart_backup() {
     kill_background "$BACKUP_JOB" KILL
     wait_background "$BACKUP_JOB" || true
-    background backup ftship run vm1
-    BACKUP_JOB=$JOB
+    start_backup
 }
 
 # degrade_primary: in the middle of a capture.
