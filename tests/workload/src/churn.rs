@@ -1,7 +1,8 @@
 //! Writers that overlap deliberately: the patterns for which a log alone does not tell the final content.
 //!
-//! Some threads write directly, some through the page cache with fsync, some synchronously (which the
-//! kernel turns into FUA or flushes). Those that go past the page cache share three quarters of the
+//! Some threads write directly, some directly and synchronously (the kernel makes these writes FUA), some
+//! through the page cache with fsync, some through it synchronously; all flush now and then, so that
+//! several flushes are in flight at once. Those that go past the page cache share three quarters of the
 //! device, and hit a small part of them often; those that go through it have the last quarter: the
 //! kernel fails an fsync when both meet on one page.
 
@@ -62,7 +63,8 @@ pub(crate) fn run(device: &Path, plan: Plan) -> anyhow::Result<String> {
 }
 
 fn writer(device: &Path, number: u64, blocks: u64, plan: Plan) -> anyhow::Result<u64> {
-    let flags = [O_DIRECT, 0, O_DIRECT | O_DSYNC, O_DIRECT][usize::try_from(number % 4)?];
+    let flags = [O_DIRECT, 0, O_DIRECT | O_DSYNC, O_DIRECT, O_DSYNC][usize::try_from(number % 5)?];
+    let cached = flags & O_DIRECT == 0;
     let file = File::options().write(true).custom_flags(flags).open(device)?;
     let mut random = Random::new(plan.seed.wrapping_add(number + 1));
     let mut buffer = AlignedBuffer::new(usize::try_from(16 * BLOCK)?);
@@ -75,14 +77,14 @@ fn writer(device: &Path, number: u64, blocks: u64, plan: Plan) -> anyhow::Result
             continue;
         }
         let count = 1 + random.below(if done % 8 == 0 { 16 } else { 3 });
-        let (first, last) = if flags == 0 { (blocks / 4 * 3, blocks) } else { (0, blocks / 4 * 3) };
+        let (first, last) = if cached { (blocks / 4 * 3, blocks) } else { (0, blocks / 4 * 3) };
         let area = if random.below(3) == 0 { last - first } else { plan.shared.min(last - first) };
         let block = first + random.below(area.saturating_sub(count).max(1));
         let length = usize::try_from(count * BLOCK)?;
         let data = &mut buffer.bytes_mut()[..length];
         fill(data, number, done, random.below(5) == 0);
         file.write_all_at(data, block * BLOCK)?;
-        if (flags == 0 && done % 4 == 0) || random.below(64) == 0 {
+        if (flags == 0 && done % 4 == 0) || random.below(32) == 0 {
             file.sync_data()?;
         }
         done += 1;

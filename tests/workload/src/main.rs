@@ -2,13 +2,14 @@
 //!
 //! `records` appends numbered records to a file on the volume, each made durable, and notes outside the
 //! host which of them an acknowledged checkpoint covers; `check` compares a promoted volume with those
-//! notes. `churn` writes to a device from several threads that overlap deliberately. `stalls` notes how
-//! long a device made it wait.
+//! notes. `churn` writes to a device from several threads that overlap deliberately. `exact` cuts a stack
+//! and compares each epoch with the volume. `stalls` notes how long a device made it wait.
 
 // A command for scenarios: it speaks through its output.
 #![allow(clippy::print_stdout)]
 
 mod churn;
+mod exact;
 mod records;
 mod stalls;
 
@@ -48,7 +49,7 @@ enum Verb {
         device: PathBuf,
         #[structopt(long, default_value = "1")]
         seed: u64,
-        #[structopt(long, default_value = "4")]
+        #[structopt(long, default_value = "5")]
         threads: u64,
         /// Stop after so many seconds
         #[structopt(long, default_value = "10")]
@@ -59,6 +60,28 @@ enum Verb {
         /// Blocks of 4 KiB that all threads share, so that writes overlap
         #[structopt(long, default_value = "64")]
         shared: u64,
+    },
+    /// Cuts stack NAME again and again and compares every epoch with the volume in the pause
+    Exact {
+        name: String,
+        #[structopt(long, default_value = "/dev/ram0")]
+        log0: PathBuf,
+        #[structopt(long, default_value = "/dev/ram1")]
+        log1: PathBuf,
+        #[structopt(long, default_value = "500")]
+        cuts: u64,
+        /// Milliseconds between two cuts
+        #[structopt(long, default_value = "50")]
+        interval: u64,
+        /// Milliseconds that a pause may take, the reading of the whole volume included
+        #[structopt(long, default_value = "400")]
+        budget: u64,
+        /// Bytes in a log after which the next cut rotates it
+        #[structopt(long, default_value = "16777216")]
+        rotate_above: u64,
+        /// Resume every second pause behind the cut's back: these have to be void
+        #[structopt(long)]
+        resumed_behind: bool,
     },
     /// Writes to the last block of DEVICE, and notes every write that takes long, in milliseconds
     Stalls {
@@ -80,6 +103,13 @@ fn main() -> anyhow::Result<()> {
         }
         Verb::Check { file, notes, epoch } => {
             println!("{}", records::check(&file, &notes, epoch)?);
+            Ok(())
+        }
+        Verb::Exact { name, log0, log1, cuts, interval, budget, rotate_above, resumed_behind } => {
+            let interval = Duration::from_millis(interval);
+            let budget = Duration::from_millis(budget);
+            let plan = exact::Plan { cuts, interval, budget, rotate_above, resumed_behind };
+            print!("{}", exact::run(&name, [&log0, &log1], plan)?);
             Ok(())
         }
         Verb::Stalls { device, notes, above, seconds } => {
