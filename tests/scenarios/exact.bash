@@ -20,9 +20,10 @@ slow_flushes() {
 exact() {
     local name=$1 cuts=$2 writers said log_order
     background primary ftdm-workload churn "/dev/mapper/$name" --seed "$LAB_SEED" --threads 8 \
-        --seconds 3600 --rate 300 --shared 12
+        --seconds 3600 --rate $((300 / LAB_SLOWNESS)) --shared 12
     writers=$JOB
-    said=$(on primary ftdm-workload exact "$name" --cuts "$cuts" "${@:3}" | tee /dev/stderr)
+    said=$(on primary ftdm-workload exact "$name" --cuts "$cuts" \
+        --budget $((400 * LAB_SLOWNESS)) "${@:3}" | tee /dev/stderr)
     kill_background "$writers"
     wait_background "$writers" || true
     log_order=$(sed -nE "s/^a fold in the log's order is wrong at ([0-9]+) of .*/\1/p" <<< "$said")
