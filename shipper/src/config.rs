@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ftdm::name::StackName;
 use ftship_proto::ids::GroupName;
+use ftship_proto::journal::MIN_JOURNAL_LEN;
 use ftship_proto::state::Role;
 use serde::Deserialize;
 
@@ -87,8 +88,11 @@ impl Default for Log {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Journal {
-    /// A logical volume of at least 16 MiB.
+    /// A logical volume, or a regular file, of at least 16 MiB.
     pub device: PathBuf,
+    /// Size of the file that `ftship format` makes when there is none.
+    #[serde(default)]
+    pub size: Option<ByteSize>,
     /// Longest time that committed epochs wait in the journal.
     #[serde(default = "default_apply_delay", with = "humantime_serde")]
     pub apply_delay: Duration,
@@ -256,7 +260,11 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
+    /// Checks a configuration that was read from `path`.
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for reading.
+    pub fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
         let fault = config.fault();
@@ -287,6 +295,9 @@ impl Config {
         }
         if self.log.size < ByteSize::mib(4) || self.log.size > ByteSize::gib(16) {
             return Some(("log.size", format!("{} is not between 4 MiB and 16 GiB", self.log.size)));
+        }
+        if let Some(size) = self.journal.size.filter(|size| size.as_u64() < MIN_JOURNAL_LEN) {
+            return Some(("journal.size", format!("{size} is less than 16 MiB")));
         }
         if !(1..=64).contains(&limits.window) {
             return Some(("limits.window", format!("{} is not between 1 and 64", limits.window)));
@@ -366,6 +377,8 @@ mod tests {
         assert!(text.contains("limits.window") && text.contains("1 and 64"), "{text}");
         let text = refusal(&GOOD.replace("[journal]", "[limits]\npause-budget = \"2m\"\n[journal]"));
         assert!(text.contains("limits.pause-budget"), "{text}");
+        let text = refusal(&format!("{GOOD}\nsize = \"8 MiB\""));
+        assert!(text.contains("journal.size") && text.contains("16 MiB"), "{text}");
         let text = refusal(&GOOD.replace("10.9.0.2", "10.9.0.1"));
         assert!(text.contains("`peer`"), "{text}");
     }

@@ -22,7 +22,7 @@ use crate::state_file::StateFile;
 /// # Errors
 /// When the state or a device cannot be used, another daemon serves the group, or the loop fails.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    let mut state_file = StateFile::open(&config.state, false)?;
+    let mut state_file = StateFile::open(&config.state)?;
     let state = state_file.load()?;
     anyhow::ensure!(
         state.group_name == config.group,

@@ -4,6 +4,7 @@
 //! unless the operator insists; every check is made before the first write.
 
 use std::io;
+use std::path::Path;
 
 use ftship_proto::ids::{Digest, Epoch, Generation};
 use ftship_proto::state::{Content, DurableState, LineageEntry, Role};
@@ -31,6 +32,11 @@ pub enum FormatError {
         /// What it holds.
         found: String,
     },
+    /// There is no journal, and nothing says how large a file it is to be.
+    #[error(
+        "journal {0}: there is none; `journal.size` in the configuration says how large a file is to be made"
+    )]
+    NoSize(String),
     /// The state cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -46,33 +52,52 @@ impl FormatError {
     /// Whether a check refused, rather than something failed.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::StateInUse { .. } | Self::JournalInUse { .. })
+        matches!(self, Self::StateInUse { .. } | Self::JournalInUse { .. } | Self::NoSize(_))
     }
 }
 
-/// Formats the state and, on a backup, the journal. Returns what was done, for people.
+/// Formats the state and, on a backup, the journal; files that are missing are made. Returns what was done,
+/// for people.
 ///
 /// # Errors
 /// See [`FormatError`].
 pub fn format(config: &Config, force: bool) -> Result<String, FormatError> {
-    let mut state_file = StateFile::open(&config.state, true)?;
-    if !force && let Some(found) = state_content(&mut state_file)? {
-        return Err(FormatError::StateInUse { path: config.state.display().to_string(), found });
+    let (state, journal) = (&config.state, &config.journal.device);
+    let mut state_file = if is_missing(state) { None } else { Some(StateFile::open(state)?) };
+    if let Some(found) = state_file.as_mut().filter(|_| !force).map(state_content).transpose()?.flatten() {
+        return Err(FormatError::StateInUse { path: state.display().to_string(), found });
     }
-    let mut done = format!("group {}: {} formatted", config.group, config.state.display());
-    if config.role == Role::Backup {
-        let mut journal = JournalDevice::open(&config.journal.device)?;
-        if !force && let Some(found) = journal.content()? {
-            return Err(FormatError::JournalInUse {
-                path: config.journal.device.display().to_string(),
-                found,
-            });
-        }
-        journal.format(&config.group, random()?)?;
-        done.push_str(&format!(", {} formatted", config.journal.device.display()));
+    let journal_device = match config.role {
+        Role::Backup => Some(open_journal(config, force)?),
+        Role::Primary => None,
+    };
+    let mut state_file = state_file.map_or_else(|| StateFile::create(state), Ok)?;
+    let mut done = format!("group {}: {} formatted", config.group, state.display());
+    if let Some(mut device) = journal_device {
+        device.format(&config.group, random()?)?;
+        done.push_str(&format!(", {} formatted", journal.display()));
     }
     state_file.format(&first_state(config)?)?;
     Ok(format!("{done}; this host is the {}", config.role))
+}
+
+/// Whether a file is to be made. What is missing below `/dev` is a device that is not there yet.
+fn is_missing(path: &Path) -> bool {
+    !path.starts_with("/dev") && matches!(path.try_exists(), Ok(false))
+}
+
+/// The journal, when it may be formatted; made, when it is a file that is missing.
+fn open_journal(config: &Config, force: bool) -> Result<JournalDevice, FormatError> {
+    let path = &config.journal.device;
+    if is_missing(path) {
+        let size = config.journal.size.ok_or_else(|| FormatError::NoSize(path.display().to_string()))?;
+        return Ok(JournalDevice::create(path, size.as_u64())?);
+    }
+    let mut journal = JournalDevice::open(path)?;
+    match journal.content()? {
+        Some(found) if !force => Err(FormatError::JournalInUse { path: path.display().to_string(), found }),
+        _ => Ok(journal),
+    }
 }
 
 /// What the state's device holds, when it is not blank.

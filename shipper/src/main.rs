@@ -10,7 +10,9 @@ use std::time::Duration;
 use ftship::config::{Config, path_of};
 use ftship::control::client::{ClientError, ask};
 use ftship::control::{Request, Response};
-use ftship::{daemon, format, report, watchdog};
+use ftship::journal_view::View;
+use ftship::state_file::StateFile;
+use ftship::{daemon, format, journal_report, report, watchdog};
 use structopt::StructOpt;
 use structopt::clap::ErrorKind;
 
@@ -23,7 +25,9 @@ const EXIT_CODES: &str = "EXIT CODES:
     2  wrong arguments, or a configuration that is refused
     3  no daemon serves this group on this host
     4  refused: does not fit the role, the state or what the devices hold
-    6  no answer in time";
+    5  journal: a newer version wrote it
+    6  no answer in time
+    7  journal: damaged";
 
 /// Ships the epochs of a fault-tolerant VM's volumes to a backup host.
 #[derive(Debug, StructOpt)]
@@ -55,6 +59,20 @@ enum Verb {
     Watchdog {
         /// A configuration file, or the name of a group in /etc/ftdm
         config: String,
+    },
+    /// Backup: lists what the journal holds, without changing it; a daemon may run meanwhile
+    Journal {
+        /// A configuration file, or the name of a group in /etc/ftdm
+        config: String,
+        /// Answer by the exit code whether it is sound
+        #[structopt(long)]
+        check: bool,
+        /// Also what is applied and not overwritten yet: reads the whole journal
+        #[structopt(long)]
+        all: bool,
+        /// As one JSON object
+        #[structopt(long)]
+        json: bool,
     },
     /// Shows how a group stands
     Status {
@@ -144,6 +162,7 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         Verb::Watchdog { config } => {
             watchdog::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
         }
+        Verb::Journal { config, check, all, json } => journal(&load(&config)?, check, all, json),
         Verb::Status { group, json } => {
             let Response::Status(status) = request(&group, &Request::Status, ANSWER_TIMEOUT)? else {
                 return Err(unexpected());
@@ -174,6 +193,34 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             Response::Started => Ok(()),
             _ => Err(unexpected()),
         },
+    }
+}
+
+fn journal(config: &Config, check: bool, all: bool, json: bool) -> Result<(), Failure> {
+    let state = StateFile::open_to_read(&config.state).and_then(|mut file| file.read());
+    if let Err(error) = &state {
+        eprintln!("ftship: {error}; so what is committed cannot be told");
+    }
+    let state = state.ok().flatten();
+    let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));
+    let view = View {
+        path: &config.journal.device,
+        group: &config.group,
+        state: state.as_ref(),
+        daemon: !matches!(answer, Err(ClientError::NoDaemon { .. })),
+        all,
+    };
+    let picture = view.take().map_err(|error| failure(journal_report::error_code(&error), &error))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&picture).map_err(|error| failure(1, &error))?);
+    } else {
+        print!("{}", journal_report::journal(&picture));
+    }
+    match journal_report::code(picture.verdict) {
+        code if check && code != 0 => {
+            Err(Failure { code, text: format!("journal {}: not sound, see above", picture.device.display()) })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -3,28 +3,33 @@
 //! Always holds: of the two slots the newest valid one stays untouched while the other is written; a
 //! state is used only after the write and its flush succeeded; a failed write or flush is final.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use ftdm::block_io::AlignedBuffer;
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 use ftship_proto::state::DurableState;
 
+use crate::storage::{Storage, StorageError};
+
 /// Bytes that the state needs.
-const AREA: u64 = (64 << 10) + SLOT_SIZE as u64;
+const AREA: usize = (64 << 10) + SLOT_SIZE;
 
 /// An open state.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    file: File,
+    storage: Storage,
     position: Option<SlotPosition>,
+    buffer: AlignedBuffer,
 }
 
 /// Why a state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
+    /// The device or file cannot be opened or made.
+    #[error("state {0}")]
+    Storage(#[from] StorageError),
     /// The device or file failed.
     #[error("state {path}: {action}: {source}")]
     Io {
@@ -49,39 +54,37 @@ pub enum StateError {
 }
 
 impl StateFile {
-    /// Opens the device or file for this process alone; a missing file is made only when `create`.
+    /// Opens the device or file for this process alone.
     ///
     /// # Errors
-    /// When it is missing, too small, or in use.
-    pub fn open(path: &Path, create: bool) -> Result<Self, StateError> {
-        let io = |action| move |source| StateError::Io { path: path.into(), action, source };
-        let is_device = match std::fs::metadata(path) {
-            Ok(metadata) => metadata.file_type().is_block_device(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.starts_with("/dev") => false,
-            Err(error) => return Err(io("open")(error)),
-        };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(create && !is_device).truncate(false);
-        if is_device {
-            // On a block device, O_EXCL without O_CREAT means: nobody else has it mounted or claimed.
-            options.custom_flags(nix::libc::O_EXCL);
+    /// When it is missing, too small, sparse or in use.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        Self::over(Storage::open(path)?)
+    }
+
+    /// Opens it beside a daemon, to read only.
+    ///
+    /// # Errors
+    /// When it is missing, too small or sparse.
+    pub fn open_to_read(path: &Path) -> Result<Self, StateError> {
+        Self::over(Storage::open_to_read(path)?)
+    }
+
+    /// Makes a blank file, durably.
+    ///
+    /// # Errors
+    /// When it is there already, or there is no room for it.
+    pub fn create(path: &Path) -> Result<Self, StateError> {
+        Self::over(Storage::create(path, AREA as u64)?)
+    }
+
+    fn over(storage: Storage) -> Result<Self, StateError> {
+        let path = storage.path().to_owned();
+        let size = storage.len();
+        if size < AREA as u64 {
+            return Err(StateError::Unusable { path, reason: format!("has {size} bytes, needs {AREA}") });
         }
-        let file = options.open(path).map_err(io("open"))?;
-        file.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => {
-                io("lock")(io::Error::other("another process uses it: is the daemon running?"))
-            }
-            std::fs::TryLockError::Error(error) => io("lock")(error),
-        })?;
-        if !is_device && create {
-            file.set_len(AREA).map_err(io("resize"))?;
-        }
-        let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(io("size"))?;
-        if size < AREA {
-            let reason = format!("has {size} bytes, needs {AREA}");
-            return Err(StateError::Unusable { path: path.into(), reason });
-        }
-        Ok(Self { path: path.into(), file, position: None })
+        Ok(Self { path, storage, position: None, buffer: AlignedBuffer::new(AREA) })
     }
 
     /// The newest state; `None` when both slots are blank.
@@ -91,7 +94,10 @@ impl StateFile {
     pub fn read(&mut self) -> Result<Option<DurableState>, StateError> {
         let mut slots = [[0; SLOT_SIZE]; 2];
         for (bytes, slot) in slots.iter_mut().zip([Slot::A, Slot::B]) {
-            self.file.read_exact_at(bytes, slot.offset()).map_err(|source| self.io("read", source))?;
+            let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
+            let read = self.storage.read_at(slot.offset(), buffer);
+            bytes.copy_from_slice(buffer);
+            read.map_err(|source| self.io("read", source))?;
         }
         let unusable = |reason: String| StateError::Unusable { path: self.path.clone(), reason };
         let chosen = slot::choose(SlotKind::State, &slots[0], &slots[1])
@@ -106,10 +112,10 @@ impl StateFile {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn is_blank(&self) -> Result<bool, StateError> {
-        let mut area = vec![0; usize::try_from(AREA).unwrap_or(usize::MAX)];
-        self.file.read_exact_at(&mut area, 0).map_err(|source| self.io("read", source))?;
-        Ok(area.iter().all(|byte| *byte == 0))
+    pub fn is_blank(&mut self) -> Result<bool, StateError> {
+        let read = self.storage.read_at(0, self.buffer.bytes_mut());
+        read.map_err(|source| self.io("read", source))?;
+        Ok(self.buffer.bytes().iter().all(|byte| *byte == 0))
     }
 
     /// The newest state, made durable first: a killed daemon may have left it in a volatile cache.
@@ -117,7 +123,7 @@ impl StateFile {
     /// # Errors
     /// As [`Self::read`], and when nothing was formatted.
     pub fn load(&mut self) -> Result<DurableState, StateError> {
-        self.file.sync_all().map_err(|source| self.io("flush", source))?;
+        self.storage.flush().map_err(|source| self.io("flush", source))?;
         self.read()?.ok_or_else(|| StateError::Blank(self.path.clone()))
     }
 
@@ -129,8 +135,8 @@ impl StateFile {
         let next = self.position.map_or(SlotPosition::FIRST, SlotPosition::next);
         let bytes = slot::encode(next.sequence, SlotKind::State, &state.encode())
             .map_err(|error| StateError::Unusable { path: self.path.clone(), reason: error.to_string() })?;
-        self.file.write_all_at(&bytes, next.slot.offset()).map_err(|source| self.io("write", source))?;
-        self.file.sync_all().map_err(|source| self.io("flush", source))?;
+        self.write_slot(next.slot, &bytes)?;
+        self.storage.flush().map_err(|source| self.io("flush", source))?;
         self.position = Some(next);
         Ok(())
     }
@@ -141,12 +147,17 @@ impl StateFile {
     /// When the device fails.
     pub fn format(&mut self, state: &DurableState) -> Result<(), StateError> {
         for slot in [Slot::A, Slot::B] {
-            let zeroes = [0; SLOT_SIZE];
-            self.file.write_all_at(&zeroes, slot.offset()).map_err(|source| self.io("write", source))?;
+            self.write_slot(slot, &[0; SLOT_SIZE])?;
         }
         self.position = None;
         self.write(state)?;
         self.write(state)
+    }
+
+    fn write_slot(&mut self, slot: Slot, bytes: &[u8; SLOT_SIZE]) -> Result<(), StateError> {
+        let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
+        buffer.copy_from_slice(bytes);
+        self.storage.write_at(slot.offset(), buffer).map_err(|source| self.io("write", source))
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> StateError {

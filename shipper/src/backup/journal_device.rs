@@ -1,20 +1,22 @@
 //! The journal on its device: what [`ftship_proto::journal`] decides, written and read for real.
 //!
-//! Always holds: the device is open exclusively and past the page cache; [`JournalDevice::sync`]
+//! Always holds: the device or file is open exclusively and past the page cache; [`JournalDevice::sync`]
 //! succeeds only when everything appended before is durable.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use ftdm::block_io::{Access, AlignedBuffer, BlockDevice, OpenError};
+use ftdm::block_io::AlignedBuffer;
 use ftship_proto::backup::Sealed;
 use ftship_proto::frame::Frame;
-use ftship_proto::ids::{Digest, Epoch, GroupName};
+use ftship_proto::ids::{Digest, Epoch, GroupName, Incarnation};
 use ftship_proto::journal::{
     BLOCK_LEN, EndClass, EpochFrames, JournalWriter, Placement, ReadAt, SealedEpoch, Superblock,
     encode_padded, recover,
 };
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
+
+use crate::storage::{Storage, StorageError};
 
 /// Largest frame as it lies in the ring, with room to spare: header, payload and padding.
 const LARGEST_FRAME: usize = ftship_proto::frame::MAX_RAW_PAYLOAD + 2 * BLOCK_LEN;
@@ -25,9 +27,9 @@ const CHUNK: usize = 1 << 20;
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalFault {
-    /// The device cannot be opened.
-    #[error("journal: {0}")]
-    Open(#[from] OpenError),
+    /// The device or file cannot be opened or made.
+    #[error("journal {0}")]
+    Storage(#[from] StorageError),
     /// The device failed.
     #[error("journal {path}: {action}: {source}")]
     Io {
@@ -54,7 +56,7 @@ pub enum JournalFault {
 /// An open journal.
 #[derive(Debug)]
 pub struct JournalDevice {
-    device: BlockDevice,
+    device: Storage,
     position: Option<SlotPosition>,
     superblock: Option<Superblock>,
     buffer: AlignedBuffer,
@@ -77,18 +79,25 @@ pub struct Recovery {
 }
 
 impl JournalDevice {
-    /// Opens the device for this process alone.
+    /// Opens the device or file for this process alone.
     ///
     /// # Errors
-    /// When it is missing or in use.
+    /// When it is missing, in use or sparse.
     pub fn open(path: &Path) -> Result<Self, JournalFault> {
-        Self::over(path, Access { write: true, direct: true, exclusive: true })
+        Ok(Self::over(Storage::open(path)?))
     }
 
-    fn over(path: &Path, access: Access) -> Result<Self, JournalFault> {
-        let device = BlockDevice::open(path, access)?;
+    /// Makes a file of `len` zero bytes for it, durably.
+    ///
+    /// # Errors
+    /// When it is there already, or there is no room for it.
+    pub fn create(path: &Path, len: u64) -> Result<Self, JournalFault> {
+        Ok(Self::over(Storage::create(path, len)?))
+    }
+
+    fn over(device: Storage) -> Self {
         let buffer = AlignedBuffer::new(LARGEST_FRAME);
-        Ok(Self { device, position: None, superblock: None, buffer, encoded: Vec::new() })
+        Self { device, position: None, superblock: None, buffer, encoded: Vec::new() }
     }
 
     /// A second descriptor of the same journal, for reading.
@@ -96,13 +105,12 @@ impl JournalDevice {
     /// # Errors
     /// When it cannot be opened.
     pub fn reader(&self) -> Result<Self, JournalFault> {
-        let access = Access { direct: true, ..Access::default() };
-        let reader = Self::over(self.device.path(), access)?;
+        let reader = Self::over(Storage::open_to_read(self.device.path())?);
         Ok(Self { superblock: self.superblock.clone(), ..reader })
     }
 
     fn len(&self) -> u64 {
-        self.device.size().bytes().unwrap_or(u64::MAX)
+        self.device.len()
     }
 
     fn io(&self, action: &'static str, source: std::io::Error) -> JournalFault {
@@ -165,17 +173,23 @@ impl JournalDevice {
         self.write_superblock(&superblock)
     }
 
-    /// Reads the journal; afterwards it can be appended to.
+    /// Reads the journal; afterwards it can be appended to. `heard` is the primary that the state names: its
+    /// epochs bear witness before the journal's own superblock has named it.
     ///
     /// # Errors
     /// When it is blank, another group's, of a newer version, or has lost something committed.
-    pub fn recover(&mut self, group: &GroupName) -> Result<Recovery, JournalFault> {
+    pub fn recover(
+        &mut self,
+        group: &GroupName,
+        heard: Option<Incarnation>,
+    ) -> Result<Recovery, JournalFault> {
         // A killed daemon may have left anything in a volatile cache, a superblock too: what is read here is
         // built upon, so it has to be durable first.
         self.sync()?;
-        let Some((superblock, position)) = self.load()? else {
+        let Some((mut superblock, position)) = self.load()? else {
             return Err(JournalFault::Blank(self.device.path().into()));
         };
+        superblock.incarnation = superblock.incarnation.or(heard);
         if superblock.group_name != *group {
             return Err(self.unusable(format_args!(
                 "belongs to group {}, not {group}: is `journal.device` right?",
@@ -193,7 +207,7 @@ impl JournalDevice {
                 let held = found.sealed.last().map_or(superblock.tail_epoch, |last| last.epoch);
                 return Err(self.unusable(format_args!(
                     "damaged behind epoch {held} ({}), though epoch {lost_through} was durable: its device \
-                     lost or changed data",
+                     lost or changed data. `ftship journal {group} --check` says where and what to do",
                     found.ended.reason
                 )));
             }
@@ -284,7 +298,7 @@ fn sealed_of(found: &SealedEpoch) -> Sealed {
 }
 
 /// Reads whole blocks, aligned, for the journal's pure code.
-struct DeviceReader<'a>(&'a BlockDevice, &'a mut AlignedBuffer);
+pub(crate) struct DeviceReader<'a>(pub(crate) &'a Storage, pub(crate) &'a mut AlignedBuffer);
 
 impl ReadAt for DeviceReader<'_> {
     type Error = std::io::Error;

@@ -26,6 +26,7 @@ use crate::control::{BackupFigures, Epochs, Request, Response, Status};
 use crate::peer::PeerConnection;
 use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports};
 use crate::state_file::StateFile;
+pub(crate) use journal_device::DeviceReader;
 pub use journal_device::{JournalDevice, JournalFault};
 use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
 use volume_device::VolumeDevice;
@@ -62,7 +63,7 @@ impl BackupDriver {
     ) -> anyhow::Result<Self> {
         let (reports, received) = Reports::channel(reactor.waker());
         let mut journal = JournalDevice::open(&config.journal.device)?;
-        let recovery = journal.recover(&config.group)?;
+        let recovery = journal.recover(&config.group, state.last_incarnation)?;
         log::info!("journal {}: {}", config.journal.device.display(), recovery.summary);
         let reader = journal.reader()?;
         let is_promoted = state.role == Role::Primary;
