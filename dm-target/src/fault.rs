@@ -4,11 +4,13 @@
 //! that `FTDM_FAULT` names is read at every point; when it says `POINT STOP` or `POINT KILL` it is removed
 //! and the process sends itself that signal.
 
+/// Where the process may be told to stop. Nothing, without the feature.
 #[cfg(not(feature = "fault-points"))]
-pub(crate) const fn at(_point: &str) {}
+pub const fn at(_point: &str) {}
 
+/// Where the process may be told to stop.
 #[cfg(feature = "fault-points")]
-pub(crate) fn at(point: &str) {
+pub fn at(point: &str) {
     use nix::sys::signal::{Signal, raise};
     let Some(path) = std::env::var_os("FTDM_FAULT") else { return };
     let Ok(text) = std::fs::read_to_string(&path) else { return };

@@ -9,7 +9,7 @@ pub mod block_io;
 pub mod capture;
 pub mod cut;
 pub mod era;
-mod fault;
+pub mod fault;
 pub mod fold;
 mod hold;
 pub mod ioctl;

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 
-use ftship_proto::frame::{Frame, FrameDecoder};
+use ftdm::fault;
+use ftship_proto::frame::{Frame, FrameDecoder, FrameHeader, FrameKind};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
@@ -121,6 +122,9 @@ impl PeerConnection {
                 Ok(n) => {
                     let frame = self.decoder.filled(n);
                     let frame = frame.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+                    if let Some(frame) = &frame {
+                        meet(frame.header.kind, "received");
+                    }
                     if frame.is_some() {
                         return Ok(frame);
                     }
@@ -148,7 +152,14 @@ impl PeerConnection {
     /// Queues encoded frames.
     pub fn queue(&mut self, bytes: Vec<u8>) {
         self.queued += bytes.len();
+        let header = bytes.first_chunk().filter(|_| cfg!(feature = "fault-points"));
+        let kind = header.and_then(|header| FrameHeader::decode(header).ok()).map(|header| header.kind);
         self.output.push_back(bytes);
+        if let Some(kind) = kind
+            && self.flush().is_ok()
+        {
+            meet(kind, "sent");
+        }
     }
 
     /// Sends what the socket takes.
@@ -193,4 +204,26 @@ impl PeerConnection {
         let _ = self.flush();
         let _ = registry.deregister(&mut self.stream);
     }
+}
+
+/// Fault points: `epoch-end-sent`, `staged-received` and the like.
+fn meet(kind: FrameKind, what: &str) {
+    if !cfg!(feature = "fault-points") {
+        return;
+    }
+    let name = match kind {
+        FrameKind::Hello => "hello",
+        FrameKind::Welcome => "welcome",
+        FrameKind::SyncBegin => "sync-begin",
+        FrameKind::SyncReady => "sync-ready",
+        FrameKind::BaseData => "base-data",
+        FrameKind::BaseEnd => "base-end",
+        FrameKind::EpochBegin => "epoch-begin",
+        FrameKind::EpochData => "epoch-data",
+        FrameKind::EpochEnd => "epoch-end",
+        FrameKind::Staged => "staged",
+        FrameKind::Commit => "commit",
+        _ => return,
+    };
+    fault::at(&format!("{name}-{what}"));
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ftdm::block_io::AlignedBuffer;
+use ftdm::fault;
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 use ftship_proto::state::DurableState;
 
@@ -136,7 +137,9 @@ impl StateFile {
         let bytes = slot::encode(next.sequence, SlotKind::State, &state.encode())
             .map_err(|error| StateError::Unusable { path: self.path.clone(), reason: error.to_string() })?;
         self.write_slot(next.slot, &bytes)?;
+        fault::at("state-written");
         self.storage.flush().map_err(|source| self.io("flush", source))?;
+        fault::at("state-synced");
         self.position = Some(next);
         Ok(())
     }

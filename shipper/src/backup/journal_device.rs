@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
+use ftdm::fault;
 use ftship_proto::backup::Sealed;
 use ftship_proto::frame::Frame;
 use ftship_proto::ids::{Digest, Epoch, GroupName, Incarnation};
@@ -269,7 +270,9 @@ impl JournalDevice {
         let bytes = slot::encode(next.sequence, SlotKind::JournalSuperblock, &superblock.encode())
             .map_err(|error| self.unusable(error))?;
         self.write(next.slot.offset(), &bytes)?;
+        fault::at("superblock-written");
         self.sync()?;
+        fault::at("superblock-synced");
         self.position = Some(next);
         Ok(())
     }

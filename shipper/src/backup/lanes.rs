@@ -9,8 +9,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
+use ftdm::fault;
 use ftship_proto::backup::Sealed;
-use ftship_proto::frame::Frame;
+use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::journal::{Placement, Superblock};
 use ftship_proto::state::DurableState;
@@ -154,10 +155,16 @@ pub(super) fn journal_lane(
     Lane::start("journal", reports, move |job| match job {
         JournalJob::Append(placement, frame) => {
             journal.append(&placement, &frame)?;
+            fault::at(if frame.header.kind == FrameKind::EpochEnd {
+                "journal-written"
+            } else {
+                "frame-written"
+            });
             Ok(None)
         }
         JournalJob::Sync(ticket) => {
             journal.sync()?;
+            fault::at("journal-synced");
             Ok(Some(LaneReport::JournalSynced { ticket }))
         }
         JournalJob::Superblock(superblock) => {
@@ -183,24 +190,31 @@ pub(super) fn volume_lane(
     let mut volume = Some(volume);
     Lane::start("volume", reports, move |job| {
         if let VolumeJob::Release = job {
+            fault::at("promote-before-writable");
             volume = None;
+            fault::at("promote-writable");
             return Ok(Some(LaneReport::VolumesReleased));
         }
         let volume = volume.as_mut().context("the volume is closed")?;
         match job {
             VolumeJob::Base(frame, group) => {
                 volume.write_records(&frame, &group)?;
+                fault::at("base-written");
                 Ok(None)
             }
             VolumeJob::Flush => {
                 volume.flush()?;
+                fault::at("base-flushed");
                 Ok(Some(LaneReport::VolumesFlushed))
             }
             VolumeJob::Apply(epochs, group) => {
+                fault::at("apply-begun");
                 for epoch in epochs {
                     journal.read_epoch(&epoch, |frame| volume.write_records(frame, &group))?;
                 }
+                fault::at("apply-written");
                 volume.flush()?;
+                fault::at("apply-synced");
                 Ok(Some(LaneReport::Applied))
             }
             VolumeJob::Release => unreachable!("handled above"),

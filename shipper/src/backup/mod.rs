@@ -12,6 +12,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
+use ftdm::fault;
 use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, Phase, Recovered};
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::Message;
@@ -212,6 +213,7 @@ impl BackupDriver {
     }
 
     fn promote(&mut self, now: Duration, client: ClientId) {
+        fault::at("promote-begun");
         let mut id = [0; 16];
         if let Err(error) = getrandom::fill(&mut id) {
             let reason = format!("no random generation id: {error}");
@@ -327,7 +329,11 @@ impl Driver for BackupDriver {
                     BackupEvent::Failed { reason }
                 }
             };
+            let is_superblock = matches!(event, BackupEvent::SuperblockWritten);
             self.core.handle(now, event);
+            if is_superblock {
+                fault::at("space-freed");
+            }
             self.act(now);
         }
         self.core.handle_timeout(now);

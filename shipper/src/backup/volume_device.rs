@@ -7,9 +7,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use ftdm::block_io::{Access, AlignedBuffer, BlockDevice};
+use ftdm::fault;
 use ftdm_units::{Extent, SECTOR_SIZE};
 use ftship_proto::backup::LocalVolume;
-use ftship_proto::frame::Frame;
+use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::record::{Content, Record, RecordIter};
 
@@ -51,7 +52,11 @@ impl VolumeDevice {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let raw = frame.raw_payload(&mut scratch)?;
-        for record in RecordIter::new(raw, frame.header.kind, frame.header.record_count, group)? {
+        let (kind, count) = (frame.header.kind, frame.header.record_count);
+        for (number, record) in (0..).zip(RecordIter::new(raw, kind, count, group)?) {
+            if kind == FrameKind::EpochData && number == count / 2 {
+                fault::at("apply-half");
+            }
             match record {
                 Record::Content { extent, content: Content::Data(data), .. } => self.write(extent, data)?,
                 Record::Content { extent, content: Content::Zero, .. } => self.write_zeroes(extent)?,
