@@ -12,6 +12,7 @@ use ftship_proto::state::{Content, DurableState, LineageEntry, Role};
 use crate::backup::{JournalDevice, JournalFault};
 use crate::config::Config;
 use crate::state_file::{StateError, StateFile};
+use crate::storage::StorageError;
 
 /// Why formatting was not done.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,13 @@ impl FormatError {
     /// Whether a check refused, rather than something failed.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::StateInUse { .. } | Self::JournalInUse { .. } | Self::NoSize(_))
+        match self {
+            Self::StateInUse { .. } | Self::JournalInUse { .. } | Self::NoSize(_) => true,
+            Self::State(StateError::Storage(error)) | Self::Journal(JournalFault::Storage(error)) => {
+                matches!(error, StorageError::Sparse { .. } | StorageError::InUse(_) | StorageError::Kind(_))
+            }
+            _ => false,
+        }
     }
 }
 

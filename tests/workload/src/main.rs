@@ -4,6 +4,7 @@
 //! host which of them an acknowledged checkpoint covers; `check` compares a promoted volume with those
 //! notes. `churn` writes to a device from several threads that overlap deliberately. `exact` cuts a stack
 //! and compares each epoch with the volume. `stalls` notes how long a device made it wait.
+//! `points` and `replay` make of dm-log-writes' log what power cuts would have left.
 
 // A command for scenarios: it speaks through its output.
 #![allow(clippy::print_stdout)]
@@ -11,6 +12,7 @@
 mod churn;
 mod exact;
 mod records;
+mod replay;
 mod stalls;
 
 use std::path::PathBuf;
@@ -43,6 +45,27 @@ enum Verb {
         notes: PathBuf,
         #[structopt(long)]
         epoch: u64,
+    },
+    /// What dm-log-writes kept: lists the points, one for each flush after the mark FROM, with the epoch that
+    /// was acknowledged by then
+    Points {
+        log: PathBuf,
+        /// The device that was logged, or one of its size
+        device: PathBuf,
+        #[structopt(long)]
+        from: String,
+    },
+    /// Brings DEVICE from one point of LOG to another, as a power cut there would have left it
+    Replay {
+        log: PathBuf,
+        device: PathBuf,
+        #[structopt(long, default_value = "0")]
+        from: u64,
+        #[structopt(long)]
+        to: u64,
+        /// Also a seeded part of what was not flushed at that point
+        #[structopt(long)]
+        seed: Option<u64>,
     },
     /// Writes to DEVICE from several threads: direct, buffered and synchronous, overlapping
     Churn {
@@ -110,6 +133,14 @@ fn main() -> anyhow::Result<()> {
             let budget = Duration::from_millis(budget);
             let plan = exact::Plan { cuts, interval, budget, rotate_above, resumed_behind };
             print!("{}", exact::run(&name, [&log0, &log1], plan)?);
+            Ok(())
+        }
+        Verb::Points { log, device, from } => {
+            print!("{}", replay::points(&log, &device, &from)?);
+            Ok(())
+        }
+        Verb::Replay { log, device, from, to, seed } => {
+            println!("{}", replay::replay(&log, &device, from, to, seed)?);
             Ok(())
         }
         Verb::Stalls { device, notes, above, seconds } => {
