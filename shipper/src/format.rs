@@ -101,6 +101,7 @@ fn open_journal(config: &Config, force: bool) -> Result<JournalDevice, FormatErr
         return Ok(JournalDevice::create(path, size.as_u64())?);
     }
     let mut journal = JournalDevice::open(path)?;
+    journal.check_size()?;
     match journal.content()? {
         Some(found) if !force => Err(FormatError::JournalInUse { path: path.display().to_string(), found }),
         _ => Ok(journal),

@@ -12,8 +12,8 @@ use ftship_proto::backup::Sealed;
 use ftship_proto::frame::Frame;
 use ftship_proto::ids::{Digest, Epoch, GroupName, Incarnation};
 use ftship_proto::journal::{
-    BLOCK_LEN, EndClass, EpochFrames, JournalWriter, Placement, ReadAt, SealedEpoch, Superblock,
-    encode_padded, recover,
+    BLOCK_LEN, EndClass, EpochFrames, JournalError, JournalWriter, MIN_JOURNAL_LEN, Placement, ReadAt,
+    SealedEpoch, Superblock, encode_padded, recover,
 };
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 
@@ -131,6 +131,17 @@ impl JournalDevice {
             read.map_err(|source| self.io("read", source))?;
         }
         Superblock::load(&slots[0], &slots[1], self.len()).map_err(|error| self.unusable(error))
+    }
+
+    /// Refuses a device or file that is too small to be a journal.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn check_size(&self) -> Result<(), JournalFault> {
+        match self.len() {
+            len if len < MIN_JOURNAL_LEN => Err(self.unusable(JournalError::TooSmall(len))),
+            _ => Ok(()),
+        }
     }
 
     /// What the device holds, when it is not blank.
