@@ -1,17 +1,22 @@
 # What the scenarios about exactness share: a stack whose flushes are slow, cut under writers.
 # shellcheck shell=bash
 
-# slow_flushes NAME SIZE DELAY: a stack over a volume whose flushes take DELAY milliseconds.
+# slow_flushes NAME SIZE DELAY [BLOCK]: a stack over a volume whose flushes take DELAY milliseconds; with
+# logical blocks of BLOCK bytes.
 slow_flushes() {
-    local name=$1 sectors meta
+    local name=$1 sectors meta below=/dev/vg/$1
     on primary lvcreate -q -y -W n -n "$name" -L "$2" vg
     sectors=$(on primary blockdev --getsz "/dev/vg/$name")
     meta=$(on primary ftdm metadata-size "$sectors" 128)
     on primary lvcreate -q -y -W n -n "${name}_meta" -L "${meta}s" vg
     on primary dd if=/dev/zero of="/dev/vg/${name}_meta" bs=4k count=1 oflag=direct conv=fsync status=none
+    if [[ -n ${4-} ]]; then
+        on primary modprobe loop
+        below=$(on primary losetup --find --show --direct-io=on --sector-size "$4" "$below")
+    fi
     on primary modprobe dm-delay
     on primary dmsetup create "${name}_slow" --table \
-        "0 $sectors delay /dev/vg/$name 0 0 /dev/vg/$name 0 0 /dev/vg/$name 0 $3"
+        "0 $sectors delay $below 0 0 $below 0 0 $below 0 $3"
     on primary ftdm create "$name" --table "0 $sectors ft /dev/vg/${name}_meta /dev/mapper/${name}_slow 128"
 }
 
