@@ -36,12 +36,12 @@ pub enum ViewError {
     #[error("journal {0}")]
     Storage(#[from] StorageError),
     /// It cannot be read.
-    #[error("journal {path}: reading: {source}")]
+    #[error("journal {path}: reading: {error}")]
     Io {
         /// The device or file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// It is no journal, or another group's.
     #[error("journal {path}: {reason}")]
@@ -220,7 +220,7 @@ impl View<'_> {
         let storage = Storage::open_to_read(self.path)?;
         let mut buffer = AlignedBuffer::new(MAX_RAW_PAYLOAD + 2 * BLOCK_LEN);
         let mut reader = DeviceReader(&storage, &mut buffer);
-        let failed = |source| ViewError::Io { path: self.path.into(), source };
+        let failed = |error| ViewError::Io { path: self.path.into(), error };
         let (mut superblock, torn) = self.superblock(&mut reader, storage.len())?;
         // As the daemon does.
         superblock.incarnation =
@@ -263,7 +263,7 @@ impl View<'_> {
         let mut slots = [[0; SLOT_SIZE]; 2];
         for (bytes, slot) in slots.iter_mut().zip([Slot::A, Slot::B]) {
             let read = reader.read_at(slot.offset(), bytes);
-            read.map_err(|source| ViewError::Io { path: path(), source })?;
+            read.map_err(|error| ViewError::Io { path: path(), error })?;
         }
         let loaded = Superblock::load(&slots[0], &slots[1], len).map_err(|source| match source {
             JournalError::Slot(SlotError::Newer { .. }) => ViewError::Newer { path: path(), source },

@@ -30,16 +30,16 @@ pub struct StateFile {
 pub enum StateError {
     /// The device or file cannot be opened or made.
     #[error("state {0}")]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
     /// The device or file failed.
-    #[error("state {path}: {action}: {source}")]
+    #[error("state {path}: {action}: {error}")]
     Io {
         /// The state's device or file.
         path: PathBuf,
         /// What was tried.
         action: &'static str,
-        /// Why it failed.
-        source: io::Error,
+        /// Why it failed. Told by the message, so it is no `source`.
+        error: io::Error,
     },
     /// Nothing was ever written.
     #[error("state {0}: blank; `ftship format` makes it ready")]
@@ -52,6 +52,12 @@ pub enum StateError {
         /// What was found.
         reason: String,
     },
+}
+
+impl From<StorageError> for StateError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
 }
 
 impl StateFile {
@@ -98,7 +104,7 @@ impl StateFile {
             let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
             let read = self.storage.read_at(slot.offset(), buffer);
             bytes.copy_from_slice(buffer);
-            read.map_err(|source| self.io("read", source))?;
+            read.map_err(|error| self.io("read", error))?;
         }
         let unusable = |reason: String| StateError::Unusable { path: self.path.clone(), reason };
         let chosen = slot::choose(SlotKind::State, &slots[0], &slots[1])
@@ -115,7 +121,7 @@ impl StateFile {
     /// When the device fails.
     pub fn is_blank(&mut self) -> Result<bool, StateError> {
         let read = self.storage.read_at(0, self.buffer.bytes_mut());
-        read.map_err(|source| self.io("read", source))?;
+        read.map_err(|error| self.io("read", error))?;
         Ok(self.buffer.bytes().iter().all(|byte| *byte == 0))
     }
 
@@ -124,7 +130,7 @@ impl StateFile {
     /// # Errors
     /// As [`Self::read`], and when nothing was formatted.
     pub fn load(&mut self) -> Result<DurableState, StateError> {
-        self.storage.flush().map_err(|source| self.io("flush", source))?;
+        self.storage.flush().map_err(|error| self.io("flush", error))?;
         self.read()?.ok_or_else(|| StateError::Blank(self.path.clone()))
     }
 
@@ -138,7 +144,7 @@ impl StateFile {
             .map_err(|error| StateError::Unusable { path: self.path.clone(), reason: error.to_string() })?;
         self.write_slot(next.slot, &bytes)?;
         fault::at("state-written");
-        self.storage.flush().map_err(|source| self.io("flush", source))?;
+        self.storage.flush().map_err(|error| self.io("flush", error))?;
         fault::at("state-synced");
         self.position = Some(next);
         Ok(())
@@ -160,10 +166,10 @@ impl StateFile {
     fn write_slot(&mut self, slot: Slot, bytes: &[u8; SLOT_SIZE]) -> Result<(), StateError> {
         let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
         buffer.copy_from_slice(bytes);
-        self.storage.write_at(slot.offset(), buffer).map_err(|source| self.io("write", source))
+        self.storage.write_at(slot.offset(), buffer).map_err(|error| self.io("write", error))
     }
 
-    fn io(&self, action: &'static str, source: io::Error) -> StateError {
-        StateError::Io { path: self.path.clone(), action, source }
+    fn io(&self, action: &'static str, error: io::Error) -> StateError {
+        StateError::Io { path: self.path.clone(), action, error }
     }
 }

@@ -24,14 +24,14 @@ pub enum StorageError {
     #[error(transparent)]
     Device(#[from] OpenError),
     /// The system's error.
-    #[error("{path}: {action}: {source}")]
+    #[error("{path}: {action}: {error}")]
     Io {
         /// The device or file.
         path: PathBuf,
         /// What was tried.
         action: &'static str,
-        /// Why it failed.
-        source: io::Error,
+        /// Why it failed. Told by the message, so it is no `source`.
+        error: io::Error,
     },
     /// Another process has it.
     #[error("{0}: another process uses it: is the daemon running?")]
@@ -85,7 +85,7 @@ impl Storage {
     }
 
     fn open_with(path: &Path, write: bool) -> Result<Self, StorageError> {
-        let failed = |action| move |source| StorageError::Io { path: path.into(), action, source };
+        let failed = |action| move |error| StorageError::Io { path: path.into(), action, error };
         let found = std::fs::metadata(path).map_err(failed("open"))?;
         if found.file_type().is_block_device() {
             let device = BlockDevice::open(path, Access { write, direct: true, exclusive: write })?;
@@ -116,7 +116,7 @@ impl Storage {
     /// # Errors
     /// When the file is there already, or the file system has no room; then nothing is left behind.
     pub fn create(path: &Path, len: u64) -> Result<Self, StorageError> {
-        let failed = |action| move |source| StorageError::Io { path: path.into(), action, source };
+        let failed = |action| move |error| StorageError::Io { path: path.into(), action, error };
         let mut options = File::options();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(path).map_err(failed("create"))?;
@@ -225,7 +225,7 @@ fn open_past_the_cache(path: &Path, write: bool) -> io::Result<File> {
 fn lock(file: &File, path: &Path) -> Result<(), StorageError> {
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => StorageError::InUse(path.into()),
-        TryLockError::Error(source) => StorageError::Io { path: path.into(), action: "lock", source },
+        TryLockError::Error(error) => StorageError::Io { path: path.into(), action: "lock", error },
     })
 }
 

@@ -30,16 +30,16 @@ const CHUNK: usize = 1 << 20;
 pub enum JournalFault {
     /// The device or file cannot be opened or made.
     #[error("journal {0}")]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
     /// The device failed.
-    #[error("journal {path}: {action}: {source}")]
+    #[error("journal {path}: {action}: {error}")]
     Io {
         /// The device.
         path: PathBuf,
         /// What was tried.
         action: &'static str,
-        /// Why it failed.
-        source: std::io::Error,
+        /// Why it failed. Told by the message, so it is no `source`.
+        error: std::io::Error,
     },
     /// Nothing was ever formatted.
     #[error("journal {0}: blank; `ftship format` makes it ready")]
@@ -52,6 +52,12 @@ pub enum JournalFault {
         /// What was found, and what to do.
         reason: String,
     },
+}
+
+impl From<StorageError> for JournalFault {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
 }
 
 /// An open journal.
@@ -114,8 +120,8 @@ impl JournalDevice {
         self.device.len()
     }
 
-    fn io(&self, action: &'static str, source: std::io::Error) -> JournalFault {
-        JournalFault::Io { path: self.device.path().into(), action, source }
+    fn io(&self, action: &'static str, error: std::io::Error) -> JournalFault {
+        JournalFault::Io { path: self.device.path().into(), action, error }
     }
 
     fn unusable(&self, reason: impl std::fmt::Display) -> JournalFault {
@@ -128,7 +134,7 @@ impl JournalDevice {
             let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
             let read = self.device.read_at(slot.offset(), buffer);
             bytes.copy_from_slice(buffer);
-            read.map_err(|source| self.io("read", source))?;
+            read.map_err(|error| self.io("read", error))?;
         }
         Superblock::load(&slots[0], &slots[1], self.len()).map_err(|error| self.unusable(error))
     }
@@ -157,7 +163,7 @@ impl JournalDevice {
                 let buffer = &mut self.buffer.bytes_mut()[..CHUNK];
                 let read = self.device.read_at(0, buffer);
                 let is_blank = buffer.iter().all(|byte| *byte == 0);
-                read.map_err(|source| self.io("read", source))?;
+                read.map_err(|error| self.io("read", error))?;
                 Ok((!is_blank).then(|| "holds data of another kind".into()))
             }
             Err(JournalFault::Unusable { reason, .. }) => Ok(Some(reason)),
@@ -178,7 +184,7 @@ impl JournalDevice {
             let len = usize::try_from(self.len() - offset).map_or(CHUNK, |left| left.min(CHUNK));
             self.device
                 .write_at(offset, &self.buffer.bytes()[..len])
-                .map_err(|source| self.io("zero", source))?;
+                .map_err(|error| self.io("zero", error))?;
             offset += len as u64;
         }
         self.write_superblock(&superblock)?;
@@ -209,7 +215,7 @@ impl JournalDevice {
             )));
         }
         let found = recover(&superblock, &mut DeviceReader(&self.device, &mut self.buffer))
-            .map_err(|source| self.io("read", source))?;
+            .map_err(|error| self.io("read", error))?;
         match found.ended.class {
             EndClass::Ordinary => {}
             EndClass::Refused => {
@@ -258,7 +264,7 @@ impl JournalDevice {
         buffer.copy_from_slice(bytes);
         self.device
             .write_at(offset, &self.buffer.bytes()[..bytes.len()])
-            .map_err(|source| self.io("write", source))
+            .map_err(|error| self.io("write", error))
     }
 
     /// Makes everything written durable.
@@ -269,7 +275,7 @@ impl JournalDevice {
         if cfg!(feature = "fault-no-journal-sync") {
             return Ok(());
         }
-        self.device.flush().map_err(|source| self.io("flush", source))
+        self.device.flush().map_err(|error| self.io("flush", error))
     }
 
     /// Writes the superblock to the older slot and makes it durable.
