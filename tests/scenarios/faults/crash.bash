@@ -1,0 +1,189 @@
+# One case after the other: the backup's or the primary's daemon is killed, its host loses its power, or the
+# link is cut, just where a fault point is, or at any time; then what the backup promotes is compared
+# with what was recorded and acknowledged. Needs the feature fault-points.
+# shellcheck shell=bash
+APPLY_DELAY=${APPLY_DELAY-200ms} JOURNAL_MB=${JOURNAL_MB-16}
+. "$LAB_REPOSITORY/tests/scenarios/faults/backup.bash"
+CASES=0
+
+# What each point needs to be met: nothing (epochs flow), a full sync, or a promote.
+# shellcheck disable=SC2034
+{
+    BACKUP_EPOCH_POINTS="epoch-begin-received epoch-data-received frame-written epoch-end-received journal-written
+        journal-synced staged-sent apply-begun apply-half apply-written apply-synced superblock-written
+        superblock-synced space-freed"
+    BACKUP_SYNC_POINTS="hello-received welcome-sent sync-begin-received state-written state-synced sync-ready-sent
+        base-data-received base-written base-end-received base-flushed"
+    BACKUP_PROMOTE_POINTS="promote-begun state-written state-synced promote-before-writable promote-writable"
+    PRIMARY_EPOCH_POINTS="after-suspend after-mark before-resume epoch-begin-sent epoch-data-sent epoch-end-sent
+        staged-received"
+    PRIMARY_SYNC_POINTS="hello-sent welcome-received sync-begin-sent sync-ready-received base-data-sent base-end-sent"
+}
+
+# begin: from nothing to in sync, with writers.
+begin() {
+    make_volumes
+    settle primary
+    settle backup
+    start_backup
+    start_primary
+    wait_state primary "in sync" 60
+    follow
+    start_writers
+    eventually 30 more_acknowledged ""
+}
+
+start_writers() {
+    background primary ftdm-workload churn /dev/mapper/vm1 --seed $((LAB_SEED + CASES)) --seconds 3000 --rate 25
+}
+
+# arm HOST POINT SIGNAL
+arm() {
+    local file=$SHARE/fault
+    if [[ $1 == backup ]]; then file=$SHARE/fault-backup; fi
+    echo "$2 $3" > "$file.new"
+    chmod 666 "$file.new"
+    mv "$file.new" "$file"
+    ARMED=$file
+}
+
+is_met() { [[ ! -e $ARMED ]]; }
+
+# provoke WHAT: what makes the point come.
+provoke() {
+    case $1 in
+        epoch) ;;
+        sync)
+            # Only where nothing is replicated is there anything to sync.
+            degrade_primary
+            full_sync || true
+            ;;
+        reconnect) link_flap ;;
+        promote) background backup ftship promote vm1 --timeout 20 ;;
+    esac
+}
+
+# A connection that ends: the primary greets again.
+link_flap() {
+    kill_background "$BACKUP_JOB" TERM
+    wait_background "$BACKUP_JOB" || true
+    start_backup
+}
+
+# strike HOST KIND: the process has stopped or is dead there; now the rest of the fault.
+strike() {
+    local host=$1 job=$BACKUP_JOB
+    if [[ $host == primary ]]; then job=$PRIMARY_JOB; fi
+    case $2 in
+        kill)
+            kill_background "$job" KILL || true
+            wait_background "$job" || true
+            ;;
+        power)
+            if ((CASES % 2)); then power_off "$host" --keep-random $((LAB_SEED + CASES)); else power_off "$host"; fi
+            ;;
+        link)
+            link down
+            kill_background "$job" CONT
+            sleep 3
+            link up
+            ;;
+    esac
+}
+
+# revive HOST KIND: the host and its daemon are back.
+revive() {
+    case $1.$2 in
+        backup.power) power_on backup; install_backup; start_backup ;;
+        backup.kill) start_backup ;;
+        primary.power)
+            power_on primary
+            on primary install -D -m 644 /share/config/primary.toml /etc/ftdm/vm1.toml
+            on primary ftdm create vm1 --table "0 $((VOLUME_MB * 2048)) ft /dev/vg/vm1_meta /dev/vg/vm1 128"
+            ;;
+    esac
+    if [[ $1 == backup ]]; then eventually 30 is_up; fi
+}
+
+# judge LAST SYNCING: the backup promotes to exactly one epoch, LAST or a later one. Where a full sync was under
+# way, which destroys what was there before, it may refuse instead.
+judge() {
+    local code=0
+    if [[ -n $2 ]]; then
+        on backup ftship promote vm1 > /dev/null || code=$?
+        if ((code == 4)); then
+            [[ $(status backup .state) =~ ^(inconsistent|syncing|in sync)$ ]] || fail "$NAME: it is $(status backup .state)"
+            return
+        fi
+    fi
+    expect_promoted "$1" "$NAME"
+}
+
+# renew HOST KIND: in sync for the next case.
+renew() {
+    if [[ $1.$2 == primary.* && $2 != link ]]; then
+        start_primary
+        eventually 30 is_served
+        if [[ $2 == power ]]; then follow; fi
+        start_writers
+    fi
+    stop_backup
+    on backup ftship format --force vm1 > /dev/null
+    settle backup
+    start_backup
+    wait_state primary "in sync" 90
+    local last
+    last=$(acknowledged)
+    eventually 30 more_acknowledged "$last"
+}
+
+# crash HOST KIND POINT PROVOCATION
+crash() {
+    local host=$1 kind=$2 point=$3 provocation=$4 signal=STOP last
+    CASES=$((CASES + 1))
+    NAME="$host, $kind, $point ($provocation)"
+    step "$NAME"
+    if [[ $kind == kill ]]; then signal=KILL; fi
+    arm "$host" "$point" "$signal"
+    provoke "$provocation"
+    eventually 60 is_met
+    last=$(acknowledged)
+    strike "$host" "$kind"
+    # What was acknowledged on its way meanwhile counts as well.
+    if [[ $host == backup || $kind == link ]]; then sleep 0.5; last=$(acknowledged); fi
+    if [[ $host == primary && $kind != link ]]; then
+        judge "$last" "$(is_sync "$provocation")"
+        revive "$host" "$kind"
+    else
+        revive "$host" "$kind"
+        judge "$last" "$(is_sync "$provocation")"
+    fi
+    renew "$host" "$kind"
+}
+
+is_sync() { if [[ $1 == sync ]]; then echo yes; fi; }
+
+# crash_at HOST KIND PROVOCATION POINT...
+crash_at() {
+    local point
+    for point in "${@:4}"; do crash "$1" "$2" "$point" "$3"; done
+}
+
+# crash_sometime HOST KIND SECONDS: at any time.
+crash_sometime() {
+    local last
+    CASES=$((CASES + 1))
+    NAME="$1, $2, after $3 s"
+    step "$NAME"
+    sleep "$3"
+    last=$(acknowledged)
+    strike "$1" "$2"
+    if [[ $1 == primary && $2 != link ]]; then
+        judge "$last" ""
+        revive "$1" "$2"
+    else
+        revive "$1" "$2"
+        judge "$last" ""
+    fi
+    renew "$1" "$2"
+}
