@@ -319,7 +319,7 @@ impl Config {
             ("limits.timeout", between(limits.timeout, ms(500), s(300))),
             (
                 "watchdog.pause-timeout",
-                between(self.watchdog.pause_timeout, (limits.pause_limit * 4).max(ms(100)), s(10)),
+                between(self.watchdog.pause_timeout, limits.pause_limit.saturating_mul(4).max(ms(100)), s(10)),
             ),
             ("watchdog.timeout", between(self.watchdog.timeout, self.watchdog.pause_timeout, s(60))),
             ("journal.apply-delay", between(self.journal.apply_delay, ms(0), s(60))),
@@ -381,6 +381,13 @@ mod tests {
         assert!(text.contains("journal.size") && text.contains("16 MiB"), "{text}");
         let text = refusal(&GOOD.replace("10.9.0.2", "10.9.0.1"));
         assert!(text.contains("`peer`"), "{text}");
+    }
+
+    #[test]
+    fn a_limit_beyond_all_time_is_refused_not_multiplied() {
+        let ages = "[limits]\npause-limit = \"18446744073709551615s\"\n[journal]";
+        let text = refusal(&GOOD.replace("[journal]", ages));
+        assert!(text.contains("limits.pause-limit"), "{text}");
     }
 
     #[test]

@@ -53,7 +53,9 @@ pub const fn beat_of(phase: Phase) -> u8 {
     }
 }
 
-const fn phase_of(beat: u8) -> Option<Phase> {
+/// The phase of a beat. `None`: not a beat of this version.
+#[must_use]
+pub const fn phase_of(beat: u8) -> Option<Phase> {
     match beat {
         b't' => Some(Phase::Tracking),
         b'c' => Some(Phase::Capturing),

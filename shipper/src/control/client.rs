@@ -55,5 +55,5 @@ pub fn ask(group: &str, request: &Request, timeout: Option<Duration>) -> Result<
     if answer.is_empty() {
         return Err(ClientError::Broken("it closed the connection without an answer".into()));
     }
-    serde_json::from_str(&answer).map_err(|error| ClientError::Broken(error.to_string()))
+    Response::parse(&answer).map_err(ClientError::Broken)
 }

@@ -43,6 +43,26 @@ pub enum Request {
     FullSync,
 }
 
+impl Request {
+    /// Reads a line that a client sent.
+    ///
+    /// # Errors
+    /// What is wrong with it, for that client.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
+    }
+}
+
+impl Response {
+    /// Reads a line that a daemon sent.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        serde_json::from_str(line).map_err(|error| format!("not an answer: {error}"))
+    }
+}
+
 /// The daemon's answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -146,7 +146,7 @@ impl Client {
         }
         let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
         let line: Vec<u8> = self.input.drain(..=end).collect();
-        Ok(Some(serde_json::from_slice(&line).map_err(|error| format!("not a request: {error}"))))
+        Ok(Some(Request::parse(&line)))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,0 +1,116 @@
+//! A group's configuration, as a file has it.
+
+use ftship::config::{Config, ConfigError};
+
+use crate::{Seed, Target, Verdict, explains, within};
+
+pub(super) const TARGET: Target = Target {
+    name: "config",
+    run,
+    seeds,
+    max_len: 4096,
+    words: &[
+        "group",
+        "role",
+        "address",
+        "peer",
+        "state",
+        "epoch",
+        "[[volume]]",
+        "[log]",
+        "[journal]",
+        "[limits]",
+        "[watchdog]",
+        "[audit]",
+        "name",
+        "device",
+        "devices",
+        "size",
+        "apply-delay",
+        "pause-budget",
+        "pause-limit",
+        "window",
+        "timeout",
+        "log-watermark",
+        "void-cuts",
+        "overrun",
+        "throttle-lease",
+        "pause-timeout",
+        "spawn",
+        "digest-file",
+        "\"primary\"",
+        "\"backup\"",
+        "\"throttle\"",
+        " = ",
+        "\n",
+        "\"18446744073709551615s\"",
+        "\"1y\"",
+        "\"0s\"",
+        "16EiB",
+        "4MiB",
+        "-1",
+        "18446744073709551615",
+        "[::1]:7",
+        "\"\"\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        "true",
+    ],
+};
+
+/// Memory for a text of `len` bytes: what the TOML parser's tree takes, and its error with the line.
+fn bound(len: usize) -> usize {
+    (64 << 10) + 128 * len
+}
+
+fn run(data: &[u8]) -> Verdict {
+    // Reading the file refuses anything else.
+    let Ok(text) = std::str::from_utf8(data) else { return Verdict::Refused };
+    match within(bound(data.len()), || Config::parse("fuzz.toml", text)) {
+        Ok(config) => {
+            check(&config);
+            Verdict::Accepted
+        }
+        Err(error) => {
+            explains(&error, &["fuzz.toml"]);
+            match error {
+                ConfigError::Parse { .. } => explains(&error, &["line", "missing field", "unknown field"]),
+                ConfigError::Value { key, .. } => explains(&error, &[key]),
+                ConfigError::Read { .. } => panic!("nothing was read"),
+            }
+            Verdict::Refused
+        }
+    }
+}
+
+/// What the daemon relies on without looking again.
+fn check(config: &Config) {
+    let ms = |duration: std::time::Duration| duration.as_millis();
+    assert_eq!(config.volume.len(), 1);
+    assert!(!config.group.as_str().is_empty() && !config.only_volume().name.top().is_empty());
+    assert_ne!(config.address, config.peer);
+    assert_ne!(config.log.devices[0], config.log.devices[1]);
+    assert!((1..=64).contains(&config.limits.window) && config.limits.void_cuts > 0);
+    assert!((10..=90).contains(&config.limits.log_watermark));
+    assert!((4 << 20..=16 << 30).contains(&config.log.size.as_u64()));
+    assert!((5..=3_600_000).contains(&ms(config.epoch)));
+    assert!(config.limits.pause_budget <= config.limits.pause_limit && ms(config.limits.pause_limit) <= 1000);
+    assert!(ms(config.watchdog.pause_timeout) <= 10_000 && ms(config.watchdog.timeout) <= 60_000);
+    assert!(ms(config.limits.throttle_lease) <= 60_000 && ms(config.journal.apply_delay) <= 60_000);
+    assert!((500..=300_000).contains(&ms(config.limits.timeout)));
+}
+
+fn seeds() -> Vec<Seed> {
+    let least = "group = \"vm1\"\nrole = \"primary\"\naddress = \"10.9.0.1:7789\"\npeer = \"10.9.0.2:7789\"\n\
+        state = \"/dev/vg/vm1_state\"\n[[volume]]\nname = \"vm1\"\ndevice = \"/dev/vg/vm1\"\n\
+        [journal]\ndevice = \"/dev/vg/vm1_journal\"\n";
+    let rest = "apply-delay = \"100ms\"\n[log]\ndevices = [\"/dev/ram2\", \"/dev/ram3\"]\nsize = \"128MiB\"\n\
+        [limits]\npause-budget = \"10ms\"\npause-limit = \"50ms\"\nwindow = 8\ntimeout = \"5s\"\n\
+        log-watermark = 75\nvoid-cuts = 20\noverrun = \"throttle\"\nthrottle-lease = \"2s\"\n\
+        [watchdog]\nspawn = true\ntimeout = \"3s\"\npause-timeout = \"500ms\"\n\
+        [audit]\ndigest-file = \"/tmp/digests\"\n";
+    let whole = format!("epoch = \"50ms\"\n{least}{rest}");
+    vec![("least".into(), least.into()), ("whole".into(), whole.into())]
+}

@@ -1,0 +1,34 @@
+//! The targets, one module each: how an input is read, and what must hold.
+
+mod config;
+mod control;
+mod dm_text;
+mod epoch;
+mod era_metadata;
+mod log_writes;
+mod message;
+mod recovery;
+mod roll_map;
+mod session;
+mod slots;
+mod tlv;
+mod wire;
+
+use crate::Target;
+
+/// All of them.
+pub const TARGETS: [Target; 13] = [
+    config::TARGET,
+    control::TARGET,
+    dm_text::TARGET,
+    epoch::TARGET,
+    era_metadata::TARGET,
+    log_writes::TARGET,
+    message::TARGET,
+    recovery::TARGET,
+    roll_map::TARGET,
+    session::TARGET,
+    slots::TARGET,
+    tlv::TARGET,
+    wire::TARGET,
+];

@@ -1,0 +1,249 @@
+//! A whole connection against the backup's state machine: frames of a hostile primary that knows the group.
+//!
+//! ```text
+//! input: schedule u64 (two bits for each frame: 0, 1 all that was ordered is done first; 2 it goes on; 3 the
+//!        connection is made anew), then the bytes of the connection
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ftdm_units::Sectors;
+use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered};
+use ftship_proto::frame::{Frame, FrameDecoder};
+use ftship_proto::group::GroupDescription;
+use ftship_proto::ids::{Digest, Epoch};
+use ftship_proto::journal::{
+    EpochFrames, JournalWriter, Placement, RING_START, Ring, Superblock, encode_padded,
+};
+use ftship_proto::message::Message;
+use ftship_proto::record::RecordIter;
+use ftship_proto::slot::{self, SlotKind};
+use ftship_proto::state::{Content, DurableState, Role};
+
+use super::recovery::{Disk, scan};
+use crate::image::BLOCK;
+use crate::input::Input;
+use crate::{Seed, Target, Verdict, mend, seeds, within};
+
+pub(super) const TARGET: Target =
+    Target { name: "session", run, seeds, max_len: 32 << 10, words: &["FTDM\u{1}\0"] };
+
+const RING_BLOCKS: u64 = 64;
+const NOW: Duration = Duration::from_secs(1);
+
+/// Memory that one event may take: the frame that is checked, decompressed, and what is ordered.
+const BOUND: usize = 6 << 20;
+
+/// A backup with devices in memory.
+struct Host {
+    backup: Backup,
+    disk: Disk,
+    superblock: Superblock,
+    /// What was ordered and is not done, oldest first.
+    ordered: VecDeque<BackupEvent>,
+    staged: Option<(Epoch, Digest)>,
+    closed: bool,
+}
+
+fn run(data: &[u8]) -> Verdict {
+    let mut input = Input::new(data);
+    let schedule = input.u64();
+    let mut mended = input.rest().to_vec();
+    mend::Frames::after([0; 32]).mend_stream(&mut mended);
+    play(schedule, input.rest()).or(play(schedule, &mended))
+}
+
+fn play(mut schedule: u64, bytes: &[u8]) -> Verdict {
+    let Some(mut host) = Host::new() else { panic!("a formatted backup starts") };
+    let (mut decoder, mut rest) = (FrameDecoder::new(), bytes);
+    host.tell(BackupEvent::Accepted);
+    while let Ok((taken, Some(frame))) = decoder.feed(rest) {
+        rest = &rest[taken..];
+        schedule = schedule.rotate_right(2);
+        match schedule & 3 {
+            2 => {}
+            3 => {
+                host.tell(BackupEvent::Disconnected);
+                host.tell(BackupEvent::Accepted);
+            }
+            _ => host.do_all(),
+        }
+        if host.closed {
+            break;
+        }
+        // While the journal is full, the driver does not read.
+        if !host.backup.wants_frames() {
+            host.do_all();
+        }
+        if host.backup.wants_frames() {
+            host.tell(BackupEvent::Frame(frame));
+        }
+    }
+    host.do_all();
+    host.check_end();
+    Verdict::of(host.staged.is_some())
+}
+
+impl Host {
+    fn new() -> Option<Self> {
+        let group = seeds::group()?;
+        let ring = Ring::new(RING_START, RING_BLOCKS * BLOCK as u64)?;
+        let format = Superblock::format([0x71; 16], group.name().clone(), 16 << 20).ok()?;
+        let superblock = Superblock { ring, ..format };
+        let mut disk = Disk::new(ring);
+        let journal = JournalWriter::new(superblock.clone(), &scan(&superblock, &mut disk));
+        let volumes = group
+            .volumes()
+            .iter()
+            .map(|volume| LocalVolume { size: volume.size, logical_block_size: volume.logical_block_size });
+        let config = BackupConfig {
+            group: group.name().clone(),
+            volumes: volumes.collect(),
+            timeout: Duration::from_secs(5),
+            apply_delay: Duration::from_millis(500),
+        };
+        let state = DurableState {
+            group_name: group.name().clone(),
+            formatted_id: [0xf1; 16],
+            role: Role::Backup,
+            lineage: Vec::new(),
+            highest_epoch_seen: Epoch::NONE,
+            content: Content::Blank,
+            group: None,
+            last_incarnation: None,
+        };
+        let recovered = Recovered {
+            state,
+            journal,
+            sealed: Vec::new(),
+            applied: Epoch::NONE,
+            applied_digest: Digest::ZERO,
+        };
+        let backup = Backup::new(config, recovered);
+        Some(Self { backup, disk, superblock, ordered: VecDeque::new(), staged: None, closed: false })
+    }
+
+    fn tell(&mut self, event: BackupEvent) {
+        within(BOUND, || self.backup.handle(NOW, event));
+        self.perform();
+    }
+
+    /// Does everything that was ordered, and what follows from it.
+    fn do_all(&mut self) {
+        while let Some(done) = self.ordered.pop_front() {
+            self.tell(done);
+        }
+    }
+
+    fn perform(&mut self) {
+        while let Some(action) = self.backup.poll_action() {
+            match action {
+                BackupAction::Send(message) => self.sent(&message),
+                BackupAction::Close { reason } => {
+                    assert!(!reason.is_empty() && !self.backup.is_connected());
+                    self.closed = true;
+                }
+                BackupAction::Append { placement, frame } => self.append(placement, &frame),
+                BackupAction::SyncJournal { ticket } => {
+                    self.ordered.push_back(BackupEvent::JournalSynced { ticket });
+                }
+                BackupAction::WriteSuperblock(superblock) => {
+                    assert_eq!(Superblock::decode(&superblock.encode()).as_ref(), Ok(&*superblock));
+                    assert!(superblock.tail >= self.superblock.tail);
+                    self.superblock = *superblock;
+                    self.ordered.push_back(BackupEvent::SuperblockWritten);
+                }
+                BackupAction::WriteState(state) => {
+                    let body = state.encode();
+                    assert!(slot::encode(1, SlotKind::State, &body).is_ok(), "a state that fits no slot");
+                    assert_eq!(DurableState::decode(&body).as_ref(), Ok(&*state));
+                    self.ordered.push_back(BackupEvent::StateWritten);
+                }
+                BackupAction::WriteBase { frame, group } => records(&frame, &group),
+                BackupAction::FlushVolumes => self.ordered.push_back(BackupEvent::VolumesFlushed),
+                BackupAction::Apply { epochs, group } => {
+                    for epoch in epochs {
+                        let ring = self.superblock.ring;
+                        for frame in EpochFrames::new(ring, &mut self.disk, epoch.start, epoch.end) {
+                            let frame =
+                                frame.unwrap_or_else(|error| panic!("epoch {}: {error}", epoch.epoch));
+                            records(&frame, &group);
+                        }
+                    }
+                    self.ordered.push_back(BackupEvent::Applied);
+                }
+                BackupAction::ReleaseVolumes => self.ordered.push_back(BackupEvent::VolumesReleased),
+                BackupAction::PromoteDone(_) => {}
+            }
+        }
+        let (used, capacity) = self.backup.journal_use();
+        assert!(used <= capacity && self.backup.applied() <= self.backup.committed().max(Epoch(u64::MAX)));
+    }
+
+    fn sent(&mut self, message: &Message) {
+        let frame = message.encode(0, seeds::INCARNATION);
+        assert!(Message::decode(&frame).is_ok(), "says what nobody understands");
+        if let Message::Staged { epoch, digest } = message {
+            assert!(self.staged.is_none_or(|(before, _)| before < *epoch), "epoch {epoch} twice");
+            self.staged = Some((*epoch, *digest));
+        }
+    }
+
+    /// A frame goes into free space, as it came.
+    fn append(&mut self, placement: Placement, frame: &Frame) {
+        let Placement { position, offset, len, pad } = placement;
+        assert!(position >= self.superblock.tail);
+        assert!(position + len <= self.superblock.tail + self.superblock.ring.capacity());
+        records(frame, &seeds::group().unwrap_or_else(|| panic!("the group is sound")));
+        if let Some(pad) = pad {
+            self.disk.write(pad.offset, &pad.block());
+        }
+        let mut bytes = Vec::new();
+        encode_padded(frame, &mut bytes);
+        assert_eq!(bytes.len() as u64, len);
+        self.disk.write(offset, &bytes);
+    }
+
+    /// After a restart, everything that was said to be staged is there.
+    fn check_end(&mut self) {
+        let found = scan(&self.superblock, &mut self.disk);
+        if let Some((epoch, digest)) = self.staged {
+            let held = found.sealed.iter().find(|sealed| sealed.epoch == epoch).map(|sealed| sealed.digest);
+            let applied = self.superblock.tail_epoch >= epoch;
+            assert!(held == Some(digest) || applied, "epoch {epoch} was acknowledged and is gone");
+        }
+        self.backup.handle_timeout(NOW + Duration::from_secs(60));
+        self.perform();
+        self.do_all();
+        self.tell(BackupEvent::Promote { id: [7; 16] });
+        self.do_all();
+        let consistent = self.backup.state().content == Content::Consistent;
+        let promoted = matches!(self.backup.phase(), Phase::Promoted);
+        assert_eq!(consistent, promoted, "{:?} of {:?}", self.backup.phase(), self.backup.state().content);
+    }
+}
+
+/// Whatever gets as far as a device or the journal can be applied.
+fn records(frame: &Frame, group: &GroupDescription) {
+    assert_eq!(frame.verify(), Ok(()));
+    if !frame.header.kind.carries_records() {
+        return;
+    }
+    let mut scratch = Vec::new();
+    let raw = frame.raw_payload(&mut scratch).unwrap_or_else(|error| panic!("{error}"));
+    let records = RecordIter::new(raw, frame.header.kind, frame.header.record_count, group);
+    let records = records.unwrap_or_else(|error| panic!("{error}"));
+    let sectors: u64 = records
+        .map(|record| match record {
+            ftship_proto::record::Record::Content { extent, .. } => extent.len().0,
+            ftship_proto::record::Record::Resize { .. } => 0,
+        })
+        .sum();
+    assert!(Sectors(sectors) <= Sectors(group.volumes().iter().map(|volume| volume.size.0).sum()));
+}
+
+fn seeds() -> Vec<Seed> {
+    let input = |schedule: u64| [&schedule.to_le_bytes()[..], &seeds::session()].concat();
+    vec![("prompt".into(), input(0))]
+}
