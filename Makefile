@@ -51,6 +51,7 @@ lint: deps ## formatting and clippy, warnings are errors
 deny: rust ## licences, bans and sources of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
+	cargo deny --manifest-path tests/fuzz/libfuzzer/Cargo.toml --config deny.toml check bans licenses sources
 
 .PHONY: test
 test: deps ## unit, property and simulation tests, then the lab scenarios
@@ -64,8 +65,8 @@ test-full: deps ## formatting, clippy, dependency policy, and `make test` with t
 MINUTES ?= 30
 
 .PHONY: soak
-soak: deps ## the simulation with ever new seeds; MINUTES=30
-	cargo run --quiet -p ftdm-sim -- --minutes $(MINUTES)
+soak: deps ## the simulation with ever new seeds, then the fuzzers; MINUTES=30
+	tests/fuzz/soak --minutes $(MINUTES)
 
 .PHONY: mutants
 mutants: deps ## shows that the simulation catches deliberate faults
