@@ -11,8 +11,9 @@ use bytesize::ByteSize;
 use ftdm::name::StackName;
 use ftship_proto::ids::GroupName;
 use ftship_proto::journal::MIN_JOURNAL_LEN;
+use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::state::Role;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where `GROUP` is looked for when no path is given.
 pub const DIRECTORY: &str = "/etc/ftdm";
@@ -36,6 +37,12 @@ pub struct Config {
     /// Time between two epochs.
     #[serde(default = "default_epoch", with = "humantime_serde")]
     pub epoch: Duration,
+    /// Who commits an epoch; the same on both hosts.
+    #[serde(default)]
+    pub commit: Commit,
+    /// What the backup's STAGED promises; read on the backup only.
+    #[serde(default)]
+    pub ack: Ack,
     /// The protected volumes. One, for now.
     pub volume: Vec<Volume>,
     /// The log that captures writes on the primary.
@@ -55,6 +62,46 @@ pub struct Config {
     /// Where this was read from.
     #[serde(skip)]
     pub path: PathBuf,
+}
+
+/// `commit`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Commit {
+    /// The backup, once it holds the epoch durably.
+    #[default]
+    Auto,
+    /// A coordinator: `ftship commit GROUP --epoch N`.
+    External,
+}
+
+impl From<Commit> for CommitPolicy {
+    fn from(commit: Commit) -> Self {
+        match commit {
+            Commit::Auto => Self::Auto,
+            Commit::External => Self::External,
+        }
+    }
+}
+
+/// `ack`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ack {
+    /// What is staged survives a power cut of the backup.
+    #[default]
+    Durable,
+    /// What is staged was received whole; a power cut of the backup in the next moments loses it.
+    Received,
+}
+
+impl From<Ack> for AckPolicy {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::Durable => Self::Durable,
+            Ack::Received => Self::Received,
+        }
+    }
 }
 
 /// One protected volume.

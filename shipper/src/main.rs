@@ -86,12 +86,24 @@ enum Verb {
     Checkpoint {
         /// Name of the group
         group: String,
-        /// Return only when the backup has committed it
-        #[structopt(long)]
-        wait: bool,
+        /// Return only when the backup has committed it; with --wait=staged already when it holds it
+        #[structopt(long, require_equals = true, possible_values = &["staged", "committed"])]
+        wait: Option<Option<String>>,
         /// The VM is paused: cut without suspending the volume, or refuse when it is written to
         #[structopt(long)]
         quiesced: bool,
+        /// Give up waiting after so many seconds
+        #[structopt(long, default_value = "60")]
+        timeout: u64,
+    },
+    /// Primary, where a coordinator commits: commits a staged epoch and all before it; returns when
+    /// that is durable on the backup and prints the last committed epoch
+    Commit {
+        /// Name of the group
+        group: String,
+        /// The epoch
+        #[structopt(long)]
+        epoch: u64,
         /// Give up waiting after so many seconds
         #[structopt(long, default_value = "60")]
         timeout: u64,
@@ -101,6 +113,9 @@ enum Verb {
     Promote {
         /// Name of the group
         group: String,
+        /// Where a coordinator commits: the staged epoch to commit, drop what follows, and promote to
+        #[structopt(long)]
+        epoch: Option<u64>,
         /// Give up waiting after so many seconds
         #[structopt(long, default_value = "300")]
         timeout: u64,
@@ -175,15 +190,23 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             Ok(())
         }
         Verb::Checkpoint { group, wait, quiesced, timeout } => {
-            let request_ = Request::Checkpoint { wait, quiesced };
+            let staged = matches!(&wait, Some(Some(until)) if until == "staged");
+            let request_ = Request::Checkpoint { wait: wait.is_some(), staged, quiesced };
             match request(&group, &request_, Duration::from_secs(timeout))? {
                 Response::Checkpoint { epoch } => println!("{epoch}"),
                 _ => return Err(unexpected()),
             }
             Ok(())
         }
-        Verb::Promote { group, timeout } => {
-            match request(&group, &Request::Promote, Duration::from_secs(timeout))? {
+        Verb::Commit { group, epoch, timeout } => {
+            match request(&group, &Request::Commit { epoch }, Duration::from_secs(timeout))? {
+                Response::Committed { epoch } => println!("{epoch}"),
+                _ => return Err(unexpected()),
+            }
+            Ok(())
+        }
+        Verb::Promote { group, epoch, timeout } => {
+            match request(&group, &Request::Promote { epoch }, Duration::from_secs(timeout))? {
                 Response::Promoted { epoch } => println!("{epoch}"),
                 _ => return Err(unexpected()),
             }

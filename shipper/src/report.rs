@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::control::Status;
+use crate::config::{Ack, Commit};
+use crate::control::{Epochs, Status};
 
 /// Several lines, one figure each; the first says role and state.
 #[must_use]
@@ -21,13 +22,19 @@ pub fn status(status: &Status) -> String {
     let link = if status.connected { "connected" } else { "not connected" };
     let error = status.link_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     line("peer", format!("{} {link}{error}", status.peer));
+    if status.commit == Commit::External {
+        line("commit", "external: a coordinator says `ftship commit`".into());
+    }
+    if status.ack == Some(Ack::Received) {
+        line("ack", "received: staged is not yet durable on the backup".into());
+    }
     let epochs = &status.epochs;
     if let Some(primary) = &status.primary {
         line(
             "epochs",
             format!(
-                "{} cut, {} committed, {} in flight, {} on the backup's volume",
-                epochs.cut, epochs.committed, epochs.in_flight, epochs.applied
+                "{} cut, {} staged, {} committed, {} in flight, {} on the backup's volume",
+                epochs.cut, epochs.staged, epochs.committed, epochs.in_flight, epochs.applied
             ),
         );
         if status.state == "syncing" {
@@ -53,7 +60,8 @@ pub fn status(status: &Status) -> String {
         );
     }
     if let Some(backup) = &status.backup {
-        line("epochs", format!("{} committed, {} on the volume", epochs.committed, epochs.applied));
+        let Epochs { staged, committed, applied, .. } = epochs;
+        line("epochs", format!("{staged} staged, {committed} committed, {applied} on the volume"));
         line("journal", format!("{} of {} bytes", backup.journal_used, backup.journal_size));
         line(
             "received",

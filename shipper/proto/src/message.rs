@@ -8,7 +8,7 @@ use crate::frame::{Frame, FrameError, FrameKind, Stamp};
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::state::{Content, LineageEntry, Role, decode_lineage, encode_lineage};
-use crate::tlv::{Reader, TlvError, Writer};
+use crate::tlv::{OPTIONAL, Reader, TlvError, Writer};
 
 /// Longest text in a message, in bytes; longer ones are cut when sent and refused when received.
 pub const MAX_TEXT: usize = 1024;
@@ -16,7 +16,7 @@ pub const MAX_TEXT: usize = 1024;
 /// Why a side declines. The numbers are frozen; unknown ones are kept as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefuseCode {
-    /// No common protocol version or feature.
+    /// No common protocol version.
     Version,
     /// Another group's name.
     Group,
@@ -36,11 +36,15 @@ pub enum RefuseCode {
     ProtocolError,
     /// Both sides ran alone: somebody must decide.
     SplitBrain,
+    /// The two configurations name different commit policies.
+    CommitPolicy,
+    /// A mandatory feature that this side does not know.
+    Feature,
     /// A code that this version does not know.
     Other(u16),
 }
 
-const REFUSE_CODES: [(RefuseCode, u16); 10] = [
+const REFUSE_CODES: [(RefuseCode, u16); 12] = [
     (RefuseCode::Version, 1),
     (RefuseCode::Group, 2),
     (RefuseCode::VolumeMismatch, 3),
@@ -51,10 +55,19 @@ const REFUSE_CODES: [(RefuseCode, u16); 10] = [
     (RefuseCode::NeedsFullSync, 8),
     (RefuseCode::ProtocolError, 9),
     (RefuseCode::SplitBrain, 10),
+    (RefuseCode::CommitPolicy, 11),
+    (RefuseCode::Feature, 12),
 ];
 
 impl RefuseCode {
-    fn number(self) -> u16 {
+    /// All that this version knows.
+    pub fn known() -> impl Iterator<Item = Self> {
+        REFUSE_CODES.iter().map(|(code, _)| *code)
+    }
+
+    /// The frozen number.
+    #[must_use]
+    pub fn number(self) -> u16 {
         match self {
             Self::Other(number) => number,
             known => REFUSE_CODES.iter().find(|(code, _)| *code == known).map_or(0, |(_, number)| *number),
@@ -106,6 +119,8 @@ pub struct Welcome {
     pub content: Content,
     /// What it is by its own durable state.
     pub role: Role,
+    /// Bytes that its journal holds, where it says so: what is staged and not committed must fit.
+    pub journal_size: Option<u64>,
 }
 
 /// A control message.
@@ -377,6 +392,9 @@ impl Welcome {
         fields.field(6, &self.chain_digest.0);
         fields.field(7, &self.content.encode());
         fields.field(8, &[self.role.number()]);
+        if let Some(size) = self.journal_size {
+            fields.u64(OPTIONAL | 1, size);
+        }
     }
 
     fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
@@ -389,6 +407,7 @@ impl Welcome {
             chain_digest: Digest(fields.array(6)?),
             content: Content::decode(fields.required(7)?)?,
             role: Role::decode(fields.required(8)?)?,
+            journal_size: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes),
         })
     }
 }

@@ -36,6 +36,15 @@ pub enum Mutant {
     NumberFromOne,
     CheckpointOfRunningCut,
     ForgetCheckpoint,
+    CommitPastWord,
+    CommitUnsynced,
+    CommitBeforeSuperblock,
+    ApplyUncommitted,
+    KeepForeignStaged,
+    PromotePastWord,
+    PromoteKeepsLater,
+    PromoteUncommitted,
+    StagedIsCommitted,
 }
 
 impl Mutant {
@@ -71,6 +80,15 @@ impl Mutant {
         Self::NumberFromOne,
         Self::CheckpointOfRunningCut,
         Self::ForgetCheckpoint,
+        Self::CommitPastWord,
+        Self::CommitUnsynced,
+        Self::CommitBeforeSuperblock,
+        Self::ApplyUncommitted,
+        Self::KeepForeignStaged,
+        Self::PromotePastWord,
+        Self::PromoteKeepsLater,
+        Self::PromoteUncommitted,
+        Self::StagedIsCommitted,
     ];
 }
 

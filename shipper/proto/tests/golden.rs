@@ -131,6 +131,7 @@ fn messages() {
         chain_digest: Digest([0xd3; 32]),
         content: Content::Inconsistent { base_id: [0xb1; 16] },
         role: Role::Backup,
+        journal_size: None,
     });
     let all = [
         ("hello", hello),

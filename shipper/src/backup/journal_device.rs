@@ -313,8 +313,8 @@ impl JournalDevice {
 }
 
 fn sealed_of(found: &SealedEpoch) -> Sealed {
-    let SealedEpoch { epoch, digest, start, end, commit_point, .. } = *found;
-    Sealed { epoch, digest, start, end, commit_point }
+    let SealedEpoch { epoch, digest, incarnation, start, end, commit_point, .. } = *found;
+    Sealed { epoch, digest, incarnation, start, end, commit_point }
 }
 
 /// Reads whole blocks, aligned, for the journal's pure code.

@@ -80,6 +80,8 @@ impl BackupDriver {
             volumes,
             timeout: config.limits.timeout,
             apply_delay: config.journal.apply_delay,
+            commit: config.commit.into(),
+            ack: config.ack.into(),
         };
         let recovered = Recovered {
             state,
@@ -109,8 +111,7 @@ impl BackupDriver {
 
     fn accept(&mut self, now: Duration) {
         while let Some(Ok((stream, address))) = self.listener.as_ref().map(TcpListener::accept) {
-            if self.core.is_connected() {
-                // A greeted primary is not given up for whoever knocks; if it is dead, it times out.
+            if !self.core.admits() {
                 log::warn!("{address}: turned away, a primary is connected");
                 continue;
             }
@@ -212,7 +213,7 @@ impl BackupDriver {
         self.answers.extend(waiting.into_iter().map(|client| (client, answer.clone())));
     }
 
-    fn promote(&mut self, now: Duration, client: ClientId) {
+    fn promote(&mut self, now: Duration, client: ClientId, epoch: Option<u64>) {
         fault::at("promote-begun");
         let mut id = [0; 16];
         if let Err(error) = getrandom::fill(&mut id) {
@@ -220,7 +221,7 @@ impl BackupDriver {
             return self.answers.push((client, Response::Failed { reason }));
         }
         self.waiting.push(client);
-        self.core.handle(now, BackupEvent::Promote { id });
+        self.core.handle(now, BackupEvent::Promote { id, epoch: epoch.map(Epoch) });
     }
 
     fn status(&self) -> Status {
@@ -237,8 +238,11 @@ impl BackupDriver {
             peer: self.config.peer.to_string(),
             link_error: None,
             generation: core.state().generation().map_or(0, |generation| generation.number),
+            commit: self.config.commit,
+            ack: Some(self.config.ack),
             epochs: Epochs {
                 cut: 0,
+                staged: core.staged().0,
                 committed: core.committed().0,
                 applied: core.applied().0,
                 in_flight: 0,
@@ -309,7 +313,8 @@ impl Driver for BackupDriver {
         };
         match request {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
-            Request::Promote => self.promote(now, client),
+            Request::Promote { epoch } => self.promote(now, client, epoch),
+            Request::Commit { .. } => self.answers.push((client, refuse("commit"))),
             Request::Checkpoint { .. } => self.answers.push((client, refuse("checkpoint"))),
             Request::FullSync => self.answers.push((client, refuse("full-sync"))),
         }

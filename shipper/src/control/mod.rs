@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Ack, Commit};
 use crate::metrics::Percentiles;
 
 /// Folder of the sockets.
@@ -29,16 +30,28 @@ pub fn socket_path(group: &str) -> PathBuf {
 pub enum Request {
     /// How things stand.
     Status,
-    /// Primary: cut now; answer after the cut, or, with `wait`, once the epoch is committed.
+    /// Primary: cut now; answer after the cut, or, with `wait`, once the epoch is committed or staged.
     Checkpoint {
         /// Answer only when the epoch is committed.
         wait: bool,
+        /// With `wait`: already when it is staged.
+        #[serde(default)]
+        staged: bool,
         /// The VM is paused: cut without a suspend, or refuse.
         #[serde(default)]
         quiesced: bool,
     },
+    /// Primary, where a coordinator commits: commit this epoch and all before it; answer once that is durable.
+    Commit {
+        /// The epoch.
+        epoch: u64,
+    },
     /// Backup: become the primary of a new generation.
-    Promote,
+    Promote {
+        /// The epoch that the volumes are to hold; needed where a coordinator commits.
+        #[serde(default)]
+        epoch: Option<u64>,
+    },
     /// Primary: overwrite the backup with a new copy.
     FullSync,
 }
@@ -72,6 +85,11 @@ pub enum Response {
     /// To `checkpoint`: everything written before the request is in this epoch.
     Checkpoint {
         /// The epoch.
+        epoch: u64,
+    },
+    /// To `commit`.
+    Committed {
+        /// The last epoch that is durably committed: the one named, or a later one.
         epoch: u64,
     },
     /// To `promote`: the volumes hold exactly this epoch.
@@ -112,6 +130,10 @@ pub struct Status {
     pub link_error: Option<String>,
     /// Number of the current generation.
     pub generation: u64,
+    /// Who commits: `auto` or `external`.
+    pub commit: Commit,
+    /// What STAGED promises: `durable` or `received`. The primary knows it while connected.
+    pub ack: Option<Ack>,
     /// The epochs.
     pub epochs: Epochs,
     /// Primary: figures of the cuts and of shipping.
@@ -125,11 +147,13 @@ pub struct Status {
 pub struct Epochs {
     /// Last one cut (primary).
     pub cut: u64,
+    /// Last one acknowledged by the backup, of those that can be committed.
+    pub staged: u64,
     /// Last one committed: what a promote of the backup gives.
     pub committed: u64,
     /// Last one on the backup's volumes.
     pub applied: u64,
-    /// Cut and not acknowledged (primary).
+    /// Cut and not acknowledged, or where a coordinator commits, not committed (primary).
     pub in_flight: usize,
     /// Committed since the daemon's start.
     pub committed_count: u64,

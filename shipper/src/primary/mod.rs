@@ -23,13 +23,15 @@ use ftship_proto::frame::Stamp;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Incarnation, VolumeUuid};
 use ftship_proto::message::Message;
-use ftship_proto::primary::{Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication};
+use ftship_proto::primary::{
+    CommitRefused, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until,
+};
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;
 
-use crate::config::{Config, Overrun};
+use crate::config::{Ack, Config, Overrun};
 use crate::control::server::ClientId;
 use crate::control::{Epochs, PrimaryFigures, Request, Response, Status};
 use crate::metrics::Latencies;
@@ -63,7 +65,7 @@ pub struct PrimaryDriver {
     moment: Moment,
     /// What the last cut captured, until the core says that it is to be shipped.
     captured: Option<EpochLog>,
-    waiting: Vec<(ClientId, bool)>,
+    waiting: Vec<ClientId>,
     /// Who wants the next cut without a suspend.
     quiesced: Vec<ClientId>,
     /// Who wanted the one under way so.
@@ -134,6 +136,7 @@ impl PrimaryDriver {
             pause_budget: config.limits.pause_budget,
             pause_limit: config.limits.pause_limit,
             void_limit: config.limits.void_cuts,
+            commit: config.commit.into(),
         });
         let figures = PrimaryFigures {
             epoch_ms: config.epoch.as_secs_f64() * 1000.0,
@@ -200,22 +203,20 @@ impl PrimaryDriver {
                 PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
                 PrimaryAction::StartBase => self.base.begin(self.moment),
                 PrimaryAction::StopBase => self.base.end(),
-                PrimaryAction::CheckpointCut { id, epoch } => {
-                    self.answer(id, false, Response::Checkpoint { epoch: epoch.0 });
-                }
-                PrimaryAction::CheckpointCommitted { id, epoch } => {
-                    self.answer(id, true, Response::Checkpoint { epoch: epoch.0 });
+                PrimaryAction::CheckpointReached { id, epoch, .. } => {
+                    self.answer(id, Response::Checkpoint { epoch: epoch.0 });
                 }
                 PrimaryAction::CheckpointFailed { id, reason } => {
                     self.quiesced.retain(|client| client.0 as u64 != id);
-                    self.answer(id, true, Response::Failed { reason });
+                    self.answer(id, Response::Failed { reason });
                 }
+                PrimaryAction::CommitDone { id, result } => self.answer(id, commit_answer(result)),
                 PrimaryAction::FullSyncBegun { id, result } => {
                     let answer = match result {
                         Ok(()) => Response::Started,
                         Err(reason) => Response::Refused { reason },
                     };
-                    self.answer(id, true, answer);
+                    self.answer(id, answer);
                 }
                 PrimaryAction::Committed { lag, .. } => self.lags.record(lag),
                 PrimaryAction::StateChanged => {
@@ -233,11 +234,10 @@ impl PrimaryDriver {
         }
     }
 
-    /// Answers client `id`; an answer that is not `last` goes only to those who do not wait for more.
-    fn answer(&mut self, id: u64, last: bool, answer: Response) {
-        let found = self.waiting.iter().position(|(client, waits)| client.0 as u64 == id && (last || !waits));
-        if let Some(index) = found {
-            let (client, _) = self.waiting.swap_remove(index);
+    /// Answers client `id`, who asked once and waits.
+    fn answer(&mut self, id: u64, answer: Response) {
+        if let Some(index) = self.waiting.iter().position(|client| client.0 as u64 == id) {
+            let client = self.waiting.swap_remove(index);
             self.answers.push((client, answer));
         }
     }
@@ -277,7 +277,7 @@ impl PrimaryDriver {
     fn ship(&mut self, epoch: Epoch, commit_point: bool) {
         if let Some(log) = self.captured.take() {
             self.moment.epochs += 1;
-            let staged = self.core.committed();
+            let staged = self.core.known_durable();
             self.encoder.push(EncodeJob::Epoch { epoch, commit_point, staged, log });
         }
     }
@@ -332,7 +332,7 @@ impl PrimaryDriver {
         for client in std::mem::take(&mut self.cutting) {
             let id = client.0 as u64;
             self.core.handle(now, PrimaryEvent::CheckpointWithdrawn { id });
-            self.answer(id, true, Response::Refused { reason: reason.to_owned() });
+            self.answer(id, Response::Refused { reason: reason.to_owned() });
         }
     }
 
@@ -390,7 +390,7 @@ impl PrimaryDriver {
                 }
                 EncodedItem::Epoch { epoch, digest, stored } => {
                     self.figures.bytes_shipped += stored;
-                    self.core.handle(now, PrimaryEvent::Encoded { epoch, digest });
+                    self.core.handle(now, PrimaryEvent::Encoded { epoch, digest, stored });
                 }
                 EncodedItem::Failed { reason } => {
                     log::error!("{reason}");
@@ -441,8 +441,11 @@ impl PrimaryDriver {
             peer: self.config.peer.to_string(),
             link_error: core.link_error().map(str::to_owned),
             generation: self.stamp.generation,
+            commit: self.config.commit,
+            ack: core.is_connected().then(|| if core.acks_received() { Ack::Received } else { Ack::Durable }),
             epochs: Epochs {
                 cut: core.last_cut().0,
+                staged: core.staged().0,
                 committed: core.committed().0,
                 applied: core.peer_applied().0,
                 in_flight: core.in_flight(),
@@ -476,18 +479,27 @@ impl Driver for PrimaryDriver {
         let id = client.0 as u64;
         match request {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
-            Request::Checkpoint { wait, quiesced } => {
-                self.waiting.push((client, wait));
+            Request::Checkpoint { wait, staged, quiesced } => {
+                self.waiting.push(client);
                 if quiesced {
                     self.quiesced.push(client);
                 }
-                self.core.handle(now, PrimaryEvent::Checkpoint { id });
+                let until = match (wait, staged) {
+                    (false, _) => Until::Cut,
+                    (true, true) => Until::Staged,
+                    (true, false) => Until::Committed,
+                };
+                self.core.handle(now, PrimaryEvent::Checkpoint { id, until });
             }
             Request::FullSync => {
-                self.waiting.push((client, true));
+                self.waiting.push(client);
                 self.core.handle(now, PrimaryEvent::FullSync { id });
             }
-            Request::Promote => {
+            Request::Commit { epoch } => {
+                self.waiting.push(client);
+                self.core.handle(now, PrimaryEvent::Commit { id, epoch: Epoch(epoch) });
+            }
+            Request::Promote { .. } => {
                 let reason = "promote is for the backup; this host is the primary".into();
                 self.answers.push((client, Response::Refused { reason }));
             }
@@ -520,6 +532,16 @@ impl Driver for PrimaryDriver {
         self.send(&Message::Bye { text: "the primary's daemon stops".into() });
         self.hang_up();
         // The cut thread ends the capture when it is dropped.
+    }
+}
+
+fn commit_answer(result: Result<Epoch, CommitRefused>) -> Response {
+    match result {
+        Ok(epoch) => Response::Committed { epoch: epoch.0 },
+        Err(refused @ (CommitRefused::Auto | CommitRefused::NotStaged { .. })) => {
+            Response::Refused { reason: refused.to_string() }
+        }
+        Err(failed) => Response::Failed { reason: failed.to_string() },
     }
 }
 

@@ -10,7 +10,7 @@ use ftship_proto::backup::{
 };
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::journal::{BLOCK_LEN, JournalWriter, RING_START, Ring, Superblock, recover};
-use ftship_proto::message::Message;
+use ftship_proto::message::{Message, Welcome};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 use ftship_proto::state::{Content, DurableState, Role};
@@ -63,6 +63,8 @@ impl BackupHost {
             tail_digest: Digest::ZERO,
             synced: Epoch::NONE,
             incarnation: None,
+            committed: None,
+            dropped: None,
         };
         let first = DurableState {
             group_name: crate::encoding::group_name(),
@@ -113,6 +115,7 @@ impl World {
         let sealed = found.sealed.iter().map(|found| Sealed {
             epoch: found.epoch,
             digest: found.digest,
+            incarnation: found.incarnation,
             start: found.start,
             end: found.end,
             commit_point: found.commit_point,
@@ -132,6 +135,8 @@ impl World {
             }],
             timeout: std::time::Duration::from_micros(self.scenario.timeout),
             apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
+            commit: self.scenario.commit,
+            ack: self.scenario.ack,
         };
         self.backup.daemon = Some(Box::new(BackupDaemon {
             core: Backup::new(config, recovered),
@@ -188,7 +193,7 @@ impl World {
         let now = self.now;
         let Some(daemon) = &mut self.backup.daemon else { return };
         let Some(at) = daemon.core.poll_timeout() else { return };
-        let at = u64::try_from(at.as_micros()).unwrap_or(u64::MAX).max(now);
+        let at = u64::try_from(at.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX).max(now);
         if daemon.timer.is_none_or(|timer| at < timer) {
             daemon.timer = Some(at);
             self.schedule(at, Event::Timer(Side::Backup));
@@ -231,6 +236,14 @@ impl World {
             let Self { checker, backup, .. } = self;
             checker.acknowledges(&backup.journal, &backup.state, &backup.volume, *epoch, *digest);
         }
+        if let Message::Report { committed, .. } | Message::Welcome(Welcome { committed, .. }) = message {
+            let Self { checker, backup, .. } = self;
+            checker.reports(&backup.journal, &backup.state, &backup.volume, *committed);
+        }
+        if let (Message::Welcome(_), Some(daemon)) = (message, &self.backup.daemon) {
+            let incarnation = daemon.core.peer_incarnation().expect("whom it welcomes");
+            self.checker.welcomes(&self.backup.journal, &self.backup.state, incarnation);
+        }
         let Some(daemon) = &self.backup.daemon else { return };
         let generation = daemon.core.state().generation().map_or(0, |generation| generation.number);
         let incarnation = daemon.core.peer_incarnation().unwrap_or(Incarnation([0; 16]));
@@ -245,10 +258,9 @@ impl World {
         }
     }
 
-    /// A greeted primary is not given up for whoever knocks.
     pub(crate) fn backup_accept(&mut self, conn: ConnId) {
         let Some(daemon) = &mut self.backup.daemon else { return };
-        if daemon.core.is_connected() {
+        if !daemon.core.admits() {
             self.note(|_| format!("backup: connection {conn} turned away"));
             return self.net_close(conn, Side::Backup, true);
         }

@@ -97,7 +97,7 @@ impl World {
         }
         let Some(daemon) = &self.primary.daemon else { return };
         if daemon.dirty.is_some() {
-            let event = PrimaryEvent::LogUse { used: daemon.log_used * 100, capacity: capacity * 100 };
+            let event = PrimaryEvent::LogUse { used: daemon.log_used * 1024, capacity: capacity * 1024 };
             self.primary_tell(PrimaryReport::Event(event));
         }
         if self.primary.daemon.as_ref().is_some_and(|daemon| !daemon.cut.jobs.is_empty()) {

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use ftship_proto::frame::Frame;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
-use ftship_proto::journal::{EndClass, EpochFrames, Placement, Superblock, recover};
+use ftship_proto::journal::{EndClass, EpochFrames, Placement, Recovery, SealedEpoch, Superblock, recover};
+use ftship_proto::primary::Until;
+use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::record::{Content as RecordContent, Record, RecordIter};
 use ftship_proto::state::{Content as Held, DurableState, Role};
 
@@ -44,8 +46,10 @@ pub(crate) struct Found {
     pub(crate) state: DurableState,
     pub(crate) tail_epoch: Epoch,
     pub(crate) sealed: Vec<(Epoch, Digest)>,
-    /// What a promote gives, when it gives anything.
-    pub(crate) promotable: Option<(Epoch, Digest)>,
+    /// What is committed on a coordinator's word, where there is one.
+    pub(crate) committed: Option<Epoch>,
+    /// What a promote gives, or may be asked for.
+    pub(crate) choices: Vec<(Epoch, Digest)>,
 }
 
 /// See the head of this module.
@@ -62,6 +66,17 @@ pub(crate) struct Checker {
     /// A full sync onto it was begun since: until that ends the backup may be inconsistent.
     is_superseded: bool,
     requests: BTreeMap<u64, Request>,
+    commit: CommitPolicy,
+    ack: AckPolicy,
+    /// The coordinator's last word to each primary.
+    words: HashMap<Incarnation, Epoch>,
+    last_word: Epoch,
+    /// Where it wants a promote to end.
+    chosen: Epoch,
+    /// What the present primary was told is staged, where it must not be lost.
+    promise: Option<Epoch>,
+    /// The highest epoch that the backup reported as committed.
+    reported: Epoch,
 }
 
 impl Checker {
@@ -75,6 +90,13 @@ impl Checker {
             floor: Epoch::NONE,
             is_superseded: false,
             requests: BTreeMap::new(),
+            commit: scenario.commit,
+            ack: scenario.ack,
+            words: HashMap::new(),
+            last_word: Epoch::NONE,
+            chosen: Epoch::NONE,
+            promise: None,
+            reported: Epoch::NONE,
         }
     }
 
@@ -98,12 +120,19 @@ impl Checker {
     /// The primary has told the backup to begin a full sync.
     pub(crate) fn superseded(&mut self) {
         self.is_superseded = true;
+        (self.promise, self.last_word) = (None, Epoch::NONE);
     }
 
     /// Invariant 2, its first half: committed means acknowledged.
     pub(crate) fn committed(&mut self, incarnation: Incarnation, epoch: Epoch) {
         let staged = self.staged.get(&incarnation).copied().unwrap_or(Epoch::NONE);
         assert!(epoch <= staged, "the primary takes epoch {epoch} for committed, staged is {staged}");
+        let is_said = self.commit == CommitPolicy::Auto && self.ack == AckPolicy::Durable;
+        assert!(
+            is_said || epoch <= self.reported,
+            "the primary takes epoch {epoch} for committed, the backup reported {}",
+            self.reported
+        );
         self.floor = self.floor.max(epoch);
         self.is_superseded = false;
     }
@@ -123,7 +152,8 @@ impl Checker {
         assert_eq!(known.epoch, epoch, "an acknowledgement confuses epochs");
         let found = self.examine(&journal.durable, &state.durable, &volume.durable);
         let is_there = found.tail_epoch >= epoch || found.sealed.contains(&(epoch, digest));
-        assert!(is_there, "epoch {epoch} is acknowledged and not durable");
+        let is_promised = self.ack == AckPolicy::Durable;
+        assert!(is_there || !is_promised, "epoch {epoch} is acknowledged and not durable");
         let is_consistent = matches!(found.state.content, Held::Consistent);
         assert!(
             is_consistent || !known.commit_point,
@@ -132,6 +162,70 @@ impl Checker {
         );
         let staged = self.staged.entry(known.incarnation).or_default();
         *staged = (*staged).max(epoch);
+        if known.commit_point && is_promised {
+            self.promise = self.promise.max(Some(epoch));
+        }
+    }
+
+    /// Invariant 9, its first half: what is reported as committed is so on the disks, durably.
+    pub(crate) fn reports(&mut self, journal: &Disk, state: &Disk, volume: &Disk, epoch: Epoch) {
+        let found = self.examine(&journal.durable, &state.durable, &volume.durable);
+        if found.state.content == Held::Consistent && !epoch.is_none() {
+            let durable = match self.commit {
+                CommitPolicy::Auto => found.sealed.last().map_or(found.tail_epoch, |last| last.0),
+                CommitPolicy::External => found.committed.unwrap_or(Epoch::NONE),
+            };
+            assert!(epoch <= durable, "epoch {epoch} is reported as committed, durable is {durable}");
+        }
+        self.reported = self.reported.max(epoch);
+    }
+
+    /// Invariant 10: nobody is let in while the disks hold what only another one's coordinator could commit.
+    pub(crate) fn welcomes(&self, journal: &Disk, state: &Disk, incarnation: Incarnation) {
+        let [a, b] = state.durable.slots();
+        let state = DurableState::load(a, b).expect("the state is readable").expect("and formatted").0;
+        let superblock = superblock(&journal.durable);
+        let Some(committed) = superblock.committed.filter(|_| state.content == Held::Consistent) else {
+            return;
+        };
+        let Ok(recovery) = recover(&superblock, &mut ImageReader(&journal.durable));
+        let foreign = |sealed: &&SealedEpoch| sealed.epoch > committed && sealed.incarnation != incarnation;
+        let left = recovery.sealed.iter().find(foreign);
+        assert!(left.is_none(), "a primary is welcomed, and another one's staged epoch is kept: {left:?}");
+    }
+
+    /// The coordinator commits.
+    pub(crate) fn word(&mut self, incarnation: Incarnation, epoch: Epoch) {
+        let word = self.words.entry(incarnation).or_default();
+        *word = (*word).max(epoch);
+        self.last_word = self.last_word.max(epoch);
+    }
+
+    /// It chooses the epoch to promote to: its word for that one, and the end of later ones.
+    pub(crate) fn chosen(&mut self, epoch: Epoch) {
+        self.chosen = epoch;
+        self.promise = self.promise.map(|staged| staged.min(epoch));
+    }
+
+    pub(crate) fn told_committed(&self, epoch: Epoch) {
+        assert!(
+            epoch <= self.reported,
+            "the coordinator is told {epoch}, the backup reported {}",
+            self.reported
+        );
+    }
+
+    pub(crate) fn last_word(&self) -> Epoch {
+        self.last_word
+    }
+
+    pub(crate) fn last_staged(&self) -> Epoch {
+        self.promise.unwrap_or(self.last_word)
+    }
+
+    /// Another primary was welcomed, or the backup's power was cut: what was staged for nobody's word may go.
+    pub(crate) fn promise_ends(&mut self) {
+        self.promise = None;
     }
 
     /// Invariant 5: nothing between the durable tail and the head is overwritten.
@@ -147,7 +241,7 @@ impl Checker {
         );
     }
 
-    /// Invariants 1 to 3 on these disks, as a restart would find them.
+    /// Invariants 1 to 3, 9 and 10 on these disks, as a restart would find them.
     pub(crate) fn examine(&self, journal: &Image, state: &Image, volume: &Image) -> Found {
         let [a, b] = state.slots();
         let state = DurableState::load(a, b).expect("the state is readable").expect("and formatted").0;
@@ -165,7 +259,8 @@ impl Checker {
         let mut found = Found {
             tail_epoch: superblock.tail_epoch,
             sealed: recovery.sealed.iter().map(|sealed| (sealed.epoch, sealed.digest)).collect(),
-            promotable: None,
+            committed: superblock.committed,
+            choices: Vec::new(),
             state,
         };
         if found.state.content != Held::Consistent {
@@ -173,28 +268,66 @@ impl Checker {
             assert!(legal, "epoch {} was committed, the state is {:?}", self.floor, found.state.content);
             return found;
         }
-        let last = recovery.sealed.last();
-        let (epoch, digest) =
-            last.map_or((superblock.tail_epoch, superblock.tail_digest), |last| (last.epoch, last.digest));
-        assert!(epoch >= self.floor, "promotable to epoch {epoch}, epoch {} was committed", self.floor);
-        let Some(known) = self.known.get(&digest) else {
-            panic!("a consistent backup holds epoch {epoch} of an unknown digest")
-        };
-        assert!(known.epoch == epoch && known.commit_point, "epoch {epoch} is no commit point");
+        found.choices = self.choices(&superblock, &recovery);
         let mut content = content::read(volume, self.blocks);
-        for sealed in &recovery.sealed {
+        let mut at = (superblock.tail_epoch, superblock.tail_digest);
+        for sealed in recovery.sealed.iter().map(Some).chain([None]) {
+            if found.choices.contains(&at) {
+                self.is_the_cut(at, &content);
+            }
+            let Some(sealed) = sealed else { break };
             let mut reader = ImageReader(journal);
             for frame in EpochFrames::new(superblock.ring, &mut reader, sealed.start, sealed.end) {
                 self.redo(&frame.expect("it was just recovered"), &mut content);
             }
+            at = (sealed.epoch, sealed.digest);
         }
+        found
+    }
+
+    /// What can be promoted to, and that it is not less than what was said.
+    fn choices(&self, superblock: &Superblock, recovery: &Recovery) -> Vec<(Epoch, Digest)> {
+        let tail = (superblock.tail_epoch, superblock.tail_digest);
+        let sealed = || recovery.sealed.iter();
+        let last = sealed().last().map_or(tail, |last| (last.epoch, last.digest));
+        if self.commit == CommitPolicy::Auto {
+            assert!(last.0 >= self.floor, "promotable to {}, epoch {} was committed", last.0, self.floor);
+            return vec![last];
+        }
+        let committed = superblock.committed.unwrap_or(Epoch::NONE);
+        let legal = committed >= self.floor || committed.is_none() && self.is_superseded;
+        assert!(legal, "committed is {committed}, epoch {} was committed", self.floor);
+        let mut choices: Vec<_> = sealed()
+            .filter(|sealed| sealed.commit_point && sealed.epoch >= committed)
+            .map(|sealed| (sealed.epoch, sealed.digest))
+            .collect();
+        if tail.0 == committed && !committed.is_none() {
+            choices.insert(0, tail);
+        }
+        if !committed.is_none() {
+            let named = choices.first().filter(|(epoch, _)| *epoch == committed);
+            let Some(named) = named else { panic!("epoch {committed} is committed and not to be found") };
+            let incarnation = self.known.get(&named.1).expect("a digest that a primary made").incarnation;
+            let word = self.words.get(&incarnation).copied().unwrap_or(Epoch::NONE).max(self.chosen);
+            assert!(committed <= word, "epoch {committed} is committed, the coordinator's word is {word}");
+        }
+        if let Some(staged) = self.promise {
+            assert!(last.0 >= staged, "epoch {staged} was staged, only {} is held", last.0);
+        }
+        choices
+    }
+
+    /// Invariant 1: this is exactly the primary's volume at the cut of that commit point.
+    fn is_the_cut(&self, (epoch, digest): (Epoch, Digest), content: &Content) {
+        let Some(known) = self.known.get(&digest) else {
+            panic!("a consistent backup holds epoch {epoch} of an unknown digest")
+        };
+        assert!(known.epoch == epoch && known.commit_point, "epoch {epoch} is no commit point");
         let wrong = content.iter().zip(known.content.iter()).position(|(is, should)| is != should);
         if let Some(block) = wrong {
             let (is, should) = (content[block], known.content[block]);
             panic!("epoch {epoch} is held wrongly: block {block} has write {is}, at the cut it had {should}");
         }
-        found.promotable = Some((epoch, digest));
-        found
     }
 
     fn redo(&self, frame: &Frame, content: &mut Content) {
@@ -226,8 +359,8 @@ impl Checker {
             assert_eq!(found.state.role, Role::Primary, "promoted, and the state does not say so");
             assert!(found.sealed.is_empty(), "promoted with epochs that are not applied");
             let lineage = found.state.lineage.last().expect("a promote adds a generation");
-            let is_same = found.promotable == Some((epoch, lineage.digest));
-            assert!(is_same, "promoted at {epoch}, which the disks do not hold: {:?}", found.promotable);
+            let is_same = found.choices == [(epoch, lineage.digest)];
+            assert!(is_same, "promoted at {epoch}, which the disks do not hold: {:?}", found.choices);
             assert_eq!(lineage.first_epoch, epoch.next(), "the new generation begins elsewhere");
             assert!(content::is_whole(volume, self.blocks, noisy), "the promoted volume has torn sectors");
         }
@@ -243,18 +376,27 @@ impl Checker {
     }
 
     /// Invariant 8: the epoch that is named holds everything written before the request.
-    pub(crate) fn checkpoint_cut(&mut self, id: u64, incarnation: Incarnation, epoch: Epoch) {
+    fn checkpoint_cut(&mut self, id: u64, incarnation: Incarnation, epoch: Epoch) {
         let request = self.requests.get(&id).expect("it was asked for");
         let cut = &self.cuts[&(incarnation, epoch)];
         assert!(cut.writes >= request.writes, "checkpoint {id}: epoch {epoch} was cut before the request");
     }
 
-    pub(crate) fn checkpoint_committed(&mut self, id: u64, incarnation: Incarnation, epoch: Epoch) {
+    pub(crate) fn checkpoint_reached(
+        &mut self,
+        id: u64,
+        incarnation: Incarnation,
+        epoch: Epoch,
+        until: Until,
+    ) {
         self.checkpoint_cut(id, incarnation, epoch);
-        assert!(
-            epoch <= self.floor && !self.is_superseded,
-            "checkpoint {id}: epoch {epoch} is not committed"
-        );
+        let staged = self.staged.get(&incarnation).copied().unwrap_or(Epoch::NONE);
+        let is_there = match until {
+            Until::Cut => true,
+            Until::Staged => epoch <= staged,
+            Until::Committed => epoch <= self.floor && !self.is_superseded,
+        };
+        assert!(is_there, "checkpoint {id}: epoch {epoch} has not come to {until:?}");
         self.final_answer(id);
     }
 

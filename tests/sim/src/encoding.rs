@@ -10,6 +10,7 @@ use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, GroupName, VolumeIndex, VolumeUuid};
+use ftship_proto::journal::padded_len;
 use ftship_proto::message::Message;
 use ftship_proto::primary::Moment;
 use ftship_proto::record::Content;
@@ -67,7 +68,7 @@ pub(crate) struct Encoded {
 #[derive(Debug)]
 pub(crate) enum EncodedItem {
     Frame(Frame),
-    Epoch { epoch: Epoch, digest: Digest },
+    Epoch { epoch: Epoch, digest: Digest, stored: u64 },
     BaseDone { extent: Extent, frames: u64 },
 }
 
@@ -113,9 +114,10 @@ impl World {
                 let (frames, digest) = epoch_frames(EpochEncoder::new(header.clone()), &captured, noisy);
                 header.previous = digest;
                 self.checker.encoded(daemon.incarnation, epoch, digest, commit_point);
+                let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
                 for frame in frames {
                     if frame.header.kind == FrameKind::EpochEnd {
-                        out.push(EncodedItem::Epoch { epoch, digest });
+                        out.push(EncodedItem::Epoch { epoch, digest, stored });
                     }
                     out.push(EncodedItem::Frame(frame));
                 }

@@ -9,6 +9,7 @@ mod backup_host;
 mod capture;
 mod checker;
 mod content;
+mod coordinator;
 mod disk;
 mod encoding;
 mod lanes;

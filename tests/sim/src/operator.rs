@@ -9,7 +9,7 @@ use ftship_proto::backup::{BackupEvent, PromoteRefused};
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::ids::{Digest, Epoch};
 use ftship_proto::message::Message;
-use ftship_proto::primary::{PrimaryEvent, Replication};
+use ftship_proto::primary::{PrimaryEvent, Replication, Until};
 
 use crate::net::Item;
 use crate::world::{Event, LaneId, Side, World};
@@ -70,6 +70,8 @@ pub(crate) struct Operator {
     is_last_committed: bool,
     /// A promote was asked for; whether it must succeed.
     promoting: Option<bool>,
+    /// The epoch that the coordinator chose.
+    chosen: Option<Epoch>,
     /// Frames that this primary sent, and its predecessor, for [`Fault::OldFrames`].
     remembered: VecDeque<Frame>,
     old_frames: Vec<Frame>,
@@ -123,6 +125,9 @@ impl World {
         self.schedule(first, Event::Fault);
         let first = self.random.around(self.scenario.request_interval);
         self.schedule(first, Event::Request);
+        if self.is_external() {
+            self.schedule(0, Event::Coordinator);
+        }
     }
 
     /// One thing goes wrong.
@@ -204,13 +209,11 @@ impl World {
     }
 
     /// Judges what a restart will find.
-    fn examine_backup(&mut self) -> bool {
+    fn examine_backup(&mut self) -> Vec<Epoch> {
         let backup = &self.backup;
         let found = self.checker.examine(&backup.journal.view, &backup.state.view, &backup.volume.view);
-        self.note(|_| {
-            format!("checker: the backup's disks: {:?}, {:?}", found.state.content, found.promotable)
-        });
-        found.promotable.is_some()
+        self.note(|_| format!("checker: the backup's disks: {:?}, {:?}", found.state.content, found.choices));
+        found.choices.iter().map(|(epoch, _)| *epoch).collect()
     }
 
     pub(crate) fn restart(&mut self, side: Side, run: u32) {
@@ -248,25 +251,41 @@ impl World {
         }
         self.operator.promoting = Some(false);
         if self.backup.is_up() && !self.backup_failed() && self.random.coin() {
+            self.operator.chosen = self.choose(None);
             let wait = self.random.below(4 * self.scenario.net_delay.max(20_000));
             return self.schedule(self.now + wait, Event::Promote);
         }
         let power = self.random.coin();
         self.stop(Side::Backup, power || !self.backup.powered);
-        let must = self.examine_backup();
-        self.operator.promoting = Some(must);
+        self.must_promote();
+    }
+
+    /// A promote that is asked for once the backup is back must succeed, if there is anything to promote to.
+    fn must_promote(&mut self) -> bool {
+        let choices = self.examine_backup();
+        let must = !choices.is_empty();
+        self.operator.chosen = self.choose(Some(choices));
+        let has_choice = !self.is_external() || self.operator.chosen.is_some();
+        self.operator.promoting = Some(must && has_choice);
+        must
     }
 
     pub(crate) fn ask_to_promote(&mut self) {
-        let id = self.random.id();
-        self.note(|_| "operator: promote".into());
-        self.backup_handle(BackupEvent::Promote { id });
+        let (id, epoch) = (self.random.id(), self.operator.chosen);
+        self.note(|_| format!("operator: promote {epoch:?}"));
+        if let Some(epoch) = epoch {
+            self.checker.chosen(epoch);
+        }
+        self.backup_handle(BackupEvent::Promote { id, epoch });
         self.schedule(self.now + SECOND, Event::Calm);
     }
 
     pub(crate) fn promote_done(&mut self, result: &Result<Epoch, PromoteRefused>) {
         match result {
             Ok(epoch) => {
+                let chosen = self.operator.chosen;
+                let is_chosen = chosen.map_or(!self.is_external(), |chosen| chosen == *epoch);
+                assert!(is_chosen, "promoted at {epoch}, asked for was {chosen:?}");
                 let (backup, noisy) = (&self.backup, self.scenario.noisy);
                 self.checker.promoted(&backup.journal, &backup.state, &backup.volume, *epoch, noisy);
             }
@@ -299,7 +318,9 @@ impl World {
         if self.random.once_in(3) {
             self.ask_for_full_sync();
         } else {
-            self.ask_for_checkpoint();
+            let until = [Until::Cut, Until::Staged, Until::Committed, Until::Committed];
+            let until = until[self.random.index(until.len())];
+            self.ask_for_checkpoint(until);
         }
     }
 
@@ -309,12 +330,12 @@ impl World {
         self.primary_handle(PrimaryEvent::FullSync { id });
     }
 
-    fn ask_for_checkpoint(&mut self) -> u64 {
+    fn ask_for_checkpoint(&mut self, until: Until) -> u64 {
         let id = self.operator.id();
         if self.primary.daemon.is_some() {
-            self.note(|_| format!("operator: checkpoint {id} --wait"));
+            self.note(|_| format!("operator: checkpoint {id} until {until:?}"));
             self.checker.requested(id, self.primary.writes);
-            self.primary_handle(PrimaryEvent::Checkpoint { id });
+            self.primary_handle(PrimaryEvent::Checkpoint { id, until });
         }
         id
     }
@@ -325,7 +346,7 @@ impl World {
         scenario.odds_lost = 0;
         scenario.odds_disk = 0;
         scenario.odds_crash = 0;
-        scenario.log_capacity = u64::MAX / 1000;
+        scenario.log_capacity = u64::MAX / 4096;
         scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
         scenario.net_delay = scenario.net_delay.min(2_000);
         self.net.partition_until = 0;
@@ -353,7 +374,7 @@ impl World {
             Replication::InSync if self.operator.last_checkpoint.is_none() => {
                 let id = self.operator.next_id + 1;
                 self.operator.last_checkpoint = Some(id);
-                self.ask_for_checkpoint();
+                self.ask_for_checkpoint(Until::Committed);
             }
             _ => {}
         }
@@ -369,9 +390,8 @@ impl World {
         if self.operator.is_last_committed && self.operator.promoting.is_none() {
             self.checker.all_answered();
             let power = self.random.coin();
-            self.operator.promoting = Some(true);
             self.stop(Side::Backup, power);
-            let must = self.examine_backup();
+            let must = self.must_promote();
             assert!(must, "in sync, and not promotable");
         }
     }

@@ -109,6 +109,9 @@ impl World {
     pub(crate) fn primary_start(&mut self) {
         let incarnation = Incarnation(self.random.id());
         self.operator.forget_primary();
+        self.coordinator.forget_primary();
+        // Its greeting will end whatever only its predecessor's coordinator could commit.
+        self.checker.promise_ends();
         let (host, scenario) = (&mut self.primary, &self.scenario);
         host.run += 1;
         host.powered = true;
@@ -136,6 +139,7 @@ impl World {
             pause_budget: std::time::Duration::from_millis(10),
             pause_limit: std::time::Duration::from_millis(100),
             void_limit: 5,
+            commit: scenario.commit,
         });
         let size = ftdm_units::Sectors(scenario.blocks as u64);
         host.daemon = Some(Box::new(PrimaryDaemon {
@@ -199,7 +203,7 @@ impl World {
         let now = self.now;
         let Some(daemon) = &mut self.primary.daemon else { return };
         let Some(at) = daemon.core.poll_timeout() else { return };
-        let at = u64::try_from(at.as_micros()).unwrap_or(u64::MAX).max(now);
+        let at = u64::try_from(at.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX).max(now);
         if daemon.timer.is_none_or(|timer| at < timer) {
             daemon.timer = Some(at);
             self.schedule(at, Event::Timer(Side::Primary));
@@ -239,7 +243,7 @@ impl World {
             PrimaryAction::Ship { epoch, commit_point } => {
                 if let Some(captured) = daemon.captured.take() {
                     daemon.moment.epochs += 1;
-                    let staged = daemon.core.committed();
+                    let staged = daemon.core.known_durable();
                     self.encoder_push(EncodeJob::Epoch { epoch, commit_point, staged, captured });
                 }
             }
@@ -250,13 +254,9 @@ impl World {
                 self.base_order();
             }
             PrimaryAction::StopBase => daemon.plan.end(),
-            PrimaryAction::CheckpointCut { id, epoch } => {
+            PrimaryAction::CheckpointReached { id, epoch, until } => {
                 let incarnation = daemon.incarnation;
-                self.checker.checkpoint_cut(id, incarnation, epoch);
-            }
-            PrimaryAction::CheckpointCommitted { id, epoch } => {
-                let incarnation = daemon.incarnation;
-                self.checker.checkpoint_committed(id, incarnation, epoch);
+                self.checker.checkpoint_reached(id, incarnation, epoch, until);
                 self.operator.checkpoint_answered(id, true);
             }
             PrimaryAction::CheckpointFailed { id, .. } => {
@@ -267,6 +267,7 @@ impl World {
                 let incarnation = daemon.incarnation;
                 self.checker.committed(incarnation, epoch);
             }
+            PrimaryAction::CommitDone { id, result } => self.commit_done(id, &result),
             PrimaryAction::StateChanged => self.state_changed(),
             PrimaryAction::FullSyncBegun { .. } => {}
         }
@@ -357,8 +358,8 @@ impl World {
                 }
                 _ if !is_current => {}
                 EncodedItem::Frame(frame) => self.primary_transmit(frame),
-                EncodedItem::Epoch { epoch, digest } => {
-                    self.primary_handle(PrimaryEvent::Encoded { epoch, digest });
+                EncodedItem::Epoch { epoch, digest, stored } => {
+                    self.primary_handle(PrimaryEvent::Encoded { epoch, digest, stored });
                 }
             }
         }

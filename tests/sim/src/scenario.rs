@@ -3,6 +3,8 @@
 //! Always holds: every figure is drawn from the seed alone; the journal holds any single epoch, so that the
 //! pair can get in step once the faults stop.
 
+use ftship_proto::protocol::{AckPolicy, CommitPolicy};
+
 use crate::operator::Fault;
 use crate::random::Random;
 
@@ -35,6 +37,10 @@ pub(crate) struct Scenario {
     pub(crate) odds_crash: u64,
     pub(crate) request_interval: u64,
     pub(crate) is_eager: bool,
+    pub(crate) commit: CommitPolicy,
+    pub(crate) ack: AckPolicy,
+    /// Time between two looks of the coordinator, where there is one.
+    pub(crate) coordinator_interval: u64,
 }
 
 const SECOND: u64 = 1_000_000;
@@ -81,6 +87,9 @@ impl Scenario {
             odds_crash: pick(random, &[0, 0, 0, 50, 200]),
             request_interval: chaos_until / random.range(2, 12),
             is_eager: random.coin(),
+            commit: if random.coin() { CommitPolicy::External } else { CommitPolicy::Auto },
+            ack: if random.once_in(3) { AckPolicy::Received } else { AckPolicy::Durable },
+            coordinator_interval: epoch_interval * pick(random, &[1, 1, 3, 10]),
         }
     }
 }

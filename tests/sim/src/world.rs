@@ -12,6 +12,7 @@ use ftship_proto::backup::BackupEvent;
 
 use crate::backup_host::BackupHost;
 use crate::checker::Checker;
+use crate::coordinator::Coordinator;
 use crate::net::{ConnId, Net};
 use crate::operator::Operator;
 use crate::primary_host::{PrimaryHost, PrimaryReport};
@@ -70,6 +71,7 @@ pub(crate) enum Event {
     Failover,
     Promote,
     Request,
+    Coordinator,
     Restart(Side, u32),
     Calm,
 }
@@ -122,6 +124,7 @@ pub(crate) struct World {
     pub(crate) backup: BackupHost,
     pub(crate) checker: Checker,
     pub(crate) operator: Operator,
+    pub(crate) coordinator: Coordinator,
     pub(crate) stalled_until: [u64; 5],
     trace: Option<Box<dyn Write>>,
 }
@@ -144,6 +147,7 @@ impl World {
             backup,
             checker,
             operator: Operator::default(),
+            coordinator: Coordinator::default(),
             stalled_until: [0; 5],
             trace,
         }
@@ -183,6 +187,7 @@ impl World {
             Event::Promote => self.ask_to_promote(),
             Event::Break => self.net_break_all(true),
             Event::Request => self.request(),
+            Event::Coordinator => self.coordinate(),
             Event::Restart(side, run) => self.restart(side, run),
             Event::Calm => self.calm(),
         }

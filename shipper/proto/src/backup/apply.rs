@@ -1,12 +1,12 @@
 //! Applying: committed epochs go from the journal to the volumes, and their journal space is freed.
 //!
-//! Always holds: one pass at a time; a pass covers whole epochs that are durable in the journal; its
-//! volumes are flushed before the superblock moves the tail, and the tail's superblock is durable
-//! before the space is used again.
+//! Always holds: one pass at a time; a pass covers whole epochs that are durable in the journal and that
+//! [`Backup::is_applicable`] lets through; its volumes are flushed before the superblock moves the tail, and the
+//! tail's superblock is durable before the space is used again.
 
 use std::time::Duration;
 
-use super::{Backup, BackupAction, Phase, Sealed};
+use super::{Backup, BackupAction, Sealed};
 use crate::mutant::{self, Mutant};
 
 /// Where the pass stands.
@@ -27,14 +27,19 @@ impl ApplyState {
             _ => None,
         }
     }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self, Self::Idle { .. })
+    }
+
+    /// What the next superblock is to free.
+    pub(super) fn recording(&self) -> Option<&Sealed> {
+        if let Self::Recording(last) = self { Some(last) } else { None }
+    }
 }
 
 impl Backup {
-    fn is_applicable(&self, sealed: &Sealed) -> bool {
-        sealed.epoch <= self.synced || mutant::is(Mutant::ApplyBeforeSync)
-    }
-
-    fn has_applicable(&self) -> bool {
+    pub(super) fn has_applicable(&self) -> bool {
         self.sealed.front().is_some_and(|first| self.is_applicable(first))
     }
 
@@ -79,24 +84,20 @@ impl Backup {
     pub(super) fn epochs_applied(&mut self) {
         let ApplyState::Writing(last) = self.apply else { return };
         self.apply = ApplyState::Recording(last);
-        let superblock = self.journal.superblock_after(last.end, last.epoch, last.digest);
-        self.act(BackupAction::WriteSuperblock(Box::new(superblock)));
+        self.want_superblock();
         if mutant::is(Mutant::ReuseBeforeSuperblock) {
-            self.journal.advance_tail(last.end, last.epoch, last.digest);
+            let early = self.journal.superblock_after(last.end, last.epoch, last.digest);
+            self.journal.advance_tail(early);
         }
     }
 
-    pub(super) fn superblock_written(&mut self, now: Duration) {
+    /// A superblock with this tail is durable: ends the pass that waited for it.
+    pub(super) fn tail_recorded(&mut self, tail: u64) {
         let ApplyState::Recording(last) = self.apply else { return };
-        self.apply = ApplyState::Idle { due: None };
-        self.applied = last.epoch;
-        self.journal.advance_tail(last.end, last.epoch, last.digest);
-        self.sealed.retain(|sealed| sealed.epoch > last.epoch);
-        self.unblock(now);
-        self.schedule_apply(now);
-        if let Phase::Copying(_) = self.phase {
-            self.continue_draining(now);
+        if tail == last.end {
+            self.apply = ApplyState::Idle { due: None };
+            self.applied = last.epoch;
+            self.sealed.retain(|sealed| sealed.epoch > last.epoch);
         }
-        self.promote_continue(now);
     }
 }

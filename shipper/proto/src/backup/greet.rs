@@ -5,46 +5,51 @@
 
 use std::time::Duration;
 
-use super::{Backup, BackupAction, CopyStep, Link, Peer, Phase, phase_of};
+use super::phase::CopyStep;
+use super::{Backup, BackupAction, Link, Peer, Phase};
 use crate::frame::FrameHeader;
 use crate::ids::Epoch;
 use crate::message::{Hello, Message, RefuseCode, Welcome};
 use crate::mutant::{self, Mutant};
-use crate::protocol::{FEATURES_KNOWN, PROTOCOL};
+use crate::protocol::{
+    ACK_RECEIVED, AckPolicy, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, common_version,
+    unknown_features,
+};
 use crate::state::Role;
 
-/// Time between two reports to the primary; they also show that this side is alive.
+/// Longest time between two reports to the primary; they also show that this side is alive.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Backup {
     pub(super) fn accepted(&mut self, now: Duration) {
         if !matches!(self.link, Link::Down) {
-            self.disconnected();
+            self.disconnected(now);
         }
         self.link = Link::Greeting { deadline: now + self.config.timeout };
     }
 
-    pub(super) fn disconnected(&mut self) {
+    pub(super) fn disconnected(&mut self, now: Duration) {
         self.link = Link::Down;
         self.blocked = None;
         // What has not arrived wholly will never be committed.
         if self.open.take().is_some() && !mutant::is(Mutant::KeepOpenEpoch) {
             self.journal.drop_open();
         }
-        if let Phase::Copying(copying) = &self.phase {
-            match copying.step {
-                // Nothing was overwritten yet.
-                CopyStep::Draining => self.phase = phase_of(&self.state),
-                // The state that is being written decides.
-                CopyStep::Marking | CopyStep::Sealing => {}
-                CopyStep::Base | CopyStep::Flushing | CopyStep::Flushed => self.phase = Phase::Inconsistent,
+        match self.phase.copying() {
+            // Nothing was overwritten yet.
+            Some(CopyStep::Draining) => self.enter(Phase::of(&self.state)),
+            Some(CopyStep::Clearing | CopyStep::Base | CopyStep::Flushing | CopyStep::Flushed) => {
+                self.enter(Phase::Inconsistent);
             }
+            // The state that is being written decides.
+            Some(CopyStep::Marking | CopyStep::Sealing) | None => {}
         }
+        self.schedule_apply(now);
     }
 
-    pub(super) fn close(&mut self, reason: String) {
+    pub(super) fn close(&mut self, now: Duration, reason: String) {
         if !matches!(self.link, Link::Down) {
-            self.disconnected();
+            self.disconnected(now);
             self.act(BackupAction::Close { reason });
         }
     }
@@ -57,22 +62,25 @@ impl Backup {
     }
 
     /// Says goodbye to a greeted peer that broke the protocol, or that cannot be served further.
-    pub(super) fn bye(&mut self, text: String) {
+    pub(super) fn bye(&mut self, now: Duration, text: String) {
         self.act(BackupAction::Send(Message::Bye { text: text.clone() }));
-        self.close(text);
+        self.close(now, text);
     }
 
     pub(super) fn link_timeout(&mut self, now: Duration) {
         match &mut self.link {
             Link::Greeting { deadline } if *deadline <= now => {
-                self.close("the peer did not say hello in time".into());
+                self.close(now, "the peer did not say hello in time".into());
+            }
+            Link::Clearing { deadline, .. } if *deadline <= now => {
+                self.close(now, "what another primary left could not be dropped in time".into());
             }
             // While this side does not read, silence says nothing about the peer.
             Link::Up { heard, .. } if self.blocked.is_none() && *heard + self.config.timeout <= now => {
-                self.close(format!("nothing heard from the primary for {:?}", self.config.timeout));
+                self.close(now, format!("nothing heard from the primary for {:?}", self.config.timeout));
             }
             Link::Up { report_at, .. } if *report_at <= now => {
-                *report_at = now + REPORT_INTERVAL;
+                *report_at = now + (self.config.timeout / 3).min(REPORT_INTERVAL);
                 self.report();
             }
             _ => {}
@@ -89,42 +97,73 @@ impl Backup {
         if let Err((code, text)) = self.check_hello(&hello) {
             return self.refuse(code, text);
         }
+        let peer = Peer {
+            incarnation: header.incarnation,
+            generation: header.generation,
+            protocol: common_version(hello.protocol_min, hello.protocol_max).unwrap_or(PROTOCOL),
+            knows_received: (hello.features_optional | hello.features_mandatory) & ACK_RECEIVED != 0,
+            group: hello.group,
+            lineage: hello.lineage,
+        };
+        self.link = Link::Clearing { deadline: now + self.config.timeout, peer: Box::new(peer) };
+        self.greet(now);
+    }
+
+    /// Welcomes the primary once nothing is here that it must not find.
+    pub(super) fn greet(&mut self, now: Duration) {
+        let Link::Clearing { peer, .. } = &self.link else { return };
+        if self.is_external() {
+            // Whatever was decided before the link was lost comes to its end first.
+            if self.is_settling() {
+                return;
+            }
+            if self.awaits_another(peer.incarnation) {
+                return self.drop_foreign();
+            }
+        }
+        let peer = Peer::clone(peer);
+        let received =
+            if peer.knows_received && self.config.ack == AckPolicy::Received { ACK_RECEIVED } else { 0 };
+        let external = if self.is_external() { EXTERNAL_COMMIT } else { 0 };
         let welcome = Welcome {
-            protocol: PROTOCOL,
-            features: 0,
+            protocol: peer.protocol,
+            features: received | external,
             lineage: self.state.lineage.clone(),
             highest_epoch_seen: self.highest_epoch(),
             committed: self.committed,
             chain_digest: self.digest,
             content: self.state.content,
             role: self.state.role,
+            journal_size: Some(self.journal.capacity()),
         };
+        // Replies are stamped with the peer's incarnation, so the link comes first.
+        self.link = Link::Up { peer, heard: now, report_at: now, replicates: false };
         self.act(BackupAction::Send(Message::Welcome(welcome)));
-        self.link = Link::Up {
-            peer: Peer {
-                incarnation: header.incarnation,
-                generation: header.generation,
-                group: hello.group,
-                lineage: hello.lineage,
-            },
-            heard: now,
-            report_at: now + REPORT_INTERVAL,
-            replicates: false,
-        };
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<(), (RefuseCode, String)> {
-        if !(hello.protocol_min..=hello.protocol_max).contains(&PROTOCOL) {
+        if common_version(hello.protocol_min, hello.protocol_max).is_none() {
             let text = format!(
-                "the peer speaks protocol {} to {}, this side {PROTOCOL}: update the older side",
+                "the peer speaks protocol {} to {}, this side {PROTOCOL_MIN} to {PROTOCOL}: update the older side",
                 hello.protocol_min, hello.protocol_max
             );
             return Err((RefuseCode::Version, text));
         }
-        let unknown = hello.features_mandatory & !FEATURES_KNOWN;
+        let unknown = unknown_features(hello.features_mandatory);
         if unknown != 0 {
             let text = format!("the peer insists on features {unknown:#x}, unknown here: update this side");
-            return Err((RefuseCode::Version, text));
+            return Err((RefuseCode::Feature, text));
+        }
+        let theirs = match hello.features_mandatory & EXTERNAL_COMMIT {
+            0 => CommitPolicy::Auto,
+            _ => CommitPolicy::External,
+        };
+        if theirs != self.config.commit {
+            let text = format!(
+                "the peer's configuration says commit = \"{theirs}\", this side's \"{}\": make them equal",
+                self.config.commit
+            );
+            return Err((RefuseCode::CommitPolicy, text));
         }
         self.check_phase()?;
         self.check_volumes(hello)?;
@@ -190,7 +229,6 @@ impl Backup {
 
     /// The highest epoch number that this side ever saw sealed; new ones go above it.
     pub(super) fn highest_epoch(&self) -> Epoch {
-        let sealed = self.sealed.back().map_or(self.applied, |last| last.epoch);
-        sealed.max(self.state.highest_epoch_seen)
+        self.journal.floor().max(self.applied).max(self.state.highest_epoch_seen)
     }
 }

@@ -6,25 +6,21 @@
 //!
 //! Always holds:
 //! - STAGED(N) is sent only after a journal sync that began after N's last frame was appended has
-//!   succeeded, and, for the first commit point of a full sync, after the base copy was flushed and the
-//!   durable state says `Consistent`.
+//!   succeeded ([`AckPolicy::Received`] waives that), and, for the first commit point of a full sync, after the
+//!   base copy was flushed and the durable state says `Consistent`.
+//! - Where a coordinator commits, nothing is committed, applied or promoted past its word.
 //! - Only committed epochs are applied to a consistent volume, in order; journal space is freed only
 //!   after the superblock that says so is durable.
 //! - After one failed write or flush nothing is acknowledged, applied or promoted any more ([`Phase::Failed`]).
 //! - A promote makes the new generation durable before the volumes are released.
 //!
-//! ```text
-//!              SyncBegin            base flushed, first commit point synced
-//!   Blank ───────────────► Copying ─────────────────────────────► Consistent ◄─┐
-//!     ▲                       │ link lost                             │    │     │ epochs: stage,
-//!     └── (restart of a ──────┴──► Inconsistent ── SyncBegin ─►Copying│    └─────┘ commit, apply
-//!          full sync)                                                 │ promote
-//!                                                                     ▼
-//!            any failed write or flush ──► Failed       Promoting ─► Promoted
-//! ```
+//! Where it stands and from where it may go where is drawn in [`Phase`]'s module, `phase.rs`.
 
 mod apply;
+mod commit;
+mod full_sync;
 mod greet;
+mod phase;
 mod promote;
 mod receive;
 
@@ -38,8 +34,12 @@ use crate::ids::{Digest, Epoch, GroupName, Incarnation};
 use crate::journal::{JournalWriter, Placement, Superblock};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
-use crate::state::{Content, DurableState, LineageEntry, Role};
+use crate::protocol::{AckPolicy, CommitPolicy};
+use crate::state::{DurableState, LineageEntry};
 use ftdm_units::Sectors;
+
+pub use phase::{Copying, Phase};
+pub use promote::PromoteRefused;
 
 /// What the backup is told at its start, from its configuration and its devices.
 #[derive(Clone, Debug)]
@@ -52,6 +52,10 @@ pub struct BackupConfig {
     pub timeout: Duration,
     /// Longest time that committed epochs wait in the journal before they are applied.
     pub apply_delay: Duration,
+    /// Who commits.
+    pub commit: CommitPolicy,
+    /// What STAGED promises.
+    pub ack: AckPolicy,
 }
 
 /// A volume as the backup's own device gives it.
@@ -70,8 +74,8 @@ pub struct Recovered {
     pub state: DurableState,
     /// The journal, its head behind the last sealed epoch.
     pub journal: JournalWriter,
-    /// Sealed epochs that are not applied yet, oldest first. A sealed epoch was wholly staged, so it is
-    /// committed under the `auto` policy.
+    /// Sealed epochs that are not applied yet, oldest first: wholly staged, and so committed under the `auto`
+    /// policy.
     pub sealed: Vec<Sealed>,
     /// Last applied epoch.
     pub applied: Epoch,
@@ -86,6 +90,8 @@ pub struct Sealed {
     pub epoch: Epoch,
     /// Its digest, chained over all earlier ones.
     pub digest: Digest,
+    /// The primary that made it.
+    pub incarnation: Incarnation,
     /// Journal position of its first frame.
     pub start: u64,
     /// Journal position behind its last frame.
@@ -97,7 +103,7 @@ pub struct Sealed {
 /// What happened outside.
 #[derive(Debug)]
 pub enum BackupEvent {
-    /// A connection was accepted (any earlier one was closed before).
+    /// A connection was accepted, as [`Backup::admits`] allows (any earlier one was closed before).
     Accepted,
     /// A whole frame arrived, its checksums verified.
     Frame(Frame),
@@ -127,6 +133,8 @@ pub enum BackupEvent {
     Promote {
         /// Random id of the generation to be made.
         id: [u8; 16],
+        /// The epoch that the volumes are to hold; needed where a coordinator commits.
+        epoch: Option<Epoch>,
     },
 }
 
@@ -178,64 +186,6 @@ pub enum BackupAction {
     PromoteDone(Result<Epoch, PromoteRefused>),
 }
 
-/// Why a promote was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PromoteRefused {
-    /// Nothing was ever received.
-    #[error("the backup is blank: no full sync has reached it yet")]
-    Blank,
-    /// A full sync did not reach its first commit point.
-    #[error("the backup is inconsistent: its full sync did not end; let the primary finish it")]
-    Inconsistent,
-    /// The daemon has latched a failure.
-    #[error("the daemon has failed: {0}; mend the cause and restart it, then promote")]
-    Failed(String),
-}
-
-/// Where the backup stands; see the picture at the head of this module.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Nothing received yet.
-    Blank,
-    /// A full sync did not end; nothing promotable is here.
-    Inconsistent,
-    /// A full sync is under way.
-    Copying(Copying),
-    /// Promotable to the last committed epoch.
-    Consistent,
-    /// A promote is under way.
-    Promoting(promote::Step),
-    /// This side is the primary of a new generation.
-    Promoted,
-    /// A write or flush failed; nothing is acknowledged any more.
-    Failed(String),
-}
-
-/// How far a full sync has come on this side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Copying {
-    base_id: [u8; 16],
-    step: CopyStep,
-    /// Whether a commit point is durable in the journal.
-    commit_point_synced: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CopyStep {
-    /// Earlier epochs are being applied before anything is overwritten.
-    Draining,
-    /// `Inconsistent` is being made durable.
-    Marking,
-    /// The base copy arrives, and epochs that are no commit points yet.
-    Base,
-    /// The base copy has ended and is being flushed.
-    Flushing,
-    /// The base copy is durable; the next durable commit point ends the full sync.
-    Flushed,
-    /// `Consistent` is being made durable.
-    Sealing,
-}
-
 /// The connection as the protocol sees it.
 #[derive(Debug)]
 enum Link {
@@ -243,6 +193,11 @@ enum Link {
     /// Accepted; only a `Hello` is legal.
     Greeting {
         deadline: Duration,
+    },
+    /// Its `Hello` is in order; what it must not find here is being dropped.
+    Clearing {
+        deadline: Duration,
+        peer: Box<Peer>,
     },
     /// Greeted.
     Up {
@@ -258,6 +213,9 @@ enum Link {
 struct Peer {
     incarnation: Incarnation,
     generation: u64,
+    protocol: u16,
+    /// It understands [`AckPolicy::Received`].
+    knows_received: bool,
     group: GroupDescription,
     lineage: Vec<LineageEntry>,
 }
@@ -288,14 +246,22 @@ pub struct Backup {
     blocked: Option<Frame>,
     /// Sealed and not applied, oldest first.
     sealed: VecDeque<Sealed>,
-    /// The last epoch that is durable in the journal. While consistent it is committed as well.
+    /// The last epoch that is durable in the journal.
     synced: Epoch,
+    /// The last epoch that STAGED was due for.
+    acknowledged: Epoch,
+    /// The coordinator's last word.
+    word: Epoch,
+    /// The last epoch that is durably committed.
     committed: Epoch,
     committed_digest: Digest,
     applied: Epoch,
     /// Digest of the last sealed epoch: what the next one must chain to.
     digest: Digest,
     sync: SyncState,
+    superblocks: commit::SuperblockWrites,
+    /// Writes of the state that were ordered and are not done: only the last one's end counts.
+    state_writes: u32,
     /// Flushes of the volumes that were ordered and are not done: those of a base copy that was given up
     /// may still be on their way when the next one ends.
     flushes: u32,
@@ -318,9 +284,21 @@ impl Backup {
     /// A backup that continues from what its disks say.
     #[must_use]
     pub fn new(config: BackupConfig, recovered: Recovered) -> Self {
-        let Recovered { state, journal, sealed, applied, applied_digest } = recovered;
+        let Recovered { state, mut journal, sealed, applied, applied_digest } = recovered;
         let digest = sealed.last().map_or(applied_digest, |last| last.digest);
-        let phase = phase_of(&state);
+        let phase = Phase::of(&state);
+        let named = journal.noted_committed();
+        let (committed, committed_digest) = match (config.commit, named) {
+            (CommitPolicy::External, Some(named)) => {
+                let last = sealed.iter().find(|sealed| sealed.epoch == named);
+                (named, last.map_or(applied_digest, |last| last.digest))
+            }
+            _ => (applied, applied_digest),
+        };
+        // What was staged while nobody but the backup committed is committed for good.
+        let last = sealed.iter().rfind(|sealed| sealed.commit_point).map_or(applied, |last| last.epoch);
+        journal.note_committed((config.commit == CommitPolicy::External).then_some(named.unwrap_or(last)));
+        let is_noted = journal.noted_committed() == named;
         let mut backup = Self {
             config,
             state,
@@ -332,11 +310,15 @@ impl Backup {
             blocked: None,
             sealed: sealed.into(),
             synced: applied,
-            committed: applied,
-            committed_digest: applied_digest,
+            acknowledged: applied,
+            word: named.unwrap_or(last),
+            committed,
+            committed_digest,
             applied,
             digest,
             sync: SyncState::default(),
+            superblocks: commit::SuperblockWrites::default(),
+            state_writes: 0,
             flushes: 0,
             apply: apply::ApplyState::Idle { due: None },
             scratch: Vec::new(),
@@ -346,6 +328,10 @@ impl Backup {
         // What recovery read back may still sit in a volatile cache, left there by a killed daemon:
         // it is not committed before a sync of our own has succeeded.
         backup.sync_journal();
+        if !is_noted {
+            // In the same lane, so behind that sync and before any frame.
+            backup.want_superblock();
+        }
         backup
     }
 
@@ -357,7 +343,7 @@ impl Backup {
         match event {
             BackupEvent::Accepted => self.accepted(now),
             BackupEvent::Frame(frame) => self.frame(now, frame),
-            BackupEvent::Disconnected => self.disconnected(),
+            BackupEvent::Disconnected => self.disconnected(now),
             BackupEvent::JournalSynced { ticket } => self.journal_synced(now, ticket),
             BackupEvent::VolumesFlushed => self.volumes_flushed(now),
             BackupEvent::StateWritten => self.state_written(now),
@@ -366,8 +352,23 @@ impl Backup {
             BackupEvent::VolumesReleased => self.volumes_released(),
             BackupEvent::Failed { .. } if mutant::is(Mutant::IgnoreFailure) => {}
             BackupEvent::Failed { reason } => self.fail(reason),
-            BackupEvent::Promote { id } => self.promote(now, id),
+            BackupEvent::Promote { id, epoch } => self.promote(now, id, epoch),
         }
+        if self.is_stuck() {
+            self.bye(
+                now,
+                "the journal is full of epochs that await their COMMIT: commit sooner, or make it larger"
+                    .into(),
+            );
+        }
+    }
+
+    /// Goes on with whatever waited for what is durable now.
+    fn go_on(&mut self, now: Duration) {
+        self.continue_draining(now);
+        self.continue_clearing(now);
+        self.promote_continue(now);
+        self.greet(now);
     }
 
     /// Tells that time has come to `now`.
@@ -387,7 +388,7 @@ impl Backup {
         }
         let link = match self.link {
             Link::Down => None,
-            Link::Greeting { deadline } => Some(deadline),
+            Link::Greeting { deadline } | Link::Clearing { deadline, .. } => Some(deadline),
             Link::Up { heard, report_at, .. } if self.wants_frames() => {
                 Some(report_at.min(heard + self.config.timeout))
             }
@@ -408,6 +409,13 @@ impl Backup {
         self.blocked.is_none()
     }
 
+    /// Whether a new connection may take the place of the present one: a greeted primary is not given up for
+    /// whoever knocks; if it is dead, it times out.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        !self.is_connected()
+    }
+
     /// Where the backup stands.
     #[must_use]
     pub fn phase(&self) -> &Phase {
@@ -424,6 +432,12 @@ impl Backup {
     #[must_use]
     pub fn is_replicating(&self) -> bool {
         matches!(self.link, Link::Up { replicates: true, .. })
+    }
+
+    /// The last epoch that is wholly staged and could be committed.
+    #[must_use]
+    pub fn staged(&self) -> Epoch {
+        self.sealed.iter().rfind(|sealed| sealed.commit_point).map_or(self.committed, |last| last.epoch)
     }
 
     /// The last committed epoch: what a promote gives. [`Epoch(0)`](Epoch) before the first.
@@ -449,7 +463,7 @@ impl Backup {
     pub fn peer_incarnation(&self) -> Option<Incarnation> {
         match &self.link {
             Link::Up { peer, .. } => Some(peer.incarnation),
-            Link::Down | Link::Greeting { .. } => None,
+            Link::Down | Link::Greeting { .. } | Link::Clearing { .. } => None,
         }
     }
 
@@ -477,6 +491,7 @@ impl Backup {
 
     fn write_state(&mut self) {
         let state = Box::new(self.state.clone());
+        self.state_writes += 1;
         self.act(BackupAction::WriteState(state));
     }
 
@@ -484,8 +499,9 @@ impl Backup {
         if let Phase::Promoting(_) = self.phase {
             self.act(BackupAction::PromoteDone(Err(PromoteRefused::Failed(reason.clone()))));
         }
-        self.close(format!("failed: {reason}"));
-        self.phase = Phase::Failed(reason);
+        // First of all: nothing that the lost link entails may be decided any more.
+        self.phase = Phase::Failed(reason.clone());
+        self.close(Duration::ZERO, format!("failed: {reason}"));
     }
 
     /// After a failure the only answers left are refusals.
@@ -499,15 +515,5 @@ impl Backup {
             BackupEvent::Accepted => self.refuse(crate::message::RefuseCode::Failed, reason),
             _ => {}
         }
-    }
-}
-
-/// Where a backup stands by its durable state alone.
-fn phase_of(state: &DurableState) -> Phase {
-    match (state.role, state.content) {
-        (Role::Primary, _) => Phase::Promoted,
-        (Role::Backup, Content::Blank) => Phase::Blank,
-        (Role::Backup, Content::Inconsistent { .. }) => Phase::Inconsistent,
-        (Role::Backup, Content::Consistent) => Phase::Consistent,
     }
 }

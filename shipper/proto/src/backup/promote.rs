@@ -1,11 +1,14 @@
-//! Promoting: the backup becomes the primary of a new generation at exactly its last committed epoch.
+//! Promoting: the backup becomes the primary of a new generation at exactly its last committed epoch, or at the
+//! one that the coordinator names.
 //!
-//! Always holds: everything committed is on the volumes, and the new generation is durable, before the
-//! volumes are released; asking again gives the same answer.
+//! Always holds: what is promoted to is durably committed and on the volumes, what lies behind it is durably
+//! dropped, and the new generation is durable, before the volumes are released; asking again gives the same answer;
+//! a refused promote changes nothing.
 
 use std::time::Duration;
 
-use super::{Backup, BackupAction, Phase, PromoteRefused};
+use super::phase::CopyStep;
+use super::{Backup, BackupAction, Phase};
 use crate::ids::{Epoch, Generation};
 use crate::mutant::{self, Mutant};
 use crate::state::{LineageEntry, Role};
@@ -13,10 +16,12 @@ use crate::state::{LineageEntry, Role};
 /// How far a promote has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The last sealed epochs are being made durable and applied.
+    /// Epochs up to this one are being committed and applied, later ones dropped.
     Settling {
         /// Random id of the generation to be made.
         id: [u8; 16],
+        /// What the volumes are to hold.
+        at: Epoch,
     },
     /// The new generation is being made durable.
     Marking,
@@ -24,25 +29,114 @@ pub enum Step {
     Releasing,
 }
 
+/// Why a promote was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PromoteRefused {
+    /// Nothing was ever received.
+    #[error("the backup is blank: no full sync has reached it yet")]
+    Blank,
+    /// A full sync did not reach its first commit point.
+    #[error("the backup is inconsistent: its full sync did not end; let the primary finish it")]
+    Inconsistent,
+    /// The daemon has latched a failure.
+    #[error("the daemon has failed: {0}; mend the cause and restart it, then promote")]
+    Failed(String),
+    /// The coordinator's epoch is missing.
+    #[error("this group's coordinator commits: name its epoch with --epoch, from {first} to {last}")]
+    NeedsEpoch {
+        /// The first that can be named.
+        first: Epoch,
+        /// The last.
+        last: Epoch,
+    },
+    /// An epoch that is not here, or not any more.
+    #[error(
+        "epoch {epoch} cannot be promoted to: this backup can be promoted to epochs from {first} to {last}"
+    )]
+    OutOfRange {
+        /// As asked.
+        epoch: Epoch,
+        /// The first that can be named.
+        first: Epoch,
+        /// The last.
+        last: Epoch,
+    },
+    /// Another epoch is being promoted to, or was.
+    #[error("this side is promoted at epoch {0} already")]
+    Elsewhere(Epoch),
+}
+
 impl Backup {
-    pub(super) fn promote(&mut self, now: Duration, id: [u8; 16]) {
-        let refused = match &self.phase {
+    pub(super) fn promote(&mut self, now: Duration, id: [u8; 16], epoch: Option<Epoch>) {
+        let answer = match &self.phase {
             Phase::Promoted => {
-                let epoch = self.promoted_at();
-                return self.act(BackupAction::PromoteDone(Ok(epoch)));
+                let at = self.promoted_at();
+                Some(if epoch.is_none_or(|epoch| epoch == at) {
+                    Ok(at)
+                } else {
+                    Err(PromoteRefused::Elsewhere(at))
+                })
             }
             // The one under way answers both.
+            Phase::Promoting(Step::Settling { at, .. }) if epoch.is_some_and(|epoch| epoch != *at) => {
+                Some(Err(PromoteRefused::Elsewhere(*at)))
+            }
             Phase::Promoting(_) => return,
-            Phase::Consistent => None,
-            Phase::Blank => Some(PromoteRefused::Blank),
-            Phase::Inconsistent | Phase::Copying(_) => Some(PromoteRefused::Inconsistent),
-            Phase::Failed(reason) => Some(PromoteRefused::Failed(reason.clone())),
+            _ => match self.choose(epoch) {
+                Ok(at) => return self.begin_promote(now, id, at),
+                Err(refused) => Some(Err(refused)),
+            },
         };
-        if let Some(refused) = refused {
-            return self.act(BackupAction::PromoteDone(Err(refused)));
+        if let Some(answer) = answer {
+            self.act(BackupAction::PromoteDone(answer));
         }
-        self.bye("promoted".into());
-        self.phase = Phase::Promoting(Step::Settling { id });
+    }
+
+    /// The epoch to promote to.
+    fn choose(&self, epoch: Option<Epoch>) -> Result<Epoch, PromoteRefused> {
+        // Until the first overwrite is possible the earlier content counts.
+        let standing = match &self.phase {
+            Phase::Copying(copying) if copying.step == CopyStep::Draining => Phase::of(&self.state),
+            Phase::Copying(copying) if copying.step == CopyStep::Marking => {
+                copying.before.as_deref().map_or(Phase::Inconsistent, Phase::of)
+            }
+            other => other.clone(),
+        };
+        match standing {
+            Phase::Consistent => {}
+            Phase::Blank => return Err(PromoteRefused::Blank),
+            Phase::Failed(reason) => return Err(PromoteRefused::Failed(reason)),
+            _ => return Err(PromoteRefused::Inconsistent),
+        }
+        let last = self.staged();
+        let mut first = if self.is_external() { self.committed } else { last };
+        let staged = self.sealed.iter().filter(|sealed| sealed.commit_point && sealed.epoch > first);
+        let staged: Vec<Epoch> = staged.map(|sealed| sealed.epoch).collect();
+        if first.is_none() {
+            first = staged.first().copied().unwrap_or(first);
+        }
+        match epoch {
+            None if mutant::is(Mutant::PromotePastWord) => Ok(last),
+            None if self.is_external() => Err(PromoteRefused::NeedsEpoch { first, last }),
+            None => Ok(last),
+            Some(_) if mutant::is(Mutant::PromotePastWord) => Ok(last),
+            Some(epoch) if epoch == first || staged.contains(&epoch) => Ok(epoch),
+            Some(epoch) => Err(PromoteRefused::OutOfRange { epoch, first, last }),
+        }
+    }
+
+    fn begin_promote(&mut self, now: Duration, id: [u8; 16], at: Epoch) {
+        let before = match &self.phase {
+            Phase::Copying(copying) => copying.before.clone(),
+            _ => None,
+        };
+        self.enter(Phase::Promoting(Step::Settling { id, at }));
+        if let Some(before) = before {
+            // `Inconsistent` is on its way to the disk and not true any more.
+            self.state = *before;
+            self.write_state();
+        }
+        self.bye(now, "promoted".into());
         self.promote_continue(now);
     }
 
@@ -53,11 +147,20 @@ impl Backup {
     }
 
     pub(super) fn promote_continue(&mut self, now: Duration) {
-        let Phase::Promoting(Step::Settling { id }) = self.phase else { return };
-        if self.sync.running.is_some() {
+        let Phase::Promoting(Step::Settling { id, at }) = self.phase else { return };
+        if self.is_settling() {
             return;
         }
-        if !self.sealed.is_empty() && !mutant::is(Mutant::PromoteUnapplied) {
+        let has_later = self.sealed.back().is_some_and(|last| last.epoch > at);
+        let needs_word = self.committed < at;
+        if self.is_external() && has_later && !mutant::is(Mutant::PromoteKeepsLater) {
+            return self.drop_behind(at);
+        }
+        if self.is_external() && needs_word && !mutant::is(Mutant::PromoteUncommitted) {
+            self.word = at;
+            return self.settle(now);
+        }
+        if self.has_applicable() && !mutant::is(Mutant::PromoteUnapplied) || !self.apply.is_idle() {
             return self.apply_now(now);
         }
         let number = self.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
@@ -67,8 +170,8 @@ impl Backup {
             digest: self.committed_digest,
         });
         self.state.role = Role::Primary;
-        self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.committed);
-        self.phase = Phase::Promoting(Step::Marking);
+        self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.highest_epoch());
+        self.enter(Phase::Promoting(Step::Marking));
         self.write_state();
         if mutant::is(Mutant::PromoteBeforeState) {
             self.promote_marked();
@@ -76,15 +179,15 @@ impl Backup {
     }
 
     pub(super) fn promote_marked(&mut self) {
-        if let Phase::Promoting(step @ Step::Marking) = &mut self.phase {
-            *step = Step::Releasing;
+        if let Phase::Promoting(Step::Marking) = self.phase {
+            self.enter(Phase::Promoting(Step::Releasing));
             self.act(BackupAction::ReleaseVolumes);
         }
     }
 
     pub(super) fn volumes_released(&mut self) {
         if let Phase::Promoting(Step::Releasing) = self.phase {
-            self.phase = Phase::Promoted;
+            self.enter(Phase::Promoted);
             let epoch = self.committed;
             self.act(BackupAction::PromoteDone(Ok(epoch)));
         }

@@ -5,16 +5,17 @@
 
 use std::time::Duration;
 
-use super::{Backup, BackupAction, CopyStep, Copying, Link, Phase, Sealed};
+use super::phase::CopyStep;
+use super::{Backup, BackupAction, Link, Phase, Sealed};
 use crate::digest::EpochVerifier;
 use crate::epoch::EpochHeader;
 use crate::frame::{Frame, FrameHeader, FrameKind};
-use crate::ids::{Digest, Epoch};
+use crate::ids::{Digest, Epoch, Incarnation};
 use crate::journal::ReserveError;
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
+use crate::protocol::AckPolicy;
 use crate::record::RecordIter;
-use crate::state::Content;
 
 impl Backup {
     pub(super) fn frame(&mut self, now: Duration, frame: Frame) {
@@ -23,14 +24,15 @@ impl Backup {
             Link::Greeting { .. } => {
                 return match Message::decode(&frame) {
                     Ok(Message::Hello(hello)) => self.hello(now, &frame.header, hello),
-                    Ok(other) => self.close(format!("expected a hello, got {}", other.name())),
-                    Err(error) => self.close(format!("expected a hello: {error}")),
+                    Ok(other) => self.close(now, format!("expected a hello, got {}", other.name())),
+                    Err(error) => self.close(now, format!("expected a hello: {error}")),
                 };
             }
+            Link::Clearing { .. } => return self.bye(now, "a frame before the greeting was answered".into()),
             Link::Up { heard, peer, .. } => {
                 *heard = now;
                 if frame.header.incarnation != peer.incarnation && !mutant::is(Mutant::SkipIncarnation) {
-                    return self.bye("a frame of another incarnation".into());
+                    return self.bye(now, "a frame of another incarnation".into());
                 }
             }
         }
@@ -41,7 +43,7 @@ impl Backup {
             _ => self.control(now, &frame),
         };
         if let Err(text) = result {
-            self.bye(text);
+            self.bye(now, text);
         }
     }
 
@@ -51,96 +53,11 @@ impl Backup {
             Message::Pong { .. } => {}
             Message::SyncBegin { base_id } => return self.sync_begin(now, base_id),
             Message::BaseEnd { .. } => return self.base_end(),
-            Message::Bye { text } => self.close(format!("the primary said goodbye: {text}")),
+            Message::Commit { epoch } => return self.commit_word(now, epoch),
+            Message::Bye { text } => self.close(now, format!("the primary said goodbye: {text}")),
             other => return Err(format!("{} is not for a backup", other.name())),
         }
         Ok(())
-    }
-
-    fn sync_begin(&mut self, now: Duration, base_id: [u8; 16]) -> Result<(), String> {
-        match self.phase {
-            Phase::Blank | Phase::Inconsistent | Phase::Consistent if self.open.is_none() => {}
-            _ => return Err("a full sync cannot begin now".into()),
-        }
-        let copying = Copying { base_id, step: CopyStep::Draining, commit_point_synced: false };
-        self.phase = Phase::Copying(copying);
-        self.continue_draining(now);
-        Ok(())
-    }
-
-    /// Once nothing of an earlier content is left to apply, says durably that it is being overwritten.
-    pub(super) fn continue_draining(&mut self, now: Duration) {
-        let Phase::Copying(Copying { step: step @ CopyStep::Draining, base_id, .. }) = &mut self.phase else {
-            return;
-        };
-        let is_drained = self.sealed.is_empty() && self.sync.running.is_none();
-        if is_drained || mutant::is(Mutant::OverwriteUndrained) {
-            *step = CopyStep::Marking;
-            self.state.content = Content::Inconsistent { base_id: *base_id };
-            if let Link::Up { peer, .. } = &self.link {
-                self.state.group = Some(peer.group.clone());
-                self.state.lineage.clone_from(&peer.lineage);
-                self.state.last_incarnation = Some(peer.incarnation);
-            }
-            self.write_state();
-            if mutant::is(Mutant::ReadyBeforeState) {
-                self.state_written(now);
-            }
-        } else {
-            self.apply_now(now);
-        }
-    }
-
-    pub(super) fn state_written(&mut self, now: Duration) {
-        match &mut self.phase {
-            Phase::Copying(copying) => match copying.step {
-                CopyStep::Marking if matches!(self.link, Link::Up { .. }) => {
-                    copying.step = CopyStep::Base;
-                    self.act(BackupAction::Send(Message::SyncReady));
-                }
-                CopyStep::Marking => self.phase = Phase::Inconsistent,
-                CopyStep::Sealing => {
-                    self.phase = Phase::Consistent;
-                    self.commit_synced(now);
-                }
-                _ => {}
-            },
-            Phase::Promoting(_) => self.promote_marked(),
-            _ => {}
-        }
-    }
-
-    fn base_data(&mut self, frame: Frame) -> Result<(), String> {
-        let Phase::Copying(Copying { step: CopyStep::Base, .. }) = self.phase else {
-            return Err("base copy data outside a full sync".into());
-        };
-        self.check_records(&frame)?;
-        let Link::Up { peer, .. } = &self.link else { return Ok(()) };
-        self.counters.base_bytes += frame.payload.len() as u64;
-        let group = Box::new(peer.group.clone());
-        self.act(BackupAction::WriteBase { frame, group });
-        Ok(())
-    }
-
-    fn base_end(&mut self) -> Result<(), String> {
-        let Phase::Copying(Copying { step: step @ CopyStep::Base, .. }) = &mut self.phase else {
-            return Err("the end of a base copy outside a full sync".into());
-        };
-        *step = if mutant::is(Mutant::BaseWithoutFlush) { CopyStep::Flushed } else { CopyStep::Flushing };
-        self.flushes += 1;
-        self.act(BackupAction::FlushVolumes);
-        Ok(())
-    }
-
-    pub(super) fn volumes_flushed(&mut self, now: Duration) {
-        self.flushes = self.flushes.saturating_sub(1);
-        if self.flushes > 0 && !mutant::is(Mutant::AnyFlushEndsBase) {
-            return;
-        }
-        if let Phase::Copying(Copying { step: step @ CopyStep::Flushing, .. }) = &mut self.phase {
-            *step = CopyStep::Flushed;
-            self.end_full_sync(now);
-        }
     }
 
     fn epoch_begin(&mut self, frame: Frame) -> Result<(), String> {
@@ -158,14 +75,11 @@ impl Backup {
         if frame.header.epoch <= self.highest_epoch() || header.last_epoch != frame.header.epoch {
             return Err(format!("epoch {} after {}", frame.header.epoch, self.highest_epoch()));
         }
-        match &self.phase {
-            Phase::Consistent if header.commit_point => {}
-            Phase::Copying(Copying { step: CopyStep::Base, .. }) if !header.commit_point => {}
-            Phase::Copying(_) if mutant::is(Mutant::CommitPointAlways) => {}
-            Phase::Copying(Copying {
-                step: CopyStep::Flushing | CopyStep::Flushed | CopyStep::Sealing,
-                ..
-            }) => {}
+        match (&self.phase, self.phase.copying()) {
+            (Phase::Consistent, _) if header.commit_point => {}
+            (_, Some(CopyStep::Base)) if !header.commit_point => {}
+            (_, Some(_)) if mutant::is(Mutant::CommitPointAlways) => {}
+            (_, Some(CopyStep::Flushing | CopyStep::Flushed | CopyStep::Sealing)) => {}
             _ => return Err(format!("epoch {} does not fit the state here", frame.header.epoch)),
         }
         if let Link::Up { replicates, .. } = &mut self.link {
@@ -177,7 +91,7 @@ impl Backup {
     }
 
     /// Refuses records that could not be applied, before anything of them is stored.
-    fn check_records(&mut self, frame: &Frame) -> Result<(), String> {
+    pub(super) fn check_records(&mut self, frame: &Frame) -> Result<(), String> {
         let Link::Up { peer, .. } = &self.link else { return Ok(()) };
         let FrameHeader { kind, record_count, .. } = frame.header;
         if !kind.carries_records() {
@@ -199,14 +113,14 @@ impl Backup {
             Ok(placement) => {
                 let sealed = verifier.push(&frame).map_err(|error| error.to_string())?;
                 self.counters.epoch_bytes += frame.payload.len() as u64;
-                let epoch = frame.header.epoch;
+                let FrameHeader { epoch, incarnation, .. } = frame.header;
                 self.act(BackupAction::Append { placement, frame });
                 if let Some(summary) = sealed {
-                    self.seal(epoch, summary.digest);
+                    self.seal(epoch, summary.digest, incarnation);
                 }
                 Ok(())
             }
-            // Applying what is committed will make room.
+            // Applying what is committed, or soon will be, makes room; see also `is_stuck`.
             Err(ReserveError::Full) if !self.sealed.is_empty() => {
                 self.blocked = Some(frame);
                 Ok(())
@@ -222,17 +136,20 @@ impl Backup {
                 *heard = now;
             }
             if let Err(text) = self.place(frame) {
-                self.bye(text);
+                self.bye(now, text);
             }
         }
     }
 
-    fn seal(&mut self, epoch: Epoch, digest: Digest) {
+    fn seal(&mut self, epoch: Epoch, digest: Digest, incarnation: Incarnation) {
         let (start, end) = self.journal.seal();
         self.open = None;
         self.digest = digest;
         let commit_point = self.open_commit_point;
-        self.sealed.push_back(Sealed { epoch, digest, start, end, commit_point });
+        self.sealed.push_back(Sealed { epoch, digest, incarnation, start, end, commit_point });
+        if self.ack() == AckPolicy::Received && self.is_consistent() {
+            self.acknowledge();
+        }
         self.sync_journal();
     }
 
@@ -246,7 +163,7 @@ impl Backup {
             self.act(BackupAction::SyncJournal { ticket });
             if mutant::is(Mutant::AckBeforeSync) {
                 self.synced = newest;
-                self.commit_synced(Duration::ZERO);
+                self.settle(Duration::ZERO);
             }
         }
     }
@@ -260,61 +177,11 @@ impl Backup {
         self.journal.note_synced(newest);
         self.sync_journal();
         // While draining, what is sealed belongs to the content that is still held.
-        if let Phase::Copying(copying) = &mut self.phase
-            && (copying.step != CopyStep::Draining || mutant::is(Mutant::OldCommitPointCounts))
-        {
-            let mut durable = self.sealed.iter().filter(|sealed| sealed.epoch <= newest);
-            copying.commit_point_synced |= durable.clone().any(|sealed| sealed.commit_point);
-            if !copying.commit_point_synced {
-                let last = durable.next_back().map(|sealed| (sealed.epoch, sealed.digest));
-                if let (Some((epoch, digest)), Link::Up { .. }) = (last, &self.link) {
-                    self.act(BackupAction::Send(Message::Staged { epoch, digest }));
-                }
-            }
-            self.end_full_sync(now);
-        } else if !matches!(self.phase, Phase::Copying(_)) || !mutant::is(Mutant::CommitsLostInDraining) {
-            self.commit_synced(now);
+        let is_old = matches!(self.phase.copying(), Some(CopyStep::Draining | CopyStep::Marking));
+        if !is_old || mutant::is(Mutant::OldCommitPointCounts) {
+            self.copy_synced(now);
         }
-        self.schedule_apply(now);
-        self.continue_draining(now);
-        self.promote_continue(now);
-    }
-
-    /// Base copy flushed and a commit point durable: from here on this side is promotable.
-    fn end_full_sync(&mut self, now: Duration) {
-        let Phase::Copying(copying) = &mut self.phase else { return };
-        let has_commit_point =
-            copying.commit_point_synced || mutant::is(Mutant::ConsistentWithoutCommitPoint);
-        if copying.step == CopyStep::Flushed && has_commit_point {
-            copying.step = CopyStep::Sealing;
-            self.state.content = Content::Consistent;
-            self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.synced);
-            self.write_state();
-            if mutant::is(Mutant::AckBeforeState) {
-                self.phase = Phase::Consistent;
-                return self.commit_synced(now);
-            }
-        }
-        self.schedule_apply(now);
-    }
-
-    /// What is durable in the journal of a consistent backup is committed, and said to be.
-    fn commit_synced(&mut self, now: Duration) {
-        if self.state.content != Content::Consistent {
-            return self.schedule_apply(now);
-        }
-        let mut newly = self.sealed.iter().filter(|sealed| {
-            sealed.commit_point && sealed.epoch > self.committed && sealed.epoch <= self.synced
-        });
-        self.counters.epochs_committed += newly.clone().count() as u64;
-        if let Some(last) = newly.next_back().copied() {
-            self.committed = last.epoch;
-            self.committed_digest = last.digest;
-            if let Link::Up { .. } = self.link {
-                let Sealed { epoch, digest, .. } = last;
-                self.act(BackupAction::Send(Message::Staged { epoch, digest }));
-            }
-        }
-        self.schedule_apply(now);
+        self.settle(now);
+        self.go_on(now);
     }
 }

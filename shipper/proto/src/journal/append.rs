@@ -8,7 +8,7 @@ use crate::frame::{Frame, FrameKind, Stamp};
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::mutant::{self, Mutant};
 
-use super::layout::{BLOCK_LEN, Marker, Superblock, padded_len};
+use super::layout::{BLOCK_LEN, Dropped, Marker, Superblock, padded_len};
 use super::recovery::Recovery;
 
 /// Where a frame goes: write the pad marker, if there is one, and the frame as
@@ -73,6 +73,8 @@ pub struct JournalWriter {
     synced: Epoch,
     /// Of the newest epoch sealed.
     incarnation: Option<Incarnation>,
+    committed: Option<Epoch>,
+    dropped: Option<Dropped>,
     open: Option<Open>,
 }
 
@@ -82,7 +84,16 @@ impl JournalWriter {
     pub fn new(superblock: Superblock, recovery: &Recovery) -> Self {
         let synced = superblock.synced;
         let incarnation = recovery.sealed.last().map(|last| last.incarnation).or(superblock.incarnation);
-        Self { superblock, head: recovery.end, floor: recovery.floor, synced, incarnation, open: None }
+        Self {
+            head: recovery.end,
+            floor: recovery.floor,
+            synced,
+            incarnation,
+            committed: superblock.committed,
+            dropped: superblock.dropped,
+            open: None,
+            superblock,
+        }
     }
 
     /// Gives a frame of an epoch its place; the first one opens the epoch.
@@ -159,9 +170,37 @@ impl JournalWriter {
         Ok(Marker::drop(self.superblock.ring.offset(start), self.floor, self.superblock.journal_id))
     }
 
+    /// Drops the sealed epochs from position `start` on, and the open one, as [`Self::drop_sealed`] does; the next
+    /// superblock will say so, and must be durable before anything is written behind `start`.
+    pub fn drop_from(&mut self, start: u64) {
+        debug_assert!(self.superblock.tail <= start && start <= self.head, "only what is used is dropped");
+        self.open = None;
+        self.head = start;
+        self.dropped = Some(Dropped { position: start, through: self.floor });
+    }
+
+    /// Notes the last epoch that a coordinator committed; the next superblock will say so. `None`: there is no
+    /// coordinator.
+    pub fn note_committed(&mut self, committed: Option<Epoch>) {
+        self.committed = committed;
+    }
+
+    /// What the next superblock will say of a coordinator's commits.
+    #[must_use]
+    pub fn noted_committed(&self) -> Option<Epoch> {
+        self.committed
+    }
+
     /// Notes that the journal is durable up to `epoch`; the next superblock will say so.
     pub fn note_synced(&mut self, epoch: Epoch) {
         self.synced = self.synced.max(epoch);
+    }
+
+    /// The superblock to write for what was noted, the tail being where it is.
+    #[must_use]
+    pub fn superblock_now(&self) -> Superblock {
+        let Superblock { tail, tail_epoch, tail_digest, .. } = self.superblock;
+        self.superblock_after(tail, tail_epoch, tail_digest)
     }
 
     /// The superblock to write when everything up to position `end`, the end of `epoch`, is applied.
@@ -173,14 +212,18 @@ impl JournalWriter {
             tail_digest: digest,
             synced: self.synced.max(epoch),
             incarnation: self.incarnation,
+            committed: self.committed,
+            // Of no use once the scan starts behind it.
+            dropped: self.dropped.filter(|dropped| dropped.position >= end),
             ..self.superblock.clone()
         }
     }
 
-    /// Frees what lies before position `end`: the superblock of [`Self::superblock_after`] is durable.
-    pub fn advance_tail(&mut self, end: u64, epoch: Epoch, digest: Digest) {
+    /// Frees what lies before the tail of `superblock`, which [`Self::superblock_after`] gave and which is durable now.
+    pub fn advance_tail(&mut self, superblock: Superblock) {
+        let end = superblock.tail;
         debug_assert!(self.superblock.tail <= end && end <= self.head, "the tail moves within what is used");
-        self.superblock = self.superblock_after(end, epoch, digest);
+        self.superblock = superblock;
     }
 
     /// The superblock as it is durable.

@@ -18,7 +18,8 @@
 //! | `JournalPad` | epoch, generation, incarnation and seq of the frame that follows | the rest of the ring up to its end is empty |
 //! | `JournalDrop` | the highest epoch sealed so far, the journal's id as incarnation | epochs up to that one which lay from here on were dropped on purpose |
 //!
-//! A drop marker stays where it is; the next epoch follows it. Formatting must zero the ring, or frames of
+//! A drop marker stays where it is; the next epoch follows it. A superblock can say the same ([`Dropped`]): that
+//! is one write which a crash cannot tear, for epochs that a role change drops. Formatting must zero the ring, or frames of
 //! the device's earlier life could be taken for lost epochs.
 //!
 //! Remains of earlier laps lie behind the head, and they contain what the guest wrote: possibly forged
@@ -29,7 +30,7 @@
 use crate::frame::{Frame, FrameHeader, FrameKind, HEADER_LEN, Stamp};
 use crate::ids::{Digest, Epoch, GroupName, Incarnation};
 use crate::slot::{SLOT_SIZE, SlotError, SlotKind, SlotPosition, choose};
-use crate::tlv::{OPTIONAL, Reader, TlvError, Writer};
+use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
 
 /// Unit of the ring, in bytes: every frame and marker starts at a multiple of it.
 pub const BLOCK_LEN: usize = 4096;
@@ -137,6 +138,20 @@ pub struct Superblock {
     pub synced: Epoch,
     /// The primary that made the newest epoch sealed when this was written.
     pub incarnation: Option<Incarnation>,
+    /// Where a coordinator commits: the last epoch on its word, [`Epoch::NONE`] when none of the present
+    /// content is. `None` where whatever is wholly staged is committed.
+    pub committed: Option<Epoch>,
+    /// The newest epochs that were dropped on purpose.
+    pub dropped: Option<Dropped>,
+}
+
+/// Sealed epochs that were dropped on purpose, all in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Position where the first of them starts, and the next epoch will.
+    pub position: u64,
+    /// The highest of them.
+    pub through: Epoch,
 }
 
 mod tag {
@@ -148,6 +163,9 @@ mod tag {
     pub(super) const TAIL: u16 = 4;
     pub(super) const TAIL_EPOCH: u16 = 5;
     pub(super) const TAIL_DIGEST: u16 = 6;
+    /// Mandatory: whoever does not know these two would commit what it must not.
+    pub(super) const COMMITTED: u16 = 7;
+    pub(super) const DROPPED: u16 = 8;
     pub(super) const SYNCED: u16 = OPTIONAL | 1;
     pub(super) const INCARNATION: u16 = OPTIONAL | 2;
 }
@@ -178,6 +196,8 @@ impl Superblock {
             tail_digest: Digest::ZERO,
             synced: Epoch::NONE,
             incarnation: None,
+            committed: None,
+            dropped: None,
         })
     }
 
@@ -191,6 +211,13 @@ impl Superblock {
         fields.u64(tag::TAIL, self.tail);
         fields.u64(tag::TAIL_EPOCH, self.tail_epoch.0);
         fields.field(tag::TAIL_DIGEST, &self.tail_digest.0);
+        if let Some(committed) = self.committed {
+            fields.u64(tag::COMMITTED, committed.0);
+        }
+        if let Some(dropped) = self.dropped {
+            let value = [dropped.position.to_le_bytes(), dropped.through.0.to_le_bytes()].concat();
+            fields.field(tag::DROPPED, &value);
+        }
         fields.u64(tag::SYNCED, self.synced.0);
         if let Some(incarnation) = self.incarnation {
             fields.field(tag::INCARNATION, &incarnation.0);
@@ -210,6 +237,8 @@ impl Superblock {
         let tail = fields.u64(tag::TAIL)?;
         let tail_epoch = Epoch(fields.u64(tag::TAIL_EPOCH)?);
         let tail_digest = Digest(fields.array(tag::TAIL_DIGEST)?);
+        let committed = fields.optional_array(tag::COMMITTED)?.map(u64::from_le_bytes).map(Epoch);
+        let dropped = fields.optional(tag::DROPPED).map(Dropped::decode).transpose()?;
         let synced = fields.optional_array(tag::SYNCED)?.map(u64::from_le_bytes);
         let synced = synced.map_or(Epoch::NONE, Epoch);
         let incarnation = fields.optional_array(tag::INCARNATION)?.map(Incarnation);
@@ -219,7 +248,18 @@ impl Superblock {
         if !tail.is_multiple_of(BLOCK_LEN as u64) || tail > MAX_POSITION {
             return Err(JournalError::Tail(tail));
         }
-        Ok(Self { journal_id, group_name, ring, tail, tail_epoch, tail_digest, synced, incarnation })
+        Ok(Self {
+            journal_id,
+            group_name,
+            ring,
+            tail,
+            tail_epoch,
+            tail_digest,
+            synced,
+            incarnation,
+            committed,
+            dropped,
+        })
     }
 
     /// The newest superblock of the two slots and where it stands. `None` when both are blank: not formatted.
@@ -238,6 +278,17 @@ impl Superblock {
             return Err(JournalError::Shrunk { needed, found: device_len });
         }
         Ok(Some((superblock, chosen.position)))
+    }
+}
+
+impl Dropped {
+    fn decode(mut value: Value<'_>) -> Result<Self, TlvError> {
+        let (position, through) = (value.u64()?, Epoch(value.u64()?));
+        if !position.is_multiple_of(BLOCK_LEN as u64) || position > MAX_POSITION {
+            return Err(value.invalid(format_args!("position {position}, where no frame can start")));
+        }
+        value.end()?;
+        Ok(Self { position, through })
     }
 }
 

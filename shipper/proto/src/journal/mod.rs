@@ -14,7 +14,8 @@ mod recovery;
 pub use append::{JournalWriter, Placement, ReserveError};
 pub use damage::LOOK_AHEAD;
 pub use layout::{
-    BLOCK_LEN, JournalError, MIN_JOURNAL_LEN, Marker, RING_START, Ring, Superblock, encode_padded, padded_len,
+    BLOCK_LEN, Dropped, JournalError, MIN_JOURNAL_LEN, Marker, RING_START, Ring, Superblock, encode_padded,
+    padded_len,
 };
 pub use read::{EpochFrames, ReadAt, ReadError};
 pub use recovery::{EndClass, EndReason, Ended, Evidence, Recovery, SealedEpoch, recover};

@@ -2,7 +2,8 @@
 //!
 //! The scan starts at the superblock's tail and follows whole epochs, each of which must verify and continue
 //! the digest chain. It ends at the first thing that does not. In the `auto` policy a wholly staged epoch is
-//! committed, so the last sealed commit point is what the backup promotes to.
+//! committed, so the last sealed commit point is what the backup promotes to; in the `external` policy the
+//! superblock names the last one that is.
 //!
 //! What lies where the next frame should be decides. "Floor" is the highest epoch sealed or dropped so
 //! far; "known" is an incarnation that the superblock or an epoch of the chain names.
@@ -29,6 +30,7 @@
 //! | 18 | data frame that is the next one | end: NotNext | goes on behind it |
 //! | 19 | last frame, counts or digest wrong | end: NotNext | end: [`WrongDigest`](EndReason::WrongDigest) |
 //! | 20 | last frame, counts and digest right | end: NotNext | seals the epoch |
+//! | 21 | anything, where the superblock says that epochs were dropped | raises the floor, then as above | as above |
 //!
 //! Every end is [`Ordinary`](EndClass::Ordinary) by itself: a crash leaves any of them behind, because what was not
 //! synced may be lost or torn anywhere. But:
@@ -226,6 +228,9 @@ struct End {
 impl<D: ReadAt> Scan<'_, D> {
     /// Passes one epoch or drop marker. `Some`: what lies there is neither.
     fn step(&mut self) -> Result<Option<End>, D::Error> {
+        if let Some(dropped) = self.superblock.dropped.filter(|dropped| dropped.position == self.position) {
+            self.floor = self.floor.max(dropped.through);
+        }
         let mut verifier = EpochVerifier::new(self.digest);
         let (mut position, mut open) = (self.position, None);
         loop {

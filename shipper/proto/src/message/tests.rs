@@ -45,6 +45,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 chain_digest: Digest(digest),
                 content,
                 role: Role::Backup,
+                journal_size: (seen % 2 == 0).then_some(committed),
             })
         },
     );
@@ -107,7 +108,7 @@ proptest! {
     #[test]
     fn what_a_newer_peer_adds_is_skipped_or_refused(message in any_message(), value in any::<[u8; 5]>()) {
         let frame = message.encode(3, INCARNATION);
-        for (tag, skipped) in [(crate::tlv::OPTIONAL | 0x10, true), (0x10, false)] {
+        for (tag, skipped) in [(OPTIONAL | 0x10, true), (0x10, false)] {
             let mut added = Writer::new();
             added.field(tag, &value);
             let longer = around(&frame, [frame.payload.clone(), added.finish()].concat());

@@ -1,11 +1,10 @@
-//! Cuts: when an epoch ends, how many may be under way, and when one is committed.
+//! Cuts: when an epoch ends, and how many may be under way.
 //!
 //! Always holds: epoch numbers rise by one per cut that was taken; a void cut uses up none.
 
 use std::time::Duration;
 
-use super::link::FIRST_BACKOFF;
-use super::{Capture, Checkpoint, InFlight, Primary, PrimaryAction, Replication, SyncStep};
+use super::{Capture, Checkpoint, InFlight, Primary, PrimaryAction, Replication, SyncStep, Until};
 use crate::ids::{Digest, Epoch};
 use crate::mutant::{self, Mutant};
 
@@ -13,6 +12,8 @@ use crate::mutant::{self, Mutant};
 const COPY_CUT_INTERVAL: Duration = Duration::from_millis(500);
 /// Log use, in percent, at which one is due all the same.
 const COPY_CUT_PERCENT: u64 = 25;
+/// Longest wait before a cut that was due is tried again, however long epochs are.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Primary {
     pub(super) fn cut_timeout(&mut self, now: Duration) {
@@ -20,9 +21,9 @@ impl Primary {
             return;
         }
         self.cut_at = (self.cut_at + self.config.epoch_interval).max(now);
-        if self.in_flight.len() >= self.config.window {
+        if self.in_flight.len() >= self.config.window || !self.journal_has_room() {
             self.counters.void_ticks += 1;
-            self.cut_at = now + self.config.epoch_interval;
+            self.cut_at = now + self.retry_interval();
             self.act(PrimaryAction::Follow);
             return;
         }
@@ -50,7 +51,7 @@ impl Primary {
             || self.checkpoints.iter().any(|checkpoint| checkpoint.epoch.is_none())
     }
 
-    pub(super) fn checkpoint(&mut self, now: Duration, id: u64) {
+    pub(super) fn checkpoint(&mut self, now: Duration, id: u64, until: Until) {
         if self.capture != Capture::On {
             let reason = match &self.replication {
                 Replication::Degraded { reason } => reason.clone(),
@@ -61,7 +62,8 @@ impl Primary {
         // The cut under way may have paused the volume before the request came: only the next one
         // holds everything written before it.
         let running = self.cutting.filter(|_| mutant::is(Mutant::CheckpointOfRunningCut));
-        self.checkpoints.push(Checkpoint { id, epoch: running.map(|(epoch, _)| epoch), told: false });
+        let epoch = running.map(|(epoch, _)| epoch);
+        self.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false });
         self.cut_at = now;
         self.cut_timeout(now);
     }
@@ -75,11 +77,19 @@ impl Primary {
         self.last_cut = now;
         self.next_epoch = epoch.next();
         self.act(PrimaryAction::Ship { epoch, commit_point });
-        self.in_flight.push_back(InFlight { epoch, commit_point, cut_at: now, digest: None });
-        for checkpoint in self.checkpoints.iter_mut().filter(|one| one.epoch == Some(epoch) && !one.told) {
-            checkpoint.told = true;
-            self.actions.push_back(PrimaryAction::CheckpointCut { id: checkpoint.id, epoch });
+        let stored = std::mem::take(&mut self.log_used);
+        self.in_flight.push_back(InFlight {
+            epoch,
+            commit_point,
+            cut_at: now,
+            digest: None,
+            stored,
+            staged: false,
+        });
+        for checkpoint in self.checkpoints.iter_mut().filter(|one| one.epoch == Some(epoch)) {
+            checkpoint.is_cut = true;
         }
+        self.answer_checkpoints();
         if self.checkpoints.iter().any(|checkpoint| checkpoint.epoch.is_none()) {
             self.cut_at = now;
         }
@@ -97,62 +107,26 @@ impl Primary {
             let run = std::mem::take(&mut self.void_run);
             self.lose_replication(now, &format!("{run} void cuts in a row, the last: {reason}"));
         } else {
-            self.cut_at = now + self.config.epoch_interval;
+            self.cut_at = now + self.retry_interval();
         }
+    }
+
+    fn retry_interval(&self) -> Duration {
+        self.config.epoch_interval.min(RETRY_INTERVAL)
     }
 
     pub(super) fn log_use(&mut self, now: Duration, used: u64, capacity: u64) {
         self.log_percent = used / (capacity / 100).max(1);
+        self.log_used = used;
         if self.capture == Capture::On && self.log_percent >= self.config.log_watermark.into() {
             let reason = format!("the log is full ({used} of {capacity} bytes): the backup is too slow");
             self.lose_replication(now, &reason);
         }
     }
 
-    pub(super) fn encoded(&mut self, epoch: Epoch, digest: Digest) {
+    pub(super) fn encoded(&mut self, epoch: Epoch, digest: Digest, stored: u64) {
         if let Some(one) = self.in_flight.iter_mut().find(|one| one.epoch == epoch) {
-            one.digest = Some(digest);
-        }
-    }
-
-    /// STAGED(N) covers all earlier epochs as well; under the `auto` policy a wholly staged epoch is
-    /// committed.
-    pub(super) fn staged(&mut self, now: Duration, epoch: Epoch, digest: Digest) {
-        let Some(named) = self.in_flight.iter().find(|one| one.epoch == epoch) else {
-            // Acknowledged before, or of a chain that was given up.
-            return;
-        };
-        if named.digest != Some(digest) && !mutant::is(Mutant::AnyDigestStaged) {
-            let reason = format!("the backup staged epoch {epoch} with another digest");
-            return self.lose_replication(now, &reason);
-        }
-        self.committed_digest = digest;
-        while let Some(one) = self.in_flight.pop_front_if(|one| one.epoch <= epoch) {
-            if one.commit_point {
-                self.counters.epochs_committed += 1;
-                self.committed = one.epoch;
-                let lag = now.saturating_sub(one.cut_at);
-                self.act(PrimaryAction::Committed { epoch: one.epoch, lag });
-            }
-        }
-        if self.sync == SyncStep::Finishing && !self.committed.is_none() {
-            self.sync = SyncStep::None;
-            self.backoff = FIRST_BACKOFF;
-            self.set_replication(Replication::InSync);
-        }
-        self.answer_checkpoints();
-        self.cut_timeout(now);
-    }
-
-    fn answer_checkpoints(&mut self) {
-        if self.sync != SyncStep::None {
-            return;
-        }
-        let committed = self.committed;
-        let is_done = |one: &mut Checkpoint| one.epoch.is_some_and(|epoch| epoch <= committed) && one.told;
-        for done in self.checkpoints.extract_if(.., is_done).collect::<Vec<_>>() {
-            let epoch = done.epoch.unwrap_or(committed);
-            self.act(PrimaryAction::CheckpointCommitted { id: done.id, epoch });
+            (one.digest, one.stored) = (Some(digest), stored);
         }
     }
 }

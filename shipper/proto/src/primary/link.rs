@@ -8,22 +8,22 @@ use std::time::Duration;
 use super::{Link, Primary, PrimaryAction, Replication, SyncStep};
 use crate::frame::Frame;
 use crate::message::{Hello, Message, Welcome};
-use crate::protocol::{FEATURES_KNOWN, PROTOCOL};
+use crate::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN};
 
 /// Wait before the second attempt to connect; doubled at each further one until in sync.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait between two attempts.
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
-/// Time between two pings.
+/// Longest time between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Primary {
     pub(super) fn connected(&mut self, now: Duration) {
         let hello = Hello {
-            protocol_min: PROTOCOL,
+            protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL,
-            features_optional: 0,
-            features_mandatory: 0,
+            features_optional: ACK_RECEIVED,
+            features_mandatory: self.mandatory_features(),
             group: self.config.group.clone(),
             lineage: self.config.lineage.clone(),
             last_epoch: self.committed,
@@ -31,6 +31,13 @@ impl Primary {
         };
         self.act(PrimaryAction::Send(Message::Hello(hello)));
         self.link = Link::Greeting { deadline: now + self.config.timeout };
+    }
+
+    fn mandatory_features(&self) -> u64 {
+        match self.config.commit {
+            CommitPolicy::Auto => 0,
+            CommitPolicy::External => EXTERNAL_COMMIT,
+        }
     }
 
     /// Drops the connection, if there is one, and degrades.
@@ -49,6 +56,7 @@ impl Primary {
         self.link = Link::Down { retry_at: now + self.backoff };
         self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
         self.link_error = Some(reason.to_owned());
+        self.words_unknown(reason);
         if !matches!(self.replication, Replication::Degraded { .. }) {
             self.degrade(reason);
         }
@@ -71,7 +79,7 @@ impl Primary {
                 self.lose_link(now, &reason);
             }
             Link::Up { ping_at, .. } if *ping_at <= now => {
-                *ping_at = now + PING_INTERVAL;
+                *ping_at = now + (self.config.timeout / 3).min(PING_INTERVAL);
                 self.act(PrimaryAction::Send(Message::Ping { token: 0 }));
             }
             _ => {}
@@ -101,9 +109,12 @@ impl Primary {
 
     fn message(&mut self, now: Duration, message: Message) {
         match message {
-            Message::SyncReady if self.sync == SyncStep::Asked => self.sync_ready(),
-            Message::Staged { epoch, digest } => self.staged(now, epoch, digest),
-            Message::Report { applied, .. } => self.peer_applied = applied,
+            Message::SyncReady if self.sync == SyncStep::Asked => self.sync_ready(now),
+            Message::Staged { epoch, digest } => self.staged_by_backup(now, epoch, digest),
+            Message::Report { committed, applied, .. } => {
+                self.peer_applied = applied;
+                self.reported(now, committed);
+            }
             Message::Ping { token } => self.act(PrimaryAction::Send(Message::Pong { token })),
             Message::Pong { .. } => {}
             Message::Bye { text } => self.lose_link(now, &format!("the backup said goodbye: {text}")),
@@ -112,11 +123,16 @@ impl Primary {
     }
 
     fn welcome(&mut self, now: Duration, welcome: Welcome) {
-        if welcome.protocol != PROTOCOL || welcome.features & !FEATURES_KNOWN != 0 {
-            return self.lose_link(now, "the backup chose a protocol that this side did not offer");
+        let mandatory = self.mandatory_features();
+        let is_offered = (PROTOCOL_MIN..=PROTOCOL).contains(&welcome.protocol)
+            && welcome.features & !(mandatory | ACK_RECEIVED) == 0
+            && welcome.features & mandatory == mandatory;
+        if !is_offered {
+            return self
+                .lose_link(now, "the backup chose a protocol or features that this side did not offer");
         }
         self.link_error = None;
-        self.link = Link::Up { welcome: Box::new(welcome), heard: now, ping_at: now + PING_INTERVAL };
-        self.greeted();
+        self.link = Link::Up { welcome: Box::new(welcome), heard: now, ping_at: now };
+        self.greeted(now);
     }
 }

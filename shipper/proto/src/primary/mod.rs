@@ -7,7 +7,8 @@
 //! - At most one cut is under way, and at most `window` epochs are cut but not acknowledged: when the
 //!   window is full the epoch grows longer (a void tick), the volume never waits.
 //! - A cut is a commit point only if it was ordered after the whole base copy had been queued.
-//! - An epoch counts as committed only by a STAGED of its own digest.
+//! - An epoch counts as staged only by a STAGED of its own digest. Where a coordinator commits, or where STAGED
+//!   comes before the backup's disk has it, it counts as committed only by a report of the backup.
 //! - Whatever is lost (link, log, agreement) ends in [`Replication::Degraded`] with a reason, and the
 //!   capture is stopped.
 //!
@@ -18,10 +19,14 @@
 //!      ▲                                              │                          │
 //!      └────────── link, log or agreement lost ───────┴──────────────────────────┘
 //! ```
+//!
+//! The steps of these, and of link and capture, are drawn in `step.rs`, which checks each of them.
 
 mod base;
+mod commit;
 mod cut;
 mod link;
+mod step;
 mod sync;
 
 use std::collections::VecDeque;
@@ -32,9 +37,12 @@ use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::message::{Message, Welcome};
 use crate::mutant::{self, Mutant};
+use crate::protocol::CommitPolicy;
 use crate::state::LineageEntry;
+use step::{Capture, SyncStep};
 
 pub use base::{BasePlan, Moment, Verdict};
+pub use commit::CommitRefused;
 
 /// What the primary is told at its start.
 #[derive(Clone, Debug)]
@@ -47,7 +55,7 @@ pub struct PrimaryConfig {
     pub lineage: Vec<LineageEntry>,
     /// Time between two cuts.
     pub epoch_interval: Duration,
-    /// Largest number of epochs that are cut and not acknowledged.
+    /// Largest number of epochs that are cut and not acknowledged; where a coordinator commits, not committed.
     pub window: usize,
     /// A peer that is silent for this long is gone.
     pub timeout: Duration,
@@ -59,6 +67,8 @@ pub struct PrimaryConfig {
     pub pause_limit: Duration,
     /// After this many void cuts in a row replication degrades.
     pub void_limit: u32,
+    /// Who commits.
+    pub commit: CommitPolicy,
 }
 
 /// What happened outside.
@@ -102,6 +112,8 @@ pub enum PrimaryEvent {
         epoch: Epoch,
         /// Chained digest.
         digest: Digest,
+        /// Bytes of all its frames.
+        stored: u64,
     },
     /// Everything of the base copy was read and queued for sending.
     BaseCopied {
@@ -112,8 +124,17 @@ pub enum PrimaryEvent {
     },
     /// Somebody wants a checkpoint.
     Checkpoint {
-        /// Returned in the answers.
+        /// Returned in the answer.
         id: u64,
+        /// When to answer.
+        until: Until,
+    },
+    /// The coordinator commits this epoch and all before it.
+    Commit {
+        /// Returned in the answer.
+        id: u64,
+        /// The epoch.
+        epoch: Epoch,
     },
     /// Whoever wanted this checkpoint does not want it any more.
     CheckpointWithdrawn {
@@ -172,19 +193,14 @@ pub enum PrimaryAction {
     StartBase,
     /// Stop copying.
     StopBase,
-    /// Tell who asked for a checkpoint which epoch holds everything written before.
-    CheckpointCut {
+    /// Tell who asked for a checkpoint that it has come as far as asked.
+    CheckpointReached {
         /// As given.
         id: u64,
-        /// The epoch.
+        /// The epoch that holds everything written before the request.
         epoch: Epoch,
-    },
-    /// Tell who asked that the epoch is committed.
-    CheckpointCommitted {
         /// As given.
-        id: u64,
-        /// The epoch.
-        epoch: Epoch,
+        until: Until,
     },
     /// Tell who asked that it will not be.
     CheckpointFailed {
@@ -192,6 +208,13 @@ pub enum PrimaryAction {
         id: u64,
         /// For people.
         reason: String,
+    },
+    /// Tell the coordinator how far the backup has committed, durably, or why it may not have.
+    CommitDone {
+        /// As given.
+        id: u64,
+        /// The last committed epoch: the one named, or a later one.
+        result: Result<Epoch, CommitRefused>,
     },
     /// Tell who asked for a full sync whether it has begun.
     FullSyncBegun {
@@ -209,6 +232,18 @@ pub enum PrimaryAction {
     },
     /// For the log: the state has changed.
     StateChanged,
+}
+
+/// How far a checkpoint must have come for whoever asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Until {
+    /// Its epoch is cut.
+    #[default]
+    Cut,
+    /// The backup has acknowledged it: STAGED.
+    Staged,
+    /// The backup has committed it, durably.
+    Committed,
 }
 
 /// The state of replication, as shown.
@@ -233,42 +268,25 @@ enum Link {
     Up { welcome: Box<Welcome>, heard: Duration, ping_at: Duration },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Capture {
-    Off,
-    Starting,
-    On,
-    Stopping,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SyncStep {
-    None,
-    /// SyncBegin was sent.
-    Asked,
-    /// The backup is ready; the capture is starting.
-    Ready,
-    /// The base copy is being read.
-    Copying,
-    /// The base copy is queued; the first commit point is not acknowledged yet.
-    Finishing,
-}
-
 #[derive(Debug)]
 struct InFlight {
     epoch: Epoch,
     commit_point: bool,
     cut_at: Duration,
     digest: Option<Digest>,
+    /// What its frames take; estimated until they are made.
+    stored: u64,
+    staged: bool,
 }
 
 #[derive(Debug)]
 struct Checkpoint {
     id: u64,
+    until: Until,
     /// The cut that was ordered after the request.
     epoch: Option<Epoch>,
-    /// That cut is done, and who asked knows the epoch.
-    told: bool,
+    /// That cut is done.
+    is_cut: bool,
 }
 
 /// Figures for status displays.
@@ -298,13 +316,19 @@ pub struct Primary {
     cut_at: Duration,
     last_cut: Duration,
     log_percent: u64,
+    log_used: u64,
     /// The cut that was ordered and is not done.
     cutting: Option<(Epoch, bool)>,
     void_run: u32,
     in_flight: VecDeque<InFlight>,
     checkpoints: Vec<Checkpoint>,
+    /// The last commit point of this chain that the backup acknowledged.
+    staged: Epoch,
     committed: Epoch,
     committed_digest: Digest,
+    /// What the coordinator said of this chain, and who waits for it to be done.
+    word: Epoch,
+    words: Vec<(u64, Epoch)>,
     peer_applied: Epoch,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
@@ -327,12 +351,16 @@ impl Primary {
             cut_at: Duration::ZERO,
             last_cut: Duration::ZERO,
             log_percent: 0,
+            log_used: 0,
             cutting: None,
             void_run: 0,
             in_flight: VecDeque::new(),
             checkpoints: Vec::new(),
+            staged: Epoch::NONE,
             committed: Epoch::NONE,
             committed_digest: Digest::ZERO,
+            word: Epoch::NONE,
+            words: Vec::new(),
             peer_applied: Epoch::NONE,
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
@@ -351,11 +379,12 @@ impl Primary {
             PrimaryEvent::CutTaken => self.cut_taken(now),
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
             PrimaryEvent::LogUse { used, capacity } => self.log_use(now, used, capacity),
-            PrimaryEvent::Encoded { epoch, digest } => self.encoded(epoch, digest),
+            PrimaryEvent::Encoded { epoch, digest, stored } => self.encoded(epoch, digest, stored),
             PrimaryEvent::BaseCopied { frames, bytes } => self.base_copied(now, frames, bytes),
-            PrimaryEvent::Checkpoint { id } => self.checkpoint(now, id),
+            PrimaryEvent::Checkpoint { id, until } => self.checkpoint(now, id, until),
+            PrimaryEvent::Commit { id, epoch } => self.commit(id, epoch),
             PrimaryEvent::CheckpointWithdrawn { id } => self.checkpoints.retain(|one| one.id != id),
-            PrimaryEvent::FullSync { id } => self.full_sync(id),
+            PrimaryEvent::FullSync { id } => self.full_sync(now, id),
         }
     }
 
@@ -406,6 +435,12 @@ impl Primary {
         self.capture == Capture::On
     }
 
+    /// The last epoch that the backup acknowledged by STAGED, of those that could be committed.
+    #[must_use]
+    pub fn staged(&self) -> Epoch {
+        self.staged.max(self.committed)
+    }
+
     /// The last epoch that the backup has committed, as far as this side knows.
     #[must_use]
     pub fn committed(&self) -> Epoch {
@@ -424,7 +459,7 @@ impl Primary {
         Epoch(self.next_epoch.0 - 1)
     }
 
-    /// Epochs cut and not acknowledged.
+    /// Epochs cut and not acknowledged; where a coordinator commits, not committed.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -450,7 +485,7 @@ impl Primary {
     /// Ends replication for this reason; the volume goes on, its changes are only tracked.
     fn degrade(&mut self, reason: &str) {
         if matches!(self.capture, Capture::Starting | Capture::On) {
-            self.capture = Capture::Stopping;
+            self.enter_capture(Capture::Stopping);
             self.act(PrimaryAction::StopCapture);
         }
         if self.sync == SyncStep::Copying {

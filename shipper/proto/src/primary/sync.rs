@@ -17,10 +17,10 @@ use crate::state::Content;
 
 impl Primary {
     /// What follows a greeting depends on what the backup holds.
-    pub(super) fn greeted(&mut self) {
+    pub(super) fn greeted(&mut self, now: Duration) {
         let Link::Up { welcome, .. } = &self.link else { return };
         match welcome.content {
-            Content::Blank | Content::Inconsistent { .. } => self.begin_sync(),
+            Content::Blank | Content::Inconsistent { .. } => self.begin_sync(now),
             Content::Consistent => {
                 self.committed = welcome.committed;
                 let reason = format!(
@@ -29,14 +29,15 @@ impl Primary {
                     welcome.committed
                 );
                 self.set_replication(Replication::Degraded { reason });
+                self.repeat_word();
             }
         }
     }
 
-    pub(super) fn full_sync(&mut self, id: u64) {
+    pub(super) fn full_sync(&mut self, now: Duration, id: u64) {
         let result = match (&self.link, &self.replication) {
             (Link::Up { .. }, Replication::Degraded { .. }) if self.sync == SyncStep::None => {
-                self.begin_sync();
+                self.begin_sync(now);
                 Ok(())
             }
             (Link::Up { .. }, _) => Err("the backup is in sync, or syncing already".to_owned()),
@@ -45,7 +46,7 @@ impl Primary {
         self.act(PrimaryAction::FullSyncBegun { id, result });
     }
 
-    fn begin_sync(&mut self) {
+    fn begin_sync(&mut self, now: Duration) {
         let Link::Up { welcome, .. } = &self.link else { return };
         if !mutant::is(Mutant::NumberFromOne) {
             self.next_epoch = self.next_epoch.max(welcome.highest_epoch_seen.next());
@@ -56,45 +57,47 @@ impl Primary {
             *byte ^= count;
         }
         self.syncs_begun += 1;
-        self.sync = SyncStep::Asked;
-        // What the backup has committed is about to be overwritten.
+        if !self.enter_sync(now, SyncStep::Asked) {
+            return;
+        }
+        // What the backup has staged and committed is about to be overwritten.
+        self.staged = Epoch::NONE;
         self.committed = Epoch::NONE;
         self.committed_digest = Digest::ZERO;
+        self.word = Epoch::NONE;
+        self.words_unknown("a full sync overwrites what the backup has staged");
         self.act(PrimaryAction::OpenChain { previous });
         self.act(PrimaryAction::Send(Message::SyncBegin { base_id }));
         self.set_replication(Replication::Syncing);
     }
 
-    pub(super) fn sync_ready(&mut self) {
-        self.sync = SyncStep::Ready;
+    pub(super) fn sync_ready(&mut self, now: Duration) {
+        self.enter_sync(now, SyncStep::Ready);
         self.start_capture();
     }
 
     fn start_capture(&mut self) {
         // A capture that is still winding up starts anew from `capture_stopped`.
         if self.capture == Capture::Off && self.sync == SyncStep::Ready {
-            self.capture = Capture::Starting;
+            self.enter_capture(Capture::Starting);
             self.act(PrimaryAction::StartCapture);
         }
     }
 
     pub(super) fn capture_started(&mut self, now: Duration) {
-        match self.capture {
-            Capture::Starting => {
-                self.capture = Capture::On;
-                self.cut_at = now + self.config.epoch_interval;
-                self.last_cut = now;
-                self.log_percent = 0;
-                self.sync = SyncStep::Copying;
+        // Else degraded meanwhile: the stop is on its way.
+        if self.capture == Capture::Starting && self.enter_capture(Capture::On) {
+            self.cut_at = now + self.config.epoch_interval;
+            self.last_cut = now;
+            (self.log_percent, self.log_used) = (0, 0);
+            if self.enter_sync(now, SyncStep::Copying) {
                 self.act(PrimaryAction::StartBase);
             }
-            // Degraded meanwhile: the stop is on its way.
-            _ => debug_assert_eq!(self.capture, Capture::Stopping),
         }
     }
 
     pub(super) fn capture_stopped(&mut self) {
-        self.capture = Capture::Off;
+        self.enter_capture(Capture::Off);
         self.cutting = None;
         self.start_capture();
     }
@@ -111,8 +114,7 @@ impl Primary {
     }
 
     pub(super) fn base_copied(&mut self, now: Duration, frames: u64, bytes: u64) {
-        if self.sync == SyncStep::Copying {
-            self.sync = SyncStep::Finishing;
+        if self.sync == SyncStep::Copying && self.enter_sync(now, SyncStep::Finishing) {
             self.act(PrimaryAction::SendInOrder(Message::BaseEnd { frames, bytes }));
             // The commit point need not wait for the next tick.
             self.cut_at = now;

@@ -177,7 +177,7 @@ impl Journal {
         self.write_superblock(self.slot.next(), &superblock);
         if durable {
             self.disk.sync();
-            self.writer.advance_tail(last.end, last.epoch, last.digest);
+            self.writer.advance_tail(superblock);
             self.sealed.drain(..count);
         }
     }
@@ -254,7 +254,7 @@ fn what_is_in_use_is_never_given_away() {
     assert!(!journal.append(8192));
     journal.write_superblock(journal.slot.next(), &superblock);
     journal.disk.sync();
-    journal.writer.advance_tail(first.end, first.epoch, first.digest);
+    journal.writer.advance_tail(superblock);
     journal.sealed.remove(0);
     assert!(journal.append(8192));
     assert!(!journal.append(8192));

@@ -1,0 +1,169 @@
+//! The full sync on this side: from the first word to the state that says `Consistent` again.
+//!
+//! Always holds: nothing is overwritten before the state that says so is durable, and nothing of an earlier
+//! content is left to be applied then; the last word is had by the first commit point that is durable behind a
+//! flushed base copy. Until the first overwrite is possible the earlier content stays promotable.
+
+use std::time::Duration;
+
+use super::phase::CopyStep;
+use super::{Backup, BackupAction, Copying, Link, Phase};
+use crate::frame::Frame;
+use crate::message::Message;
+use crate::mutant::{self, Mutant};
+use crate::state::Content;
+
+impl Backup {
+    pub(super) fn sync_begin(&mut self, now: Duration, base_id: [u8; 16]) -> Result<(), String> {
+        match self.phase {
+            Phase::Blank | Phase::Inconsistent | Phase::Consistent if self.open.is_none() => {}
+            _ => return Err("a full sync cannot begin now".into()),
+        }
+        let copying = Copying { base_id, step: CopyStep::Draining, commit_point_synced: false, before: None };
+        self.enter(Phase::Copying(copying));
+        self.go_on(now);
+        Ok(())
+    }
+
+    /// Whether everything that may be applied is, and nothing more is about to be committed.
+    fn is_drained(&self) -> bool {
+        let is_done = if self.is_external() {
+            self.apply.is_idle() && !self.has_applicable() && !self.superblocks.is_busy()
+        } else {
+            self.sealed.is_empty()
+        };
+        is_done && self.sync.running.is_none()
+    }
+
+    /// Once nothing of what is committed is left to apply, says durably that it is being overwritten.
+    pub(super) fn continue_draining(&mut self, now: Duration) {
+        let Phase::Copying(copying) = &self.phase else { return };
+        if copying.step != CopyStep::Draining {
+            return;
+        }
+        if !self.is_drained() && !mutant::is(Mutant::OverwriteUndrained) {
+            return self.apply_now(now);
+        }
+        let (base_id, before) = (copying.base_id, Some(Box::new(self.state.clone())));
+        let step = CopyStep::Marking;
+        self.enter(Phase::Copying(Copying { base_id, step, commit_point_synced: false, before }));
+        self.state.content = Content::Inconsistent { base_id };
+        if let Link::Up { peer, .. } = &self.link {
+            self.state.group = Some(peer.group.clone());
+            self.state.lineage.clone_from(&peer.lineage);
+            self.state.last_incarnation = Some(peer.incarnation);
+        }
+        self.write_state();
+        if mutant::is(Mutant::ReadyBeforeState) {
+            self.state_written(now);
+        }
+    }
+
+    pub(super) fn state_written(&mut self, now: Duration) {
+        self.state_writes = self.state_writes.saturating_sub(1);
+        if self.state_writes > 0 {
+            return;
+        }
+        match (self.phase.copying(), &self.phase) {
+            (Some(CopyStep::Marking), _) => {
+                self.forget_commits();
+                if let Link::Up { .. } = self.link {
+                    self.copy_step(CopyStep::Clearing);
+                } else {
+                    self.enter(Phase::Inconsistent);
+                }
+            }
+            (Some(CopyStep::Sealing), _) => {
+                self.enter(Phase::Consistent);
+                self.settle(now);
+            }
+            (_, Phase::Promoting(_)) => self.promote_marked(),
+            _ => {}
+        }
+        self.go_on(now);
+    }
+
+    /// Once what nobody committed is out of the way, lets the base copy come.
+    pub(super) fn continue_clearing(&mut self, now: Duration) {
+        if self.phase.copying() != Some(CopyStep::Clearing) {
+            return;
+        }
+        let is_clear = self.sealed.is_empty() || mutant::is(Mutant::OverwriteUndrained);
+        if is_clear && !self.superblocks.is_busy() {
+            self.copy_step(CopyStep::Base);
+            self.act(BackupAction::Send(Message::SyncReady));
+        } else {
+            self.apply_now(now);
+        }
+    }
+
+    pub(super) fn base_data(&mut self, frame: Frame) -> Result<(), String> {
+        if self.phase.copying() != Some(CopyStep::Base) {
+            return Err("base copy data outside a full sync".into());
+        }
+        self.check_records(&frame)?;
+        let Link::Up { peer, .. } = &self.link else { return Ok(()) };
+        self.counters.base_bytes += frame.payload.len() as u64;
+        let group = Box::new(peer.group.clone());
+        self.act(BackupAction::WriteBase { frame, group });
+        Ok(())
+    }
+
+    pub(super) fn base_end(&mut self) -> Result<(), String> {
+        if self.phase.copying() != Some(CopyStep::Base) {
+            return Err("the end of a base copy outside a full sync".into());
+        }
+        self.copy_step(CopyStep::Flushing);
+        if mutant::is(Mutant::BaseWithoutFlush) {
+            self.copy_step(CopyStep::Flushed);
+        }
+        self.flushes += 1;
+        self.act(BackupAction::FlushVolumes);
+        Ok(())
+    }
+
+    pub(super) fn volumes_flushed(&mut self, now: Duration) {
+        self.flushes = self.flushes.saturating_sub(1);
+        if self.flushes > 0 && !mutant::is(Mutant::AnyFlushEndsBase) {
+            return;
+        }
+        if self.phase.copying() == Some(CopyStep::Flushing) {
+            self.copy_step(CopyStep::Flushed);
+            self.end_full_sync(now);
+        }
+    }
+
+    /// What the journal's sync means to a full sync: a commit point that came over its connection is durable,
+    /// or what is told of the epochs before it.
+    pub(super) fn copy_synced(&mut self, now: Duration) {
+        let newest = self.synced;
+        let Phase::Copying(copying) = &mut self.phase else { return };
+        let mut durable = self.sealed.iter().filter(|sealed| sealed.epoch <= newest);
+        copying.commit_point_synced |= durable.clone().any(|sealed| sealed.commit_point);
+        if !copying.commit_point_synced {
+            let last = durable.next_back().map(|sealed| (sealed.epoch, sealed.digest));
+            if let (Some((epoch, digest)), Link::Up { .. }) = (last, &self.link) {
+                self.act(BackupAction::Send(Message::Staged { epoch, digest }));
+            }
+        }
+        self.end_full_sync(now);
+    }
+
+    /// Base copy flushed and a commit point durable: from here on this side is promotable.
+    fn end_full_sync(&mut self, now: Duration) {
+        let Phase::Copying(copying) = &self.phase else { return };
+        let has_commit_point =
+            copying.commit_point_synced || mutant::is(Mutant::ConsistentWithoutCommitPoint);
+        if copying.step == CopyStep::Flushed && has_commit_point {
+            self.copy_step(CopyStep::Sealing);
+            self.state.content = Content::Consistent;
+            self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.synced);
+            self.write_state();
+            if mutant::is(Mutant::AckBeforeState) {
+                self.enter(Phase::Consistent);
+                return self.settle(now);
+            }
+        }
+        self.schedule_apply(now);
+    }
+}

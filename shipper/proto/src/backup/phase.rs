@@ -1,0 +1,222 @@
+//! Where a backup stands, and from where it may go where.
+//!
+//! Always holds: every change goes through [`Backup::enter`] or [`Backup::copy_step`], which know the table
+//! [`LEGAL`]; a change that is not in it is a fault of this program and ends in [`Phase::Failed`], where nothing is
+//! acknowledged, applied or promoted any more.
+//!
+//! ```text
+//!              SyncBegin   what is committed is applied   state: Inconsistent    rest applied, SyncReady
+//!   Blank ──────────► Draining ─────────────► Marking ──────────► Clearing ─────────────► Base
+//!   Inconsistent ────►   │ ▲                     │ promote                               │ BaseEnd
+//!                promote │ │ SyncBegin           │                                       ▼
+//!                        ▼ │                     ▼                                    Flushing
+//!   Promoted ◄─ … ◄─ Settling ◄──────────────────┘                                       │ volumes flushed
+//!                        ▲                                                               ▼
+//!                promote │          state: Consistent            commit point durable  Flushed
+//!                        └──────── Consistent ◄──────── Sealing ◄────────────────────────┘
+//!
+//!   link lost:  Draining ► what the state says;  Clearing, Base, Flushing, Flushed ► Inconsistent;
+//!               Marking ► Inconsistent once written;  Sealing ► Consistent once written
+//!   promote:    Settling ► Marking (the new generation) ► Releasing ► Promoted
+//!   another primary greets where a coordinator has committed nothing yet:  Consistent ► Inconsistent
+//!   a write or flush failed:  any ► Failed
+//! ```
+
+use super::{Backup, promote};
+use crate::mutant::{self, Mutant};
+use crate::state::{Content, DurableState, Role};
+
+/// Where the backup stands; see the picture at the head of its module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing received yet.
+    Blank,
+    /// A full sync did not end; nothing promotable is here.
+    Inconsistent,
+    /// A full sync is under way.
+    Copying(Copying),
+    /// Promotable: to the last committed epoch, or to one that the coordinator chooses.
+    Consistent,
+    /// A promote is under way.
+    Promoting(promote::Step),
+    /// This side is the primary of a new generation.
+    Promoted,
+    /// A write or flush failed; nothing is acknowledged any more.
+    Failed(String),
+}
+
+/// How far a full sync has come on this side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copying {
+    pub(super) base_id: [u8; 16],
+    pub(super) step: CopyStep,
+    /// Whether a commit point is durable in the journal.
+    pub(super) commit_point_synced: bool,
+    /// The durable state before `Inconsistent` was written.
+    pub(super) before: Option<Box<DurableState>>,
+}
+
+/// The steps of a full sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CopyStep {
+    /// Committed epochs are being applied before anything is overwritten.
+    Draining,
+    /// `Inconsistent` is being made durable.
+    Marking,
+    /// It is durable: what nobody committed is got out of the journal's way.
+    Clearing,
+    /// The base copy arrives, and epochs that are no commit points yet.
+    Base,
+    /// The base copy has ended and is being flushed.
+    Flushing,
+    /// The base copy is durable; the next durable commit point ends the full sync.
+    Flushed,
+    /// `Consistent` is being made durable.
+    Sealing,
+}
+
+/// A phase without what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Blank,
+    Inconsistent,
+    Copying(CopyStep),
+    Consistent,
+    Settling,
+    NewGeneration,
+    Releasing,
+    Promoted,
+    Failed,
+}
+
+use CopyStep::{Base, Clearing, Draining, Flushed, Flushing, Marking, Sealing};
+use Stage::{
+    Blank, Consistent, Copying as In, Failed, Inconsistent, NewGeneration, Promoted, Releasing, Settling,
+};
+
+/// From where one may go where; to [`Stage::Failed`] from everywhere else.
+const LEGAL: [(Stage, &[Stage]); 14] = [
+    (Blank, &[In(Draining)]),
+    (Inconsistent, &[In(Draining)]),
+    (Consistent, &[In(Draining), Settling, Inconsistent]),
+    (In(Draining), &[In(Marking), Blank, Inconsistent, Consistent, Settling]),
+    (In(Marking), &[In(Clearing), Inconsistent, Settling]),
+    (In(Clearing), &[In(Base), Inconsistent]),
+    (In(Base), &[In(Flushing), Inconsistent]),
+    (In(Flushing), &[In(Flushed), Inconsistent]),
+    (In(Flushed), &[In(Sealing), Inconsistent]),
+    (In(Sealing), &[Consistent]),
+    (Settling, &[NewGeneration]),
+    (NewGeneration, &[Releasing]),
+    (Releasing, &[Promoted]),
+    (Promoted, &[]),
+];
+
+/// Whether one may go from one stage to another.
+pub(super) fn is_legal(from: Stage, to: Stage) -> bool {
+    let row = LEGAL.iter().find(|(stage, _)| *stage == from);
+    row.is_some_and(|(_, next)| to == Failed || next.contains(&to))
+}
+
+impl Phase {
+    pub(super) fn stage(&self) -> Stage {
+        match self {
+            Self::Blank => Blank,
+            Self::Inconsistent => Inconsistent,
+            Self::Copying(copying) => In(copying.step),
+            Self::Consistent => Consistent,
+            Self::Promoting(promote::Step::Settling { .. }) => Settling,
+            Self::Promoting(promote::Step::Marking) => NewGeneration,
+            Self::Promoting(promote::Step::Releasing) => Releasing,
+            Self::Promoted => Promoted,
+            Self::Failed(_) => Failed,
+        }
+    }
+
+    /// Where a backup stands by its durable state alone.
+    pub(super) fn of(state: &DurableState) -> Self {
+        match (state.role, state.content) {
+            (Role::Primary, _) => Self::Promoted,
+            (Role::Backup, Content::Blank) => Self::Blank,
+            (Role::Backup, Content::Inconsistent { .. }) => Self::Inconsistent,
+            (Role::Backup, Content::Consistent) => Self::Consistent,
+        }
+    }
+
+    /// The full sync's step, while there is one.
+    pub(super) fn copying(&self) -> Option<CopyStep> {
+        if let Self::Copying(copying) = self { Some(copying.step) } else { None }
+    }
+}
+
+impl Backup {
+    /// Goes on to `next`; a step that the table does not have latches a failure instead.
+    pub(super) fn enter(&mut self, next: Phase) {
+        let (from, to) = (self.phase.stage(), next.stage());
+        if is_legal(from, to) {
+            self.phase = next;
+        } else if from != Failed {
+            self.fail(format!("a fault of this program: from {from:?} to {to:?} there is no way"));
+        }
+    }
+
+    /// Takes the next step of a full sync.
+    pub(super) fn copy_step(&mut self, step: CopyStep) {
+        if let Phase::Copying(copying) = &self.phase {
+            self.enter(Phase::Copying(Copying { step, ..copying.clone() }));
+        }
+    }
+
+    /// Whether the durable content is what the coordinator, or STAGED, was told of: then commits count.
+    pub(super) fn is_consistent(&self) -> bool {
+        let drains = mutant::is(Mutant::CommitsLostInDraining);
+        match self.phase.stage() {
+            Consistent | Settling => true,
+            In(Draining) => self.state.content == Content::Consistent && !drains,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Stage; 15] = [
+        Blank,
+        Inconsistent,
+        In(Draining),
+        In(Marking),
+        In(Clearing),
+        In(Base),
+        In(Flushing),
+        In(Flushed),
+        In(Sealing),
+        Consistent,
+        Settling,
+        NewGeneration,
+        Releasing,
+        Promoted,
+        Failed,
+    ];
+
+    #[test]
+    fn every_stage_has_one_row_and_failing_is_for_ever() {
+        for stage in ALL {
+            let rows = LEGAL.iter().filter(|(from, _)| *from == stage).count();
+            assert_eq!(rows, usize::from(stage != Failed), "{stage:?}");
+            assert_eq!(is_legal(stage, Failed), stage != Failed, "{stage:?}");
+            assert!(!is_legal(Failed, stage));
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten_before_it_is_marked_nor_released_before_a_generation() {
+        let into = |to: Stage| ALL.into_iter().filter(|from| is_legal(*from, to)).collect::<Vec<_>>();
+        assert_eq!(into(In(Base)), [In(Clearing)]);
+        assert_eq!(into(In(Clearing)), [In(Marking)]);
+        assert_eq!(into(Consistent), [In(Draining), In(Sealing)]);
+        assert_eq!(into(Releasing), [NewGeneration]);
+        assert_eq!(into(Promoted), [Releasing]);
+    }
+}
