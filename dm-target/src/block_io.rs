@@ -214,6 +214,17 @@ impl BlockDevice {
         self.file.write_all_at(data, offset)
     }
 
+    /// Discards `extent`: its content is anything from here on.
+    ///
+    /// # Errors
+    /// `Unsupported` when the device takes no discards; the device's.
+    pub fn discard(&self, extent: Extent) -> io::Result<()> {
+        let (Some(start), Some(len)) = (extent.start().bytes(), extent.len().bytes()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        ioctl::discard(&self.file, start, len)
+    }
+
     /// Returns when what had completed before is on stable storage.
     ///
     /// # Errors
@@ -295,11 +306,12 @@ impl Setting {
 }
 
 /// The settings that every layer below the visible device needs after each table load: no
-/// discards (dm-era marks only the first block of one), and pages that do not change while
-/// they are written (log-writes and the disk would see different ones).
+/// discards (dm-era marks only the first block of one; see [`crate::discard`] for the layers that may take
+/// them), and pages that do not change while they are written (log-writes and the disk would see different
+/// ones).
 #[derive(Debug)]
 pub struct LayerSettings {
-    discards: Setting,
+    discards: Option<Setting>,
     stable: Setting,
 }
 
@@ -310,9 +322,18 @@ impl LayerSettings {
     /// When the kernel does not have one of them.
     pub fn open(number: DevNum) -> Result<Self, SettingError> {
         Ok(Self {
-            discards: Setting::open(number, "discard_max_bytes", "0")?,
+            discards: Some(Setting::open(number, "discard_max_bytes", "0")?),
             stable: Setting::open(number, "stable_writes", "1")?,
         })
+    }
+
+    /// The same for a layer above which, or which itself, passes discards: they are left as the kernel has
+    /// set them up.
+    ///
+    /// # Errors
+    /// When the kernel does not have one of them.
+    pub fn open_with_discards(number: DevNum) -> Result<Self, SettingError> {
+        Ok(Self { discards: None, stable: Setting::open(number, "stable_writes", "1")? })
     }
 
     /// Makes them, and reads them back.
@@ -320,7 +341,9 @@ impl LayerSettings {
     /// # Errors
     /// When one was not accepted.
     pub fn apply(&self) -> Result<(), SettingError> {
-        self.discards.apply()?;
+        if let Some(discards) = &self.discards {
+            discards.apply()?;
+        }
         self.stable.apply()
     }
 }

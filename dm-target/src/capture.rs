@@ -1,7 +1,7 @@
 //! Capturing every write of a stack: putting log-writes between the visible device and dm-era,
 //! following its log, and taking it out again.
 //!
-//! Always holds: the layers below are set up (discards off, stable pages) before the visible device
+//! Always holds: the layers below are set up (stable pages; discards off, or taken in by the log) before the visible device
 //! is pointed at them; what was read of the log belongs to the epoch that is being captured, until a
 //! cut hands it over; a capture that was lost says so at every later call. Cuts are in [`crate::cut`].
 
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
+use crate::discard::{DiscardFigures, Discards, Ledger, Outlet};
 use crate::era::status::EraStatus;
 use crate::ioctl::{DeviceState, DmControl};
 use crate::log_device::LogPair;
@@ -18,10 +19,10 @@ use crate::log_writes::format::LogSector;
 use crate::log_writes::mark::Mark;
 use crate::log_writes::reader::{LogReader, ReadError};
 use crate::log_writes::status::LogStatus;
+use crate::pause_pool::PausePool;
 use crate::pulse::{Phase, Pulse};
-use crate::read_pool::ReadPool;
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
-use crate::stack::{Mode, Stack, StackError, remove_log, settle_top};
+use crate::stack::{Mode, Stack, StackError, remove_log};
 use crate::stillness::Stillness;
 use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 
@@ -194,6 +195,14 @@ pub enum Followed {
 /// What [`Capture::start`] may be given to do while the volume stands still.
 pub type AtSwitch<'a> = &'a mut dyn FnMut(&mut EraControl<'_>) -> io::Result<()>;
 
+/// What a capture stands on.
+struct Below {
+    log_number: DevNum,
+    era: Arc<BlockDevice>,
+    ledger: Ledger,
+    discards_to: Option<BlockDevice>,
+}
+
 /// A capture in progress. Dropping it changes nothing on the devices: [`stop`](Self::stop) ends it,
 /// [`Stack::recover`] clears up after one that was dropped.
 #[derive(Debug)]
@@ -211,7 +220,7 @@ pub struct Capture {
     pub(crate) epoch: EpochLog,
     spare_epochs: Vec<EpochLog>,
     pub(crate) era: EraReader,
-    pub(crate) pool: ReadPool,
+    pub(crate) pool: PausePool,
     pub(crate) reads: Vec<Extent>,
     pub(crate) status: LogStatus,
     nonce: u64,
@@ -221,6 +230,7 @@ pub struct Capture {
     pub(crate) held: bool,
     pub(crate) hold_percent: Option<u8>,
     pub(crate) stillness: Stillness,
+    pub(crate) ledger: Ledger,
     pub(crate) pulse: Arc<dyn Pulse>,
 }
 
@@ -246,19 +256,30 @@ impl Capture {
         devices.require(&[("log-writes", "dm-log-writes")])?;
         let era = Arc::new(stack.open_era().map_err(StackError::from)?);
         rams.0[0].wipe().map_err(step("wipe the old log"))?;
+        let (outlet, discards_to) = Outlet::open(stack)?.unzip();
+        let ledger = Ledger::new(outlet);
         let name = stack.name.log();
         let line = TargetLine {
             len: stack.size,
             target: "log-writes".to_owned(),
-            parameters: format!("{} {}", stack.era, rams.0[0].number()),
+            parameters: format!("{} {}", stack.floor(), rams.0[0].number()),
         };
-        let new = NewDevice { name: &name, uuid: &stack.id.log(), line, hidden: true };
-        let log_number = devices.make(&new)?.number;
-        let begun = Self::begin(stack, rams, log_number, era, at_switch, pulse);
-        if begun.is_err()
-            && let Err(e) = remove_log(&devices, stack)
-        {
-            log::error!("{name} was left behind: {e}");
+        let discards = if ledger.passes() { Discards::Pass } else { Discards::Off };
+        let new = NewDevice { name: &name, uuid: &stack.id.log(), line, hidden: true, discards };
+        let made = devices.make(&new);
+        if made.is_err() {
+            ledger.shut();
+        }
+        let log_number = made?.number;
+        let below = Below { log_number, era, ledger, discards_to };
+        let begun = Self::begin(stack, rams, below, at_switch, pulse);
+        if begun.is_err() {
+            if let Err(e) = stack.valve()?.shut() {
+                log::error!("shutting off discards of {}: {e}", stack.name);
+            }
+            if let Err(e) = remove_log(&devices, stack) {
+                log::error!("{name} was left behind: {e}");
+            }
         }
         begun
     }
@@ -266,11 +287,11 @@ impl Capture {
     fn begin(
         stack: &Stack,
         rams: LogPair,
-        log_number: DevNum,
-        era: Arc<BlockDevice>,
+        Below { log_number, era, ledger, discards_to }: Below,
         at_switch: Option<AtSwitch<'_>>,
         pulse: Arc<dyn Pulse>,
     ) -> Result<Self, CaptureError> {
+        let settings = if ledger.passes() { LayerSettings::open_with_discards } else { LayerSettings::open };
         let unit =
             LogSector::new(era.logical_block()).ok_or(CaptureError::LogicalBlock(era.logical_block()))?;
         let open = |access| BlockDevice::open_dm(log_number, access).map_err(StackError::from);
@@ -280,14 +301,14 @@ impl Capture {
             control: DmControl::open().map_err(step("open device-mapper"))?,
             log_number,
             log_flush: open(Access::default())?,
-            log_settings: LayerSettings::open(log_number).map_err(StackError::from)?,
+            log_settings: settings(log_number).map_err(StackError::from)?,
             rams,
             active: 0,
             spare_ready: false,
             reader,
             epoch: EpochLog::default(),
             spare_epochs: Vec::with_capacity(KEPT_EPOCHS),
-            pool: ReadPool::start(Arc::clone(&era)).map_err(step("start reading threads"))?,
+            pool: PausePool::start(Arc::clone(&era), discards_to).map_err(step("start reading threads"))?,
             reads: Vec::with_capacity(PAUSE_ENTRIES),
             status: LogStatus { entries: 0, used: Sectors(0), on: true },
             era: EraReader(era),
@@ -297,6 +318,7 @@ impl Capture {
             held: false,
             hold_percent: None,
             stillness: Stillness::open(stack.top).map_err(step("open the counters of the visible device"))?,
+            ledger,
             pulse,
             stack: stack.clone(),
         };
@@ -307,9 +329,9 @@ impl Capture {
         let switched = capture.switch_on(at_switch);
         capture.pulse.beat(if switched.is_ok() { Phase::Capturing } else { Phase::Tracking });
         switched?;
-        if let Err(e) = settle_top(stack.top) {
+        if let Err(e) = capture.settle() {
             capture.switch_off()?;
-            return Err(StackError::from(e).into());
+            return Err(e);
         }
         Ok(capture)
     }
@@ -321,7 +343,9 @@ impl Capture {
     /// # Errors
     /// When a step fails; [`Stack::recover`] then does the rest.
     pub fn stop(mut self) -> Result<Duration, CaptureError> {
-        let paused = self.switch_off()?;
+        let paused = self.switch_off();
+        self.ledger.shut();
+        let paused = paused?;
         let Self { log_flush, stack, .. } = self;
         drop(log_flush);
         remove_log(&Devices::open()?, &stack)?;
@@ -420,6 +444,12 @@ impl Capture {
         self.epoch.bytes()
     }
 
+    /// How the guest's discards stand.
+    #[must_use]
+    pub fn discards(&self) -> DiscardFigures {
+        self.ledger.figures()
+    }
+
     /// Sends a message to dm-era or asks its status, outside a pause.
     pub fn era_control(&mut self) -> EraControl<'_> {
         EraControl { control: &mut self.control, era: self.stack.era, device: &self.era.0 }
@@ -507,6 +537,7 @@ impl Capture {
         // The reader refuses more entries than a u32 numbers.
         order.extend((known..entries.len()).filter_map(|i| u32::try_from(i).ok()));
         order.sort_by_key(|i| entries[*i as usize].extent.start());
+        self.ledger.note(entries);
     }
 
     fn reserve(&mut self) {
@@ -522,6 +553,7 @@ impl Capture {
 
     /// Hands over the epoch that was captured and begins the next.
     pub(crate) fn take_epoch(&mut self) -> EpochLog {
+        self.ledger.close(&mut self.epoch);
         let next = self.spare_epochs.pop().unwrap_or_default();
         std::mem::replace(&mut self.epoch, next)
     }

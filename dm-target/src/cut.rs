@@ -9,6 +9,7 @@
 //! suspects          read from below the log, direct
 //! verify            still suspended, log still on, nothing behind the mark
 //! rotate            the other log takes over, when asked for
+//! discard           a little of what the guest has discarded is given to the volume, between two checks
 //! resume                                                   the pause ends
 //! ```
 //!
@@ -25,7 +26,7 @@ use crate::fold;
 use crate::ioctl::{Urgency, set_urgency};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::pulse::Phase;
-use crate::read_pool::PoolError;
+use crate::pause_pool::PoolError;
 use crate::stillness::Look;
 use crate::units::Sectors;
 
@@ -81,6 +82,8 @@ pub struct CutStats {
     pub caller: Duration,
     /// Checking, and rotating when that was due.
     pub verify: Duration,
+    /// Giving discards to the volume.
+    pub discard: Duration,
     /// The resume alone.
     pub resume: Duration,
     /// Entries of the epoch so far.
@@ -93,6 +96,8 @@ pub struct CutStats {
     pub suspect_sectors: u64,
     /// The log was changed.
     pub rotated: bool,
+    /// Discards sent to the volume.
+    pub discards: usize,
 }
 
 /// How a cut went.
@@ -310,7 +315,7 @@ impl Capture {
             return;
         }
         let spare = &self.rams.0[1 - self.active];
-        let parameters = format!("{} {}", self.stack.era, spare.number());
+        let parameters = format!("{} {}", self.stack.floor(), spare.number());
         let loaded = spare
             .wipe()
             .and_then(|()| self.control.load(self.log_number, self.stack.size, "log-writes", &parameters));
@@ -370,6 +375,10 @@ impl Paused<'_> {
             stats.rotated = true;
         }
         stats.verify = laps.lap();
+        if request.mode == CutMode::Suspend && time_left {
+            self.give_back(request.budget, stats)?;
+            stats.discard = laps.lap();
+        }
         fault::at("before-resume");
         Ok(())
     }
@@ -426,6 +435,20 @@ impl Paused<'_> {
         Ok(())
     }
 
+    /// Gives some of what the guest has discarded to the volume: see [`crate::discard`].
+    fn give_back(&mut self, budget: Duration, stats: &mut CutStats) -> Result<(), Stop> {
+        let capture = &mut *self.capture;
+        let Some(slice) = capture.ledger.slice(budget) else { return Ok(()) };
+        capture.ledger.note(&capture.epoch.entries);
+        self.verify()?;
+        fault::at("discard-verified");
+        let capture = &mut *self.capture;
+        let issued = capture.ledger.issue(&mut capture.pool, Instant::now() + slice, &*capture.pulse);
+        stats.discards = issued.count;
+        fault::at("discard-issued");
+        self.verify()
+    }
+
     /// The other log takes over. The volume stands still, so nothing is on its way to either.
     fn rotate(&mut self) -> Result<(), Stop> {
         let capture = &mut *self.capture;
@@ -453,7 +476,7 @@ impl Paused<'_> {
     /// volume's writers would hang on it.
     fn leave_log(&mut self) {
         let capture = &mut *self.capture;
-        let below = format!("{} 0", capture.stack.era);
+        let below = format!("{} 0", capture.stack.floor());
         if let Err(e) = capture.control.load(capture.stack.top, capture.stack.size, "linear", &below) {
             log::error!("pointing {} at dm-era: {e}", capture.stack.name);
         }

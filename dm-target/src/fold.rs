@@ -2,7 +2,8 @@
 //!
 //! Always holds: the order of the log is never used to decide between two writes. A sector that
 //! exactly one write covers has that write's data; every other covered sector is a suspect, whose
-//! content was read from the device while it stood still. Nothing here copies data or allocates,
+//! content was read from the device while it stood still. A discard in the log changes nothing: log-writes
+//! completes it without the device below; what a cut itself discarded is told apart, as unknown. Nothing here copies data or allocates,
 //! but for the vectors that it is given.
 
 use crate::log_writes::epoch_log::{Arena, Entry, EpochLog, Suspect};
@@ -18,6 +19,8 @@ pub enum Content<'a> {
     Data(&'a [u8]),
     /// Nothing but zeroes.
     Zero,
+    /// Anything: the cut discarded it.
+    Unknown,
 }
 
 /// Sorts the numbers of entries by where they begin.
@@ -25,7 +28,7 @@ pub(crate) fn sort(entries: &[Entry], order: &mut [u32]) {
     order.sort_unstable_by_key(|i| entries[*i as usize].extent.start());
 }
 
-/// Finds the sectors that two or more entries cover, or that a discard covers, as sorted, disjoint,
+/// Finds the sectors that two or more writes cover, as sorted, disjoint,
 /// maximal runs. `head` and `tail` are the numbers of all entries, each sorted by [`sort`].
 pub(crate) fn find_suspects(entries: &[Entry], head: &[u32], tail: &[u32], found: &mut Vec<Suspect>) {
     found.clear();
@@ -42,8 +45,7 @@ pub(crate) fn find_suspects(entries: &[Entry], head: &[u32], tail: &[u32], found
         let next = if from_head { head.next() } else { tail.next() };
         let Some(entry) = next.map(|i| entries[*i as usize]) else { return };
         let extent = entry.extent;
-        let end = if entry.data.is_none() { extent.end() } else { extent.end().min(covered) };
-        if let Some(doubtful) = Extent::between(extent.start(), end) {
+        if let Some(doubtful) = Extent::between(extent.start(), extent.end().min(covered)) {
             add(found, doubtful);
         }
         covered = covered.max(extent.end());
@@ -87,11 +89,26 @@ pub(crate) fn plan_reads(suspects: &mut [Suspect], gap: Sectors, truth: usize, r
 }
 
 /// Gives every piece of the epoch's final content to `visit`: sorted, each covered sector exactly
-/// once. Pieces are not joined: neighbours may come as several.
+/// once, and what the cut discarded as unknown. Pieces are not joined: neighbours may come as several.
 ///
 /// # Errors
 /// The first error of `visit`.
 pub fn fold<'a, E>(
+    log: &'a EpochLog,
+    mut visit: impl FnMut(Extent, Content<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut unknown = log.unknown.iter().copied().peekable();
+    fold_written(log, |extent, content| {
+        while let Some(before) = unknown.next_if(|unknown| unknown.start() < extent.start()) {
+            visit(before, Content::Unknown)?;
+        }
+        visit(extent, content)
+    })?;
+    unknown.try_for_each(|rest| visit(rest, Content::Unknown))
+}
+
+/// The same for what was written alone.
+fn fold_written<'a, E>(
     log: &'a EpochLog,
     mut visit: impl FnMut(Extent, Content<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -112,7 +129,7 @@ pub fn fold<'a, E>(
             continue;
         }
         match cover {
-            Some(Entry { extent, data: Some(data) }) if extent.end() > at => {
+            Some(Entry { extent, data }) if extent.end() > at => {
                 let end = suspects.peek().map_or(extent.end(), |s| s.extent.start().min(extent.end()));
                 if let Some(piece) = Extent::between(at, end) {
                     let skipped = bytes(Sectors(at.0 - extent.start().0));
@@ -203,5 +220,7 @@ fn is_zero(bytes: &[u8]) -> bool {
     words.iter().all(|w| u64::from_ne_bytes(*w) == 0) && rest.iter().all(|b| *b == 0)
 }
 
+#[cfg(test)]
+mod kernel_model;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 //! The kernel calls that a cut makes, issued directly: device-mapper commands on a descriptor
-//! opened before, in a buffer allocated before; sizes of block devices; the process's memory mode and
+//! opened before, in a buffer allocated before; sizes and discards of block devices; the process's memory mode and
 //! its threads' urgency.
 //!
 //! Always holds: this is the only module with `unsafe`, each use being one system call on memory
@@ -256,10 +256,19 @@ pub fn logical_block_size(device: &impl AsFd) -> io::Result<u32> {
     Ok(bytes)
 }
 
-fn query<T>(fd: BorrowedFd<'_>, request: libc::c_ulong, answer: &mut T) -> io::Result<()> {
-    // SAFETY: both callers pass an integer of exactly the size that their request writes.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(answer)) };
+fn query<T>(fd: BorrowedFd<'_>, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
+    // SAFETY: all callers pass integers of exactly the size that their request reads or writes.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(argument)) };
     Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+/// Discards a range, in bytes, of a block device that is open for writing (`BLKDISCARD`). Returns when the
+/// device has done so.
+///
+/// # Errors
+/// `EOPNOTSUPP` when the device takes no discards, or not at the moment; the device's.
+pub fn discard(device: &impl AsFd, start: u64, len: u64) -> io::Result<()> {
+    query(device.as_fd(), nix::request_code_none!(0x12, 119), &mut [start, len])
 }
 
 /// Makes the process fit to run below a suspended device: all its memory stays resident, now and

@@ -8,6 +8,7 @@
 pub mod block_io;
 pub mod capture;
 pub mod cut;
+pub mod discard;
 pub mod era;
 pub mod fault;
 pub mod fold;
@@ -17,8 +18,8 @@ pub mod kernel_gate;
 pub mod log_device;
 pub mod log_writes;
 pub mod name;
+pub mod pause_pool;
 pub mod pulse;
-pub mod read_pool;
 pub mod stack;
 mod stillness;
 mod switch;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ftdm::block_io::{Access, BlockDevice, OpenError};
+use ftdm::discard::Discards;
 use ftdm::era::size::{MetadataSize, Room};
 use ftdm::kernel_gate::{self, KernelError};
 use ftdm::name::StackName;
@@ -65,6 +66,10 @@ enum Command {
         /// Last era that somebody relies on: metadata that is blank or older is refused (code 6)
         #[structopt(long, parse(try_from_str = era))]
         recorded_era: Option<Era>,
+        /// What becomes of the guest's discards: off, or pass (taken in while a daemon captures, and given
+        /// to the volume by and by)
+        #[structopt(long, default_value = "off")]
+        discards: Discards,
         /// Takes any kernel. Without the mends of dm-era a crash may hide changed blocks for good
         #[structopt(long)]
         allow_kernel: bool,
@@ -158,6 +163,7 @@ impl Failure {
                 StackError::NotFound(_) => NOT_FOUND,
                 StackError::NameTaken { .. }
                 | StackError::Different { .. }
+                | StackError::OtherDiscards { .. }
                 | StackError::Busy { .. }
                 | StackError::Refused { .. }
                 | StackError::Device { .. } => REFUSED,
@@ -203,9 +209,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
     match command {
-        Command::Create { name, table, recorded_era, allow_kernel } => {
+        Command::Create { name, table, recorded_era, discards, allow_kernel } => {
             check_kernel(allow_kernel)?;
-            match stack::create(&name, &table, recorded_era)? {
+            match stack::create(&name, &table, discards, recorded_era)? {
                 Created::Made => log::info!("{name} made"),
                 Created::AlreadyThere => log::info!("{name} is there already, with this table"),
             }
@@ -333,6 +339,7 @@ fn info(name: &StackName, out: &mut impl Write) -> Result<(), Failure> {
     writeln!(out, "Event number:      {}", info.event)?;
     writeln!(out, "Major, minor:      {}, {}", info.number.major, info.number.minor)?;
     writeln!(out, "UUID:              {}", info.uuid)?;
+    writeln!(out, "Discards:          {}", stack.discards())?;
     writeln!(out, "Era device:        {}", stack.era())?;
     writeln!(out, "Origin device:     {}", stack.origin())?;
     writeln!(out, "Metadata device:   {}", stack.metadata())?;

@@ -75,6 +75,12 @@ impl StackName {
     pub fn era(&self) -> String {
         format!("{}-era", self.0)
     }
+
+    /// The gate over it, there where discards are passed on.
+    #[must_use]
+    pub fn gate(&self) -> String {
+        format!("{}-gate", self.0)
+    }
 }
 
 impl fmt::Display for StackName {
@@ -130,6 +136,12 @@ impl VolumeId {
     #[must_use]
     pub fn era(&self) -> String {
         format!("{UUID_PREFIX}{}-era", self.0)
+    }
+
+    /// UUID of the gate.
+    #[must_use]
+    pub fn gate(&self) -> String {
+        format!("{UUID_PREFIX}{}-gate", self.0)
     }
 
     /// Sixteen bytes for handshakes: the first half of SHA-256 over `ftdm volume ` and the id.

@@ -35,10 +35,20 @@ pub(crate) struct Look {
 impl Stillness {
     /// Opens the counters of `device`, and has the kernel count.
     pub(crate) fn open(device: DevNum) -> io::Result<Self> {
-        let open = |name: &str| File::open(sysfs(device).join(name));
         // Linux 6.1 shows 0 here for device-mapper and counts all the same; later ones do as it says.
         std::fs::write(sysfs(device).join("queue/iostats"), "1")?;
+        Self::open_as_it_is(device)
+    }
+
+    /// Opens the counters of `device`, which may not count.
+    pub(crate) fn open_as_it_is(device: DevNum) -> io::Result<Self> {
+        let open = |name: &str| File::open(sysfs(device).join(name));
         Ok(Self { stat: open("stat")?, in_flight: open("inflight")?, counts: open("queue/iostats")? })
+    }
+
+    /// Writes and discards submitted and not completed.
+    pub(crate) fn writes_in_flight(&self) -> io::Result<u64> {
+        number(read(&self.in_flight, &mut [0; 512])?, 1)
     }
 
     /// Looks at the counters. Does not allocate.

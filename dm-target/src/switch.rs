@@ -6,7 +6,9 @@
 use std::io;
 use std::time::Duration;
 
+use crate::block_io::LayerSettings;
 use crate::capture::{AtSwitch, Capture, CaptureError, EraControl, step};
+use crate::discard::valve::Limit;
 use crate::fault;
 use crate::ioctl::DmControl;
 use crate::pulse::Phase;
@@ -42,10 +44,27 @@ impl Capture {
         self.refuse_when_taken_over().map_err(|e| step("begin the capture")(io::Error::other(e)))
     }
 
+    /// Makes the settings of the visible device over the log.
+    pub(crate) fn settle(&self) -> Result<(), CaptureError> {
+        let top = self.stack.top;
+        if !self.ledger.passes() {
+            return settle_top(top).map_err(|e| StackError::from(e).into());
+        }
+        LayerSettings::open_with_discards(top)
+            .and_then(|settings| settings.apply())
+            .map_err(StackError::from)?;
+        // Later kernels remember that it was lowered while there was no log.
+        let takes = Limit::open(top).and_then(|limit| limit.raise()).map_err(step("let discards in"))?;
+        if !takes {
+            log::warn!("{} takes no discards", self.stack.name);
+        }
+        Ok(())
+    }
+
     pub(crate) fn switch_off(&mut self) -> Result<Duration, CaptureError> {
-        let (top, size, era) = (self.stack.top, self.stack.size, self.stack.era);
+        let (top, size, floor) = (self.stack.top, self.stack.size, self.stack.floor());
         self.pulse.beat(Phase::Paused);
-        let paused = point_top_at(&mut self.control, top, size, era)
+        let paused = point_top_at(&mut self.control, top, size, floor)
             .map_err(step("point the visible device at dm-era"))?;
         self.pulse.beat(Phase::Tracking);
         settle_top(top).map_err(StackError::from)?;

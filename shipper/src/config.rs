@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ftdm::discard::Discards;
 use ftdm::name::StackName;
 use ftship_proto::ids::GroupName;
 use ftship_proto::journal::MIN_JOURNAL_LEN;
@@ -113,6 +114,9 @@ pub struct Volume {
     pub name: StackName,
     /// The logical volume: the origin on the primary, the copy on the backup.
     pub device: PathBuf,
+    /// What becomes of the guest's discards.
+    #[serde(default, deserialize_with = "from_str")]
+    pub discards: Discards,
 }
 
 /// `[log]`
@@ -407,6 +411,8 @@ mod tests {
         let config = Config::parse("t.toml", GOOD).unwrap();
         assert_eq!(config.epoch, Duration::from_millis(50));
         assert_eq!(config.limits.window, 8);
+        assert_eq!(config.only_volume().discards, Discards::Off);
+        assert_eq!((config.commit, config.ack), (Commit::Auto, Ack::Durable));
         assert_eq!(config.limits.pause_budget, Duration::from_millis(10));
     }
 
@@ -426,6 +432,10 @@ mod tests {
         assert!(text.contains("limits.pause-budget"), "{text}");
         let text = refusal(&format!("{GOOD}\nsize = \"8 MiB\""));
         assert!(text.contains("journal.size") && text.contains("16 MiB"), "{text}");
+        let text = refusal(&GOOD.replace("state =", "commit = \"always\"\nstate ="));
+        assert!(text.contains("always") && text.contains("external"), "{text}");
+        let text = refusal(&GOOD.replace("[journal]", "discards = \"on\"\n[journal]"));
+        assert!(text.contains("`on`") && text.contains("\"pass\""), "{text}");
         let text = refusal(&GOOD.replace("10.9.0.2", "10.9.0.1"));
         assert!(text.contains("`peer`"), "{text}");
     }

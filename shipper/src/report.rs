@@ -58,6 +58,18 @@ pub fn status(status: &Status) -> String {
                 primary.log_used, primary.log_size, primary.log_rotations
             ),
         );
+        if primary.discards_pending + primary.discards_given + primary.discards_forgotten > 0 {
+            line(
+                "discards",
+                format!(
+                    "{} bytes given back, {} pending, {} forgotten; p99 {:.2} ms of a pause",
+                    primary.discards_given,
+                    primary.discards_pending,
+                    primary.discards_forgotten,
+                    primary.discard_ms.p99
+                ),
+            );
+        }
     }
     if let Some(backup) = &status.backup {
         let Epochs { staged, committed, applied, .. } = epochs;
@@ -67,6 +79,9 @@ pub fn status(status: &Status) -> String {
             "received",
             format!("{} bytes of epochs, {} bytes of base copy", backup.epoch_bytes, backup.base_bytes),
         );
+        if backup.discarded + backup.discard_errors > 0 {
+            line("discards", format!("{} bytes given back, {} failed", backup.discarded, backup.discard_errors));
+        }
     }
     out
 }

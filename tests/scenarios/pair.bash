@@ -5,6 +5,8 @@ VOLUME_MB=${VOLUME_MB-64}
 JOURNAL_MB=${JOURNAL_MB-64}
 LOG_SIZE=${LOG_SIZE-"32 MiB"}
 EPOCH=${EPOCH-50ms}
+DISCARDS=${DISCARDS-off}
+POOL_MB=${POOL_MB-}  # the volumes are thin ones, in a pool of this size
 EXTRA=${EXTRA-}  # further TOML for both configurations
 
 # config HOST ROLE ADDRESS PEER: writes /etc/ftdm/vm1.toml there.
@@ -21,6 +23,7 @@ epoch = "$EPOCH"
 [[volume]]
 name = "vm1"
 device = "/dev/vg/vm1"
+discards = "$DISCARDS"
 
 [journal]
 device = "/dev/vg/vm1_journal"
@@ -34,17 +37,27 @@ TOML
     on "$1" install -D -m 644 "/share/config/$1.toml" /etc/ftdm/vm1.toml
 }
 
+# make_volume HOST: the protected volume, or its copy.
+make_volume() {
+    if [[ -n $POOL_MB ]]; then
+        on "$1" lvcreate -q -y -L "${POOL_MB}M" -T vg/pool
+        on "$1" lvcreate -q -y -V "${VOLUME_MB}M" -T vg/pool -n vm1
+    else
+        on "$1" lvcreate -q -y -W n -n vm1 -L "${VOLUME_MB}M" vg
+    fi
+}
+
 # make_volumes: logical volumes on both hosts, the stack on the primary, formatted states.
 make_volumes() {
     local sectors=$((VOLUME_MB * 2048))
     config primary primary 10.9.0.1 10.9.0.2
     config backup backup 10.9.0.2 10.9.0.1
-    on primary lvcreate -q -y -W n -n vm1 -L "${VOLUME_MB}M" vg
+    make_volume primary
     on primary lvcreate -q -y -W n -n vm1_meta -L 16M vg
     on primary lvcreate -q -y -W n -n vm1_state -L 4M vg
-    on primary ftdm create vm1 --table "0 $sectors ft /dev/vg/vm1_meta /dev/vg/vm1 128"
+    on primary ftdm create vm1 --table "0 $sectors ft /dev/vg/vm1_meta /dev/vg/vm1 128" --discards "$DISCARDS"
     on primary ftship format vm1
-    on backup lvcreate -q -y -W n -n vm1 -L "${VOLUME_MB}M" vg
+    make_volume backup
     on backup lvcreate -q -y -W n -n vm1_journal -L "${JOURNAL_MB}M" vg
     on backup lvcreate -q -y -W n -n vm1_state -L 4M vg
     on backup ftship format vm1

@@ -12,6 +12,8 @@ use crate::log_writes::reader::LogReader;
 
 const VOLUME: u64 = 96;
 const LOG: u64 = 1 << 10;
+/// What the fold's replica holds where anything will do.
+const UNKNOWN: u8 = 252;
 
 /// A log-writes log in memory.
 struct Log(Vec<u8>);
@@ -86,18 +88,15 @@ fn covers(w: &Write, sector: u64) -> bool {
 }
 
 /// The device after the epoch: where several writes overlap any of them may have won, sector by
-/// sector; a discarded sector may hold anything.
+/// sector; a discard never reached it.
 fn device(before: &[u8], writes: &[Write], choices: &[u8]) -> Vec<u8> {
     (0..VOLUME)
         .map(|sector| {
-            let covering: Vec<&Write> = writes.iter().filter(|w| covers(w, sector)).collect();
+            let covering: Vec<&Write> = writes.iter().filter(|w| !w.discard && covers(w, sector)).collect();
             let choice = usize::from(choices[usize::try_from(sector).unwrap()]);
             match covering.len() {
                 0 => before[usize::try_from(sector).unwrap()],
-                n => match covering[choice % n] {
-                    w if w.discard => u8::try_from(choice % 251).unwrap(),
-                    w => w.fill,
-                },
+                n => covering[choice % n].fill,
             }
         })
         .collect()
@@ -125,7 +124,8 @@ fn captured(writes: &[Write]) -> EpochLog {
     reader.follow(&log, Sectors(0), &mut epoch, |text| marks += u32::from(text == b"cut") * 100).unwrap();
     assert!(marks >= 100);
     assert_eq!(reader.consumed(), Sectors((next / 512) as u64));
-    assert_eq!(epoch.entries().len(), writes.len());
+    let discards = writes.iter().filter(|w| w.discard).count();
+    assert_eq!((epoch.entries().len(), epoch.discards().len()), (writes.len() - discards, discards));
     epoch
 }
 
@@ -165,6 +165,7 @@ fn folded(epoch: &EpochLog, before: &[u8]) -> Vec<u8> {
         for sector in extent.start().0..extent.end().0 {
             replica[usize::try_from(sector).unwrap()] = match content {
                 Content::Zero => 0,
+                Content::Unknown => UNKNOWN,
                 Content::Data(data) => {
                     assert_eq!(data.len(), bytes(extent.len()));
                     data[bytes(Sectors(sector - extent.start().0))]
@@ -208,18 +209,42 @@ proptest! {
     }
 
     #[test]
-    fn suspects_are_exactly_what_is_covered_twice_or_discarded(
+    fn suspects_are_exactly_what_is_written_twice(
         writes in proptest::collection::vec(write(), 0..14), head in 0..14usize,
     ) {
         let mut epoch = captured(&writes);
         settle(&mut epoch, head, &[0; 96]);
         for sector in 0..VOLUME {
-            let covering: Vec<_> = writes.iter().filter(|w| covers(w, sector)).collect();
-            let doubtful = covering.len() > 1 || covering.iter().any(|w| w.discard);
+            let covering: Vec<_> = writes.iter().filter(|w| !w.discard && covers(w, sector)).collect();
+            let doubtful = covering.len() > 1;
             let found = epoch.suspects().iter().any(|s| (s.extent.start().0..s.extent.end().0).contains(&sector));
             prop_assert_eq!(doubtful, found, "sector {}", sector);
         }
         prop_assert!(epoch.suspects().windows(2).all(|s| s[0].extent.end() < s[1].extent.start()));
+    }
+
+    #[test]
+    fn what_the_cut_discarded_is_unknown_and_nothing_else_is(
+        writes in proptest::collection::vec(write(), 0..10),
+        issued in proptest::collection::vec((0..VOLUME, 1..10u64), 0..8),
+        head in 0..10usize,
+    ) {
+        let before = vec![251u8; 96];
+        let after = device(&before, &writes, &[0; 96]);
+        let mut epoch = captured(&writes);
+        settle(&mut epoch, head, &after);
+        let mut unknown = crate::discard::pending::Pending::new(64);
+        unknown.add_all(issued.iter().filter_map(|(s, n)| Extent::new(Sector(*s), Sectors((*n).min(VOLUME - s)))));
+        for entry in &epoch.entries {
+            unknown.remove(entry.extent);
+        }
+        unknown.drain_into(&mut epoch.unknown);
+        let replica = folded(&epoch, &before);
+        for (sector, value) in (0..VOLUME).zip(replica) {
+            let is_unknown = epoch.unknown().iter().any(|e| (e.start().0..e.end().0).contains(&sector));
+            let at = usize::try_from(sector).unwrap();
+            prop_assert_eq!(value, if is_unknown { UNKNOWN } else { after[at] }, "sector {}", sector);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What was captured of one epoch: its entries, their data, and the truth about its suspects.
 //!
-//! Always holds: every entry's data lies within the arena; the suspects are sorted and disjoint,
+//! Always holds: every entry is a write, and its data lies within the arena; the suspects are sorted and disjoint,
 //! and once the cut was taken each of them has its content in `truth`.
 
 use std::io;
@@ -87,13 +87,13 @@ impl Arena {
     }
 }
 
-/// One logged write or discard.
+/// One logged write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What it covers.
     pub extent: Extent,
-    /// Where its data begins in the arena; `None` for a discard.
-    pub data: Option<usize>,
+    /// Where its data begins in the arena.
+    pub data: usize,
 }
 
 /// A run of sectors whose content the log does not prove, and where its content is in `truth`.
@@ -110,6 +110,11 @@ pub struct Suspect {
 pub struct EpochLog {
     pub(crate) arena: Arena,
     pub(crate) entries: Vec<Entry>,
+    /// What was discarded. It did not reach the device, so it proves and disproves nothing.
+    pub(crate) discards: Vec<Extent>,
+    /// What the cut gave to the volume as discards, sorted, disjoint, and written by no entry: its content is
+    /// anything.
+    pub(crate) unknown: Vec<Extent>,
     /// Numbers of entries, sorted by where they begin.
     pub(crate) order: Vec<u32>,
     pub(crate) suspects: Vec<Suspect>,
@@ -123,11 +128,11 @@ impl EpochLog {
         &self.entries
     }
 
-    /// What was logged for one entry, in contiguous parts; nothing for a discard. For tools that look
+    /// What was logged for one entry, in contiguous parts. For tools that look
     /// into a log: the content that an epoch ends with comes from [`crate::fold::fold`] alone.
     pub fn logged(&self, entry: &Entry) -> impl Iterator<Item = &[u8]> {
         let len = usize::try_from(entry.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
-        let mut at = entry.data.unwrap_or(usize::MAX);
+        let mut at = entry.data;
         let end = at.saturating_add(len);
         std::iter::from_fn(move || {
             let part = self.arena.contiguous(at, end - at);
@@ -148,15 +153,29 @@ impl EpochLog {
         self.arena.len() + self.truth.len()
     }
 
-    /// Nothing was written in this epoch.
+    /// What the guest discarded in this epoch, in the order of the log.
+    #[must_use]
+    pub fn discards(&self) -> &[Extent] {
+        &self.discards
+    }
+
+    /// What this epoch's cut discarded on the volume: its content is anything.
+    #[must_use]
+    pub fn unknown(&self) -> &[Extent] {
+        &self.unknown
+    }
+
+    /// Nothing of the volume changed in this epoch.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.unknown.is_empty()
     }
 
     /// Forgets the content and keeps up to `keep` bytes of memory for the next epoch.
     pub(crate) fn clear(&mut self, keep: usize) {
         self.entries.clear();
+        self.discards.clear();
+        self.unknown.clear();
         self.order.clear();
         self.forget_suspects();
         self.arena.truncate(0);
@@ -175,6 +194,7 @@ impl EpochLog {
         self.arena.reserve(bytes);
         self.truth.reserve(bytes.min(TRUTH_RESERVE));
         self.entries.reserve(entries);
+        self.discards.reserve(entries);
         self.order.reserve(entries);
         self.suspects.reserve(self.entries.len() + entries);
     }

@@ -27,7 +27,7 @@ pub const HEADER: usize = 32;
 pub const FLUSH: u64 = 1;
 /// The write was durable when it completed.
 pub const FUA: u64 = 2;
-/// No data: the extent's content became unknown.
+/// No data: the extent was discarded.
 pub const DISCARD: u64 = 4;
 /// Not a write: a text that was sent to the target.
 pub const MARK: u64 = 8;

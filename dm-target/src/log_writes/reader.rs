@@ -170,16 +170,13 @@ impl LogReader {
             on_mark(&bytes[HEADER..HEADER + text]);
         }
         self.have(log, base, from, end, epoch)?;
-        let entry = match header {
-            Header::Write(extent) => Some(Entry { extent, data: Some(base + span(from, data_at)) }),
-            Header::Discard(extent) => Some(Entry { extent, data: None }),
-            Header::Empty | Header::Mark(_) => None,
-        };
-        if let Some(entry) = entry {
-            if epoch.entries.len() >= u32::MAX as usize {
+        match header {
+            Header::Write(_) if epoch.entries.len() >= u32::MAX as usize => {
                 return Err(ReadError::Entries(epoch.entries.len()));
             }
-            epoch.entries.push(entry);
+            Header::Write(extent) => epoch.entries.push(Entry { extent, data: base + span(from, data_at) }),
+            Header::Discard(extent) => epoch.discards.push(extent),
+            Header::Empty | Header::Mark(_) => {}
         }
         self.next = end;
         self.read += 1;

@@ -17,6 +17,7 @@ use std::os::fd::AsRawFd;
 
 use super::StackError;
 use crate::block_io::LayerSettings;
+use crate::discard::Discards;
 use crate::units::{DevNum, Sectors};
 
 const CONTROL: &str = "/dev/mapper/control";
@@ -49,6 +50,8 @@ pub(crate) struct NewDevice<'a> {
     pub(crate) line: TargetLine,
     /// Hidden from udev's scans: only device-mapper itself is to open it.
     pub(crate) hidden: bool,
+    /// Whether it takes the discards that its target offers.
+    pub(crate) discards: Discards,
 }
 
 /// The connection to device-mapper.
@@ -159,7 +162,11 @@ impl Devices {
             .device_suspend(&id(new.name)?, options)
             .map_err(|e| failed(format!("activate {}", new.name), e))?;
         let made = self.find(new.name)?.ok_or_else(|| StackError::Vanished(new.name.to_owned()))?;
-        LayerSettings::open(made.number).and_then(|settings| settings.apply())?;
+        let settings = match new.discards {
+            Discards::Off => LayerSettings::open(made.number)?,
+            Discards::Pass => LayerSettings::open_with_discards(made.number)?,
+        };
+        settings.apply()?;
         Ok(made)
     }
 

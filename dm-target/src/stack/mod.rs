@@ -1,8 +1,8 @@
 //! The stack of one volume: a visible linear device over dm-era over the origin, and while
-//! capturing a log-writes device between.
+//! capturing a log-writes device between; where discards are passed a gate stands on dm-era
+//! ([`crate::discard`]).
 //!
-//! Always holds: [`create`] leaves either the whole stack or nothing that was not there before;
-//! the visible device points at a layer only after that layer's discards are off; no function here
+//! Always holds: the visible device points at a layer only after that layer's discards are off; no function here
 //! asks a suspended dm-era device for its status (the kernel would block).
 
 use std::fmt;
@@ -10,20 +10,24 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError, SettingError};
+use crate::discard::Discards;
+use crate::discard::valve::Valve;
 use crate::era::status::{EraStatus, EraStatusError};
 use crate::ioctl::DmControl;
 use crate::log_writes::status::LogStatus;
-use crate::name::{StackName, UUID_PREFIX, VolumeId};
+use crate::name::{StackName, VolumeId};
 use crate::table::{BlockSectors, FtTable};
 use crate::units::{DevNum, Era, Sectors};
 
 mod checks;
+mod create;
 pub(crate) mod devices;
 mod recover;
 mod rescue;
 pub mod written;
 
-use devices::{Described, Devices, NewDevice, TargetLine};
+pub use create::{create, remove};
+use devices::{Described, Devices, TargetLine};
 pub(crate) use recover::{point_top_at, remove_log};
 pub use rescue::{Rescue, Rescued};
 
@@ -49,6 +53,12 @@ pub enum StackError {
     Different {
         /// Its table.
         existing: String,
+    },
+    /// A stack of that name passes discards, or does not.
+    #[error("it exists with discards {existing}; remove it first to change that")]
+    OtherDiscards {
+        /// What it does.
+        existing: Discards,
     },
     /// Somebody uses it.
     #[error("{name} is in use: {by}")]
@@ -213,6 +223,9 @@ pub struct Stack {
     pub(crate) id: VolumeId,
     pub(crate) top: DevNum,
     pub(crate) era: DevNum,
+    gate: Option<DevNum>,
+    /// Captures pass discards on.
+    passes: bool,
     pub(crate) size: Sectors,
     metadata: DevNum,
     origin: DevNum,
@@ -236,6 +249,7 @@ impl Stack {
         if era.uuid != id.era() {
             return Err(form("its UUID is another stack's"));
         }
+        let gate = devices.find(&name.gate())?.filter(|gate| gate.uuid == id.gate()).map(|gate| gate.number);
         let line = devices.table(&name.era())?.ok_or_else(|| form("it has no table of one target"))?;
         let words: Vec<&str> = line.parameters.split_whitespace().collect();
         let parsed = match (line.target.as_str(), &words[..]) {
@@ -252,6 +266,8 @@ impl Stack {
             id,
             top: top.number,
             era: era.number,
+            gate,
+            passes: gate.is_some(),
             size: line.len,
             metadata,
             origin,
@@ -293,6 +309,38 @@ impl Stack {
     #[must_use]
     pub fn era(&self) -> DevNum {
         self.era
+    }
+
+    /// The device over dm-era that takes no discards, where discards are passed.
+    #[must_use]
+    pub fn gate(&self) -> Option<DevNum> {
+        self.gate
+    }
+
+    /// Whether it is made so that discards can be passed.
+    #[must_use]
+    pub fn discards(&self) -> Discards {
+        if self.gate.is_some() { Discards::Pass } else { Discards::Off }
+    }
+
+    /// From now on this handle's captures refuse discards, however the stack is made.
+    pub fn refuse_discards(&mut self) {
+        self.passes = false;
+    }
+
+    pub(crate) fn passes(&self) -> bool {
+        self.passes
+    }
+
+    /// What the visible device and the log stand on: the gate, or dm-era itself.
+    pub(crate) fn floor(&self) -> DevNum {
+        self.gate.unwrap_or(self.era)
+    }
+
+    /// What lets discards through to the volume.
+    pub(crate) fn valve(&self) -> Result<Valve, StackError> {
+        Valve::open(self.era, self.origin, self.gate.is_some())
+            .map_err(io_step(format!("open the limits of discards of {}", self.name)))
     }
 
     /// The protected volume.
@@ -360,7 +408,7 @@ impl Stack {
             _ => None,
         };
         Ok(match below {
-            Some(n) if n == self.era => Mode::Tracking,
+            Some(n) if n == self.floor() => Mode::Tracking,
             Some(n) if n == self.origin => Mode::Passthrough,
             Some(n) if log.is_some_and(|log| log.number == n) => Mode::Capturing,
             _ => Mode::Unknown,
@@ -395,201 +443,6 @@ pub fn list() -> Result<Vec<(String, DevNum)>, StackError> {
     }
     stacks.sort();
     Ok(stacks)
-}
-
-/// Builds the stack that `table` describes, or finds that it is there. `recorded` is the last era
-/// that somebody relies on: metadata that is blank or older is then refused.
-///
-/// # Errors
-/// See [`StackError`]; after one, nothing is there that was not there before.
-pub fn create(name: &StackName, table: &FtTable, recorded: Option<Era>) -> Result<Created, StackError> {
-    let devices = Devices::open()?;
-    devices.require(&TARGETS)?;
-    match devices.find(name.top())? {
-        Some(top) if !top.live && top.open_count == 0 && VolumeId::from_top_uuid(&top.uuid).is_some() => {
-            log::info!("removing {name}, which an interrupted create left without a table");
-            devices.remove(name.top())?;
-        }
-        Some(top) => return existing(&devices, name, table, recorded, &top),
-        None => {}
-    }
-    clear_leftovers(&devices, name)?;
-    let checked = checks::check(&devices, table)?;
-    let before = checked.era.unwrap_or(Era(0));
-    refuse_older(recorded, before)?;
-    build_era(&devices, name, table, &checked)?;
-    let built = build_top(&devices, name, table, &checked);
-    if built.is_err()
-        && let Err(e) = devices.remove(&name.era())
-    {
-        log::error!("{} was left behind: {e}", name.era());
-    }
-    built.map(|()| Created::Made)
-}
-
-/// The history that somebody relies on must be in the metadata.
-fn refuse_older(recorded: Option<Era>, now: Era) -> Result<(), StackError> {
-    match recorded {
-        Some(before) if now < before => Err(StackError::TrackingLost { before, now }),
-        _ => Ok(()),
-    }
-}
-
-fn existing(
-    devices: &Devices,
-    name: &StackName,
-    table: &FtTable,
-    recorded: Option<Era>,
-    top: &Described,
-) -> Result<Created, StackError> {
-    if VolumeId::from_top_uuid(&top.uuid).is_none() {
-        return Err(taken(name.top(), top));
-    }
-    let stack = Stack::find(devices, name)?;
-    let number = |role, path: &PathBuf| {
-        let opened = BlockDevice::open(path, Access::default());
-        opened.map(|d| d.number()).map_err(|source| StackError::Device { role, source })
-    };
-    let same = stack.size == table.sectors
-        && stack.block == table.block
-        && number("metadata", &table.metadata)? == stack.metadata
-        && number("origin", &table.origin)? == stack.origin;
-    if !same {
-        return Err(StackError::Different { existing: stack.table().to_string() });
-    }
-    let log = devices.find(&name.log())?;
-    if stack.mode(devices, log.as_ref())? == Mode::Unknown {
-        let what = "its table points elsewhere".to_owned();
-        return Err(StackError::Form { name: name.to_string(), what });
-    }
-    devices::ensure_node(name.top(), stack.top)?;
-    if recorded.is_some() {
-        let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
-        refuse_older(recorded, era_status(&mut control, &stack)?.current)?;
-    }
-    Ok(Created::AlreadyThere)
-}
-
-fn taken(name: &str, device: &Described) -> StackError {
-    let what = if device.uuid.is_empty() {
-        format!("device {}", device.number)
-    } else {
-        format!("device {} ({})", device.number, device.uuid)
-    };
-    StackError::NameTaken { name: name.to_owned(), what }
-}
-
-/// Hidden devices without a visible one are what an interrupted create or remove leaves.
-fn clear_leftovers(devices: &Devices, name: &StackName) -> Result<(), StackError> {
-    for hidden in [name.log(), name.era()] {
-        match devices.find(&hidden)? {
-            None => {}
-            Some(found) if is_hidden(&found) => {
-                if found.open_count > 0 {
-                    let by = "a leftover of an earlier stack, still open".to_owned();
-                    return Err(StackError::Busy { name: hidden, by });
-                }
-                log::info!("removing {hidden}, left over from an earlier stack");
-                devices.remove(&hidden)?;
-            }
-            Some(found) => return Err(taken(&hidden, &found)),
-        }
-    }
-    Ok(())
-}
-
-fn is_hidden(device: &Described) -> bool {
-    device.uuid.starts_with(UUID_PREFIX)
-}
-
-fn build_era(
-    devices: &Devices,
-    name: &StackName,
-    table: &FtTable,
-    checked: &checks::Checked,
-) -> Result<(), StackError> {
-    let era = name.era();
-    let line = TargetLine {
-        len: table.sectors,
-        target: "era".to_owned(),
-        parameters: format!("{} {} {}", checked.metadata, checked.origin, table.block.get()),
-    };
-    let made = devices.make(&NewDevice { name: &era, uuid: &checked.id.era(), line, hidden: true })?;
-    let judged = settle_era(devices, &era, made.number, checked.era);
-    if judged.is_err()
-        && let Err(e) = devices.remove(&era)
-    {
-        log::error!("{era} was left behind: {e}");
-    }
-    judged
-}
-
-/// A metadata snapshot that nobody holds any more is dropped, and the history must go on.
-fn settle_era(devices: &Devices, era: &str, number: DevNum, before: Option<Era>) -> Result<(), StackError> {
-    let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
-    let line = control.status_line(number).map_err(io_step(format!("ask {era}")))?;
-    let status: EraStatus = line.parse()?;
-    if status.snapshot.is_some() {
-        log::info!("dropping a metadata snapshot left in {era}");
-        devices.message(era, "drop_metadata_snap")?;
-    }
-    match before {
-        Some(before) if status.current <= before => {
-            Err(StackError::TrackingLost { before, now: status.current })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn build_top(
-    devices: &Devices,
-    name: &StackName,
-    table: &FtTable,
-    checked: &checks::Checked,
-) -> Result<(), StackError> {
-    let era = devices.find(&name.era())?.ok_or_else(|| StackError::Vanished(name.era()))?;
-    let line = TargetLine {
-        len: table.sectors,
-        target: "linear".to_owned(),
-        parameters: format!("{} 0", era.number),
-    };
-    let new = NewDevice { name: name.top(), uuid: &checked.id.top(), line, hidden: false };
-    let top = devices.make(&new)?;
-    let node = devices::ensure_node(name.top(), top.number);
-    if node.is_err()
-        && let Err(e) = devices.remove(name.top())
-    {
-        log::error!("{name} was left behind: {e}");
-    }
-    node
-}
-
-/// Takes the stack down, half-made ones and leftovers of a capture included.
-///
-/// # Errors
-/// [`StackError::NotFound`] when there is nothing, [`StackError::Busy`] while the visible device
-/// is open: then nothing was changed.
-pub fn remove(name: &StackName) -> Result<(), StackError> {
-    let devices = Devices::open()?;
-    let mut found_any = false;
-    if let Some(top) = devices.find(name.top())? {
-        if VolumeId::from_top_uuid(&top.uuid).is_none() {
-            return Err(StackError::NotFound(name.to_string()));
-        }
-        if top.open_count > 0 {
-            let by = format!("{} have it open: close it (unmount, stop the VM) first", top.open_count);
-            return Err(StackError::Busy { name: name.to_string(), by });
-        }
-        found_any = true;
-        devices.remove(name.top())?;
-    }
-    for hidden in [name.log(), name.era()] {
-        if devices.find(&hidden)?.is_some_and(|d| is_hidden(&d)) {
-            found_any = true;
-            devices.remove(&hidden)?;
-        }
-    }
-    if found_any { Ok(()) } else { Err(StackError::NotFound(name.to_string())) }
 }
 
 /// Makes the settings of the visible device, after a table was made live on it.

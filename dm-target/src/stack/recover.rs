@@ -1,7 +1,7 @@
 //! Bringing the visible device back onto dm-era, whatever a daemon that died left behind: a
 //! capture that nobody reads, a suspended device, a table loaded but not live.
 //!
-//! Always holds: once the table is swapped the visible device is live, and the log-writes device is
+//! Always holds: nothing of discards is let through any more, before anything else; once the table is swapped the visible device is live, and the log-writes device is
 //! removed only when nothing points at it any more. The order matters: a table loaded by the dead
 //! daemon is replaced before any resume could make it live.
 
@@ -38,9 +38,14 @@ impl Stack {
         let devices = Devices::open()?;
         let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
         let log = devices.find(&self.name.log())?;
+        let valve = self.valve()?;
+        valve.shut().map_err(io_step(format!("shut off discards of {}", self.name)))?;
         let top = control.state(self.top).map_err(io_step(format!("ask {}", self.name)))?;
         let mode = self.mode(&devices, log.as_ref())?;
         let mut found = Recovered { mode, suspended: top.suspended, log: log.is_some(), log_left: false };
+        if top.suspended {
+            valve.wait();
+        }
         if mode == Mode::Passthrough {
             // Deliberate: tracking was lost. Only the administrator, or a full verify, ends that.
             if top.suspended {
@@ -56,7 +61,7 @@ impl Stack {
             control.resume(log.number).map_err(io_step(format!("resume {}", self.name.log())))?;
         }
         if mode != Mode::Tracking || top.suspended || top.inactive {
-            let swap = point_top_at(&mut control, self.top, self.size, self.era);
+            let swap = point_top_at(&mut control, self.top, self.size, self.floor());
             swap.map_err(io_step(format!("point {} at {}", self.name, self.name.era())))?;
             settle_top(self.top)?;
         }

@@ -1,8 +1,9 @@
 //! The short way back onto dm-era, for a watchdog: everything that it needs was opened before, and
 //! nothing of it depends on the process that stopped.
 //!
-//! Always holds: the table of dm-era is loaded before any resume, which replaces whatever the stopped
-//! process had loaded; a capture that is rescued never comes back, so that process finds its tables
+//! Always holds: discards are shut off before anything else, and the visible device is resumed only when none
+//! is in flight ([`crate::discard`]); the table of dm-era is loaded before any resume, which replaces whatever
+//! the stopped process had loaded; a capture that is rescued never comes back, so that process finds its tables
 //! changed however late it goes on, and knows that its cut is void.
 
 use std::io;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Stack, StackError, io_step};
 use crate::block_io::{Access, BlockDevice, LayerSettings};
+use crate::discard::valve::Valve;
 use crate::ioctl::DmControl;
 use crate::units::DevNum;
 
@@ -19,6 +21,7 @@ pub struct Rescue {
     stack: Stack,
     control: DmControl,
     settings: LayerSettings,
+    valve: Valve,
     /// What the visible device pointed at when it was moved.
     log: Option<DevNum>,
 }
@@ -42,7 +45,8 @@ impl Rescue {
     pub fn prepare(stack: Stack) -> Result<Self, StackError> {
         let control = DmControl::open().map_err(io_step("open device-mapper"))?;
         let settings = LayerSettings::open(stack.top)?;
-        Ok(Self { stack, control, settings, log: None })
+        let valve = stack.valve()?;
+        Ok(Self { stack, control, settings, valve, log: None })
     }
 
     /// The stack.
@@ -68,20 +72,25 @@ impl Rescue {
     pub fn act(&mut self) -> io::Result<Rescued> {
         let began = Instant::now();
         let top = self.stack.top;
+        let shut = self.valve.shut();
+        if let Err(error) = &shut {
+            log::error!("shutting off discards of {}: {error}", self.stack.name);
+        }
         let state = self.control.state(top)?;
         let below = self.below()?;
         let passthrough = below == Some(self.stack.origin);
-        let moved = !passthrough && (below != Some(self.stack.era) || state.inactive);
+        let moved = !passthrough && (below != Some(self.stack.floor()) || state.inactive);
         let done = |moved| Rescued { suspended: state.suspended, moved, took: began.elapsed() };
         if !moved && !state.suspended {
             return Ok(done(false));
         }
         if passthrough {
             self.control.clear(top)?;
+            self.valve.wait();
             return self.control.resume(top).map(|()| done(false));
         }
-        self.log = below.filter(|below| *below != self.stack.era);
-        let line = format!("{} 0", self.stack.era);
+        self.log = below.filter(|below| *below != self.stack.floor());
+        let line = format!("{} 0", self.stack.floor());
         let loaded = self.control.load(top, self.stack.size, "linear", &line);
         if !state.suspended
             && let Some(log) = self.log
@@ -91,8 +100,9 @@ impl Rescue {
             self.run(log)?;
         }
         let suspended = self.control.suspend(top);
+        self.valve.wait();
         self.control.resume(top).or_else(|_| self.control.resume(top))?;
-        loaded.and(suspended)?;
+        loaded.and(suspended).and(shut)?;
         self.settings.apply().map_err(io::Error::other)?;
         Ok(done(moved))
     }

@@ -8,6 +8,8 @@ mod journal_device;
 mod lanes;
 mod volume_device;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -30,7 +32,7 @@ use crate::state_file::StateFile;
 pub(crate) use journal_device::DeviceReader;
 pub use journal_device::{JournalDevice, JournalFault};
 use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
-use volume_device::VolumeDevice;
+use volume_device::{DiscardCounts, VolumeDevice};
 
 /// Bytes that may wait for the disks.
 const BACKLOG_LIMIT: usize = 32 << 20;
@@ -45,6 +47,7 @@ pub struct BackupDriver {
     peer: Option<PeerConnection>,
     journal: Lane<JournalJob>,
     volume: Option<Lane<VolumeJob>>,
+    discards: Arc<DiscardCounts>,
     reports: Receiver<LaneReport>,
     waiting: Vec<ClientId>,
     answers: Vec<(ClientId, Response)>,
@@ -69,10 +72,12 @@ impl BackupDriver {
         let reader = journal.reader()?;
         let is_promoted = state.role == Role::Primary;
         let mut volumes = Vec::new();
+        let mut discards = Arc::default();
         let mut volume = None;
         if !is_promoted {
             let device = VolumeDevice::open(&config.only_volume().device)?;
             volumes.push(device.local());
+            discards = device.discards();
             volume = Some(volume_lane(device, reader, reports.clone())?);
         }
         let core_config = BackupConfig {
@@ -102,6 +107,7 @@ impl BackupDriver {
             peer: None,
             journal: journal_lane(journal, state_file, reports)?,
             volume,
+            discards,
             reports: received,
             waiting: Vec::new(),
             answers: Vec::new(),
@@ -254,6 +260,8 @@ impl BackupDriver {
                 journal_size,
                 epoch_bytes: counters.epoch_bytes,
                 base_bytes: counters.base_bytes,
+                discarded: self.discards.bytes.load(Ordering::Relaxed),
+                discard_errors: self.discards.errors.load(Ordering::Relaxed),
             }),
         }
     }

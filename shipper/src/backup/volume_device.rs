@@ -4,11 +4,13 @@
 //! against the group's description are written.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
-use ftdm::block_io::{Access, AlignedBuffer, BlockDevice};
+use ftdm::block_io::{Access, AlignedBuffer, BlockDevice, sysfs};
 use ftdm::fault;
-use ftdm_units::{Extent, SECTOR_SIZE};
+use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
 use ftship_proto::backup::LocalVolume;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
@@ -17,10 +19,22 @@ use ftship_proto::record::{Content, Record, RecordIter};
 /// Bytes written at a time; also how many zeros are kept at hand.
 const CHUNK: usize = 1 << 20;
 
+/// Counted since the volume was opened.
+#[derive(Debug, Default)]
+pub(super) struct DiscardCounts {
+    /// Bytes discarded on the volume.
+    pub(super) bytes: AtomicU64,
+    /// Discards that failed.
+    pub(super) errors: AtomicU64,
+}
+
 /// An open volume.
 #[derive(Debug)]
 pub(super) struct VolumeDevice {
     device: BlockDevice,
+    /// The unit of discards; `None` where the device takes none.
+    granule: Option<Sectors>,
+    discards: Arc<DiscardCounts>,
     buffer: AlignedBuffer,
     scratch: Vec<u8>,
 }
@@ -33,7 +47,14 @@ impl VolumeDevice {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let access = Access { write: true, direct: true, exclusive: true };
         let device = BlockDevice::open(path, access).context("the backup's volume")?;
-        Ok(Self { device, buffer: AlignedBuffer::new(CHUNK), scratch: Vec::new() })
+        let (granule, discards) = (discard_granule(&device), Arc::default());
+        Ok(Self { device, granule, discards, buffer: AlignedBuffer::new(CHUNK), scratch: Vec::new() })
+    }
+
+    /// What became of the guest's discards.
+    #[must_use]
+    pub(super) fn discards(&self) -> Arc<DiscardCounts> {
+        Arc::clone(&self.discards)
     }
 
     /// Its size and logical block size.
@@ -61,7 +82,7 @@ impl VolumeDevice {
                 Record::Content { extent, content: Content::Data(data), .. } => self.write(extent, data)?,
                 Record::Content { extent, content: Content::Zero, .. } => self.write_zeroes(extent)?,
                 // Any content will do: the guest has discarded it.
-                Record::Content { content: Content::Unknown, .. } => {}
+                Record::Content { extent, content: Content::Unknown, .. } => self.give_back(extent),
                 Record::Resize { size, .. } => {
                     anyhow::bail!("a resize to {size}: this version cannot follow it; run a full sync");
                 }
@@ -81,6 +102,22 @@ impl VolumeDevice {
             offset += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// Discards the whole units within `extent`. Failing only means that space is not given back.
+    fn give_back(&self, extent: Extent) {
+        let Some(inner) = self.granule.and_then(|granule| inner(extent, granule)) else { return };
+        match self.device.discard(inner) {
+            Ok(()) => {
+                let bytes = inner.len().bytes().unwrap_or(0);
+                self.discards.bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Err(error) => {
+                if self.discards.errors.fetch_add(1, Ordering::Relaxed) == 0 {
+                    log::warn!("{}; further ones are only counted: {error}", self.failed("discarding", inner));
+                }
+            }
+        }
     }
 
     fn write_zeroes(&mut self, extent: Extent) -> anyhow::Result<()> {
@@ -108,5 +145,35 @@ impl VolumeDevice {
 
     fn failed(&self, action: &str, extent: Extent) -> String {
         format!("volume {}: {action} {extent}", self.device.path().display())
+    }
+}
+
+/// The unit of discards of a device, as the kernel says. `None` when it takes none.
+fn discard_granule(device: &BlockDevice) -> Option<Sectors> {
+    let queue = sysfs(device.number()).join("queue");
+    let read = |name| std::fs::read_to_string(queue.join(name)).ok()?.trim().parse::<u64>().ok();
+    read("discard_max_bytes").filter(|most| *most > 0)?;
+    let granule = read("discard_granularity")?.max(device.logical_block().into());
+    Sectors::from_bytes(granule)
+}
+
+/// The whole units of `granule` within `extent`.
+fn inner(extent: Extent, granule: Sectors) -> Option<Extent> {
+    let start = extent.start().0.checked_next_multiple_of(granule.0)?;
+    let end = extent.end().0 - extent.end().0 % granule.0;
+    Extent::between(Sector(start), Sector(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_units_are_discarded() {
+        let extent = |start, end| Extent::between(Sector(start), Sector(end)).unwrap();
+        assert_eq!(inner(extent(1, 300), Sectors(128)), Some(extent(128, 256)));
+        assert_eq!(inner(extent(128, 256), Sectors(128)), Some(extent(128, 256)));
+        assert_eq!(inner(extent(129, 383), Sectors(128)), None);
+        assert_eq!(inner(extent(130, 140), Sectors(128)), None);
     }
 }

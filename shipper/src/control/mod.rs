@@ -62,7 +62,7 @@ impl Request {
     /// # Errors
     /// What is wrong with it, for that client.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
+        serde_json::from_slice(line).map_err(|error| format!("not a request: {}", brief(&error)))
     }
 }
 
@@ -72,8 +72,20 @@ impl Response {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(line: &str) -> Result<Self, String> {
-        serde_json::from_str(line).map_err(|error| format!("not an answer: {error}"))
+        serde_json::from_str(line).map_err(|error| format!("not an answer: {}", brief(&error)))
     }
+}
+
+/// An error's text without what lies between its beginning and the place that it names at its end: it may
+/// repeat a whole line, and the answer that tells it must fit one.
+fn brief(error: &serde_json::Error) -> String {
+    const KEPT: usize = 200;
+    let text: Vec<char> = error.to_string().chars().collect();
+    if text.len() <= 2 * KEPT {
+        return text.into_iter().collect();
+    }
+    let (start, end) = (&text[..KEPT], &text[text.len() - KEPT..]);
+    start.iter().chain(&[' ', '\u{2026}', ' ']).chain(end).collect()
 }
 
 /// The daemon's answers.
@@ -166,6 +178,9 @@ pub struct PrimaryFigures {
     pub epoch_ms: f64,
     /// How long the volume was paused by a cut.
     pub pause_ms: Percentiles,
+    /// How long giving discards to the volume took, in the pauses that had any; a part of `pause_ms`.
+    #[serde(default)]
+    pub discard_ms: Percentiles,
     /// From cut to committed, since the pair was last found in sync.
     pub commit_lag_ms: Percentiles,
     /// Bytes that the VM wrote while captured.
@@ -180,6 +195,15 @@ pub struct PrimaryFigures {
     pub void_cuts: u64,
     /// Ticks without a cut because the window was full.
     pub void_ticks: u64,
+    /// Bytes that the guest has discarded and that are to be given to the volume.
+    #[serde(default)]
+    pub discards_pending: u64,
+    /// Bytes given to the volume as discards.
+    #[serde(default)]
+    pub discards_given: u64,
+    /// Bytes discarded by the guest and forgotten, for want of room.
+    #[serde(default)]
+    pub discards_forgotten: u64,
     /// Times that the log was exchanged.
     pub log_rotations: u64,
     /// Times that writes were held back until there was room in the log (`overrun = "throttle"`).
@@ -205,4 +229,26 @@ pub struct BackupFigures {
     pub epoch_bytes: u64,
     /// Bytes received for base copies.
     pub base_bytes: u64,
+    /// Bytes discarded on the volume, because the guest had discarded them.
+    #[serde(default)]
+    pub discarded: u64,
+    /// Discards that the volume did not take.
+    #[serde(default)]
+    pub discard_errors: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_longest_line_fits_a_line_and_says_where() {
+        for character in ["x", "\u{7f}", "\\u0001"] {
+            let verb = character.repeat((LINE_LIMIT - 100) / character.len());
+            let reason = Request::parse(format!("{{\"verb\":\"{verb}\"}}").as_bytes()).unwrap_err();
+            assert!(reason.starts_with("not a request: unknown variant") && reason.contains("full-sync"));
+            let answer = serde_json::to_vec(&Response::Refused { reason }).unwrap();
+            assert!(answer.len() < LINE_LIMIT, "{} bytes", answer.len());
+        }
+    }
 }

@@ -56,7 +56,7 @@ impl BaseCopy {
                 }
             })
             .context("starting the base copy thread")?;
-        let plan = BasePlan::new(size, CHUNK, AHEAD);
+        let plan = BasePlan::new(&[size], CHUNK, AHEAD);
         Ok(Self { jobs: Some(jobs), thread: Some(thread), free: Vec::new(), plan })
     }
 
@@ -84,7 +84,7 @@ impl BaseCopy {
     }
 
     fn order_more(&mut self, moment: Moment) {
-        while let Some(extent) = self.plan.order() {
+        while let Some((_, extent)) = self.plan.order() {
             let buffer = self.free.pop();
             let buffer = buffer
                 .unwrap_or_else(|| AlignedBuffer::new(usize::try_from(CHUNK.0).unwrap_or(0) * SECTOR_SIZE));

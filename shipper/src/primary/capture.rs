@@ -16,12 +16,13 @@ use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
 use ftdm::capture::{Capture, EraReader, Followed};
 use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats};
+use ftdm::discard::DiscardFigures;
 use ftdm::ioctl::{Urgency, set_urgency};
 use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::pulse::{Phase, Pulse};
 use ftdm::stack::Stack;
-use ftdm_units::{Extent, Sector};
+use ftdm_units::{Extent, Sector, Sectors};
 use ftship_proto::ids::{Digest, Epoch};
 use sha2::{Digest as _, Sha256};
 
@@ -90,6 +91,8 @@ pub(super) enum CaptureReport {
         used: u64,
         /// Bytes in all.
         capacity: u64,
+        /// The guest's discards.
+        discards: DiscardFigures,
     },
 }
 
@@ -139,6 +142,7 @@ impl CutThread {
             lease_ends: None,
             capture: None,
             audit: audit.transpose()?,
+            discards: DiscardFigures::default(),
         };
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -209,6 +213,8 @@ struct Worker {
     lease_ends: Option<Instant>,
     capture: Option<Capture>,
     audit: Option<File>,
+    /// Figures of the captures that have ended.
+    discards: DiscardFigures,
 }
 
 impl Worker {
@@ -286,7 +292,7 @@ impl Worker {
         }
         if let Some(capture) = &self.capture {
             let (used, capacity) = capture.log_usage();
-            reports.send(CaptureReport::LogUse { used, capacity });
+            reports.send(CaptureReport::LogUse { used, capacity, discards: self.discards_of(capture) });
         }
     }
 
@@ -343,10 +349,20 @@ impl Worker {
     }
 
     fn end_capture(&mut self) {
-        if let Some(capture) = self.capture.take()
-            && let Err(error) = capture.stop()
-        {
+        let Some(capture) = self.capture.take() else { return };
+        self.discards = DiscardFigures { pending: Sectors(0), ..self.discards_of(&capture) };
+        if let Err(error) = capture.stop() {
             log::error!("ending the capture of {}: {error}", self.stack.name());
+        }
+    }
+
+    /// With those of the captures before.
+    fn discards_of(&self, capture: &Capture) -> DiscardFigures {
+        let now = capture.discards();
+        DiscardFigures {
+            pending: now.pending,
+            given: Sectors(self.discards.given.0 + now.given.0),
+            forgotten: Sectors(self.discards.forgotten.0 + now.forgotten.0),
         }
     }
 }

@@ -270,5 +270,6 @@ fn content_of(content: fold::Content<'_>) -> Content<'_> {
     match content {
         fold::Content::Data(data) => Content::Data(data),
         fold::Content::Zero => Content::Zero,
+        fold::Content::Unknown => Content::Unknown,
     }
 }

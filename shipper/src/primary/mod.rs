@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ftdm::cut::CutMode;
+use ftdm::discard::Discards;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::log_device::load_brd;
 use ftdm::log_writes::epoch_log::EpochLog;
@@ -75,6 +76,8 @@ pub struct PrimaryDriver {
     answers: Vec<(ClientId, Response)>,
     figures: PrimaryFigures,
     pauses: Latencies,
+    /// The parts of pauses that discards took, where there were any.
+    discard_times: Latencies,
     lags: Latencies,
     /// Held for as long as the daemon runs: nobody else may use the state.
     _state: StateFile,
@@ -92,8 +95,17 @@ impl PrimaryDriver {
         reactor: &Reactor,
     ) -> anyhow::Result<Self> {
         let volume = config.only_volume();
-        let stack = Stack::open(&volume.name)
+        let mut stack = Stack::open(&volume.name)
             .with_context(|| format!("volume {0}: `ftdm create {0}` builds its stack", volume.name))?;
+        match (volume.discards, stack.discards()) {
+            (Discards::Pass, Discards::Off) => anyhow::bail!(
+                "volume {0}: `discards = \"pass\"`, but its stack refuses them: `ftdm remove {0}`, and `ftdm create \
+                 --discards pass`",
+                volume.name
+            ),
+            (Discards::Off, _) => stack.refuse_discards(),
+            (Discards::Pass, Discards::Pass) => {}
+        }
         stack.recover().with_context(|| format!("volume {}", volume.name))?;
         let log_size = Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64);
         load_brd(2, log_size)?;
@@ -173,6 +185,7 @@ impl PrimaryDriver {
             answers: Vec::new(),
             figures,
             pauses: Latencies::default(),
+            discard_times: Latencies::default(),
             lags: Latencies::default(),
             _state: state_file,
         })
@@ -297,8 +310,12 @@ impl PrimaryDriver {
                 PrimaryEvent::CutVoid { reason }
             }
             CaptureReport::Lost { reason } => PrimaryEvent::CaptureLost { reason },
-            CaptureReport::LogUse { used, capacity } => {
+            CaptureReport::LogUse { used, capacity, discards } => {
                 (self.figures.log_used, self.figures.log_size) = (used, capacity);
+                let bytes = |sectors: Sectors| sectors.bytes().unwrap_or(u64::MAX);
+                self.figures.discards_pending = bytes(discards.pending);
+                self.figures.discards_given = bytes(discards.given);
+                self.figures.discards_forgotten = bytes(discards.forgotten);
                 if self.config.limits.overrun == Overrun::Throttle {
                     // The cut thread holds writes back before the log is full.
                     return;
@@ -311,6 +328,9 @@ impl PrimaryDriver {
                 self.figures.bytes_written += sectors * SECTOR_SIZE as u64;
                 self.figures.suspect_sectors += stats.suspect_sectors;
                 self.figures.log_rotations += u64::from(stats.rotated);
+                if stats.discards > 0 {
+                    self.discard_times.record(stats.discard);
+                }
                 self.captured = Some(log);
                 PrimaryEvent::CutTaken
             }
@@ -318,6 +338,9 @@ impl PrimaryDriver {
         if !matches!(event, PrimaryEvent::LogUse { .. } | PrimaryEvent::CutVoid { .. }) {
             // Nothing is held any more. After a void cut writes may be: a lease too many does no harm.
             self.progress = None;
+        }
+        if matches!(event, PrimaryEvent::CaptureStopped | PrimaryEvent::CaptureLost { .. }) {
+            self.figures.discards_pending = 0;
         }
         self.core.handle(now, event);
         self.act(now);
@@ -453,6 +476,7 @@ impl PrimaryDriver {
             },
             primary: Some(PrimaryFigures {
                 pause_ms: self.pauses.percentiles(),
+                discard_ms: self.discard_times.percentiles(),
                 commit_lag_ms: self.lags.percentiles(),
                 void_cuts: counters.void_cuts,
                 void_ticks: counters.void_ticks,

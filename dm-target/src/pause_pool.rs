@@ -1,7 +1,7 @@
-//! Reading many runs of a device at once, with threads and buffers made before.
+//! Reading or discarding many runs of a device at once, with threads and buffers made before.
 //!
-//! Always holds: a read started before a pause ended is waited for; no thread of the pool panics
-//! while one waits for it (reads only return errors).
+//! Always holds: what was started before a pause ended is waited for; no thread of the pool panics
+//! while one waits for it (reads and discards only return errors).
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,8 @@ const SLOT_SECTORS: u64 = (SLOT / SECTOR_SIZE) as u64;
 const SLOTS: usize = 32;
 /// Threads besides the caller's own.
 const THREADS: usize = 3;
+/// The same where discards are passed: dm-era commits its metadata once for all that arrive at a time.
+const THREADS_FOR_DISCARDS: usize = 7;
 /// Up to this many reads are not worth waking anybody.
 const FEW: usize = 2;
 
@@ -31,7 +33,15 @@ struct Slot {
     result: io::Result<()>,
 }
 
+/// What a round does to its extents.
+#[derive(Clone, Copy)]
+enum Work {
+    Read,
+    Discard,
+}
+
 struct Round {
+    work: Work,
     slots: Vec<Slot>,
     filled: usize,
     next: usize,
@@ -41,6 +51,8 @@ struct Round {
 
 struct Shared {
     device: Arc<BlockDevice>,
+    /// The same, open for writing, where discards are passed.
+    discards: Option<BlockDevice>,
     round: Mutex<Round>,
     begin: Condvar,
     end: Condvar,
@@ -56,13 +68,15 @@ impl Shared {
         while round.next < round.filled {
             let index = round.next;
             round.next += 1;
-            let (extent, buffer) = (round.slots[index].extent, round.slots[index].buffer.take());
+            let (work, extent) = (round.work, round.slots[index].extent);
+            let mut buffer = round.slots[index].buffer.take();
             drop(round);
-            let (result, buffer) = match (extent, buffer) {
-                (Some(extent), Some(mut buffer)) => {
-                    (self.device.read_extent(extent, buffer.bytes_mut()), Some(buffer))
+            let result = match (work, extent, &mut buffer, &self.discards) {
+                (Work::Read, Some(extent), Some(buffer), _) => {
+                    self.device.read_extent(extent, buffer.bytes_mut())
                 }
-                (_, buffer) => (Err(io::ErrorKind::InvalidInput.into()), buffer),
+                (Work::Discard, Some(extent), _, Some(device)) => device.discard(extent),
+                _ => Err(io::ErrorKind::InvalidInput.into()),
             };
             round = self.lock();
             round.slots[index].buffer = buffer;
@@ -99,29 +113,31 @@ pub enum PoolError {
 }
 
 /// The threads and their buffers.
-pub struct ReadPool {
+pub struct PausePool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl std::fmt::Debug for ReadPool {
+impl std::fmt::Debug for PausePool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReadPool").field("threads", &self.threads.len()).finish_non_exhaustive()
+        f.debug_struct("PausePool").field("threads", &self.threads.len()).finish_non_exhaustive()
     }
 }
 
-impl ReadPool {
-    /// Starts the threads for reads of `device`.
+impl PausePool {
+    /// Starts the threads for reads of `device`, and for discards where `discards` is the same device, open
+    /// for writing.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(device: Arc<BlockDevice>) -> io::Result<Self> {
+    pub fn start(device: Arc<BlockDevice>, discards: Option<BlockDevice>) -> io::Result<Self> {
+        let threads = if discards.is_some() { THREADS_FOR_DISCARDS } else { THREADS };
         let slot = || Slot { extent: None, buffer: Some(AlignedBuffer::new(SLOT)), result: Ok(()) };
         let slots = std::iter::repeat_with(slot).take(SLOTS).collect();
-        let round = Mutex::new(Round { slots, filled: 0, next: 0, done: 0, quit: false });
-        let shared = Arc::new(Shared { device, round, begin: Condvar::new(), end: Condvar::new() });
-        let mut pool = Self { shared, threads: Vec::with_capacity(THREADS) };
-        for n in 0..THREADS {
+        let round = Mutex::new(Round { work: Work::Read, slots, filled: 0, next: 0, done: 0, quit: false });
+        let shared = Arc::new(Shared { device, discards, round, begin: Condvar::new(), end: Condvar::new() });
+        let mut pool = Self { shared, threads: Vec::with_capacity(threads) };
+        for n in 0..threads {
             let shared = Arc::clone(&pool.shared);
             let builder = std::thread::Builder::new().name(format!("suspects-{n}")).stack_size(128 << 10);
             pool.threads.push(builder.spawn(move || {
@@ -144,25 +160,47 @@ impl ReadPool {
             if Instant::now() >= deadline {
                 return Err(PoolError::Late);
             }
-            let mut round = self.shared.lock();
-            (round.filled, round.next, round.done) = (0, 0, 0);
-            for piece in pieces.by_ref().take(SLOTS) {
-                let filled = round.filled;
-                round.slots[filled].extent = Some(piece);
-                round.filled += 1;
-            }
-            if round.filled == 0 {
-                return Ok(());
-            }
-            if round.filled > FEW {
-                self.shared.begin.notify_all();
-            }
-            round = self.shared.work(round);
-            while round.done < round.filled {
-                round = self.shared.end.wait(round).unwrap_or_else(PoisonError::into_inner);
-            }
+            let Some(mut round) = self.round(Work::Read, &mut pieces) else { return Ok(()) };
             collect(&mut round, out)?;
         }
+    }
+
+    /// Discards `parts`, as many at a time as there are threads. When one fails no further round begins.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn discard(&mut self, parts: &[Extent]) -> io::Result<()> {
+        let mut parts = parts.iter().copied();
+        while let Some(mut round) = self.round(Work::Discard, &mut parts) {
+            let filled = round.filled;
+            for slot in &mut round.slots[..filled] {
+                slot.extent = None;
+                std::mem::replace(&mut slot.result, Ok(()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round of what `pieces` has next, to its end. `None` when that is nothing.
+    fn round(&self, work: Work, pieces: &mut impl Iterator<Item = Extent>) -> Option<MutexGuard<'_, Round>> {
+        let mut round = self.shared.lock();
+        (round.work, round.filled, round.next, round.done) = (work, 0, 0, 0);
+        for piece in pieces.take(SLOTS) {
+            let filled = round.filled;
+            round.slots[filled].extent = Some(piece);
+            round.filled += 1;
+        }
+        if round.filled == 0 {
+            return None;
+        }
+        if round.filled > FEW || matches!(work, Work::Discard) {
+            self.shared.begin.notify_all();
+        }
+        round = self.shared.work(round);
+        while round.done < round.filled {
+            round = self.shared.end.wait(round).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(round)
     }
 }
 
@@ -192,7 +230,7 @@ fn split(run: Extent) -> impl Iterator<Item = Extent> {
     })
 }
 
-impl Drop for ReadPool {
+impl Drop for PausePool {
     fn drop(&mut self) {
         {
             let mut round = self.shared.lock();
