@@ -1,6 +1,6 @@
 //! What both hosts must agree on before a byte is shipped: the group's volumes and their shape.
 //!
-//! Always holds: a [`GroupDescription`] has 1 to 64 volumes with distinct identities, each of a whole
+//! Always holds: a [`GroupDescription`] has 1 to 16 volumes with distinct identities, each of a whole
 //! number of logical blocks, so every later bounds check can rely on it.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::ids::{GroupName, VolumeIndex, VolumeUuid};
 use crate::tlv::{TlvError, Value};
 
 /// Most volumes in a group.
-pub const MAX_VOLUMES: usize = 64;
+pub const MAX_VOLUMES: usize = 16;
 
 /// Largest volume: 2^63 bytes, the most that a file offset reaches.
 const MAX_SECTORS: u64 = 1 << 54;
@@ -260,9 +260,9 @@ mod tests {
         let refuse =
             |volumes: Vec<VolumeDescription>| GroupDescription::new(name.clone(), volumes).unwrap_err();
         assert_eq!(refuse(vec![]), GroupError::Count(0));
-        let many: Vec<_> = (0..65).map(|id| volume(id, 8, 512)).collect();
-        assert_eq!(refuse(many.clone()), GroupError::Count(65));
-        assert!(GroupDescription::new(name.clone(), many[..64].to_vec()).is_ok());
+        let many: Vec<_> = (0..17).map(|id| volume(id, 8, 512)).collect();
+        assert_eq!(refuse(many.clone()), GroupError::Count(17));
+        assert!(GroupDescription::new(name.clone(), many[..16].to_vec()).is_ok());
         for bad in [(0, 512), (8, 0), (8, 256), (8, 1000), (9, 4096), (8, 1 << 17), (MAX_SECTORS + 1, 512)] {
             assert!(matches!(refuse(vec![volume(1, bad.0, bad.1)]), GroupError::Shape(..)), "{bad:?}");
         }

@@ -45,6 +45,8 @@ pub enum Mutant {
     PromoteKeepsLater,
     PromoteUncommitted,
     StagedIsCommitted,
+    FlushFirstVolumeOnly,
+    LastVolumeUncopied,
 }
 
 impl Mutant {
@@ -89,6 +91,8 @@ impl Mutant {
         Self::PromoteKeepsLater,
         Self::PromoteUncommitted,
         Self::StagedIsCommitted,
+        Self::FlushFirstVolumeOnly,
+        Self::LastVolumeUncopied,
     ];
 }
 

@@ -33,7 +33,7 @@
 
 use std::fmt;
 
-/// Bytes of a slot. Large enough for the largest state: 64 generations and 64 volumes.
+/// Bytes of a slot. Large enough for the largest state: 64 generations and 16 volumes.
 pub const SLOT_SIZE: usize = 8192;
 
 /// Longest body of a slot.

@@ -15,7 +15,7 @@ use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 use ftship_proto::state::{Content, DurableState, Role};
 
-use crate::disk::{Disk, ImageReader};
+use crate::disk::{Disk, Disks, ImageReader};
 use crate::lanes::{JournalJob, VolumeJob, Work};
 use crate::net::{ConnId, Item};
 use crate::random::Random;
@@ -38,9 +38,7 @@ pub(crate) struct BackupDaemon {
 
 /// See the head of this module.
 pub(crate) struct BackupHost {
-    pub(crate) journal: Disk,
-    pub(crate) state: Disk,
-    pub(crate) volume: Disk,
+    pub(crate) disks: Disks,
     pub(crate) powered: bool,
     pub(crate) run: u32,
     pub(crate) daemon: Option<Box<BackupDaemon>>,
@@ -83,8 +81,8 @@ impl BackupHost {
         }
         journal.sync();
         state.sync();
-        let volume = Disk::new(&[(0, scenario.blocks * SECTOR_SIZE)]);
-        Self { journal, state, volume, powered: true, run: 0, daemon: None }
+        let volumes = scenario.shape.0.iter().map(|blocks| Disk::new(&[(0, blocks * SECTOR_SIZE)])).collect();
+        Self { disks: Disks { journal, state, volumes }, powered: true, run: 0, daemon: None }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -99,16 +97,16 @@ impl World {
         self.backup.powered = true;
         if !mutant::is(Mutant::TrustUnsyncedDisks) {
             // What a killed daemon wrote may not be durable yet.
-            self.backup.journal.sync();
-            self.backup.state.sync();
+            self.backup.disks.journal.sync();
+            self.backup.disks.state.sync();
         }
         let host = &self.backup;
-        let [a, b] = host.state.view.slots();
+        let [a, b] = host.disks.state.view.slots();
         let (state, state_at) = DurableState::load(a, b).expect("a sound state").expect("formatted");
-        let [a, b] = host.journal.view.slots();
+        let [a, b] = host.disks.journal.view.slots();
         let (superblock, superblock_at) =
             Superblock::load(a, b, u64::MAX).expect("a sound superblock").expect("formatted");
-        let found = match recover(&superblock, &mut ImageReader(&host.journal.view)) {
+        let found = match recover(&superblock, &mut ImageReader(&host.disks.journal.view)) {
             Ok(found) => found,
             Err(never) => match never {},
         };
@@ -127,12 +125,10 @@ impl World {
             applied: superblock.tail_epoch,
             applied_digest: superblock.tail_digest,
         };
+        let local = |blocks: &usize| LocalVolume { size: Sectors(*blocks as u64), logical_block_size: 512 };
         let config = BackupConfig {
             group: crate::encoding::group_name(),
-            volumes: vec![LocalVolume {
-                size: Sectors(self.scenario.blocks as u64),
-                logical_block_size: 512,
-            }],
+            volumes: self.scenario.shape.0.iter().map(local).collect(),
             timeout: std::time::Duration::from_micros(self.scenario.timeout),
             apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
             commit: self.scenario.commit,
@@ -215,7 +211,7 @@ impl World {
             BackupAction::Send(message) => self.backup_send(&message),
             BackupAction::Close { .. } => self.backup_hang_up(),
             BackupAction::Append { placement, frame } => {
-                self.checker.appends(&self.backup.journal, &placement);
+                self.checker.appends(&self.backup.disks.journal, &placement);
                 self.journal_push(frame.payload.len(), JournalJob::Append(placement, frame));
             }
             BackupAction::SyncJournal { ticket } => self.journal_push(0, JournalJob::Sync(ticket)),
@@ -234,15 +230,15 @@ impl World {
     fn backup_send(&mut self, message: &Message) {
         if let Message::Staged { epoch, digest } = message {
             let Self { checker, backup, .. } = self;
-            checker.acknowledges(&backup.journal, &backup.state, &backup.volume, *epoch, *digest);
+            checker.acknowledges(&backup.disks, *epoch, *digest);
         }
         if let Message::Report { committed, .. } | Message::Welcome(Welcome { committed, .. }) = message {
             let Self { checker, backup, .. } = self;
-            checker.reports(&backup.journal, &backup.state, &backup.volume, *committed);
+            checker.reports(&backup.disks, *committed);
         }
         if let (Message::Welcome(_), Some(daemon)) = (message, &self.backup.daemon) {
             let incarnation = daemon.core.peer_incarnation().expect("whom it welcomes");
-            self.checker.welcomes(&self.backup.journal, &self.backup.state, incarnation);
+            self.checker.welcomes(&self.backup.disks, incarnation);
         }
         let Some(daemon) = &self.backup.daemon else { return };
         let generation = daemon.core.state().generation().map_or(0, |generation| generation.number);
@@ -323,7 +319,7 @@ impl World {
     fn volume_push(&mut self, weight: usize, job: VolumeJob) {
         let Some(daemon) = &mut self.backup.daemon else { return };
         daemon.backlog += weight;
-        let work = Work::of_volume(job, weight);
+        let work = Work::of_volume(job, weight, self.scenario.shape.0.len());
         daemon.volume.jobs.push_back(work);
         if daemon.volume.jobs.len() == 1 {
             self.lane_begin(LaneId::Volume, self.backup.run);

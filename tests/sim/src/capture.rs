@@ -25,15 +25,22 @@ impl World {
             return;
         }
         for _ in 0..=self.random.below(self.scenario.burst) {
-            let block = self.random.index(self.scenario.blocks);
-            let zero = self.random.once_in(8);
+            let shape = &self.scenario.shape;
+            let mut block = self.random.index(shape.blocks());
+            let mut zero = self.random.once_in(8);
             let host = &mut self.primary;
+            if shape.pair().contains(&block) {
+                // These two never in any other order, and never as zeros.
+                block = shape.pair()[usize::from(host.volume[0] > host.volume[shape.blocks() - 1])];
+                zero = false;
+            }
             host.writes += 1;
             host.unflushed.push_back((block, host.volume[block]));
             if host.unflushed.len() > UNFLUSHED {
                 host.unflushed.pop_front();
             }
             host.volume[block] = if zero { 0 } else { host.writes };
+            self.checker.wrote(&host.volume);
             if let Some(daemon) = &mut host.daemon
                 && let Some(dirty) = &mut daemon.dirty
             {
@@ -50,6 +57,7 @@ impl World {
                 self.primary.volume[block] = before;
             }
         }
+        self.checker.wrote(&self.primary.volume);
     }
 
     pub(crate) fn cut_push(&mut self, job: CutJob) {
@@ -125,9 +133,9 @@ impl World {
     /// Orders pieces of the base copy as long as the plan has any.
     pub(crate) fn base_order(&mut self) {
         while let Some(daemon) = &mut self.primary.daemon {
-            let Some(extent) = daemon.plan.order() else { return };
+            let Some((volume, extent)) = daemon.plan.order() else { return };
             let ordered = daemon.moment;
-            self.read_push(BaseChunk { extent, ordered, content: Vec::new() });
+            self.read_push(BaseChunk { volume, extent, ordered, content: Vec::new() });
         }
     }
 
@@ -143,7 +151,7 @@ impl World {
     fn read_begin(&mut self) {
         let host = &mut self.primary;
         if let Some(chunk) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.front_mut()) {
-            chunk.content = chunk.blocks().map(|block| host.volume[block]).collect();
+            chunk.content = chunk.blocks(&self.scenario.shape).map(|block| host.volume[block]).collect();
             self.lane_begin(LaneId::Read, self.primary.run);
         }
     }
@@ -153,7 +161,7 @@ impl World {
         let Some(mut chunk) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.pop_front()) else {
             return;
         };
-        for (block, number) in chunk.blocks().zip(&mut chunk.content) {
+        for (block, number) in chunk.blocks(&self.scenario.shape).zip(&mut chunk.content) {
             if self.random.coin() {
                 *number = host.volume[block];
             }

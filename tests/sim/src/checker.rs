@@ -3,7 +3,7 @@
 //! Always holds: the checker's history comes from the guest's model volume at each cut alone; a violation
 //! is a panic whose text names the invariant.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use ftship_proto::frame::Frame;
@@ -15,8 +15,8 @@ use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::record::{Content as RecordContent, Record, RecordIter};
 use ftship_proto::state::{Content as Held, DurableState, Role};
 
-use crate::content::{self, Content};
-use crate::disk::{Disk, Image, ImageReader};
+use crate::content::{self, Content, Shape};
+use crate::disk::{Disk, Disks, Image, ImageReader, Images};
 use crate::scenario::Scenario;
 
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub(crate) struct Found {
 /// See the head of this module.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    blocks: usize,
+    shape: Shape,
     group: GroupDescription,
     cuts: HashMap<(Incarnation, Epoch), Cut>,
     known: HashMap<Digest, Known>,
@@ -66,6 +66,8 @@ pub(crate) struct Checker {
     /// A full sync onto it was begun since: until that ends the backup may be inconsistent.
     is_superseded: bool,
     requests: BTreeMap<u64, Request>,
+    /// What the guest's two paired blocks ever held together.
+    pairs: HashSet<[u64; 2]>,
     commit: CommitPolicy,
     ack: AckPolicy,
     /// The coordinator's last word to each primary.
@@ -82,7 +84,7 @@ pub(crate) struct Checker {
 impl Checker {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
-            blocks: scenario.blocks,
+            shape: scenario.shape.clone(),
             group: crate::encoding::group(scenario),
             cuts: HashMap::new(),
             known: HashMap::new(),
@@ -90,6 +92,7 @@ impl Checker {
             floor: Epoch::NONE,
             is_superseded: false,
             requests: BTreeMap::new(),
+            pairs: HashSet::new(),
             commit: scenario.commit,
             ack: scenario.ack,
             words: HashMap::new(),
@@ -98,6 +101,16 @@ impl Checker {
             promise: None,
             reported: Epoch::NONE,
         }
+    }
+
+    /// The guest wrote: what its two paired blocks held together.
+    pub(crate) fn wrote(&mut self, content: &Content) {
+        let pair = self.pair_of(content);
+        self.pairs.insert(pair);
+    }
+
+    fn pair_of(&self, content: &Content) -> [u64; 2] {
+        self.shape.pair().map(|place| content[place])
     }
 
     pub(crate) fn cut(&mut self, incarnation: Incarnation, epoch: Epoch, content: &Content, writes: u64) {
@@ -138,19 +151,12 @@ impl Checker {
     }
 
     /// Invariant 4: what the backup acknowledges would survive a power cut right now.
-    pub(crate) fn acknowledges(
-        &mut self,
-        journal: &Disk,
-        state: &Disk,
-        volume: &Disk,
-        epoch: Epoch,
-        digest: Digest,
-    ) {
+    pub(crate) fn acknowledges(&mut self, disks: &Disks, epoch: Epoch, digest: Digest) {
         let Some(known) = self.known.get(&digest).cloned() else {
             panic!("epoch {epoch} is acknowledged with a digest that no primary made")
         };
         assert_eq!(known.epoch, epoch, "an acknowledgement confuses epochs");
-        let found = self.examine(&journal.durable, &state.durable, &volume.durable);
+        let found = self.examine(&disks.durable());
         let is_there = found.tail_epoch >= epoch || found.sealed.contains(&(epoch, digest));
         let is_promised = self.ack == AckPolicy::Durable;
         assert!(is_there || !is_promised, "epoch {epoch} is acknowledged and not durable");
@@ -168,8 +174,8 @@ impl Checker {
     }
 
     /// Invariant 9, its first half: what is reported as committed is so on the disks, durably.
-    pub(crate) fn reports(&mut self, journal: &Disk, state: &Disk, volume: &Disk, epoch: Epoch) {
-        let found = self.examine(&journal.durable, &state.durable, &volume.durable);
+    pub(crate) fn reports(&mut self, disks: &Disks, epoch: Epoch) {
+        let found = self.examine(&disks.durable());
         if found.state.content == Held::Consistent && !epoch.is_none() {
             let durable = match self.commit {
                 CommitPolicy::Auto => found.sealed.last().map_or(found.tail_epoch, |last| last.0),
@@ -181,14 +187,14 @@ impl Checker {
     }
 
     /// Invariant 10: nobody is let in while the disks hold what only another one's coordinator could commit.
-    pub(crate) fn welcomes(&self, journal: &Disk, state: &Disk, incarnation: Incarnation) {
-        let [a, b] = state.durable.slots();
+    pub(crate) fn welcomes(&self, disks: &Disks, incarnation: Incarnation) {
+        let [a, b] = disks.state.durable.slots();
         let state = DurableState::load(a, b).expect("the state is readable").expect("and formatted").0;
-        let superblock = superblock(&journal.durable);
+        let superblock = superblock(&disks.journal.durable);
         let Some(committed) = superblock.committed.filter(|_| state.content == Held::Consistent) else {
             return;
         };
-        let Ok(recovery) = recover(&superblock, &mut ImageReader(&journal.durable));
+        let Ok(recovery) = recover(&superblock, &mut ImageReader(&disks.journal.durable));
         let foreign = |sealed: &&SealedEpoch| sealed.epoch > committed && sealed.incarnation != incarnation;
         let left = recovery.sealed.iter().find(foreign);
         assert!(left.is_none(), "a primary is welcomed, and another one's staged epoch is kept: {left:?}");
@@ -242,7 +248,8 @@ impl Checker {
     }
 
     /// Invariants 1 to 3, 9 and 10 on these disks, as a restart would find them.
-    pub(crate) fn examine(&self, journal: &Image, state: &Image, volume: &Image) -> Found {
+    pub(crate) fn examine(&self, images: &Images<'_>) -> Found {
+        let (journal, state) = (images.journal, images.state);
         let [a, b] = state.slots();
         let state = DurableState::load(a, b).expect("the state is readable").expect("and formatted").0;
         let superblock = superblock(journal);
@@ -269,7 +276,7 @@ impl Checker {
             return found;
         }
         found.choices = self.choices(&superblock, &recovery);
-        let mut content = content::read(volume, self.blocks);
+        let mut content = content::read(&images.volumes, &self.shape);
         let mut at = (superblock.tail_epoch, superblock.tail_digest);
         for sealed in recovery.sealed.iter().map(Some).chain([None]) {
             if found.choices.contains(&at) {
@@ -338,8 +345,8 @@ impl Checker {
         let raw = frame.raw_payload(&mut scratch).expect("it was checked when it was received");
         let records = RecordIter::new(raw, frame.header.kind, frame.header.record_count, &self.group);
         for record in records.expect("it was checked when it was received") {
-            let Record::Content { extent, content: new, .. } = record else { continue };
-            let start = usize::try_from(extent.start().0).expect("a small volume");
+            let Record::Content { volume, extent, content: new } = record else { continue };
+            let start = self.shape.start(volume) + usize::try_from(extent.start().0).expect("a small volume");
             let len = usize::try_from(extent.len().0).expect("a small volume");
             for (index, number) in content[start..start + len].iter_mut().enumerate() {
                 *number = match new {
@@ -351,18 +358,20 @@ impl Checker {
     }
 
     /// Invariant 1, where it counts: the volume that is handed over.
-    pub(crate) fn promoted(&self, journal: &Disk, state: &Disk, volume: &Disk, epoch: Epoch, noisy: bool) {
-        for (journal, state, volume) in
-            [(&journal.view, &state.view, &volume.view), (&journal.durable, &state.durable, &volume.durable)]
-        {
-            let found = self.examine(journal, state, volume);
+    pub(crate) fn promoted(&self, disks: &Disks, epoch: Epoch, noisy: bool) {
+        for images in [disks.view(), disks.durable()] {
+            let found = self.examine(&images);
             assert_eq!(found.state.role, Role::Primary, "promoted, and the state does not say so");
             assert!(found.sealed.is_empty(), "promoted with epochs that are not applied");
             let lineage = found.state.lineage.last().expect("a promote adds a generation");
             let is_same = found.choices == [(epoch, lineage.digest)];
             assert!(is_same, "promoted at {epoch}, which the disks do not hold: {:?}", found.choices);
             assert_eq!(lineage.first_epoch, epoch.next(), "the new generation begins elsewhere");
-            assert!(content::is_whole(volume, self.blocks, noisy), "the promoted volume has torn sectors");
+            for (volume, blocks) in images.volumes.iter().zip(&self.shape.0) {
+                assert!(content::is_whole(volume, *blocks, noisy), "a promoted volume has torn sectors");
+            }
+            let pair = self.pair_of(&content::read(&images.volumes, &self.shape));
+            assert!(self.pairs.contains(&pair), "the guest never saw {pair:?} on its first and last volume");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Always holds: a sector's bytes are a function of the number of the write; number 0 is zeros.
 
 use ftdm_units::SECTOR_SIZE;
+use ftship_proto::ids::VolumeIndex;
 
 use crate::disk::Image;
 use crate::random::mix;
@@ -24,9 +25,39 @@ pub(crate) fn number_of(sector: &[u8]) -> u64 {
     u64::from_le_bytes(*sector.first_chunk().expect("a sector"))
 }
 
-/// The content of a volume's image.
-pub(crate) fn read(image: &Image, blocks: usize) -> Content {
-    image.bytes(0, blocks * SECTOR_SIZE).chunks(SECTOR_SIZE).map(number_of).collect()
+/// How many blocks each volume of the group has. A block's place in a [`Content`] counts through all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape(pub(crate) Vec<usize>);
+
+impl Shape {
+    pub(crate) fn blocks(&self) -> usize {
+        self.0.iter().sum()
+    }
+
+    /// Place of a volume's first block.
+    pub(crate) fn start(&self, volume: VolumeIndex) -> usize {
+        self.0[..usize::from(volume.0)].iter().sum()
+    }
+
+    /// The volume of the block at that place.
+    pub(crate) fn volume_of(&self, place: usize) -> VolumeIndex {
+        let indexes = (0..).map(VolumeIndex).take(self.0.len());
+        indexes.take_while(|index| self.start(*index) <= place).last().unwrap_or_default()
+    }
+
+    /// The two blocks that the guest writes in turn: the first of the first volume, the last of the last one.
+    pub(crate) fn pair(&self) -> [usize; 2] {
+        [0, self.blocks() - 1]
+    }
+}
+
+/// The content of the volumes' images.
+pub(crate) fn read(images: &[&Image], shape: &Shape) -> Content {
+    let whole = images.iter().zip(&shape.0);
+    whole
+        .flat_map(|(image, blocks)| image.bytes(0, blocks * SECTOR_SIZE).chunks(SECTOR_SIZE))
+        .map(number_of)
+        .collect()
 }
 
 /// Checks every byte of a volume against what its sectors claim to be.

@@ -62,6 +62,42 @@ impl ReadAt for ImageReader<'_> {
     }
 }
 
+/// The backup's disks.
+#[derive(Debug)]
+pub(crate) struct Disks {
+    pub(crate) journal: Disk,
+    pub(crate) state: Disk,
+    pub(crate) volumes: Vec<Disk>,
+}
+
+/// What one party sees of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Images<'a> {
+    pub(crate) journal: &'a Image,
+    pub(crate) state: &'a Image,
+    pub(crate) volumes: Vec<&'a Image>,
+}
+
+impl Disks {
+    /// What reads give.
+    pub(crate) fn view(&self) -> Images<'_> {
+        let volumes = self.volumes.iter().map(|volume| &volume.view).collect();
+        Images { journal: &self.journal.view, state: &self.state.view, volumes }
+    }
+
+    /// What surely survives a power cut.
+    pub(crate) fn durable(&self) -> Images<'_> {
+        let volumes = self.volumes.iter().map(|volume| &volume.durable).collect();
+        Images { journal: &self.journal.durable, state: &self.state.durable, volumes }
+    }
+
+    pub(crate) fn power_cut(&mut self, random: &mut Random) {
+        for disk in [&mut self.journal, &mut self.state].into_iter().chain(&mut self.volumes) {
+            disk.power_cut(random);
+        }
+    }
+}
+
 /// See the head of this module.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {

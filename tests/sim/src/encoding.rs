@@ -15,20 +15,22 @@ use ftship_proto::message::Message;
 use ftship_proto::primary::Moment;
 use ftship_proto::record::Content;
 
-use crate::content::fill;
+use crate::content::{Shape, fill};
 use crate::scenario::Scenario;
 use crate::world::{LaneId, World};
-
-const VOLUME: VolumeIndex = VolumeIndex(0);
 
 pub(crate) fn group_name() -> GroupName {
     "pair".parse().expect("a sound name")
 }
 
 pub(crate) fn group(scenario: &Scenario) -> GroupDescription {
-    let size = Sectors(scenario.blocks as u64);
-    let volume = VolumeDescription { uuid: VolumeUuid([7; 16]), size, logical_block_size: 512 };
-    GroupDescription::new(group_name(), vec![volume]).expect("a sound group")
+    let volume = |(id, blocks): (u8, &usize)| VolumeDescription {
+        uuid: VolumeUuid([id; 16]),
+        size: Sectors(*blocks as u64),
+        logical_block_size: 512,
+    };
+    let volumes = (7..).zip(&scenario.shape.0).map(volume).collect();
+    GroupDescription::new(group_name(), volumes).expect("a sound group")
 }
 
 /// The blocks of an epoch and their content at its cut, sorted.
@@ -38,14 +40,17 @@ pub(crate) struct Captured(pub(crate) Vec<(usize, u64)>);
 /// A piece of the base copy.
 #[derive(Debug)]
 pub(crate) struct BaseChunk {
+    pub(crate) volume: VolumeIndex,
     pub(crate) extent: Extent,
     pub(crate) ordered: Moment,
     pub(crate) content: Vec<u64>,
 }
 
 impl BaseChunk {
-    pub(crate) fn blocks(&self) -> Range<usize> {
-        let block = |sector: Sector| usize::try_from(sector.0).expect("a small volume");
+    /// The places of its blocks.
+    pub(crate) fn blocks(&self, shape: &Shape) -> Range<usize> {
+        let start = shape.start(self.volume);
+        let block = |sector: Sector| start + usize::try_from(sector.0).expect("a small volume");
         block(self.extent.start())..block(self.extent.end())
     }
 }
@@ -82,7 +87,7 @@ impl World {
     }
 
     pub(crate) fn encode_done(&mut self) {
-        let noisy = self.scenario.noisy;
+        let (noisy, shape) = (self.scenario.noisy, &self.scenario.shape);
         let Some(daemon) = &mut self.primary.daemon else { return };
         let Some(job) = daemon.encode.jobs.pop_front() else { return };
         let mut out = Vec::new();
@@ -99,8 +104,9 @@ impl World {
             }
             EncodeJob::Base(chunk) => {
                 let mut sink = |frame| out.push(EncodedItem::Frame(frame));
-                for (extent, data) in runs(chunk.blocks().zip(chunk.content.iter().copied()), noisy) {
-                    let pushed = daemon.base_encoder.push(VOLUME, extent, content_of(&data), &mut sink);
+                let blocks = chunk.blocks(shape).zip(chunk.content.iter().copied());
+                for (volume, extent, data) in runs(blocks, shape, noisy) {
+                    let pushed = daemon.base_encoder.push(volume, extent, content_of(&data), &mut sink);
                     pushed.expect("a piece lies on the volume");
                 }
                 daemon.base_encoder.flush(&mut sink);
@@ -111,7 +117,8 @@ impl World {
                 let header = &mut daemon.header;
                 (header.commit_point, header.staged) = (commit_point, staged);
                 (header.first_epoch, header.last_epoch) = (epoch, epoch);
-                let (frames, digest) = epoch_frames(EpochEncoder::new(header.clone()), &captured, noisy);
+                let (frames, digest) =
+                    epoch_frames(EpochEncoder::new(header.clone()), &captured, shape, noisy);
                 header.previous = digest;
                 self.checker.encoded(daemon.incarnation, epoch, digest, commit_point);
                 let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
@@ -132,24 +139,37 @@ impl World {
     }
 }
 
-fn epoch_frames(mut encoder: EpochEncoder, captured: &Captured, noisy: bool) -> (Vec<Frame>, Digest) {
+fn epoch_frames(
+    mut encoder: EpochEncoder,
+    captured: &Captured,
+    shape: &Shape,
+    noisy: bool,
+) -> (Vec<Frame>, Digest) {
     let mut frames = Vec::new();
     let mut sink = |frame| frames.push(frame);
-    for (extent, data) in runs(captured.0.iter().copied(), noisy) {
-        encoder.push(VOLUME, extent, content_of(&data), &mut sink).expect("blocks lie on the volume");
+    for (volume, extent, data) in runs(captured.0.iter().copied(), shape, noisy) {
+        encoder.push(volume, extent, content_of(&data), &mut sink).expect("blocks lie on the volume");
     }
     let summary = encoder.finish(&mut sink);
     (frames, summary.digest)
 }
 
 /// Runs of neighbouring blocks, of data or of zeros (then without bytes).
-fn runs(blocks: impl Iterator<Item = (usize, u64)>, noisy: bool) -> Vec<(Extent, Vec<u8>)> {
+fn runs(
+    blocks: impl Iterator<Item = (usize, u64)>,
+    shape: &Shape,
+    noisy: bool,
+) -> Vec<(VolumeIndex, Extent, Vec<u8>)> {
     let mut runs: Vec<(usize, usize, bool, Vec<u8>)> = Vec::new();
     for (block, number) in blocks {
         let mut sector = [0; SECTOR_SIZE];
         fill(number, noisy, &mut sector);
         match runs.last_mut() {
-            Some((start, len, zero, data)) if *start + *len == block && *zero == (number == 0) => {
+            Some((start, len, zero, data))
+                if *start + *len == block
+                    && *zero == (number == 0)
+                    && shape.volume_of(*start) == shape.volume_of(block) =>
+            {
                 *len += 1;
                 if number != 0 {
                     data.extend_from_slice(&sector);
@@ -160,7 +180,11 @@ fn runs(blocks: impl Iterator<Item = (usize, u64)>, noisy: bool) -> Vec<(Extent,
         }
     }
     let extent = |start, len| Extent::new(Sector(start as u64), Sectors(len as u64)).expect("not empty");
-    runs.into_iter().map(|(start, len, _, data)| (extent(start, len), data)).collect()
+    let run = |(place, len, _, data)| {
+        let volume = shape.volume_of(place);
+        (volume, extent(place - shape.start(volume), len), data)
+    };
+    runs.into_iter().map(run).collect()
 }
 
 fn content_of(data: &[u8]) -> Content<'_> {

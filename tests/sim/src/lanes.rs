@@ -36,7 +36,7 @@ pub(crate) enum VolumeJob {
 pub(crate) enum DiskId {
     Journal,
     State,
-    Volume,
+    Volume(usize),
 }
 
 enum Step {
@@ -94,19 +94,25 @@ impl Work {
         Self { steps: steps.into(), report, weight }
     }
 
-    pub(crate) fn of_volume(job: VolumeJob, weight: usize) -> Self {
+    pub(crate) fn of_volume(job: VolumeJob, weight: usize, volumes: usize) -> Self {
         let (steps, report) = match job {
             VolumeJob::Base(frame, group) => (writes(&frame, &group), None),
-            VolumeJob::Flush => (vec![Step::Sync(DiskId::Volume)], Some(BackupEvent::VolumesFlushed)),
+            VolumeJob::Flush => (flush(volumes), Some(BackupEvent::VolumesFlushed)),
             VolumeJob::Apply(epochs, group) => {
                 let redo = epochs.into_iter().map(|epoch| Step::Redo(epoch, group.clone()));
-                let sync = (!mutant::is(Mutant::ApplyWithoutFlush)).then_some(Step::Sync(DiskId::Volume));
+                let sync = if mutant::is(Mutant::ApplyWithoutFlush) { Vec::new() } else { flush(volumes) };
                 (redo.chain(sync).collect(), Some(BackupEvent::Applied))
             }
             VolumeJob::Release => (Vec::new(), Some(BackupEvent::VolumesReleased)),
         };
         Self { steps: steps.into(), report, weight }
     }
+}
+
+/// Makes every volume durable.
+fn flush(volumes: usize) -> Vec<Step> {
+    let count = if mutant::is(Mutant::FlushFirstVolumeOnly) { 1 } else { volumes };
+    (0..count).map(|index| Step::Sync(DiskId::Volume(index))).collect()
 }
 
 /// The writes that a data frame asks for.
@@ -118,11 +124,12 @@ fn writes(frame: &Frame, group: &GroupDescription) -> Vec<Step> {
     let raw = frame.raw_payload(&mut scratch).expect("checked when it was received");
     let records = RecordIter::new(raw, frame.header.kind, frame.header.record_count, group);
     let write = |record| match record {
-        Record::Content { extent, content, .. } => {
+        Record::Content { volume, extent, content } => {
+            let disk = DiskId::Volume(usize::from(volume.0));
             let (start, len) = (extent.start().bytes()?, usize::try_from(extent.len().bytes()?).ok()?);
             match content {
-                Content::Data(data) => Some(Step::Write(DiskId::Volume, start, data.to_vec())),
-                Content::Zero => Some(Step::Write(DiskId::Volume, start, vec![0; len])),
+                Content::Data(data) => Some(Step::Write(disk, start, data.to_vec())),
+                Content::Zero => Some(Step::Write(disk, start, vec![0; len])),
                 Content::Unknown => None,
             }
         }
@@ -190,9 +197,9 @@ impl World {
 
     fn disk(&mut self, disk: DiskId) -> &mut Disk {
         match disk {
-            DiskId::Journal => &mut self.backup.journal,
-            DiskId::State => &mut self.backup.state,
-            DiskId::Volume => &mut self.backup.volume,
+            DiskId::Journal => &mut self.backup.disks.journal,
+            DiskId::State => &mut self.backup.disks.state,
+            DiskId::Volume(index) => &mut self.backup.disks.volumes[index],
         }
     }
 
@@ -226,7 +233,7 @@ impl World {
                 vec![Step::Write(disk, next.slot.offset(), bytes.to_vec())]
             }
             Step::Redo(epoch, group) => {
-                let mut reader = ImageReader(&self.backup.journal.view);
+                let mut reader = ImageReader(&self.backup.disks.journal.view);
                 let frames = EpochFrames::new(daemon.ring, &mut reader, epoch.start, epoch.end);
                 let frame = |frame: Result<Frame, _>| match frame {
                     Ok(frame) => writes(&frame, &group),
@@ -251,8 +258,7 @@ impl World {
 
     /// What if the power were cut now, and everything lost that was not synced?
     fn power_cut_would_do(&self) {
-        let Self { checker, backup, .. } = self;
-        checker.examine(&backup.journal.durable, &backup.state.durable, &backup.volume.durable);
+        self.checker.examine(&self.backup.disks.durable());
     }
 
     /// Only some sectors of a write happen.
@@ -279,7 +285,7 @@ impl World {
                     self.step_torn(&Step::Write(disk, at.next().slot.offset(), bytes.to_vec()));
                 }
                 Some(Step::Redo(epoch, group)) => {
-                    let mut reader = ImageReader(&self.backup.journal.view);
+                    let mut reader = ImageReader(&self.backup.disks.journal.view);
                     let frames = EpochFrames::new(daemon.ring, &mut reader, epoch.start, epoch.end);
                     let steps: Vec<Step> = frames.flatten().flat_map(|frame| writes(&frame, group)).collect();
                     for step in steps {

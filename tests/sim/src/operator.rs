@@ -189,9 +189,7 @@ impl World {
                 if power {
                     self.backup.powered = false;
                     let (backup, random) = (&mut self.backup, &mut self.random);
-                    for disk in [&mut backup.journal, &mut backup.state, &mut backup.volume] {
-                        disk.power_cut(random);
-                    }
+                    backup.disks.power_cut(random);
                 }
                 self.examine_backup();
             }
@@ -210,8 +208,7 @@ impl World {
 
     /// Judges what a restart will find.
     fn examine_backup(&mut self) -> Vec<Epoch> {
-        let backup = &self.backup;
-        let found = self.checker.examine(&backup.journal.view, &backup.state.view, &backup.volume.view);
+        let found = self.checker.examine(&self.backup.disks.view());
         self.note(|_| format!("checker: the backup's disks: {:?}, {:?}", found.state.content, found.choices));
         found.choices.iter().map(|(epoch, _)| *epoch).collect()
     }
@@ -286,8 +283,7 @@ impl World {
                 let chosen = self.operator.chosen;
                 let is_chosen = chosen.map_or(!self.is_external(), |chosen| chosen == *epoch);
                 assert!(is_chosen, "promoted at {epoch}, asked for was {chosen:?}");
-                let (backup, noisy) = (&self.backup, self.scenario.noisy);
-                self.checker.promoted(&backup.journal, &backup.state, &backup.volume, *epoch, noisy);
+                self.checker.promoted(&self.backup.disks, *epoch, self.scenario.noisy);
             }
             Err(refused) => {
                 let must = self.operator.promoting == Some(true);
@@ -343,6 +339,7 @@ impl World {
     fn end_faults(&mut self) {
         let scenario = &mut self.scenario;
         scenario.odds_void = 0;
+        scenario.coordinator_interval = scenario.coordinator_interval.min(scenario.epoch_interval);
         scenario.odds_lost = 0;
         scenario.odds_disk = 0;
         scenario.odds_crash = 0;
@@ -389,6 +386,7 @@ impl World {
         }
         if self.operator.is_last_committed && self.operator.promoting.is_none() {
             self.checker.all_answered();
+            self.operator.deadline = self.now + PATIENCE;
             let power = self.random.coin();
             self.stop(Side::Backup, power);
             let must = self.must_promote();

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use ftdm_units::Sectors;
 use ftship_proto::epoch::EpochHeader;
 use ftship_proto::epoch_encoder::BaseEncoder;
 use ftship_proto::frame::{Frame, Stamp};
@@ -80,7 +81,7 @@ pub(crate) struct PrimaryHost {
 
 impl PrimaryHost {
     pub(crate) fn new(scenario: &Scenario, random: &mut Random) -> Self {
-        let mut volume = vec![0; scenario.blocks];
+        let mut volume = vec![0; scenario.shape.blocks()];
         let mut writes = 0;
         for block in &mut volume {
             if random.coin() {
@@ -141,7 +142,7 @@ impl World {
             void_limit: 5,
             commit: scenario.commit,
         });
-        let size = ftdm_units::Sectors(scenario.blocks as u64);
+        let sizes: Vec<Sectors> = host.group.volumes().iter().map(|volume| volume.size).collect();
         host.daemon = Some(Box::new(PrimaryDaemon {
             core,
             incarnation,
@@ -152,7 +153,7 @@ impl World {
             peer: None,
             moment: Moment { chain: 0, epochs: 0 },
             captured: None,
-            plan: BasePlan::new(size, ftdm_units::Sectors(scenario.piece), scenario.ahead),
+            plan: BasePlan::new(&sizes, Sectors(scenario.piece), scenario.ahead),
             dirty: None,
             log_used: 0,
             cut: Lane::default(),

@@ -5,13 +5,14 @@
 
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 
+use crate::content::Shape;
 use crate::operator::Fault;
 use crate::random::Random;
 
 /// Times are in microseconds. Odds are "once in so many", 0 means never.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
-    pub(crate) blocks: usize,
+    pub(crate) shape: Shape,
     pub(crate) noisy: bool,
     pub(crate) ring_blocks: u64,
     pub(crate) piece: u64,
@@ -47,7 +48,9 @@ const SECOND: u64 = 1_000_000;
 
 impl Scenario {
     pub(crate) fn draw(random: &mut Random) -> Self {
-        let blocks = 8 << random.below(5);
+        let count = [1, 1, 2, 3][random.index(4)];
+        let shape = Shape((0..count).map(|_| 8 << random.below(5)).collect());
+        let blocks = shape.blocks();
         let volume_blocks = (blocks as u64 * 600).div_ceil(4096);
         let ring_blocks = 8 + volume_blocks + random.below(3 * volume_blocks + 24);
         let epoch_interval = 20_000 << random.below(5);
@@ -62,7 +65,7 @@ impl Scenario {
         let kinds = random.range(1, 6);
         let faults = (0..kinds).map(|_| all[random.index(all.len())]).collect();
         Self {
-            blocks,
+            shape,
             noisy: random.coin(),
             ring_blocks,
             piece: 1 << random.range(1, 5),

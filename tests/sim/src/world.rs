@@ -135,7 +135,8 @@ impl World {
         let scenario = Scenario::draw(&mut random);
         let primary = PrimaryHost::new(&scenario, &mut random);
         let backup = BackupHost::new(&scenario, &mut random);
-        let checker = Checker::new(&scenario);
+        let mut checker = Checker::new(&scenario);
+        checker.wrote(&primary.volume);
         Self {
             now: 0,
             queue: BinaryHeap::new(),
