@@ -80,7 +80,7 @@ pub enum EpochState {
     Applied,
     /// Whole, and what a promote gives at least.
     Committed,
-    /// Whole, but nothing that a promote could give.
+    /// Whole, but not committed: a full sync has not ended, or the coordinator has not said so.
     Staged,
     /// Begun and not whole: it will be dropped.
     Unfinished,
@@ -306,8 +306,10 @@ impl Scan<'_> {
         let mut position = self.superblock.tail;
         for sealed in &self.recovery.sealed {
             self.markers(position, sealed.start)?;
-            let state =
-                if is_consistent && sealed.commit_point { EpochState::Committed } else { EpochState::Staged };
+            // Where a coordinator commits, the superblock names the last epoch on its word.
+            let has_word = self.superblock.committed.is_none_or(|committed| sealed.epoch <= committed);
+            let is_committed = is_consistent && sealed.commit_point && has_word;
+            let state = if is_committed { EpochState::Committed } else { EpochState::Staged };
             let mut line = EpochLine {
                 epoch: sealed.epoch.0,
                 first_epoch: sealed.first_epoch.0,
@@ -341,6 +343,10 @@ impl Scan<'_> {
             position = sealed.end;
         }
         self.markers(position, self.recovery.end)?;
+        if let Some(dropped) = self.superblock.dropped {
+            let offset = self.offset(dropped.position);
+            self.epochs.push(dropped_line(dropped.through, offset, dropped.position, 0));
+        }
         self.unfinished()
     }
 
@@ -353,19 +359,7 @@ impl Scan<'_> {
             if let Some(Ok(header)) = block.first_chunk::<HEADER_LEN>().map(FrameHeader::decode)
                 && header.kind == FrameKind::JournalDrop
             {
-                self.epochs.push(EpochLine {
-                    epoch: header.epoch.0,
-                    first_epoch: header.epoch.0,
-                    state: EpochState::Dropped,
-                    incarnation: String::new(),
-                    generation: 0,
-                    bytes: BLOCK_LEN as u64,
-                    frames: 0,
-                    records: 0,
-                    offset,
-                    position: Some(position),
-                    digest: None,
-                });
+                self.epochs.push(dropped_line(header.epoch, offset, position, BLOCK_LEN as u64));
             }
         }
         Ok(())
@@ -547,6 +541,22 @@ fn advice_of_loss(held: Epoch) -> String {
          {held}. While the primary lives: `ftship format --force` on this host, on a device that can be trusted, \
          then a full sync. If the primary is gone: copy journal, state and volume before anything else"
     )
+}
+
+fn dropped_line(through: Epoch, offset: u64, position: u64, bytes: u64) -> EpochLine {
+    EpochLine {
+        epoch: through.0,
+        first_epoch: through.0,
+        state: EpochState::Dropped,
+        incarnation: String::new(),
+        generation: 0,
+        bytes,
+        frames: 0,
+        records: 0,
+        offset,
+        position: Some(position),
+        digest: None,
+    }
 }
 
 /// Adds a frame's figures; what is wrong with its records is the error.

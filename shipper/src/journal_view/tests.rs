@@ -189,6 +189,25 @@ fn without_a_consistent_state_nothing_is_committed() {
 }
 
 #[test]
+fn where_a_coordinator_commits_its_word_is_what_counts() {
+    let mut journal = Journal::with_epochs(3);
+    journal.writer.note_committed(Some(Epoch(2)));
+    let superblock = journal.writer.superblock_now();
+    journal.device().write_superblock(&superblock).unwrap();
+    let picture = journal.view(false).unwrap();
+    use EpochState::{Committed, Dropped, Staged};
+    assert_eq!(states(&picture), [(1, Committed), (2, Committed), (3, Staged)]);
+    assert_eq!(picture.promotable, Some(2));
+
+    let mut journal = Journal::with_epochs(3);
+    journal.writer.drop_from(6 * BLOCK);
+    let superblock = journal.writer.superblock_now();
+    journal.device().write_superblock(&superblock).unwrap();
+    let picture = journal.view(false).unwrap();
+    assert_eq!(states(&picture), [(1, Committed), (2, Committed), (3, Dropped)]);
+}
+
+#[test]
 fn a_drop_marker_is_listed() {
     let mut journal = Journal::with_epochs(2);
     let marker = journal.writer.drop_sealed(3 * BLOCK, Epoch(2)).unwrap();

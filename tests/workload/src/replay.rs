@@ -65,7 +65,7 @@ impl Log {
 }
 
 /// The points after the mark `from`: a line `POINT EPOCH` each, EPOCH being that of the last mark
-/// `acknowledged EPOCH` before it.
+/// `acknowledged-EPOCH` before it.
 pub(crate) fn points(log: &Path, device: &Path, from: &str) -> anyhow::Result<String> {
     let volume = BlockDevice::open(device, Access::default())?.size();
     let mut log = Log::open(log, volume)?;
@@ -73,7 +73,7 @@ pub(crate) fn points(log: &Path, device: &Path, from: &str) -> anyhow::Result<St
     while let Some(entry) = log.next()? {
         if let Some(mark) = &entry.mark {
             begun |= mark == from;
-            if let Some(epoch) = mark.strip_prefix("acknowledged ") {
+            if let Some(epoch) = mark.strip_prefix("acknowledged-") {
                 acknowledged = epoch.trim_end_matches('\0').parse().context("a mark's epoch")?;
             }
         }
