@@ -56,7 +56,8 @@ struct Images {
 /// When a replica differed, a cut that had to be void was taken, or the load cannot show a difference.
 pub(crate) fn run(name: &str, logs: [&Path; 2], plan: Plan) -> anyhow::Result<String> {
     enter_io_path()?;
-    let stack = Stack::open(&name.parse()?)?;
+    let mut stack = Stack::open(&name.parse()?)?;
+    stack.refuse_discards();
     let size = bytes_of(stack.size());
     // All memory before the capture: where a page fault is slow the log would fill meanwhile.
     let mut images = Images {
@@ -157,8 +158,9 @@ fn apply(log: &EpochLog, images: &mut Images) {
         let target = &mut replica[range(extent)];
         match content {
             Content::Data(data) => target.copy_from_slice(data),
-            // This capture passes no discards; whatever is there would do.
-            Content::Zero | Content::Unknown => target.fill(0),
+            Content::Zero => target.fill(0),
+            // Not without discards.
+            Content::Unknown => {}
         }
         Ok(())
     });
