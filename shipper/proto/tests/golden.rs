@@ -10,7 +10,7 @@ use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
 use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
-use ftship_proto::journal::{JournalWriter, ReadAt, Ring, Superblock, encode_padded, recover};
+use ftship_proto::journal::{Dropped, JournalWriter, ReadAt, Ring, Superblock, encode_padded, recover};
 use ftship_proto::message::{Hello, Message, RefuseCode, Welcome};
 use ftship_proto::record::Content as Data;
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
@@ -162,6 +162,36 @@ fn messages() {
     }
 }
 
+/// Each refusal that is known, and one that a later version may send.
+#[test]
+fn refusals() {
+    let text = "say why, and what to do";
+    let codes: Vec<RefuseCode> = RefuseCode::known().chain([RefuseCode::Other(0x7777)]).collect();
+    let refuse = |code: &RefuseCode| Message::Refuse { code: *code, text: text.into() };
+    let frames: Vec<Frame> = codes.iter().map(|code| refuse(code).encode(2, INCARNATION)).collect();
+    check("refusals", &bytes_of(&frames));
+    for (frame, code) in frames_in(&golden("refusals")).iter().zip(&codes) {
+        assert_eq!(Message::decode(frame), Ok(refuse(code)));
+    }
+}
+
+#[test]
+fn a_welcome_with_its_optional_field() {
+    let welcome = Message::Welcome(Welcome {
+        protocol: 1,
+        features: 3,
+        lineage: lineage(),
+        highest_epoch_seen: Epoch(4713),
+        committed: Epoch::NONE,
+        chain_digest: Digest([0xd3; 32]),
+        content: Content::Consistent,
+        role: Role::Backup,
+        journal_size: Some(15 << 20),
+    });
+    check("welcome_journal", &bytes_of(&[welcome.encode(2, INCARNATION)]));
+    assert_eq!(Message::decode(&frames_in(&golden("welcome_journal"))[0]), Ok(welcome));
+}
+
 #[test]
 fn epoch() {
     let mut frames = Vec::new();
@@ -241,6 +271,15 @@ fn journal() {
     let slot: [u8; SLOT_SIZE] = golden("superblock").try_into().unwrap();
     let position = SlotPosition { sequence: 9, ..SlotPosition::FIRST };
     assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((superblock.clone(), position))));
+
+    let external = Superblock {
+        committed: Some(Epoch(4710)),
+        dropped: Some(Dropped { position: ring * 3 + 4096 * 3, through: Epoch(4713) }),
+        ..superblock.clone()
+    };
+    check("superblock_external", &encode(9, SlotKind::JournalSuperblock, &external.encode()).unwrap());
+    let slot: [u8; SLOT_SIZE] = golden("superblock_external").try_into().unwrap();
+    assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((external, position))));
 
     let recovery = recover(&superblock, &mut Zeros).unwrap();
     let mut writer = JournalWriter::new(superblock, &recovery);
