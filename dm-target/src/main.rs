@@ -5,19 +5,20 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command as Process, ExitCode};
 
 use ftdm::block_io::{Access, BlockDevice, OpenError};
 use ftdm::discard::Discards;
 use ftdm::era::size::{MetadataSize, Room};
 use ftdm::kernel_gate::{self, KernelError};
 use ftdm::name::StackName;
+use ftdm::stack::guard::{self, Guard};
 use ftdm::stack::written::{Written, WrittenError};
 use ftdm::stack::{self, Created, Stack, StackError, StackStatus};
 use ftdm::table::{BlockSectors, FtTable};
 use ftdm::units::{Era, Sectors};
 use structopt::StructOpt;
-use structopt::clap::ErrorKind;
+use structopt::clap::{AppSettings, ErrorKind};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -108,6 +109,20 @@ enum Command {
         #[structopt(long)]
         json: bool,
     },
+    /// Ends the pause of a `written-since` or `bypass` that was killed: started by these
+    #[structopt(setting(AppSettings::Hidden))]
+    Guard {
+        /// Name of the visible device
+        name: StackName,
+    },
+    /// Takes dm-era out from under NAME, whose metadata fails: the volume goes on, and tracking is lost
+    Bypass {
+        /// Name of the visible device
+        name: StackName,
+        /// Also when dm-era's metadata does not fail
+        #[structopt(long)]
+        force: bool,
+    },
     /// Shows the recommended size of the metadata device, in sectors
     MetadataSize {
         /// Size of the volume in sectors, or the device itself
@@ -132,6 +147,8 @@ impl Command {
             Self::Info { name } => format!("info {name}"),
             Self::Ls => "ls".to_owned(),
             Self::WrittenSince { name, era, .. } => format!("written-since {name} {era}"),
+            Self::Bypass { name, .. } => format!("bypass {name}"),
+            Self::Guard { name } => format!("guard {name}"),
             Self::MetadataSize { volume, .. } => format!("metadata-size {volume}"),
         }
     }
@@ -147,6 +164,10 @@ enum Failure {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("the process that guards the pause: {0}")]
+    Guard(#[source] std::io::Error),
+    #[error("dm-era's metadata does not fail; --force gives tracking up all the same")]
+    Healthy,
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
 }
@@ -158,7 +179,8 @@ impl Failure {
             Self::Written(e) if e.tracking_lost() => TRACKING_LOST,
             Self::Written(
                 WrittenError::InUse { .. } | WrittenError::NoRoom { .. } | WrittenError::Locked,
-            ) => REFUSED,
+            )
+            | Self::Healthy => REFUSED,
             Self::Stack(e) | Self::Written(WrittenError::Stack(e)) => match e {
                 StackError::NotFound(_) => NOT_FOUND,
                 StackError::NameTaken { .. }
@@ -168,10 +190,10 @@ impl Failure {
                 | StackError::Refused { .. }
                 | StackError::Device { .. } => REFUSED,
                 StackError::Missing { .. } => MISSING,
-                StackError::TrackingLost { .. } => TRACKING_LOST,
+                StackError::TrackingLost { .. } | StackError::Bypassed { .. } => TRACKING_LOST,
                 _ => FAILED,
             },
-            Self::Written(_) | Self::Open(_) | Self::Output(_) => FAILED,
+            Self::Written(_) | Self::Open(_) | Self::Guard(_) | Self::Output(_) => FAILED,
         }
     }
 }
@@ -223,7 +245,7 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
             writeln!(out, "{}", status_line(&status))?;
             warn_when_full(&stack, &status);
         }
-        Command::Table { name } => writeln!(out, "{}", Stack::open(&name)?.table())?,
+        Command::Table { name } => writeln!(out, "{}", Stack::open(&name)?.table()?)?,
         Command::Info { name } => info(&name, out)?,
         Command::Ls => {
             let stacks = stack::list()?;
@@ -239,9 +261,14 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
             if let Err(e) = ftdm::ioctl::enter_io_path() {
                 log::warn!("cannot lock memory: {e}; this must not run from the volume {name} itself");
             }
-            let written = Stack::open(&name)?.written_since(era)?;
+            let guard = start_guard(&name)?;
+            let written = Stack::open(&name)?.written_since(era, &guard)?;
             if json { written_json(&name, era, &written, out)? } else { written_lines(&written, out)? }
         }
+        Command::Guard { name } => {
+            guard::stand_by(Stack::open(&name)?, std::io::stdin(), out).map_err(Failure::Guard)?;
+        }
+        Command::Bypass { name, force } => bypass(&name, force)?,
         Command::MetadataSize { volume, block_sectors } => {
             let sectors = match volume.parse() {
                 Ok(sectors) => Sectors(sectors),
@@ -250,6 +277,26 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
             writeln!(out, "{}", MetadataSize::of(sectors, block_sectors).recommended_sectors().0)?;
         }
     }
+    Ok(())
+}
+
+/// Another process of this program, which ends a pause that this one cannot end.
+fn start_guard(name: &StackName) -> Result<Guard, Failure> {
+    let program = std::env::current_exe()?;
+    Guard::start(Process::new(program).arg("guard").arg(name.top())).map_err(Failure::Guard)
+}
+
+fn bypass(name: &StackName, force: bool) -> Result<(), Failure> {
+    let mut stack = Stack::open(name)?;
+    let failing = stack.failing_history()?;
+    if failing.is_none() && stack.history().is_ok() && !force {
+        return Err(Failure::Healthy);
+    }
+    if let Err(e) = ftdm::ioctl::enter_io_path() {
+        log::warn!("cannot lock memory: {e}; this must not run from the volume {name} itself");
+    }
+    stack.bypass(&start_guard(name)?)?;
+    log::warn!("tracking of {name} is lost: a full copy or comparison is needed");
     Ok(())
 }
 
@@ -294,12 +341,17 @@ fn written_json(
 }
 
 fn warn_when_full(stack: &Stack, status: &StackStatus) {
-    let Some(era) = &status.era else { return };
-    match MetadataSize::of(stack.size(), stack.block()).room(era) {
+    let (Some(era), Ok(history)) = (&status.era, stack.history()) else { return };
+    match MetadataSize::of(stack.size(), history.block).room(era) {
         Room::Enough => {}
         Room::Low { percent } => log::warn!("the metadata of {} is {percent} % full", stack.name()),
         Room::Full { free, needed } => log::warn!(
             "the metadata of {} has {free} free blocks, an era may take {needed}: no era is begun any more",
+            stack.name()
+        ),
+        Room::Exhausted { free, needed } => log::warn!(
+            "the metadata of {} has {free} free blocks, writes may take {needed}: dm-era is about to fail them \
+             (ftdm bypass)",
             stack.name()
         ),
     }
@@ -342,6 +394,7 @@ fn info(name: &StackName, out: &mut impl Write) -> Result<(), Failure> {
     writeln!(out, "Discards:          {}", stack.discards())?;
     writeln!(out, "Era device:        {}", stack.era())?;
     writeln!(out, "Origin device:     {}", stack.origin())?;
-    writeln!(out, "Metadata device:   {}", stack.metadata())?;
+    let metadata = stack.history().map_or_else(|_| "none".to_owned(), |history| history.metadata.to_string());
+    writeln!(out, "Metadata device:   {metadata}")?;
     Ok(())
 }

@@ -137,7 +137,7 @@ impl Outlet {
         let era = BlockDevice::open_dm(stack.era(), Access { write: true, ..Access::default() })?;
         let granule = Granule::of(granularity, alignment, era.logical_block());
         let valve = stack.valve()?;
-        let block = stack.block();
+        let block = stack.history()?.block;
         let marks = usize::try_from(granule.len / u64::from(block.get())).unwrap_or(0) + 2;
         let outlet = Self {
             valve,

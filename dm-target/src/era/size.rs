@@ -22,6 +22,8 @@ const ARRAY_ENTRIES: u64 = 1018;
 const WRITESET_BITS: u64 = 509 * 64;
 /// Superblock, space map and the upper nodes of the trees.
 const FIXED: u64 = 64;
+/// Blocks of the space map and of nodes that a commit copies beside what changed.
+const SPINES: u64 = 16;
 /// Undigested eras that a recommended device has room for.
 const ROOMY_ERAS: u64 = 16;
 
@@ -35,6 +37,8 @@ pub struct MetadataSize {
     /// What one roll may take until it is digested: a new writeset and its copy, and a copy of the
     /// whole era array, because the kernel uses freed blocks again only after the next commit.
     pub roll: u64,
+    /// What the commits of one era's writes may take at once: a copy of the writeset.
+    pub writes: u64,
 }
 
 /// Percent of the metadata in use from which on it is worth a warning.
@@ -57,6 +61,13 @@ pub enum Room {
         /// Blocks that a roll may take.
         needed: u64,
     },
+    /// Not even enough for what the present era still has to record.
+    Exhausted {
+        /// Free blocks.
+        free: u64,
+        /// Blocks that its next commit may take.
+        needed: u64,
+    },
 }
 
 impl MetadataSize {
@@ -72,6 +83,7 @@ impl MetadataSize {
             minimum: with_nodes(2 * array + 2 * 2 * writeset),
             recommended: with_nodes(2 * array + 2 * ROOMY_ERAS * writeset),
             roll: with_nodes(array + 2 * writeset) - FIXED / 2,
+            writes: writeset + writeset.div_ceil(100) + SPINES,
         }
     }
 
@@ -80,7 +92,9 @@ impl MetadataSize {
     pub fn room(self, status: &EraStatus) -> Room {
         let free = status.total.saturating_sub(status.used);
         let percent = status.used.saturating_mul(100) / status.total.max(1);
-        if free < self.roll {
+        if free < self.writes {
+            Room::Exhausted { free, needed: self.writes }
+        } else if free < self.roll {
             Room::Full { free, needed: self.roll }
         } else if percent >= WARN_PERCENT {
             Room::Low { percent }
@@ -123,11 +137,12 @@ mod tests {
         assert_eq!(size.room(&status(5000)), Room::Enough);
         assert_eq!(size.room(&status(14_000)), Room::Low { percent: 70 });
         assert!(matches!(size.room(&status(19_000)), Room::Full { free: 1000, .. }));
+        assert!(matches!(size.room(&status(19_990)), Room::Exhausted { free: 10, .. }));
         // A fresh device of the least and of the recommended size takes one.
         for total in [size.minimum, size.recommended] {
             let used = size.minimum - size.roll;
             let fresh = EraStatus { used: used.min(size.minimum / 2), total, ..status(0) };
-            assert!(!matches!(size.room(&fresh), Room::Full { .. }), "{total}");
+            assert!(!matches!(size.room(&fresh), Room::Full { .. } | Room::Exhausted { .. }), "{total}");
         }
     }
 }

@@ -20,6 +20,13 @@
 //!    208  era array root u64
 //!    216  metadata snapshot u64      0: none
 //! ```
+//! In its place stands, once a volume had to go on without dm-era, a block that no kernel takes for metadata:
+//!
+//! ```text
+//!      0  text, zero-padded          for whoever looks at it: "ftdm: tracking lost..."
+//!     64  magic u64                  ASCII "FTDMLOST"
+//!     72  version u32                1
+//! ```
 //! Source: `dm-era-target.c` and `persistent-data/dm-block-manager.c` of the kernel.
 
 use super::block::{checksum, u32_at, u64_at};
@@ -31,6 +38,9 @@ const MAGIC: u64 = 2_126_579_579;
 const CHECKSUM_XOR: u32 = 146_538_381;
 const VERSION: u32 = 1;
 const METADATA_BLOCK_SECTORS: u32 = 8;
+const LOST_TEXT: &[u8] = b"ftdm: tracking lost, the volume went on without dm-era";
+const LOST_MAGIC: u64 = u64::from_le_bytes(*b"FTDMLOST");
+const LOST_VERSION: u32 = 1;
 
 /// What block 0 of a device holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +148,23 @@ pub fn parse_clone(block: &[u8], number: u64) -> Result<Content, SuperblockError
     }))
 }
 
+/// The block that stands for metadata that was given up.
+#[must_use]
+pub fn lost_marker() -> [u8; SUPERBLOCK] {
+    let mut block = [0; SUPERBLOCK];
+    block[..LOST_TEXT.len()].copy_from_slice(LOST_TEXT);
+    block[64..72].copy_from_slice(&LOST_MAGIC.to_le_bytes());
+    block[72..76].copy_from_slice(&LOST_VERSION.to_le_bytes());
+    block
+}
+
+/// Whether block 0 says that tracking was lost. There is no checksum: where it may say so, it is believed, in
+/// any version.
+#[must_use]
+pub fn says_lost(block: &[u8]) -> bool {
+    block.len() >= SUPERBLOCK && u64_at(block, 64) == LOST_MAGIC
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +202,14 @@ mod tests {
         assert_eq!(parse(&[0; 100]), Err(SuperblockError::Short(100)));
         let moved = Err(SuperblockError::Field { field: "block number", found: 0, expected: 5 });
         assert_eq!(parse_clone(&superblock(), 5), moved);
+    }
+
+    #[test]
+    fn metadata_that_was_given_up_is_neither_blank_nor_metadata() {
+        let marker = lost_marker();
+        assert!(says_lost(&marker));
+        assert!(matches!(parse(&marker), Err(SuperblockError::Magic { .. })));
+        assert!(!says_lost(&superblock()) && !says_lost(&[0; SUPERBLOCK]) && !says_lost(&marker[..80]));
     }
 
     #[test]

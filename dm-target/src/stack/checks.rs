@@ -128,6 +128,9 @@ fn content(metadata: &BlockDevice) -> Result<Content, StackError> {
     metadata.read_at(0, buffer.bytes_mut()).map_err(unreadable)?;
     let refused =
         |why: String| StackError::Refused { role: "metadata", path: metadata.path().to_owned(), why };
+    if superblock::says_lost(buffer.bytes()) {
+        return Err(StackError::Bypassed { metadata: Some(metadata.path().to_owned()) });
+    }
     match superblock::parse(buffer.bytes()) {
         Ok(Content::Era(found)) => Ok(Content::Era(found)),
         Ok(Content::Blank) => match signature(buffer.bytes()) {

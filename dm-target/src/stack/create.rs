@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::devices::{self, Described, Devices, NewDevice, TargetLine};
-use super::{Created, Mode, Stack, StackError, TARGETS, checks, era_status, io_step};
+use super::{Created, History, Mode, Stack, StackError, TARGETS, checks, era_status, io_step};
 use crate::block_io::{Access, BlockDevice};
 use crate::discard::Discards;
 use crate::discard::valve::Limit;
@@ -84,12 +84,13 @@ fn existing(
         let opened = BlockDevice::open(path, Access::default());
         opened.map(|d| d.number()).map_err(|source| StackError::Device { role, source })
     };
+    let History { metadata, block } = stack.history()?;
     let same = stack.size == table.sectors
-        && stack.block == table.block
-        && number("metadata", &table.metadata)? == stack.metadata
+        && block == table.block
+        && number("metadata", &table.metadata)? == metadata
         && number("origin", &table.origin)? == stack.origin;
     if !same {
-        return Err(StackError::Different { existing: stack.table().to_string() });
+        return Err(StackError::Different { existing: stack.table()?.to_string() });
     }
     if stack.discards() != discards {
         return Err(StackError::OtherDiscards { existing: stack.discards() });

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError, SettingError};
 use crate::discard::Discards;
@@ -19,13 +19,16 @@ use crate::name::{StackName, VolumeId};
 use crate::table::{BlockSectors, FtTable};
 use crate::units::{DevNum, Era, Sectors};
 
+mod bypass;
 mod checks;
 mod create;
 pub(crate) mod devices;
+pub mod guard;
 mod recover;
 mod rescue;
 pub mod written;
 
+pub use bypass::Bypassed;
 pub use create::{create, remove};
 use devices::{Described, Devices, TargetLine};
 pub(crate) use recover::{point_top_at, remove_log};
@@ -111,6 +114,18 @@ pub enum StackError {
         /// Now; 0 when the metadata is blank.
         now: Era,
     },
+    /// The metadata says that the volume went on without it, or it does so now.
+    #[error(
+        "tracking lost: dm-era's metadata failed, and the volume went on without it; what changed since is \
+         unknown, a full copy or comparison is needed{}", cure(metadata.as_deref())
+    )]
+    Bypassed {
+        /// The metadata device, unless it is out of the stack already.
+        metadata: Option<PathBuf>,
+    },
+    /// Nobody would bring the volume back if this process were killed in the pause.
+    #[error("nobody guards the pause: try again")]
+    Unguarded,
     /// A step of device-mapper failed.
     #[error("cannot {step}: {reason}")]
     Step {
@@ -144,6 +159,13 @@ pub enum StackError {
     Open(#[from] OpenError),
 }
 
+fn cure(metadata: Option<&Path>) -> String {
+    metadata.map_or_else(
+        || ". `ftdm remove` and `create` begin anew".to_owned(),
+        |path| format!(". For a new history zero the first 4096 bytes of {}", path.display()),
+    )
+}
+
 fn io_step(step: impl Into<String>) -> impl FnOnce(io::Error) -> StackError {
     let step = step.into();
     move |e| StackError::Step { step, reason: e.to_string() }
@@ -165,7 +187,7 @@ pub enum Mode {
     Tracking,
     /// To log-writes, and on to dm-era: what changes is logged and tracked.
     Capturing,
-    /// Straight to the origin: nothing is tracked.
+    /// To the origin in dm-era's place: nothing is tracked.
     Passthrough,
     /// Somewhere that ftdm did not point it, or nowhere.
     Unknown,
@@ -191,7 +213,7 @@ pub struct StackStatus {
     pub mode: Mode,
     /// Its I/O is held back.
     pub suspended: bool,
-    /// dm-era's own words; `None` while that device is suspended and cannot be asked.
+    /// dm-era's own words; `None` while that device is suspended and cannot be asked, or is bypassed.
     pub era: Option<EraStatus>,
     /// log-writes' own, while there is one that can be asked.
     pub log: Option<LogStatus>,
@@ -227,9 +249,17 @@ pub struct Stack {
     /// Captures pass discards on.
     passes: bool,
     pub(crate) size: Sectors,
-    metadata: DevNum,
     origin: DevNum,
-    block: BlockSectors,
+    history: Option<History>,
+}
+
+/// Where dm-era keeps what changed, and in which granule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The device that keeps dm-era's state.
+    pub metadata: DevNum,
+    /// dm-era's granule.
+    pub block: BlockSectors,
 }
 
 impl Stack {
@@ -253,14 +283,14 @@ impl Stack {
         let line = devices.table(&name.era())?.ok_or_else(|| form("it has no table of one target"))?;
         let words: Vec<&str> = line.parameters.split_whitespace().collect();
         let parsed = match (line.target.as_str(), &words[..]) {
-            ("era", [metadata, origin, block]) => metadata
-                .parse()
-                .ok()
-                .zip(origin.parse().ok())
-                .zip(block.parse().ok().and_then(BlockSectors::new)),
+            ("era", [metadata, origin, block]) => {
+                let history = metadata.parse().ok().zip(block.parse().ok().and_then(BlockSectors::new));
+                origin.parse().ok().zip(history.map(|(metadata, block)| Some(History { metadata, block })))
+            }
+            ("linear", [origin, "0"]) => origin.parse().ok().map(|origin| (origin, None)),
             _ => None,
         };
-        let ((metadata, origin), block) = parsed.ok_or_else(|| form("its table is not dm-era's"))?;
+        let (origin, history) = parsed.ok_or_else(|| form("its table is not dm-era's"))?;
         Ok(Self {
             name: name.clone(),
             id,
@@ -269,9 +299,8 @@ impl Stack {
             gate,
             passes: gate.is_some(),
             size: line.len,
-            metadata,
             origin,
-            block,
+            history,
         })
     }
 
@@ -293,10 +322,12 @@ impl Stack {
         self.size
     }
 
-    /// dm-era's granule.
-    #[must_use]
-    pub fn block(&self) -> BlockSectors {
-        self.block
+    /// Where dm-era keeps what changed.
+    ///
+    /// # Errors
+    /// [`StackError::Bypassed`] when nothing is tracked any more.
+    pub fn history(&self) -> Result<History, StackError> {
+        self.history.ok_or(StackError::Bypassed { metadata: None })
     }
 
     /// The visible device.
@@ -349,21 +380,14 @@ impl Stack {
         self.origin
     }
 
-    /// The device that keeps dm-era's state.
-    #[must_use]
-    pub fn metadata(&self) -> DevNum {
-        self.metadata
-    }
-
     /// Its table, with device numbers, as the kernel shows tables.
-    #[must_use]
-    pub fn table(&self) -> FtTable {
-        FtTable {
-            sectors: self.size,
-            metadata: self.metadata.to_string().into(),
-            origin: self.origin.to_string().into(),
-            block: self.block,
-        }
+    ///
+    /// # Errors
+    /// [`StackError::Bypassed`] when nothing is tracked any more.
+    pub fn table(&self) -> Result<FtTable, StackError> {
+        let History { metadata, block } = self.history()?;
+        let (metadata, origin) = (metadata.to_string().into(), self.origin.to_string().into());
+        Ok(FtTable { sectors: self.size, metadata, origin, block })
     }
 
     /// What device-mapper says of the visible device.
@@ -388,7 +412,8 @@ impl Stack {
         let log = devices.find(&self.name.log())?;
         let mode = self.mode(&devices, log.as_ref())?;
         let era_state = control.state(self.era).map_err(io_step(format!("ask {}", self.name.era())))?;
-        let era = if era_state.suspended { None } else { Some(era_status(&mut control, self)?) };
+        let asked = !era_state.suspended && self.history.is_some();
+        let era = if asked { Some(era_status(&mut control, self)?) } else { None };
         let log = match log {
             Some(log) if log.live && !log.suspended => {
                 let line = control.status_line(log.number);
@@ -408,8 +433,8 @@ impl Stack {
             _ => None,
         };
         Ok(match below {
+            Some(n) if n == self.floor() && self.history.is_none() => Mode::Passthrough,
             Some(n) if n == self.floor() => Mode::Tracking,
-            Some(n) if n == self.origin => Mode::Passthrough,
             Some(n) if log.is_some_and(|log| log.number == n) => Mode::Capturing,
             _ => Mode::Unknown,
         })

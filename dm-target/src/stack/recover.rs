@@ -29,8 +29,8 @@ pub struct Recovered {
 }
 
 impl Stack {
-    /// Brings the visible device back to dm-era after a daemon died or hangs, and removes its log. Does
-    /// nothing to a stack that only tracks; one that bypasses dm-era is resumed and stays so.
+    /// Brings the visible device back to dm-era, or what stands in its place, after a daemon died or hangs,
+    /// and removes its log. Does nothing to a stack that runs there.
     ///
     /// # Errors
     /// The kernel's. The visible device is resumed whenever that is possible at all.
@@ -46,13 +46,9 @@ impl Stack {
         if top.suspended {
             valve.wait();
         }
-        if mode == Mode::Passthrough {
-            // Deliberate: tracking was lost. Only the administrator, or a full verify, ends that.
-            if top.suspended {
-                control.clear(self.top).map_err(io_step(format!("clear {}", self.name)))?;
-                control.resume(self.top).map_err(io_step(format!("resume {}", self.name)))?;
-            }
-            return Ok(found);
+        if control.state(self.era).is_ok_and(|era| era.suspended) {
+            // Somebody died while giving dm-era up.
+            control.resume(self.era).map_err(io_step(format!("resume {}", self.name.era())))?;
         }
         if let Some(log) = &log
             && log.live
@@ -60,7 +56,8 @@ impl Stack {
         {
             control.resume(log.number).map_err(io_step(format!("resume {}", self.name.log())))?;
         }
-        if mode != Mode::Tracking || top.suspended || top.inactive {
+        let at_rest = matches!(mode, Mode::Tracking | Mode::Passthrough);
+        if !at_rest || top.suspended || top.inactive {
             let swap = point_top_at(&mut control, self.top, self.size, self.floor());
             swap.map_err(io_step(format!("point {} at {}", self.name, self.name.era())))?;
             settle_top(self.top)?;
@@ -72,19 +69,6 @@ impl Stack {
             }
         }
         Ok(found)
-    }
-
-    /// Points the visible device straight at the origin, because dm-era fails writes. From then on
-    /// nothing is tracked: record durably that tracking was lost *before* calling this. A capture is
-    /// to be given up first ([`recover`](Self::recover)). Only `ftdm remove` and `create` lead back.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn bypass(&self) -> Result<(), StackError> {
-        let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
-        point_top_at(&mut control, self.top, self.size, self.origin)
-            .map(drop)
-            .map_err(io_step(format!("point {} at its origin", self.name)))
     }
 }
 

@@ -63,9 +63,8 @@ impl Rescue {
         Ok(self.control.state(self.stack.top)?.suspended)
     }
 
-    /// Points the visible device at dm-era and lets it run, whatever state it is in. Leaves one alone
-    /// that only tracks, and one that bypasses dm-era where it points. The log is left to
-    /// [`Stack::recover`].
+    /// Points the visible device at dm-era, or what stands in its place, and lets it run, whatever state it
+    /// is in. Leaves one alone that runs there. The log is left to [`Stack::recover`].
     ///
     /// # Errors
     /// The kernel's; the visible device is resumed whenever that is possible at all.
@@ -78,16 +77,10 @@ impl Rescue {
         }
         let state = self.control.state(top)?;
         let below = self.below()?;
-        let passthrough = below == Some(self.stack.origin);
-        let moved = !passthrough && (below != Some(self.stack.floor()) || state.inactive);
+        let moved = below != Some(self.stack.floor()) || state.inactive;
         let done = |moved| Rescued { suspended: state.suspended, moved, took: began.elapsed() };
         if !moved && !state.suspended {
             return Ok(done(false));
-        }
-        if passthrough {
-            self.control.clear(top)?;
-            self.valve.wait();
-            return self.control.resume(top).map(|()| done(false));
         }
         self.log = below.filter(|below| *below != self.stack.floor());
         let line = format!("{} 0", self.stack.floor());
@@ -99,6 +92,8 @@ impl Rescue {
             // or the visible device could not be drained.
             self.run(log)?;
         }
+        // Somebody died while giving dm-era up.
+        self.run(self.stack.era)?;
         let suspended = self.control.suspend(top);
         self.valve.wait();
         self.control.resume(top).or_else(|_| self.control.resume(top))?;

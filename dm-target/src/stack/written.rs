@@ -13,7 +13,8 @@
 //! drop           drop_metadata_snap, on every path
 //! ```
 //!
-//! Always holds: an era is rolled only drained and flushed; the visible device is resumed and the
+//! Always holds: somebody else ends the pause if this process cannot ([`super::guard`]); an era is rolled only
+//! drained and flushed, else no result is given; the visible device is resumed and the
 //! snapshot dropped on every path out, panics included; a result is given only if all of it was right.
 
 use std::fs::{File, TryLockError};
@@ -30,7 +31,9 @@ use crate::era::delta::{self, Delta, Shape};
 use crate::era::error::MetadataError;
 use crate::era::size::{METADATA_BLOCK_SECTORS, MetadataSize, Room};
 use crate::era::status::EraStatus;
+use crate::fault;
 use crate::ioctl::DmControl;
+use crate::pulse::{Phase, Pulse};
 use crate::units::{DevNum, Era, Extent, Sectors};
 
 /// Attempts to resume the visible device before giving up.
@@ -50,9 +53,6 @@ pub enum WrittenError {
         /// Its I/O is held back.
         suspended: bool,
     },
-    /// The stack bypasses dm-era.
-    #[error("tracking lost: it bypasses dm-era, nothing is tracked; a full verify is needed")]
-    Bypassed,
     /// An era that has not begun in this history.
     #[error(
         "era {since} is above the current era {current}: if it was ever reported, the metadata was replaced \
@@ -77,6 +77,9 @@ pub enum WrittenError {
         /// Blocks that an era may take.
         needed: u64,
     },
+    /// Nobody would bring the volume back if this process were killed in the pause.
+    #[error("the process that guards the pause is gone: try again")]
+    Unguarded,
     /// Another process does the same.
     #[error("another process reads what was written just now: try again when it is done")]
     Locked,
@@ -105,7 +108,7 @@ impl WrittenError {
     #[must_use]
     pub fn tracking_lost(&self) -> bool {
         match self {
-            Self::Bypassed | Self::Future { .. } => true,
+            Self::Stack(StackError::Bypassed { .. }) | Self::Future { .. } => true,
             Self::Metadata { source } => !source.is_io(),
             _ => false,
         }
@@ -199,9 +202,11 @@ impl EraDevice {
 
 impl Stack {
     /// Its size and granule.
-    #[must_use]
-    pub fn shape(&self) -> Shape {
-        Shape { volume: self.size, block: self.block }
+    ///
+    /// # Errors
+    /// [`StackError::Bypassed`].
+    pub fn shape(&self) -> Result<Shape, StackError> {
+        Ok(Shape { volume: self.size, block: self.history()?.block })
     }
 
     /// Reads what was written since an era from a metadata snapshot that is held: `snapshot` is where,
@@ -210,22 +215,22 @@ impl Stack {
     /// # Errors
     /// See [`MetadataError`]; or when the device cannot be opened.
     pub fn read_snapshot(&self, snapshot: u64, since: Era) -> Result<Delta, WrittenError> {
-        let path = self.metadata.to_string();
+        let path = self.history()?.metadata.to_string();
         let direct = Access { direct: true, ..Access::default() };
         let device = BlockDevice::open(path.as_ref(), direct)?;
         let blocks = device.size().0 / METADATA_BLOCK_SECTORS;
-        Ok(delta::written_since(&device, blocks, snapshot, since, self.shape())?)
+        Ok(delta::written_since(&device, blocks, snapshot, since, self.shape()?)?)
     }
 
-    /// What was written in era `since` and later. Ends the current era within one short pause. Era 0 means
-    /// everything, whether it was written or not.
+    /// What was written in era `since` and later. Ends the current era within one short pause, of which `pulse`
+    /// hears. Era 0 means everything, whether it was written or not.
     ///
     /// # Errors
     /// See [`WrittenError`]; nothing is lost by an error, the same can be asked again.
-    pub fn written_since(&self, since: Era) -> Result<Written, WrittenError> {
+    pub fn written_since(&self, since: Era, pulse: &dyn Pulse) -> Result<Written, WrittenError> {
         let status = self.status()?;
         match (status.mode, status.suspended) {
-            (Mode::Passthrough, _) => return Err(WrittenError::Bypassed),
+            (Mode::Passthrough, _) => return Err(StackError::Bypassed { metadata: None }.into()),
             (Mode::Tracking, false) => {}
             (mode, suspended) => return Err(WrittenError::InUse { mode, suspended }),
         }
@@ -238,14 +243,14 @@ impl Stack {
         }
         self.make_room(&mut era, since)?;
         era.device.flush().map_err(step("flush the volume"))?;
-        let (mut held, pause) = self.roll(era)?;
+        let (mut held, pause) = self.roll(era, pulse)?;
         let snapshot = held.era.status()?.snapshot;
         let gone = || step("find the metadata snapshot")(io::ErrorKind::NotFound.into());
         let began = Instant::now();
         let delta = snapshot.ok_or_else(gone).and_then(|block| self.read_snapshot(block, since));
         let read = began.elapsed();
         held.release()?;
-        Ok(Written { delta: delta?, pause, read, shape: self.shape() })
+        Ok(Written { delta: delta?, pause, read, shape: self.shape()? })
     }
 
     /// Checks that the era is known and that there is room; drops what a killed predecessor left.
@@ -259,10 +264,10 @@ impl Stack {
             era.message("drop_metadata_snap").map_err(step("drop an old metadata snapshot"))?;
         }
         let status = era.status()?;
-        match MetadataSize::of(self.size, self.block).room(&status) {
+        match MetadataSize::of(self.size, self.history()?.block).room(&status) {
             Room::Enough => {}
             Room::Low { percent } => log::warn!("the metadata of {} is {percent} % full", self.name),
-            Room::Full { free, needed } => {
+            Room::Full { free, needed } | Room::Exhausted { free, needed } => {
                 return Err(WrittenError::NoRoom { free, total: status.total, needed });
             }
         }
@@ -270,14 +275,17 @@ impl Stack {
     }
 
     /// Ends the era in a pause of the visible device.
-    fn roll(&self, mut era: EraDevice) -> Result<(Held, Duration), WrittenError> {
+    fn roll(&self, mut era: EraDevice, pulse: &dyn Pulse) -> Result<(Held, Duration), WrittenError> {
         let state = era.control.state(self.top).map_err(step("ask the visible device"))?;
         if state.suspended || state.inactive {
             return Err(WrittenError::InUse { mode: Mode::Tracking, suspended: state.suspended });
         }
         let _unasked = HeldSignals::hold();
+        if !pulse.beat(Phase::Paused) {
+            return Err(WrittenError::Unguarded);
+        }
         let began = Instant::now();
-        let mut pause = Pause { era: &mut era, top: self.top };
+        let mut pause = Pause { era: &mut era, top: self.top, pulse };
         let rolled = pause.roll();
         drop(pause);
         let paused = began.elapsed();
@@ -304,6 +312,7 @@ impl Stack {
 struct Pause<'e> {
     era: &'e mut EraDevice,
     top: DevNum,
+    pulse: &'e dyn Pulse,
 }
 
 impl Pause<'_> {
@@ -311,7 +320,10 @@ impl Pause<'_> {
     /// snapshot is held whenever this succeeds.
     fn roll(&mut self) -> Result<bool, WrittenError> {
         self.era.control.suspend(self.top).map_err(step("suspend the visible device"))?;
+        fault::at("written-suspended");
+        self.pulse.beat(Phase::Paused);
         self.era.device.flush().map_err(step("flush the volume in the pause"))?;
+        self.pulse.beat(Phase::Paused);
         self.era.message("take_metadata_snap").map_err(step("roll the era"))?;
         Ok(self.era.control.state(self.top).is_ok_and(|state| state.suspended))
     }
@@ -321,7 +333,10 @@ impl Drop for Pause<'_> {
     fn drop(&mut self) {
         for _ in 0..RESUME_TRIES {
             match self.era.control.resume(self.top) {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.pulse.beat(Phase::Tracking);
+                    return;
+                }
                 Err(e) => log::error!("resuming the visible device {}: {e}", self.top),
             }
         }
@@ -352,10 +367,10 @@ impl Drop for Held {
 }
 
 /// Signals that would end the process wait until this goes: it must not die within a pause.
-struct HeldSignals(Option<SigSet>);
+pub(super) struct HeldSignals(Option<SigSet>);
 
 impl HeldSignals {
-    fn hold() -> Self {
+    pub(super) fn hold() -> Self {
         let ending: SigSet =
             [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
         Self(ending.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).ok())

@@ -21,7 +21,7 @@ use ftdm::ioctl::{Urgency, set_urgency};
 use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::pulse::{Phase, Pulse};
-use ftdm::stack::Stack;
+use ftdm::stack::{Bypassed, Stack};
 use ftdm_units::{Extent, Sector, Sectors};
 use ftship_proto::ids::{Digest, Epoch};
 use sha2::{Digest as _, Sha256};
@@ -34,6 +34,8 @@ const BEAT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The same where writes are held back before the log overflows: how often it is looked at.
 const ROOM_INTERVAL: Duration = Duration::from_millis(10);
+/// How often dm-era is asked whether it still tracks.
+const HISTORY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the cut thread is asked to do.
 #[derive(Debug)]
@@ -78,6 +80,11 @@ pub(super) enum CaptureReport {
     },
     /// The capture could not start, or lost writes; only tracking now.
     Lost {
+        /// Why.
+        reason: String,
+    },
+    /// dm-era's metadata fails: the volume goes on without it, and nothing is tracked any more.
+    TrackingLost {
         /// Why.
         reason: String,
     },
@@ -143,6 +150,8 @@ impl CutThread {
             capture: None,
             audit: audit.transpose()?,
             discards: DiscardFigures::default(),
+            looked: Instant::now(),
+            bypassed: None,
         };
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -174,6 +183,7 @@ impl CutThread {
                         Err(RecvTimeoutError::Disconnected) => break,
                     }
                     worker.watch_room(&reports);
+                    worker.watch_history(&reports);
                     worker.beat();
                 }
                 worker.end_capture();
@@ -215,6 +225,10 @@ struct Worker {
     audit: Option<File>,
     /// Figures of the captures that have ended.
     discards: DiscardFigures,
+    /// When dm-era was asked last.
+    looked: Instant,
+    /// dm-era failed and is gone.
+    bypassed: Option<Bypassed>,
 }
 
 impl Worker {
@@ -248,6 +262,34 @@ impl Worker {
                 self.give_up(&error, reports);
             }
             (Err(error), _) => self.give_up(&error.into(), reports),
+        }
+    }
+
+    /// Looks whether dm-era's metadata fails, or is about to: then the volume goes on without it rather than
+    /// fail the guest's writes.
+    fn watch_history(&mut self, reports: &Reports<CaptureReport>) {
+        if self.looked.elapsed() < HISTORY_INTERVAL {
+            return;
+        }
+        self.looked = Instant::now();
+        if let Some(bypassed) = &mut self.bypassed
+            && let Err(error) = bypassed.mark()
+        {
+            return log::debug!("the metadata of {}: {error}", self.stack.name());
+        }
+        let reason = match self.stack.failing_history() {
+            Ok(None) => return,
+            Ok(Some(reason)) => reason,
+            Err(error) => return log::warn!("the metadata of {}: {error}", self.stack.name()),
+        };
+        log::error!("{}: {reason}: the volume goes on without dm-era, tracking is lost", self.stack.name());
+        self.end_capture();
+        match self.stack.bypass(&*self.heartbeat) {
+            Ok(bypassed) => {
+                self.bypassed = Some(bypassed);
+                reports.send(CaptureReport::TrackingLost { reason });
+            }
+            Err(error) => log::error!("{}: {error}", self.stack.name()),
         }
     }
 

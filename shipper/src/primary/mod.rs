@@ -79,6 +79,8 @@ pub struct PrimaryDriver {
     /// The parts of pauses that discards took, where there were any.
     discard_times: Latencies,
     lags: Latencies,
+    /// Why nothing is tracked any more; only a new history ends that.
+    tracking_lost: Option<String>,
     /// Held for as long as the daemon runs: nobody else may use the state.
     _state: StateFile,
 }
@@ -107,6 +109,7 @@ impl PrimaryDriver {
             (Discards::Pass, Discards::Pass) => {}
         }
         stack.recover().with_context(|| format!("volume {}", volume.name))?;
+        let tracking_lost = stack.history().err().map(|error| error.to_string());
         let log_size = Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64);
         load_brd(2, log_size)?;
         enter_io_path().context("locking memory")?;
@@ -187,6 +190,7 @@ impl PrimaryDriver {
             pauses: Latencies::default(),
             discard_times: Latencies::default(),
             lags: Latencies::default(),
+            tracking_lost,
             _state: state_file,
         })
     }
@@ -310,6 +314,10 @@ impl PrimaryDriver {
                 PrimaryEvent::CutVoid { reason }
             }
             CaptureReport::Lost { reason } => PrimaryEvent::CaptureLost { reason },
+            CaptureReport::TrackingLost { reason } => {
+                self.tracking_lost = Some(reason.clone());
+                PrimaryEvent::CaptureLost { reason }
+            }
             CaptureReport::LogUse { used, capacity, discards } => {
                 (self.figures.log_used, self.figures.log_size) = (used, capacity);
                 let bytes = |sectors: Sectors| sectors.bytes().unwrap_or(u64::MAX);
@@ -444,6 +452,9 @@ impl PrimaryDriver {
     }
 
     fn describe(&self) -> (&'static str, Option<String>) {
+        if let Some(reason) = &self.tracking_lost {
+            return ("tracking lost", Some(reason.clone()));
+        }
         match self.core.replication() {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
             Replication::Syncing => ("syncing", Some("a full sync is under way".into())),
