@@ -80,12 +80,10 @@ impl Response {
 /// repeat a whole line, and the answer that tells it must fit one.
 fn brief(error: &serde_json::Error) -> String {
     const KEPT: usize = 200;
-    let text: Vec<char> = error.to_string().chars().collect();
-    if text.len() <= 2 * KEPT {
-        return text.into_iter().collect();
-    }
-    let (start, end) = (&text[..KEPT], &text[text.len() - KEPT..]);
-    start.iter().chain(&[' ', '\u{2026}', ' ']).chain(end).collect()
+    let text = error.to_string();
+    let start = text.floor_char_boundary(KEPT);
+    let end = text.ceil_char_boundary(text.len().saturating_sub(KEPT));
+    if start < end { format!("{} ... {}", &text[..start], &text[end..]) } else { text }
 }
 
 /// The daemon's answers.

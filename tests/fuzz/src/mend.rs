@@ -117,10 +117,11 @@ fn set_field(fields: &mut [u8], tag: u16, value: &[u8]) {
 mod tests {
     use super::*;
     use crate::seeds;
+    use ftship_proto::protocol::CommitPolicy;
 
     #[test]
     fn sound_bytes_stay_as_they_are_and_damaged_ones_are_mended() {
-        for sound in [seeds::session(), seeds::golden_bytes("hello")] {
+        for sound in [seeds::session(CommitPolicy::Auto), seeds::golden_bytes("hello")] {
             let mut mended = sound.clone();
             Frames::after([0; 32]).mend_stream(&mut mended);
             assert!(mended == sound);

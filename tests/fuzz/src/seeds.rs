@@ -7,6 +7,7 @@ use ftship_proto::frame::Frame;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::message::{Hello, Message};
+use ftship_proto::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT};
 use ftship_proto::record::Content;
 use ftship_proto::state::LineageEntry;
 
@@ -116,21 +117,21 @@ pub(crate) fn epoch(epoch: u64, previous: Digest, commit_point: bool) -> Option<
     Some((frames, summary.digest))
 }
 
-/// What a primary sends in a whole session: full sync, two epochs, goodbye.
-pub(crate) fn session() -> Vec<u8> {
-    let frames = session_frames().unwrap_or_default();
+/// What a primary sends in a whole session: full sync, two epochs, a coordinator's commit, goodbye.
+pub(crate) fn session(commit: CommitPolicy) -> Vec<u8> {
+    let frames = session_frames(commit).unwrap_or_default();
     let mut bytes = Vec::new();
     frames.iter().for_each(|frame| frame.encode_into(&mut bytes));
     bytes
 }
 
-fn session_frames() -> Option<Vec<Frame>> {
+fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
     let entry = LineageEntry { generation: GENERATION, first_epoch: Epoch(1), digest: Digest::ZERO };
     let hello = Message::Hello(Hello {
         protocol_min: 1,
         protocol_max: 1,
-        features_optional: 0,
-        features_mandatory: 0,
+        features_optional: ACK_RECEIVED,
+        features_mandatory: if commit == CommitPolicy::External { EXTERNAL_COMMIT } else { 0 },
         group: group()?,
         lineage: vec![entry],
         last_epoch: Epoch::NONE,
@@ -147,6 +148,9 @@ fn session_frames() -> Option<Vec<Frame>> {
     let (second, digest) = epoch(2, digest, true)?;
     frames.extend(second);
     frames.push(say(Message::Ping { token: 7 }));
+    if commit == CommitPolicy::External {
+        frames.push(say(Message::Commit { epoch: Epoch(2) }));
+    }
     frames.extend(epoch(3, digest, true)?.0);
     frames.push(say(Message::Bye { text: "done".into() }));
     Some(frames)

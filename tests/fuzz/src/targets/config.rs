@@ -60,9 +60,9 @@ pub(super) const TARGET: Target = Target {
     ],
 };
 
-/// Memory for a text of `len` bytes: what the TOML parser's tree takes, and its error with the line.
+/// Memory for a text of `len` bytes: the TOML parser keeps what it sees, and every error, until the end.
 fn bound(len: usize) -> usize {
-    (64 << 10) + 128 * len
+    (64 << 10) + 1024 * len
 }
 
 fn run(data: &[u8]) -> Verdict {

@@ -21,6 +21,9 @@ pub(super) const TARGET: Target = Target {
         "false",
         "null",
         "\"quiesced\":",
+        "\"staged\":",
+        "\"epoch\":",
+        "\"commit\"",
         "{\"promoted\":{\"epoch\":",
         "\"started\"",
         "{\"refused\":{\"reason\":",
@@ -106,8 +109,9 @@ fn seeds() -> Vec<Seed> {
     }));
     let requests = [
         ("status", Request::Status),
-        ("checkpoint", Request::Checkpoint { wait: true, quiesced: false }),
-        ("promote", Request::Promote),
+        ("checkpoint", Request::Checkpoint { wait: true, staged: true, quiesced: false }),
+        ("commit", Request::Commit { epoch: 9 }),
+        ("promote", Request::Promote { epoch: Some(9) }),
         ("full-sync", Request::FullSync),
     ];
     let responses = [

@@ -6,6 +6,7 @@
 
 use ftship_proto::frame::{Frame, FrameHeader, FrameKind, HEADER_LEN, MAX_RAW_PAYLOAD};
 use ftship_proto::ids::Epoch;
+use ftship_proto::protocol::CommitPolicy;
 use ftship_proto::record::{Record, RecordBuilder, RecordIter};
 
 use crate::input::Input;
@@ -95,7 +96,9 @@ pub(super) fn records(frame: &Frame) -> Verdict {
 
 fn seeds() -> Vec<Seed> {
     let mut seeds = Vec::new();
-    for (name, stream) in [("compressed", golden_bytes("compressed")), ("session", session())] {
+    for (name, stream) in
+        [("compressed", golden_bytes("compressed")), ("session", session(CommitPolicy::Auto))]
+    {
         let mut rest = &stream[..];
         while rest.len() >= HEADER_LEN {
             let Ok(header) = rest.first_chunk().map_or(Err(()), |h| FrameHeader::decode(h).map_err(|_| ()))

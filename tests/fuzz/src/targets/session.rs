@@ -1,7 +1,7 @@
 //! A whole connection against the backup's state machine: frames of a hostile primary that knows the group.
 //!
 //! ```text
-//! input: schedule u64 (two bits for each frame: 0, 1 all that was ordered is done first; 2 it goes on; 3 the
+//! input: policies u8 (1 a coordinator commits, 2 an epoch is acknowledged on receipt), schedule u64 (two bits for each frame: 0, 1 all that was ordered is done first; 2 it goes on; 3 the
 //!        connection is made anew), then the bytes of the connection
 //! ```
 
@@ -17,6 +17,7 @@ use ftship_proto::journal::{
     EpochFrames, JournalWriter, Placement, RING_START, Ring, Superblock, encode_padded,
 };
 use ftship_proto::message::Message;
+use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::record::RecordIter;
 use ftship_proto::slot::{self, SlotKind};
 use ftship_proto::state::{Content, DurableState, Role};
@@ -43,19 +44,21 @@ struct Host {
     /// What was ordered and is not done, oldest first.
     ordered: VecDeque<BackupEvent>,
     staged: Option<(Epoch, Digest)>,
+    committed: (Epoch, Digest),
+    promoted: Option<bool>,
     closed: bool,
 }
 
 fn run(data: &[u8]) -> Verdict {
     let mut input = Input::new(data);
-    let schedule = input.u64();
+    let (policies, schedule) = (input.u8(), input.u64());
     let mut mended = input.rest().to_vec();
     mend::Frames::after([0; 32]).mend_stream(&mut mended);
-    play(schedule, input.rest()).or(play(schedule, &mended))
+    play(policies, schedule, input.rest()).or(play(policies, schedule, &mended))
 }
 
-fn play(mut schedule: u64, bytes: &[u8]) -> Verdict {
-    let Some(mut host) = Host::new() else { panic!("a formatted backup starts") };
+fn play(policies: u8, mut schedule: u64, bytes: &[u8]) -> Verdict {
+    let Some(mut host) = Host::new(policies) else { panic!("a formatted backup starts") };
     let (mut decoder, mut rest) = (FrameDecoder::new(), bytes);
     host.tell(BackupEvent::Accepted);
     while let Ok((taken, Some(frame))) = decoder.feed(rest) {
@@ -86,7 +89,9 @@ fn play(mut schedule: u64, bytes: &[u8]) -> Verdict {
 }
 
 impl Host {
-    fn new() -> Option<Self> {
+    fn new(policies: u8) -> Option<Self> {
+        let commit = if policies & 1 != 0 { CommitPolicy::External } else { CommitPolicy::Auto };
+        let ack = if policies & 2 != 0 { AckPolicy::Received } else { AckPolicy::Durable };
         let group = seeds::group()?;
         let ring = Ring::new(RING_START, RING_BLOCKS * BLOCK as u64)?;
         let format = Superblock::format([0x71; 16], group.name().clone(), 16 << 20).ok()?;
@@ -102,6 +107,8 @@ impl Host {
             volumes: volumes.collect(),
             timeout: Duration::from_secs(5),
             apply_delay: Duration::from_millis(500),
+            commit,
+            ack,
         };
         let state = DurableState {
             group_name: group.name().clone(),
@@ -121,7 +128,17 @@ impl Host {
             applied_digest: Digest::ZERO,
         };
         let backup = Backup::new(config, recovered);
-        Some(Self { backup, disk, superblock, ordered: VecDeque::new(), staged: None, closed: false })
+        let (ordered, committed) = (VecDeque::new(), (Epoch::NONE, Digest::ZERO));
+        Some(Self {
+            backup,
+            disk,
+            superblock,
+            ordered,
+            staged: None,
+            committed,
+            promoted: None,
+            closed: false,
+        })
     }
 
     fn tell(&mut self, event: BackupEvent) {
@@ -174,18 +191,26 @@ impl Host {
                     self.ordered.push_back(BackupEvent::Applied);
                 }
                 BackupAction::ReleaseVolumes => self.ordered.push_back(BackupEvent::VolumesReleased),
-                BackupAction::PromoteDone(_) => {}
+                BackupAction::PromoteDone(result) => {
+                    assert!(self.promoted.replace(result.is_ok()).is_none(), "answered twice");
+                    assert!(result.is_err() || result == Ok(self.backup.committed()));
+                }
             }
         }
         let (used, capacity) = self.backup.journal_use();
-        assert!(used <= capacity && self.backup.applied() <= self.backup.committed().max(Epoch(u64::MAX)));
+        assert!(used <= capacity);
+        let committed = (self.backup.committed(), self.backup.committed_digest());
+        assert!(committed == self.committed || committed.0 > self.committed.0, "a commit was taken back");
+        self.committed = committed;
     }
 
     fn sent(&mut self, message: &Message) {
         let frame = message.encode(0, seeds::INCARNATION);
         assert!(Message::decode(&frame).is_ok(), "says what nobody understands");
         if let Message::Staged { epoch, digest } = message {
-            assert!(self.staged.is_none_or(|(before, _)| before < *epoch), "epoch {epoch} twice");
+            let again =
+                self.staged.is_none_or(|(before, was)| before < *epoch || (before, was) == (*epoch, *digest));
+            assert!(again, "epoch {epoch} with another digest");
             self.staged = Some((*epoch, *digest));
         }
     }
@@ -205,22 +230,23 @@ impl Host {
         self.disk.write(offset, &bytes);
     }
 
-    /// After a restart, everything that was said to be staged is there.
+    /// After a restart, everything that was committed is there; and a promote gives it.
     fn check_end(&mut self) {
         let found = scan(&self.superblock, &mut self.disk);
-        if let Some((epoch, digest)) = self.staged {
-            let held = found.sealed.iter().find(|sealed| sealed.epoch == epoch).map(|sealed| sealed.digest);
-            let applied = self.superblock.tail_epoch >= epoch;
-            assert!(held == Some(digest) || applied, "epoch {epoch} was acknowledged and is gone");
-        }
+        let (epoch, digest) = self.committed;
+        let held = found.sealed.iter().find(|sealed| sealed.epoch == epoch).map(|sealed| sealed.digest);
+        let applied = self.superblock.tail_epoch >= epoch;
+        assert!(held == Some(digest) || applied, "epoch {epoch} was committed and is gone");
         self.backup.handle_timeout(NOW + Duration::from_secs(60));
         self.perform();
         self.do_all();
-        self.tell(BackupEvent::Promote { id: [7; 16] });
-        self.do_all();
+        // The last one that was committed can always be named.
         let consistent = self.backup.state().content == Content::Consistent;
-        let promoted = matches!(self.backup.phase(), Phase::Promoted);
-        assert_eq!(consistent, promoted, "{:?} of {:?}", self.backup.phase(), self.backup.state().content);
+        self.tell(BackupEvent::Promote { id: [7; 16], epoch: Some(epoch) });
+        self.do_all();
+        assert_eq!(self.promoted, Some(matches!(self.backup.phase(), Phase::Promoted)));
+        let nothing = epoch.is_none() || !consistent;
+        assert!(self.promoted == Some(true) || nothing, "{:?} of epoch {epoch}", self.backup.phase());
     }
 }
 
@@ -244,6 +270,14 @@ fn records(frame: &Frame, group: &GroupDescription) {
 }
 
 fn seeds() -> Vec<Seed> {
-    let input = |schedule: u64| [&schedule.to_le_bytes()[..], &seeds::session()].concat();
-    vec![("prompt".into(), input(0))]
+    let input = |policies: u8, schedule: u64| {
+        let commit = if policies & 1 != 0 { CommitPolicy::External } else { CommitPolicy::Auto };
+        [&[policies], &schedule.to_le_bytes()[..], &seeds::session(commit)].concat()
+    };
+    vec![
+        ("prompt".into(), input(0, 0)),
+        ("coordinated".into(), input(1, 0)),
+        ("on-receipt".into(), input(2, 0)),
+        ("coordinated-on-receipt".into(), input(3, 0)),
+    ]
 }

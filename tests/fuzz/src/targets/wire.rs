@@ -1,6 +1,7 @@
 //! The bytes of a connection: frames, and in each what its kind says.
 
 use ftship_proto::frame::{Frame, FrameDecoder, FrameError, HEADER_LEN, MAX_RAW_PAYLOAD};
+use ftship_proto::protocol::CommitPolicy;
 
 use super::{epoch, message};
 use crate::{Seed, Target, Verdict, explains, mend, seeds, within};
@@ -40,7 +41,7 @@ fn judge(bytes: &[u8]) -> Verdict {
         }
     }
     assert_eq!(in_pieces(bytes), (frames.clone(), ended));
-    let accepted = frames.iter().map(|frame| content(frame)).fold(Verdict::Refused, Verdict::or);
+    let accepted = frames.iter().map(content).fold(Verdict::Refused, Verdict::or);
     accepted.or(Verdict::of(frames.iter().any(|frame| frame.payload.is_empty())))
 }
 
@@ -78,6 +79,6 @@ fn content(frame: &Frame) -> Verdict {
 
 fn seeds() -> Vec<Seed> {
     let mut seeds = seeds::golden_frames();
-    seeds.push(("session".into(), seeds::session()));
+    seeds.push(("session".into(), seeds::session(CommitPolicy::Auto)));
     seeds
 }
