@@ -119,7 +119,6 @@ fn check(log: &Log, unit: LogSector, volume: Sectors, entries: u64, read: &Read)
     for _ in 0..entries {
         let field = |n: usize| u64::from_le_bytes(std::array::from_fn(|i| log.0[at + 8 * n + i]));
         let (sector, sectors, flags, text) = (field(0), field(1), field(2), field(3));
-        let is_write = flags & 12 == 0 && sectors > 0;
         if flags & 8 != 0 {
             let text = usize::try_from(text).unwrap_or(usize::MAX);
             assert_eq!(marks.next().map(Vec::as_slice), Some(&log.0[at + 32..at + 32 + text]));
