@@ -47,6 +47,7 @@ pub enum Mutant {
     StagedIsCommitted,
     FlushFirstVolumeOnly,
     LastVolumeUncopied,
+    RedoWhateverLiesThere,
 }
 
 impl Mutant {
@@ -93,6 +94,7 @@ impl Mutant {
         Self::StagedIsCommitted,
         Self::FlushFirstVolumeOnly,
         Self::LastVolumeUncopied,
+        Self::RedoWhateverLiesThere,
     ];
 }
 

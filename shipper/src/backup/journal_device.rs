@@ -305,7 +305,8 @@ impl JournalDevice {
     ) -> anyhow::Result<()> {
         let superblock = self.superblock.as_ref().ok_or_else(|| self.unusable("not recovered"))?;
         let mut reader = DeviceReader(&self.device, &mut self.buffer);
-        for frame in EpochFrames::new(superblock.ring, &mut reader, epoch.start, epoch.end) {
+        let of = (epoch.epoch, epoch.incarnation);
+        for frame in EpochFrames::of(superblock.ring, &mut reader, of, epoch.start, epoch.end) {
             visit(&frame.with_context(|| format!("journal {}", self.device.path().display()))?)?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use ftship_proto::backup::{
     Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered, Sealed,
 };
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
-use ftship_proto::journal::{BLOCK_LEN, JournalWriter, RING_START, Ring, Superblock, recover};
+use ftship_proto::journal::{BLOCK_LEN, EndClass, JournalWriter, RING_START, Ring, Superblock, recover};
 use ftship_proto::message::{Message, Welcome};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
@@ -110,6 +110,10 @@ impl World {
             Ok(found) => found,
             Err(never) => match never {},
         };
+        if found.ended.class != EndClass::Ordinary {
+            assert!(self.checker.is_struck(), "an undamaged journal is refused: {}", found.ended.reason);
+            return self.backup_refuses_to_start();
+        }
         let sealed = found.sealed.iter().map(|found| Sealed {
             epoch: found.epoch,
             digest: found.digest,
@@ -146,6 +150,10 @@ impl World {
             report_at: 0,
             timer: None,
         }));
+        if self.checker.is_struck() && self.backup_failed() {
+            return self.backup_refuses_to_start();
+        }
+        assert!(!self.backup_failed(), "a backup that nothing struck does not start");
         self.note(|world| {
             let core = &world.backup.daemon.as_ref().expect("just started").core;
             format!("backup: started, {:?}, applied {}", core.phase(), core.applied())

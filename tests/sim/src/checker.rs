@@ -68,6 +68,9 @@ pub(crate) struct Checker {
     requests: BTreeMap<u64, Request>,
     /// What the guest's two paired blocks ever held together.
     pairs: HashSet<[u64; 2]>,
+    is_struck: bool,
+    /// The last epoch that was redone, in part at least.
+    redone: Epoch,
     commit: CommitPolicy,
     ack: AckPolicy,
     /// The coordinator's last word to each primary.
@@ -93,6 +96,8 @@ impl Checker {
             is_superseded: false,
             requests: BTreeMap::new(),
             pairs: HashSet::new(),
+            is_struck: false,
+            redone: Epoch::NONE,
             commit: scenario.commit,
             ack: scenario.ack,
             words: HashMap::new(),
@@ -158,7 +163,7 @@ impl Checker {
         assert_eq!(known.epoch, epoch, "an acknowledgement confuses epochs");
         let found = self.examine(&disks.durable());
         let is_there = found.tail_epoch >= epoch || found.sealed.contains(&(epoch, digest));
-        let is_promised = self.ack == AckPolicy::Durable;
+        let is_promised = self.ack == AckPolicy::Durable && !self.is_struck;
         assert!(is_there || !is_promised, "epoch {epoch} is acknowledged and not durable");
         let is_consistent = matches!(found.state.content, Held::Consistent);
         assert!(
@@ -176,7 +181,7 @@ impl Checker {
     /// Invariant 9, its first half: what is reported as committed is so on the disks, durably.
     pub(crate) fn reports(&mut self, disks: &Disks, epoch: Epoch) {
         let found = self.examine(&disks.durable());
-        if found.state.content == Held::Consistent && !epoch.is_none() {
+        if found.state.content == Held::Consistent && !epoch.is_none() && !self.is_struck {
             let durable = match self.commit {
                 CommitPolicy::Auto => found.sealed.last().map_or(found.tail_epoch, |last| last.0),
                 CommitPolicy::External => found.committed.unwrap_or(Epoch::NONE),
@@ -198,6 +203,22 @@ impl Checker {
         let foreign = |sealed: &&SealedEpoch| sealed.epoch > committed && sealed.incarnation != incarnation;
         let left = recovery.sealed.iter().find(foreign);
         assert!(left.is_none(), "a primary is welcomed, and another one's staged epoch is kept: {left:?}");
+    }
+
+    /// A write to the journal was misdirected: what was acknowledged may be lost, and should be missed; what is
+    /// held must be exact all the same.
+    pub(crate) fn struck(&mut self) {
+        self.is_struck = true;
+    }
+
+    pub(crate) fn is_struck(&self) -> bool {
+        self.is_struck
+    }
+
+    /// The volumes have, or may have, something of this epoch. If it is lost from the journal then, nothing can mend
+    /// them.
+    pub(crate) fn redone(&mut self, epoch: Epoch) {
+        self.redone = self.redone.max(epoch);
     }
 
     /// The coordinator commits.
@@ -257,12 +278,8 @@ impl Checker {
             Ok(recovery) => recovery,
             Err(never) => match never {},
         };
-        assert_eq!(
-            recovery.ended.class,
-            EndClass::Ordinary,
-            "the journal is damaged: {}",
-            recovery.ended.reason
-        );
+        let is_sound = recovery.ended.class == EndClass::Ordinary;
+        assert!(is_sound || self.is_struck, "the journal is damaged: {}", recovery.ended.reason);
         let mut found = Found {
             tail_epoch: superblock.tail_epoch,
             sealed: recovery.sealed.iter().map(|sealed| (sealed.epoch, sealed.digest)).collect(),
@@ -272,7 +289,12 @@ impl Checker {
         };
         if found.state.content != Held::Consistent {
             let legal = self.floor.is_none() || self.is_superseded;
+            let legal = legal || self.is_struck;
             assert!(legal, "epoch {} was committed, the state is {:?}", self.floor, found.state.content);
+            return found;
+        }
+        let last = found.sealed.last().map_or(found.tail_epoch, |last| last.0);
+        if !is_sound || self.is_struck && last < self.redone.max(found.state.highest_epoch_seen) {
             return found;
         }
         found.choices = self.choices(&superblock, &recovery);
@@ -298,11 +320,12 @@ impl Checker {
         let sealed = || recovery.sealed.iter();
         let last = sealed().last().map_or(tail, |last| (last.epoch, last.digest));
         if self.commit == CommitPolicy::Auto {
-            assert!(last.0 >= self.floor, "promotable to {}, epoch {} was committed", last.0, self.floor);
+            let is_lost = last.0 < self.floor && !self.is_struck;
+            assert!(!is_lost, "promotable to {}, epoch {} was committed", last.0, self.floor);
             return vec![last];
         }
         let committed = superblock.committed.unwrap_or(Epoch::NONE);
-        let legal = committed >= self.floor || committed.is_none() && self.is_superseded;
+        let legal = committed >= self.floor || committed.is_none() && self.is_superseded || self.is_struck;
         assert!(legal, "committed is {committed}, epoch {} was committed", self.floor);
         let mut choices: Vec<_> = sealed()
             .filter(|sealed| sealed.commit_point && sealed.epoch >= committed)
@@ -313,12 +336,15 @@ impl Checker {
         }
         if !committed.is_none() {
             let named = choices.first().filter(|(epoch, _)| *epoch == committed);
+            if named.is_none() && self.is_struck {
+                return Vec::new();
+            }
             let Some(named) = named else { panic!("epoch {committed} is committed and not to be found") };
             let incarnation = self.known.get(&named.1).expect("a digest that a primary made").incarnation;
             let word = self.words.get(&incarnation).copied().unwrap_or(Epoch::NONE).max(self.chosen);
             assert!(committed <= word, "epoch {committed} is committed, the coordinator's word is {word}");
         }
-        if let Some(staged) = self.promise {
+        if let Some(staged) = self.promise.filter(|_| !self.is_struck) {
             assert!(last.0 >= staged, "epoch {staged} was staged, only {} is held", last.0);
         }
         choices
@@ -364,6 +390,9 @@ impl Checker {
             assert_eq!(found.state.role, Role::Primary, "promoted, and the state does not say so");
             assert!(found.sealed.is_empty(), "promoted with epochs that are not applied");
             let lineage = found.state.lineage.last().expect("a promote adds a generation");
+            if self.is_struck && found.choices.is_empty() {
+                return;
+            }
             let is_same = found.choices == [(epoch, lineage.digest)];
             assert!(is_same, "promoted at {epoch}, which the disks do not hold: {:?}", found.choices);
             assert_eq!(lineage.first_epoch, epoch.next(), "the new generation begins elsewhere");

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use ftship_proto::backup::{BackupEvent, Sealed};
 use ftship_proto::frame::Frame;
 use ftship_proto::group::GroupDescription;
-use ftship_proto::journal::{EpochFrames, Placement, Superblock, encode_padded};
+use ftship_proto::journal::{BLOCK_LEN, EpochFrames, Placement, RING_START, Ring, Superblock, encode_padded};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::record::{Content, Record, RecordIter};
 use ftship_proto::slot::{self, SlotKind};
@@ -109,6 +109,14 @@ impl Work {
     }
 }
 
+fn epoch_frames<'a, 'd>(
+    ring: Ring,
+    reader: &'d mut ImageReader<'a>,
+    epoch: &Sealed,
+) -> EpochFrames<'d, ImageReader<'a>> {
+    EpochFrames::of(ring, reader, (epoch.epoch, epoch.incarnation), epoch.start, epoch.end)
+}
+
 /// Makes every volume durable.
 fn flush(volumes: usize) -> Vec<Step> {
     let count = if mutant::is(Mutant::FlushFirstVolumeOnly) { 1 } else { volumes };
@@ -145,7 +153,7 @@ impl World {
             return;
         }
         if let Some(step) = self.next_step(lane, |_| true) {
-            let fails = self.random.once_in(self.scenario.odds_disk);
+            let fails = self.random.once_in(self.scenario.odds_disk) || !self.is_readable(&step);
             let failing = if fails { " FAILS" } else { "" };
             self.note(|_| format!("{lane:?} lane: {}{failing}", step));
             if fails {
@@ -206,11 +214,17 @@ impl World {
     fn step_done(&mut self, step: Step) {
         match step {
             Step::Redo(..) | Step::Slot(..) => {
+                if let Step::Redo(sealed, _) = &step {
+                    self.checker.redone(sealed.epoch);
+                }
                 for write in self.expand(step) {
                     self.step_done(write);
                 }
             }
-            Step::Write(disk, offset, bytes) => self.disk(disk).write(offset, &bytes),
+            Step::Write(disk, offset, bytes) => {
+                let offset = self.aim(disk, offset, bytes.len());
+                self.disk(disk).write(offset, &bytes);
+            }
             Step::Sync(disk) => self.disk(disk).sync(),
             Step::Slotted(kind) => {
                 if let Some(daemon) = &mut self.backup.daemon {
@@ -234,7 +248,7 @@ impl World {
             }
             Step::Redo(epoch, group) => {
                 let mut reader = ImageReader(&self.backup.disks.journal.view);
-                let frames = EpochFrames::new(daemon.ring, &mut reader, epoch.start, epoch.end);
+                let frames = epoch_frames(daemon.ring, &mut reader, &epoch);
                 let frame = |frame: Result<Frame, _>| match frame {
                     Ok(frame) => writes(&frame, &group),
                     Err(error) => panic!("epoch {} was committed and cannot be read: {error:?}", epoch.epoch),
@@ -254,6 +268,29 @@ impl World {
             }
             _ => self.step_torn(step),
         }
+    }
+
+    /// Where a write lands: where it is to, unless it is misdirected within the ring.
+    fn aim(&mut self, disk: DiskId, offset: u64, len: usize) -> u64 {
+        if disk != DiskId::Journal || offset < RING_START || !std::mem::take(&mut self.misdirects) {
+            return offset;
+        }
+        let blocks = self.scenario.ring_blocks - len.div_ceil(BLOCK_LEN) as u64 + 1;
+        let lands = RING_START + self.random.below(blocks) * BLOCK_LEN as u64;
+        self.note(|_| format!("FAULT the write to {offset} lands at {lands}"));
+        self.checker.struck();
+        lands
+    }
+
+    /// Whether the journal holds what a redo needs: it always does, unless a write was misdirected.
+    fn is_readable(&self, step: &Step) -> bool {
+        let (Step::Redo(epoch, _), Some(daemon), true) =
+            (step, &self.backup.daemon, self.checker.is_struck())
+        else {
+            return true;
+        };
+        let mut reader = ImageReader(&self.backup.disks.journal.view);
+        epoch_frames(daemon.ring, &mut reader, epoch).all(|frame| frame.is_ok())
     }
 
     /// What if the power were cut now, and everything lost that was not synced?
@@ -285,8 +322,9 @@ impl World {
                     self.step_torn(&Step::Write(disk, at.next().slot.offset(), bytes.to_vec()));
                 }
                 Some(Step::Redo(epoch, group)) => {
+                    self.checker.redone(epoch.epoch);
                     let mut reader = ImageReader(&self.backup.disks.journal.view);
-                    let frames = EpochFrames::new(daemon.ring, &mut reader, epoch.start, epoch.end);
+                    let frames = epoch_frames(daemon.ring, &mut reader, epoch);
                     let steps: Vec<Step> = frames.flatten().flat_map(|frame| writes(&frame, group)).collect();
                     for step in steps {
                         self.step_torn(&step);

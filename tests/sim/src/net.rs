@@ -80,6 +80,18 @@ impl World {
         conn
     }
 
+    /// A connection to the backup whose other end is nobody of the pair.
+    pub(crate) fn net_stranger(&mut self) -> ConnId {
+        let conn = self.net.next;
+        self.net.next += 1;
+        let mut new = Conn::default();
+        for end in &mut new.ends {
+            end.open = true;
+        }
+        self.net.conns.insert(conn, new);
+        conn
+    }
+
     /// The attempt reaches the backup's host.
     pub(crate) fn net_arrives(&mut self, conn: ConnId) {
         let at = self.now + self.net_delay();

@@ -34,12 +34,17 @@ pub(crate) enum Fault {
     Stall,
     /// The backup's disks take their time, and the connection does not survive it.
     SlowDisks,
+    /// Somebody else connects while the primary's connection lives: says nothing, says the primary's own greeting
+    /// once more, or sends frames of an earlier connection.
+    SecondConnection,
+    /// One write to the journal's ring lands elsewhere in it, and nobody is told.
+    Misdirect,
     /// The primary is given up, and the backup promoted, after a crash of its own or not.
     Failover,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::KillBackup,
         Self::CutBackup,
         Self::CutBackup,
@@ -50,6 +55,9 @@ impl Fault {
         Self::Partition,
         Self::StrayStaged,
         Self::OldFrames,
+        Self::SecondConnection,
+        Self::SecondConnection,
+        Self::Misdirect,
         Self::Stall,
         Self::Stall,
         Self::SlowDisks,
@@ -76,12 +84,17 @@ pub(crate) struct Operator {
     remembered: VecDeque<Frame>,
     old_frames: Vec<Frame>,
     is_mixing: bool,
+    /// The present primary's last greeting.
+    hello: Option<Frame>,
     deadline: u64,
 }
 
 impl Operator {
     /// Notes a frame of the base copy; returns old ones that turn up behind it.
     pub(crate) fn remember(&mut self, frame: &Frame) -> Vec<Frame> {
+        if frame.header.kind == FrameKind::Hello {
+            self.hello = Some(frame.clone());
+        }
         if frame.header.kind != FrameKind::BaseData {
             return Vec::new();
         }
@@ -94,6 +107,7 @@ impl Operator {
 
     /// The primary is another one from now on.
     pub(crate) fn forget_primary(&mut self) {
+        self.hello = None;
         if !self.remembered.is_empty() {
             self.old_frames = std::mem::take(&mut self.remembered).into();
         }
@@ -167,6 +181,8 @@ impl World {
                     self.schedule(self.now + wait, Event::Failover);
                 }
             }
+            Fault::SecondConnection => self.second_connection(),
+            Fault::Misdirect => self.misdirects = true,
             Fault::Failover => self.failover(),
         }
     }
@@ -232,6 +248,28 @@ impl World {
         self.net_send(conn, Side::Backup, Item::Frame(frame));
     }
 
+    fn second_connection(&mut self) {
+        if !self.backup.is_up() {
+            return;
+        }
+        let conn = self.net_stranger();
+        self.backup_accept(conn);
+        let frames = match self.random.below(3) {
+            0 => Vec::new(),
+            1 => self.operator.hello.iter().cloned().collect(),
+            _ => self.operator.remembered.iter().cloned().collect::<Vec<_>>(),
+        };
+        for frame in frames {
+            self.net_send(conn, Side::Primary, Item::Frame(frame));
+        }
+    }
+
+    /// The backup's daemon does not start on what it finds. That is what is to happen to a damaged journal.
+    pub(crate) fn backup_refuses_to_start(&mut self) {
+        self.note(|_| "backup: the journal is damaged, it does not start".into());
+        self.operator.is_done = true;
+    }
+
     /// The primary is lost for good; whoever decides promotes the backup.
     pub(crate) fn failover(&mut self) {
         if self.operator.promoting.is_some() || self.operator.is_calm {
@@ -286,7 +324,7 @@ impl World {
                 self.checker.promoted(&self.backup.disks, *epoch, self.scenario.noisy);
             }
             Err(refused) => {
-                let must = self.operator.promoting == Some(true);
+                let must = self.operator.promoting == Some(true) && !self.checker.is_struck();
                 assert!(!must, "a backup that was promotable after its crash refuses: {refused}");
             }
         }
@@ -339,6 +377,11 @@ impl World {
     fn end_faults(&mut self) {
         let scenario = &mut self.scenario;
         scenario.odds_void = 0;
+        if scenario.is_cramped {
+            // The guest gives way: what does not fit the journal will never get in sync.
+            scenario.guest_interval = scenario.guest_interval.max(2 * scenario.epoch_interval);
+            scenario.burst = 1;
+        }
         scenario.coordinator_interval = scenario.coordinator_interval.min(scenario.epoch_interval);
         scenario.odds_lost = 0;
         scenario.odds_disk = 0;
@@ -347,6 +390,7 @@ impl World {
         scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
         scenario.net_delay = scenario.net_delay.min(2_000);
         self.net.partition_until = 0;
+        self.misdirects = false;
     }
 
     /// Nothing goes wrong any more. Looks once a second whether the pair is in step, and helps.
@@ -390,6 +434,10 @@ impl World {
             let power = self.random.coin();
             self.stop(Side::Backup, power);
             let must = self.must_promote();
+            if !must && self.checker.is_struck() {
+                self.operator.is_done = true;
+                return;
+            }
             assert!(must, "in sync, and not promotable");
         }
     }

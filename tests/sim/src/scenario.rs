@@ -1,7 +1,7 @@
 //! What one seed is about: the sizes, the speeds, and how likely what goes wrong is.
 //!
-//! Always holds: every figure is drawn from the seed alone; the journal holds any single epoch, so that the
-//! pair can get in step once the faults stop.
+//! Always holds: every figure is drawn from the seed alone; the journal holds any single epoch, at least once the
+//! guest gives way, so that the pair can get in step when the faults stop.
 
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 
@@ -38,6 +38,8 @@ pub(crate) struct Scenario {
     pub(crate) odds_crash: u64,
     pub(crate) request_interval: u64,
     pub(crate) is_eager: bool,
+    /// The journal does not hold what the guest may write in one epoch.
+    pub(crate) is_cramped: bool,
     pub(crate) commit: CommitPolicy,
     pub(crate) ack: AckPolicy,
     /// Time between two looks of the coordinator, where there is one.
@@ -52,7 +54,10 @@ impl Scenario {
         let shape = Shape((0..count).map(|_| 8 << random.below(5)).collect());
         let blocks = shape.blocks();
         let volume_blocks = (blocks as u64 * 600).div_ceil(4096);
-        let ring_blocks = 8 + volume_blocks + random.below(3 * volume_blocks + 24);
+        let is_cramped = random.once_in(10);
+        let room =
+            if is_cramped { random.below(8) } else { volume_blocks + random.below(3 * volume_blocks + 24) };
+        let ring_blocks = 8 + room;
         let epoch_interval = 20_000 << random.below(5);
         let pick = |random: &mut Random, from: &[u64]| from[random.index(from.len())];
         let mut lane_delay = [0; 5];
@@ -90,6 +95,7 @@ impl Scenario {
             odds_crash: pick(random, &[0, 0, 0, 50, 200]),
             request_interval: chaos_until / random.range(2, 12),
             is_eager: random.coin(),
+            is_cramped,
             commit: if random.coin() { CommitPolicy::External } else { CommitPolicy::Auto },
             ack: if random.once_in(3) { AckPolicy::Received } else { AckPolicy::Durable },
             coordinator_interval: epoch_interval * pick(random, &[1, 1, 3, 10]),

@@ -126,6 +126,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) coordinator: Coordinator,
     pub(crate) stalled_until: [u64; 5],
+    /// The next write to the journal's ring lands elsewhere.
+    pub(crate) misdirects: bool,
     trace: Option<Box<dyn Write>>,
 }
 
@@ -150,6 +152,7 @@ impl World {
             operator: Operator::default(),
             coordinator: Coordinator::default(),
             stalled_until: [0; 5],
+            misdirects: false,
             trace,
         }
     }

@@ -286,7 +286,10 @@ impl Backup {
     pub fn new(config: BackupConfig, recovered: Recovered) -> Self {
         let Recovered { state, mut journal, sealed, applied, applied_digest } = recovered;
         let digest = sealed.last().map_or(applied_digest, |last| last.digest);
-        let phase = Phase::of(&state);
+        let phase = match lost(&state, &journal) {
+            Some(reason) => Phase::Failed(reason),
+            None => Phase::of(&state),
+        };
         let named = journal.noted_committed();
         let (committed, committed_digest) = match (config.commit, named) {
             (CommitPolicy::External, Some(named)) => {
@@ -327,6 +330,9 @@ impl Backup {
         };
         // What recovery read back may still sit in a volatile cache, left there by a killed daemon:
         // it is not committed before a sync of our own has succeeded.
+        if let Phase::Failed(_) = backup.phase {
+            return backup;
+        }
         backup.sync_journal();
         if !is_noted {
             // In the same lane, so behind that sync and before any frame.
@@ -517,3 +523,18 @@ impl Backup {
         }
     }
 }
+
+/// What the state was told to be durable in the journal, and is not there.
+fn lost(state: &DurableState, journal: &JournalWriter) -> Option<String> {
+    let (named, held) = (state.highest_epoch_seen, journal.floor());
+    let is_lost = Phase::of(state) == Phase::Consistent && named > held;
+    is_lost.then(|| {
+        format!(
+            "the journal ends at epoch {held}, though epoch {named} was durable in it: it is another one, or its \
+             device lost data; format this backup anew and let the primary run a full sync"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

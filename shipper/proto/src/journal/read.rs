@@ -4,6 +4,8 @@
 //! bytes are held; a place whose header does not hold is never read beyond its first block.
 
 use crate::frame::{Frame, FrameError, FrameHeader, FrameKind, HEADER_LEN};
+use crate::ids::{Epoch, Incarnation};
+use crate::mutant::{self, Mutant};
 
 use super::layout::{BLOCK_LEN, Ring, padded_len};
 
@@ -112,6 +114,22 @@ pub enum ReadError<E> {
         /// What is wrong with it.
         source: FrameError,
     },
+    /// A sound frame of something else: the one that was written here never arrived.
+    #[error(
+        "journal at position {position} holds frame {seq} of epoch {found}, not frame {expected_seq} of {expected}"
+    )]
+    Foreign {
+        /// Where.
+        position: u64,
+        /// The epoch that should be here.
+        expected: Epoch,
+        /// Which frame of it.
+        expected_seq: u64,
+        /// The epoch that is.
+        found: Epoch,
+        /// Which frame of it.
+        seq: u64,
+    },
     /// Something that no epoch is made of.
     #[error("journal at position {position} holds no frame of an epoch where one must be")]
     Missing {
@@ -126,12 +144,38 @@ pub struct EpochFrames<'d, D> {
     reader: RingReader<'d, D>,
     position: u64,
     end: u64,
+    /// The only epoch that is expected, and the number of its next frame.
+    expected: Option<(Epoch, Incarnation, u64)>,
 }
 
 impl<'d, D: ReadAt> EpochFrames<'d, D> {
     /// The frames from `start` to `end`: positions where sealed epochs start and end.
     pub fn new(ring: Ring, device: &'d mut D, start: u64, end: u64) -> Self {
-        Self { reader: RingReader::new(ring, device), position: start, end }
+        Self { reader: RingReader::new(ring, device), position: start, end, expected: None }
+    }
+
+    /// The frames of one sealed epoch, none missing and none of another: remains of an earlier lap, which a lost
+    /// write leaves standing, have sound checksums too.
+    pub fn of(
+        ring: Ring,
+        device: &'d mut D,
+        (epoch, incarnation): (Epoch, Incarnation),
+        start: u64,
+        end: u64,
+    ) -> Self {
+        Self { expected: Some((epoch, incarnation, 0)), ..Self::new(ring, device, start, end) }
+    }
+
+    fn check(&mut self, position: u64, header: &FrameHeader) -> Result<(), ReadError<D::Error>> {
+        let Some((expected, incarnation, expected_seq)) = &mut self.expected else { return Ok(()) };
+        let (found, seq) = (header.epoch, header.seq);
+        let is_it = (found, header.incarnation, seq) == (*expected, *incarnation, *expected_seq);
+        if !is_it && !mutant::is(Mutant::RedoWhateverLiesThere) {
+            let (expected, expected_seq) = (*expected, *expected_seq);
+            return Err(ReadError::Foreign { position, expected, expected_seq, found, seq });
+        }
+        *expected_seq += 1;
+        Ok(())
     }
 
     fn read(&mut self) -> Result<Option<Frame>, ReadError<D::Error>> {
@@ -148,6 +192,7 @@ impl<'d, D: ReadAt> EpochFrames<'d, D> {
                 FrameKind::JournalPad => ring.rest(position),
                 FrameKind::JournalDrop => BLOCK_LEN as u64,
                 kind if kind.is_of_epoch() && padded_len(&header) <= ring.rest(position) => {
+                    self.check(position, &header)?;
                     let frame = self.reader.frame(position, header).map_err(device)?;
                     let frame = frame.map_err(|source| ReadError::Frame { position, source })?;
                     self.position += padded_len(&header);

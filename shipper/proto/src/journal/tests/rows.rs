@@ -375,3 +375,46 @@ fn an_accepted_damage_stays_accepted() {
     assert_eq!(last.sealed.last().map(|last| last.epoch), Some(Epoch(5)));
     assert_eq!(last.ended.class, EndClass::Ordinary);
 }
+
+#[test]
+fn row_21_where_the_superblock_says_that_epochs_were_dropped() {
+    let (mut journal, head) = two_epochs();
+    let second = journal.sealed[1].clone();
+    // Known to be durable, and so missed unless it is known to be dropped.
+    journal.writer.drop_from(second.start);
+    let superblock = journal.writer.superblock_now();
+    assert_eq!(superblock.synced, Epoch(2));
+    journal.write_superblock(journal.slot.next(), &superblock);
+    journal.disk.sync();
+    let recovery = journal.recover();
+    assert_eq!((recovery.sealed.len(), recovery.end, recovery.floor), (1, second.start, Epoch(2)));
+    let stale = EndReason::Stale { kind: FrameKind::EpochBegin, epoch: Epoch(2) };
+    assert_eq!(ordinary(recovery.ended), stale);
+    // A torn frame behind it is no loss either; the next epoch continues what is kept.
+    journal.digest = journal.sealed[0].digest;
+    journal.sealed.truncate(1);
+    assert!(journal.append(8192));
+    journal.sync();
+    let recovery = journal.recover();
+    let epochs: Vec<u64> = recovery.sealed.iter().map(|sealed| sealed.epoch.0).collect();
+    assert_eq!(epochs, [1, 3]);
+    assert!(recovery.end >= head);
+}
+
+#[test]
+fn a_redo_takes_no_frame_of_an_earlier_lap_where_a_write_was_lost() {
+    let (mut journal, _) = two_epochs();
+    let (first, second) = (journal.sealed[0].clone(), journal.sealed[1].clone());
+    let ring = journal.writer.superblock().ring;
+    let read = |journal: &mut Journal, of: (Epoch, Incarnation)| {
+        EpochFrames::of(ring, &mut journal.disk, of, second.start, second.end).collect::<Result<Vec<_>, _>>()
+    };
+    let of = (second.epoch, INCARNATION);
+    assert_eq!(read(&mut journal, of), Ok(second.frames.clone()));
+    let foreign = |found: &Result<Vec<Frame>, _>| matches!(found, Err(ReadError::Foreign { .. }));
+    assert!(foreign(&read(&mut journal, (second.epoch, STRANGER))));
+    // The data of the second epoch went astray; a sound frame of the first one lies in its place.
+    let data = second.start + padded_len(&second.frames[0].header);
+    journal.put(data, &first.frames[1]);
+    assert!(foreign(&read(&mut journal, of)));
+}

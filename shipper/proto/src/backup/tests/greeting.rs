@@ -1,0 +1,130 @@
+//! Who is let in, and what must be gone before.
+
+use super::*;
+use crate::group::GroupDescription;
+
+const STRANGER: Incarnation = Incarnation([0x55; 16]);
+
+/// What a `Hello` changed in this way is answered with.
+fn refused(host: &mut Host, change: impl FnOnce(&mut Hello)) -> Option<RefuseCode> {
+    let state = host.state.clone();
+    let mut hello = host.hello();
+    change(&mut hello);
+    host.event(BackupEvent::Accepted);
+    host.tell(Message::Hello(hello));
+    host.finish();
+    assert!(!host.core.is_connected() || host.refusal().is_none());
+    assert_eq!(host.state, state, "a refused peer changes nothing");
+    host.refusal()
+}
+
+#[test]
+fn each_mismatch_has_its_code() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    let mut code = |change: &dyn Fn(&mut Hello)| refused(&mut host, change);
+    let volumes = |hello: &Hello| hello.group.volumes().to_vec();
+    let with = |name: &str, volumes| GroupDescription::new(name.parse().unwrap(), volumes).unwrap();
+    let newer = |hello: &mut Hello| (hello.protocol_min, hello.protocol_max) = (PROTOCOL + 1, PROTOCOL + 3);
+    assert_eq!(code(&newer), Some(RefuseCode::Version));
+    assert_eq!(code(&|hello| hello.features_mandatory = 1 << 40), Some(RefuseCode::Feature));
+    assert_eq!(code(&|hello| hello.features_mandatory = EXTERNAL_COMMIT), Some(RefuseCode::CommitPolicy));
+    assert_eq!(code(&|hello| hello.group = with("vm2", volumes(hello))), Some(RefuseCode::Group));
+    let fewer = |hello: &mut Hello| hello.group = with("vm1", volumes(hello)[..1].to_vec());
+    assert_eq!(code(&fewer), Some(RefuseCode::VolumeMismatch));
+    let larger = |hello: &mut Hello| {
+        let mut volumes = volumes(hello);
+        volumes[1].size.0 += 8;
+        hello.group = with("vm1", volumes);
+    };
+    assert_eq!(code(&larger), Some(RefuseCode::VolumeMismatch));
+    let swapped = |hello: &mut Hello| {
+        let mut volumes = volumes(hello);
+        volumes[0].uuid.0[0] ^= 1;
+        hello.group = with("vm1", volumes);
+    };
+    assert_eq!(code(&swapped), Some(RefuseCode::VolumeMismatch));
+    assert_eq!(code(&|hello| hello.lineage[0].generation.id[0] ^= 1), Some(RefuseCode::SplitBrain));
+    assert_eq!(code(&|hello| hello.features_optional = u64::MAX), None, "optional ones are ignored");
+    assert_eq!(code(&|hello| (hello.protocol_min, hello.protocol_max) = (0, 900)), None);
+}
+
+#[test]
+fn both_sides_must_name_the_same_policy() {
+    let mut host = Host::new(CommitPolicy::External, AckPolicy::Durable);
+    let auto = |hello: &mut Hello| hello.features_mandatory = 0;
+    assert_eq!(refused(&mut host, auto), Some(RefuseCode::CommitPolicy));
+    assert_eq!(refused(&mut host, |_| {}), None);
+    let Some(Message::Welcome(welcome)) = host.said.last() else { panic!("{:?}", host.said.last()) };
+    assert_eq!(welcome.features & EXTERNAL_COMMIT, EXTERNAL_COMMIT);
+    assert_eq!(welcome.journal_size, Some(host.core.journal_use().1));
+}
+
+#[test]
+fn a_host_that_is_promoted_or_busy_says_so() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    host.tell(Message::SyncBegin { base_id: BASE_ID });
+    host.event(BackupEvent::Disconnected);
+    assert_eq!(host.core.phase().copying(), Some(phase::CopyStep::Marking));
+    host.event(BackupEvent::Accepted);
+    host.tell(Message::Hello(host.hello()));
+    assert_eq!(host.refusal(), Some(RefuseCode::Busy));
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    host.promote(None);
+    host.finish();
+    assert_eq!(refused(&mut host, |_| {}), Some(RefuseCode::Promoted));
+}
+
+#[test]
+fn a_second_connection_is_not_admitted_while_a_greeted_primary_is_there() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    assert!(!host.core.admits());
+    host.event(BackupEvent::Disconnected);
+    assert!(host.core.admits());
+    host.event(BackupEvent::Accepted);
+    assert!(host.core.admits(), "whoever says nothing makes room for whoever comes");
+}
+
+#[test]
+fn what_is_staged_outlives_a_lost_link_of_the_same_incarnation() {
+    let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
+    host.epoch(true);
+    host.finish();
+    host.event(BackupEvent::Disconnected);
+    host.greet(INCARNATION);
+    assert!(host.core.is_connected());
+    host.tell(Message::Commit { epoch: Epoch(3) });
+    host.finish();
+    assert_eq!(host.core.committed(), Epoch(3));
+}
+
+#[test]
+fn another_incarnation_is_welcomed_once_what_only_its_predecessor_could_commit_is_dropped_durably() {
+    let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
+    host.epoch(true);
+    host.finish();
+    host.tell(Message::Commit { epoch: Epoch(2) });
+    host.finish();
+    host.event(BackupEvent::Disconnected);
+    host.said.clear();
+    host.greet(STRANGER);
+    assert!(host.said.is_empty(), "not yet");
+    assert_eq!(host.pending.len(), 1);
+    host.step();
+    let Some(Message::Welcome(welcome)) = host.said.last() else { panic!("{:?}", host.said) };
+    assert_eq!((welcome.committed, welcome.highest_epoch_seen), (Epoch(2), Epoch(3)));
+    assert_eq!(welcome.chain_digest, host.core.committed_digest());
+    assert_eq!(host.superblock.dropped.map(|dropped| dropped.through), Some(Epoch(3)));
+    assert_eq!(host.core.staged(), Epoch(2));
+}
+
+#[test]
+fn where_nothing_was_committed_yet_that_leaves_nothing_to_promote_to() {
+    let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
+    host.event(BackupEvent::Disconnected);
+    host.greet(STRANGER);
+    host.finish();
+    assert!(host.core.is_connected());
+    assert!(matches!(host.state.content, Content::Inconsistent { .. }));
+    host.promote(Some(2));
+    assert_eq!(host.promoted, [Err(PromoteRefused::Inconsistent)]);
+}
