@@ -5,7 +5,12 @@ EXTRA=${EXTRA-'[audit]
 digest-file = "/share/digests"
 
 [limits]
-timeout = "2s"'}
+timeout = "3s"
+
+# No watchdog is to step in because the machine is slow.
+[watchdog]
+timeout = "30s"
+pause-timeout = "5s"'}
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"
 . "$LAB_REPOSITORY/tests/scenarios/watchdog.bash"
 

@@ -20,17 +20,21 @@ CASES=0
     PRIMARY_SYNC_POINTS="hello-sent welcome-received sync-begin-sent sync-ready-received base-data-sent base-end-sent"
 }
 
-# begin: from nothing to in sync, with writers.
+# begin: from nothing to in sync, with writers. The journal has a disk of its own: else its flushes would make
+# durable what is written to the volume, and a flush that is missing there would not be noticed.
 begin() {
     make_volumes
+    on backup vgcreate -q -y second /dev/vdb
+    on backup lvcreate -q -y -W n -n vm1_journal -L "${JOURNAL_MB}M" second
+    exchange /dev/vg/vm1_journal /dev/second/vm1_journal
+    on backup ftship format --force vm1
     settle primary
     settle backup
     start_backup
     start_primary
-    wait_state primary "in sync" 60
     follow
     start_writers
-    eventually 30 more_acknowledged ""
+    eventually 120 goes_on ""
 }
 
 start_writers() {
@@ -85,7 +89,8 @@ strike() {
         link)
             link down
             kill_background "$job" CONT
-            sleep 3
+            # Longer than `timeout`: both sides give the connection up.
+            sleep 5
             link up
             ;;
     esac
@@ -94,7 +99,12 @@ strike() {
 # revive HOST KIND: the host and its daemon are back.
 revive() {
     case $1.$2 in
-        backup.power) power_on backup; install_backup; start_backup ;;
+        backup.power)
+            power_on backup
+            on backup vgchange --quiet -ay second
+            install_backup
+            start_backup
+            ;;
         backup.kill) start_backup ;;
         primary.power)
             power_on primary

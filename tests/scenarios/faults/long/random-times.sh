@@ -1,5 +1,5 @@
 #!/bin/bash
-# lab: timeout=1500
+# lab: timeout=1500 disks=2
 # Twenty times, at a seeded random time, one of the two hosts is killed, loses its power, or the link: the
 # backup promotes to exactly one epoch, and nothing acknowledged is missing.
 . "$LAB_REPOSITORY/tests/scenarios/faults/crash.bash"
