@@ -123,15 +123,15 @@ pub struct Volume {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Log {
-    /// Two RAM disks (`brd`) used in turn.
-    pub devices: [PathBuf; 2],
+    /// Two RAM disks (`brd`) used in turn; when none are named, the first two that are free.
+    pub devices: Option<[PathBuf; 2]>,
     /// Size of each when this daemon loads `brd` itself.
     pub size: ByteSize,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { devices: ["/dev/ram0".into(), "/dev/ram1".into()], size: ByteSize::mib(64) }
+        Self { devices: None, size: ByteSize::mib(64) }
     }
 }
 
@@ -341,7 +341,7 @@ impl Config {
         if self.address == self.peer {
             return Some(("peer", "is the address of this host itself".into()));
         }
-        if self.log.devices[0] == self.log.devices[1] {
+        if self.log.devices.as_ref().is_some_and(|[first, second]| first == second) {
             return Some(("log.devices", "the two devices must differ".into()));
         }
         if self.log.size < ByteSize::mib(4) || self.log.size > ByteSize::gib(16) {

@@ -106,8 +106,10 @@ pub(super) enum CaptureReport {
 /// What the cut thread needs to know.
 #[derive(Debug)]
 pub(super) struct CaptureSettings {
-    /// The two RAM disks.
-    pub(super) logs: [PathBuf; 2],
+    /// The two RAM disks; `None`: two free ones of `log_size`.
+    pub(super) logs: Option<[PathBuf; 2]>,
+    /// What a log has to have, where none are named.
+    pub(super) log_size: Sectors,
     /// Log use, in percent, beyond which a cut exchanges the log.
     pub(super) rotate_at: u8,
     /// Log use, in percent, beyond which writes are held back, and for how long at most without a
@@ -340,9 +342,12 @@ impl Worker {
 
     fn begin(&mut self) -> anyhow::Result<()> {
         self.end_capture();
-        let [first, second] = &self.settings.logs;
+        let logs = match &self.settings.logs {
+            Some([first, second]) => LogPair::open(first, second)?,
+            None => LogPair::free(self.settings.log_size)?,
+        };
         let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
-        let mut capture = Capture::start(&self.stack, LogPair::open(first, second)?, None, pulse)?;
+        let mut capture = Capture::start(&self.stack, logs, None, pulse)?;
         if let Some((percent, _)) = self.settings.hold {
             capture.hold_above(percent);
         }

@@ -111,7 +111,9 @@ impl PrimaryDriver {
         stack.recover().with_context(|| format!("volume {}", volume.name))?;
         let tracking_lost = stack.history().err().map(|error| error.to_string());
         let log_size = Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64);
-        load_brd(2, log_size)?;
+        if config.log.devices.is_some() {
+            load_brd(2, log_size)?;
+        }
         enter_io_path().context("locking memory")?;
         let reader = stack.open_era()?;
         let mut incarnation = [0; 16];
@@ -160,6 +162,7 @@ impl PrimaryDriver {
         };
         let settings = CaptureSettings {
             logs: config.log.devices.clone(),
+            log_size,
             rotate_at: ROTATE_AT,
             hold: (config.limits.overrun == Overrun::Throttle)
                 .then_some((config.limits.log_watermark, config.limits.throttle_lease)),
