@@ -25,8 +25,8 @@ use crate::fault;
 use crate::fold;
 use crate::ioctl::{Urgency, set_urgency};
 use crate::log_writes::epoch_log::EpochLog;
-use crate::pulse::Phase;
 use crate::pause_pool::PoolError;
+use crate::pulse::Phase;
 use crate::stillness::Look;
 use crate::units::Sectors;
 
