@@ -4,7 +4,7 @@
 //! Two users share these functions: `tests/mutations.rs`, which is an ordinary test, and the binary of
 //! `libfuzzer/`, which `make soak` runs. Always holds: a [`Target`] that returns found nothing wrong; what
 //! it finds is a panic. Nothing here draws randomness or reads a clock, so an input gives the same
-//! again. A format with checksums is judged twice, as it is and with its checksums made right ([`mend`]): so
+//! again. A format with checksums is judged as it is and with its checksums made right ([`mend`]): so
 //! a mutation gets past them.
 
 pub mod image;
