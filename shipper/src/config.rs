@@ -370,7 +370,11 @@ impl Config {
             ("limits.timeout", between(limits.timeout, ms(500), s(300))),
             (
                 "watchdog.pause-timeout",
-                between(self.watchdog.pause_timeout, limits.pause_limit.saturating_mul(4).max(ms(100)), s(10)),
+                between(
+                    self.watchdog.pause_timeout,
+                    limits.pause_limit.saturating_mul(4).max(ms(100)),
+                    s(10),
+                ),
             ),
             ("watchdog.timeout", between(self.watchdog.timeout, self.watchdog.pause_timeout, s(60))),
             ("journal.apply-delay", between(self.journal.apply_delay, ms(0), s(60))),

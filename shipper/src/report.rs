@@ -80,7 +80,10 @@ pub fn status(status: &Status) -> String {
             format!("{} bytes of epochs, {} bytes of base copy", backup.epoch_bytes, backup.base_bytes),
         );
         if backup.discarded + backup.discard_errors > 0 {
-            line("discards", format!("{} bytes given back, {} failed", backup.discarded, backup.discard_errors));
+            line(
+                "discards",
+                format!("{} bytes given back, {} failed", backup.discarded, backup.discard_errors),
+            );
         }
     }
     out

@@ -114,7 +114,10 @@ impl VolumeDevice {
             }
             Err(error) => {
                 if self.discards.errors.fetch_add(1, Ordering::Relaxed) == 0 {
-                    log::warn!("{}; further ones are only counted: {error}", self.failed("discarding", inner));
+                    log::warn!(
+                        "{}; further ones are only counted: {error}",
+                        self.failed("discarding", inner)
+                    );
                 }
             }
         }
