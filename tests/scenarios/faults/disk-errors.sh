@@ -33,7 +33,7 @@ failing() {
     step "$2 below $1"
     local before
     before=$(acknowledged)
-    eventually 30 more_acknowledged "$before"
+    eventually 120 goes_on "$before"
     ${3-}
     table "bad-$1" "$1" "$2"
     ${4-}
@@ -50,7 +50,7 @@ failing vm1_state "flakey % 0 0 3600 1 error_writes" degrade_primary full_sync
 
 step "a promote whose state cannot be written"
 before=$(acknowledged)
-eventually 30 more_acknowledged "$before"
+eventually 120 goes_on "$before"
 table bad-vm1_state vm1_state error
 expect_fail on backup ftship promote vm1 --timeout 30
 wait_state backup failed
