@@ -86,6 +86,13 @@ pub fn within<T>(bound: usize, parse: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Makes the C library keep freed memory instead of returning it to the kernel: a target that takes megabytes for
+/// each input would otherwise spend most of its time in page faults. To be called once, at the start.
+pub fn keep_memory() {
+    // glibc raises its thresholds to the size of the largest mapping that was freed; elsewhere this does nothing.
+    drop(std::hint::black_box(vec![0u8; 24 << 20]));
+}
+
 /// Checks that an error says where: one of `places` must be in its text, which must be of a length that
 /// people read.
 ///

@@ -45,6 +45,7 @@ fn run(target: &Target, bytes: &[u8], name: &str, again: &str) -> Verdict {
 
 fn all(name: &str) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ftdm_fuzz::keep_memory();
     let target = Target::named(name).unwrap();
     let (seeds, corpus) = ((target.seeds)(), corpus(target));
     let command = format!("cargo test -p ftdm-fuzz --test mutations {name}");
