@@ -3,7 +3,8 @@
 # Writes or flushes fail below the backup's journal, its volume and its state: the daemon says `failed` and
 # names the device, acknowledges nothing more, and does not promote; the primary's volume goes on. With the
 # device mended and the daemon restarted, nothing acknowledged is missing.
-APPLY_DELAY=200ms
+# Long enough for wrong acknowledgements: it is not the apply that is to find a bad journal.
+APPLY_DELAY=3s
 . "$LAB_REPOSITORY/tests/scenarios/faults/backup.bash"
 make_volumes
 for device in vm1 vm1_journal vm1_state; do
