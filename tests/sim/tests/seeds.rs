@@ -45,10 +45,23 @@ macro_rules! regression {
 }
 
 mod found_by_simulation {
-    regression!(pieces_of_an_old_copy_do_not_stall_the_next, 72, StalledByOldPieces);
-    regression!(a_flush_of_a_copy_that_was_given_up_ends_no_other, 1_008, AnyFlushEndsBase);
-    regression!(a_commit_point_of_the_old_content_ends_no_copy, 1_347, OldCommitPointCounts);
-    regression!(what_is_synced_while_draining_is_committed, 14_335, CommitsLostInDraining);
-    regression!(a_failed_backup_asks_for_no_timer, 222, SpinWhenFailed);
-    regression!(what_a_killed_daemon_left_is_synced_first, 260, TrustUnsyncedDisks);
+    regression!(pieces_of_an_old_copy_do_not_stall_the_next, 920, StalledByOldPieces);
+    regression!(a_flush_of_a_copy_that_was_given_up_ends_no_other, 2, AnyFlushEndsBase);
+    regression!(a_failed_backup_asks_for_no_timer, 417, SpinWhenFailed);
+    regression!(what_a_killed_daemon_left_is_synced_first, 155, TrustUnsyncedDisks);
+    regression!(a_redo_takes_only_the_frames_of_its_epoch, 4_819, RedoWhateverLiesThere);
+
+    /// What was never committed was redone before the state said that it is given up.
+    #[test]
+    fn a_mark_is_durable_before_what_it_gives_up_is_redone() {
+        ftdm_sim::silence_panics();
+        assert_eq!(ftdm_sim::run(6_793, None).err(), None);
+    }
+
+    /// A promote went behind a word that was on its way to the disk.
+    #[test]
+    fn a_word_is_not_taken_back() {
+        ftdm_sim::silence_panics();
+        assert_eq!(ftdm_sim::run(22_775, None).err(), None);
+    }
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::phase::CopyStep;
-use super::{Backup, BackupAction, Phase};
+use super::{Backup, BackupAction, Phase, Sealed};
 use crate::ids::{Epoch, Generation};
 use crate::mutant::{self, Mutant};
 use crate::state::{LineageEntry, Role};
@@ -109,7 +109,7 @@ impl Backup {
             _ => return Err(PromoteRefused::Inconsistent),
         }
         let last = self.staged();
-        let mut first = if self.is_external() { self.committed } else { last };
+        let mut first = if self.is_external() { self.named() } else { last };
         let staged = self.sealed.iter().filter(|sealed| sealed.commit_point && sealed.epoch > first);
         let staged: Vec<Epoch> = staged.map(|sealed| sealed.epoch).collect();
         if first.is_none() {
@@ -123,6 +123,12 @@ impl Backup {
             Some(epoch) if epoch == first || staged.contains(&epoch) => Ok(epoch),
             Some(epoch) => Err(PromoteRefused::OutOfRange { epoch, first, last }),
         }
+    }
+
+    /// The last epoch that the coordinator has named, whether that is durable yet or not: it cannot be taken back.
+    fn named(&self) -> Epoch {
+        let is_named = |sealed: &&Sealed| sealed.commit_point && sealed.epoch <= self.word;
+        self.sealed.iter().rfind(is_named).map_or(self.committed, |last| last.epoch.max(self.committed))
     }
 
     fn begin_promote(&mut self, now: Duration, id: [u8; 16], at: Epoch) {

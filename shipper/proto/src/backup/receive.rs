@@ -178,7 +178,7 @@ impl Backup {
         self.sync_journal();
         // While draining, what is sealed belongs to the content that is still held.
         let is_old = matches!(self.phase.copying(), Some(CopyStep::Draining | CopyStep::Marking));
-        if !is_old || mutant::is(Mutant::OldCommitPointCounts) {
+        if !is_old {
             self.copy_synced(now);
         }
         self.settle(now);

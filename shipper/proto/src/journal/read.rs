@@ -167,14 +167,13 @@ impl<'d, D: ReadAt> EpochFrames<'d, D> {
     }
 
     fn check(&mut self, position: u64, header: &FrameHeader) -> Result<(), ReadError<D::Error>> {
-        let Some((expected, incarnation, expected_seq)) = &mut self.expected else { return Ok(()) };
+        let Some((expected, incarnation, expected_seq)) = &self.expected else { return Ok(()) };
         let (found, seq) = (header.epoch, header.seq);
         let is_it = (found, header.incarnation, seq) == (*expected, *incarnation, *expected_seq);
         if !is_it && !mutant::is(Mutant::RedoWhateverLiesThere) {
             let (expected, expected_seq) = (*expected, *expected_seq);
             return Err(ReadError::Foreign { position, expected, expected_seq, found, seq });
         }
-        *expected_seq += 1;
         Ok(())
     }
 
@@ -188,20 +187,36 @@ impl<'d, D: ReadAt> EpochFrames<'d, D> {
                 Block::Blank => return Err(ReadError::Missing { position }),
             };
             let ring = self.reader.ring;
+            if header.kind != FrameKind::JournalDrop {
+                // A pad marker is stamped with the frame that follows.
+                self.check(position, &header)?;
+            }
             self.position += match header.kind {
                 FrameKind::JournalPad => ring.rest(position),
                 FrameKind::JournalDrop => BLOCK_LEN as u64,
                 kind if kind.is_of_epoch() && padded_len(&header) <= ring.rest(position) => {
-                    self.check(position, &header)?;
                     let frame = self.reader.frame(position, header).map_err(device)?;
                     let frame = frame.map_err(|source| ReadError::Frame { position, source })?;
                     self.position += padded_len(&header);
+                    self.pass(header.kind);
                     return Ok(Some(frame));
                 }
                 _ => return Err(ReadError::Missing { position }),
             };
         }
-        Ok(None)
+        match self.expected {
+            Some(_) => Err(ReadError::Missing { position: self.position }),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes which frame must come next: behind the last one, none.
+    fn pass(&mut self, kind: FrameKind) {
+        if kind == FrameKind::EpochEnd {
+            self.expected = None;
+        } else if let Some((.., seq)) = &mut self.expected {
+            *seq += 1;
+        }
     }
 }
 
@@ -211,7 +226,7 @@ impl<D: ReadAt> Iterator for EpochFrames<'_, D> {
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.read().transpose();
         if let Some(Err(_)) = item {
-            self.position = self.end;
+            (self.position, self.expected) = (self.end, None);
         }
         item
     }

@@ -83,6 +83,18 @@ fn a_coordinators_backup_wants_an_epoch_and_names_the_range() {
 }
 
 #[test]
+fn a_word_that_is_on_its_way_to_the_disk_is_not_taken_back() {
+    let mut host = external();
+    host.tell(Message::Commit { epoch: Epoch(5) });
+    assert_eq!(host.core.committed(), Epoch(3));
+    host.promote(Some(4));
+    let refused = PromoteRefused::OutOfRange { epoch: Epoch(4), first: Epoch(5), last: Epoch(5) };
+    assert_eq!(host.promoted.pop(), Some(Err(refused)));
+    host.promote(Some(5));
+    is_promoted_at(&mut host, 5);
+}
+
+#[test]
 fn a_promote_commits_its_epoch_and_drops_what_follows_durably_before_the_volumes_are_released() {
     for at in 3..=5 {
         let mut host = external();

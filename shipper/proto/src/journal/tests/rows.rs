@@ -417,4 +417,12 @@ fn a_redo_takes_no_frame_of_an_earlier_lap_where_a_write_was_lost() {
     let data = second.start + padded_len(&second.frames[0].header);
     journal.put(data, &first.frames[1]);
     assert!(foreign(&read(&mut journal, of)));
+    // A pad marker that went astray does not hide it, nor does an end that comes too soon.
+    journal.put(data, &plain(FrameKind::JournalPad, 9, 0));
+    assert!(foreign(&read(&mut journal, of)));
+    journal.put(data, &second.frames[1]);
+    assert_eq!(read(&mut journal, of), Ok(second.frames.clone()));
+    let early =
+        EpochFrames::of(ring, &mut journal.disk, of, second.start, data).collect::<Result<Vec<_>, _>>();
+    assert_eq!(early, Err(ReadError::Missing { position: data }));
 }
