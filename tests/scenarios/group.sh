@@ -9,10 +9,10 @@ make_group
 start_daemons
 wait_state primary "in sync" 60
 step "records go to both in turn, then the power is cut"
-background primary ftdm-workload pairs /dev/mapper/vm1 /dev/mapper/vm1_b --group vm1 --notes /share/notes --every 40
+background primary ftdm-workload pairs /dev/mapper/vm1 /dev/mapper/vm1_b --group vm1 --notes /share/notes --every 20
 has_notes() { (($(wc -l < "$SHARE/notes") >= 5)); }
 eventually 60 test -s "$SHARE/notes"
-eventually 60 has_notes
+eventually 90 has_notes
 on primary ftship status vm1
 expect_equal "$(status primary '[.volumes[] | select(.bytes_written > 0) | .name] | join(" ")')" "vm1 vm1_b"
 sleep "$(awk "BEGIN { srand($LAB_SEED); print 0.2 + 0.5 * rand() }")"

@@ -50,6 +50,9 @@ pub enum CutMode {
     Quiesced,
 }
 
+/// What [`cut()`] may be given to do with each volume, told with its place in the group, in the pause.
+pub type InPause<'a> = &'a mut dyn FnMut(usize, &EraReader);
+
 /// What kind of cut is wanted.
 pub struct CutRequest<'a> {
     /// How the volumes are kept still. Where writes are held back anyway, by suspending.
@@ -60,9 +63,9 @@ pub struct CutRequest<'a> {
     pub budget: Duration,
     /// Change a volume to its other log when more than this many bytes of the one in use are used.
     pub rotate_above: Option<u64>,
-    /// Called for each volume, with its place in the group, while all stand still, after the suspects were
-    /// read; from then on the budget does not apply. For audits: it may read the whole volume.
-    pub in_pause: Option<&'a mut dyn FnMut(usize, &EraReader)>,
+    /// Called for each volume while all stand still, after the suspects were read; from then on the budget
+    /// does not apply. For audits: it may read the whole volume.
+    pub in_pause: Option<InPause<'a>>,
 }
 
 /// What a cut cost: one figure for all volumes.
