@@ -16,6 +16,10 @@
 //!
 //! The first seven went into the stable series of March 2021 (4.4.259 to 5.11.3), the last into those of
 //! June 2022, which is why it decides for every series that was still alive then.
+//!
+//! Checked against the stable kernels' own announcements and review lists: 4.9.259, 4.14.223, 4.19.178, 5.4.102
+//! and 5.10.20 for the first seven; 4.14.286, 4.19.250, 5.10.127 and 5.15.51 for the last. The others
+//! (4.4.259, 5.11.3; 4.9.321, 5.4.202, 5.18.8) are of the same days and were not looked up.
 
 use std::fmt;
 

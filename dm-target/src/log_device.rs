@@ -2,17 +2,24 @@
 //!
 //! Always holds: only brd is taken for a log. It completes a write when it is submitted, so that
 //! data is readable when a mark behind it is; no other device has been shown to do so. A device in
-//! use is refused, and a stale log is wiped before a new one begins.
+//! use is refused, and a stale log is wiped before a new one begins. One that nobody named is taken only
+//! if it is blank, or has a stale log.
 
 use std::path::{Path, PathBuf};
 
 use crate::block_io::{Access, AlignedBuffer, BlockDevice, OpenError};
-use crate::log_writes::format::SUPER;
+use crate::log_writes::format::{MAGIC, SUPER};
 use crate::stack::devices::load_module_with;
 use crate::units::{DevNum, SECTOR_SIZE, Sectors};
 
 /// brd's major number.
 const BRD: u32 = 1;
+/// How much of a RAM disk is looked at to tell whether it is blank: file systems and the like have their marks
+/// there.
+const SEARCHED: usize = 132 << 10;
+/// Tells a log that was wiped from somebody else's content.
+const TAG: &[u8; 8] = b"ftdm log";
+const TAG_AT: usize = 480;
 /// The least that a log device may have.
 const SMALLEST: Sectors = Sectors(2048);
 
@@ -41,6 +48,19 @@ pub enum LogDeviceError {
     /// One device given twice.
     #[error("log device {}: two different ones are needed", .0.display())]
     Same(PathBuf),
+    /// Of the RAM disks that are there too few may be taken.
+    #[error(
+        "{count} free RAM disks of {size} are needed, two for each volume; {found}. Unload brd (modprobe -r brd) so that it is loaded anew, load \
+         it yourself (modprobe brd rd_nr=COUNT rd_size={}), or name them under [log] devices", size.0.div_ceil(2)
+    )]
+    NoneFree {
+        /// How many are needed.
+        count: usize,
+        /// What each has to have.
+        size: Sectors,
+        /// Why the ones that are there were not taken.
+        found: String,
+    },
     /// brd could not be loaded, or was loaded otherwise.
     #[error("{missing} is not there: {why}")]
     NoBrd {
@@ -76,6 +96,16 @@ pub fn load_brd(count: u32, size: Sectors) -> Result<(), LogDeviceError> {
     Err(LogDeviceError::NoBrd { missing: format!("/dev/{missing}"), why })
 }
 
+/// Names of the RAM disks that are there, in the order of their numbers.
+fn ram_disks() -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/sys/block") else { return Vec::new() };
+    let number = |name: &str| name.strip_prefix("ram")?.parse::<u32>().ok();
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| number(name).is_some()).collect();
+    names.sort_by_key(|name| number(name));
+    names
+}
+
 /// One RAM disk for a log.
 #[derive(Debug)]
 pub struct LogDevice {
@@ -102,6 +132,15 @@ impl LogDevice {
         Ok(Self { device })
     }
 
+    /// Whether nobody has put anything there but a log.
+    fn is_free(&self) -> std::io::Result<bool> {
+        let mut start = AlignedBuffer::new(SEARCHED);
+        self.device.read_at(0, start.bytes_mut())?;
+        let bytes = start.bytes();
+        let is_ours = bytes.starts_with(&MAGIC.to_le_bytes()) || bytes[TAG_AT..].starts_with(TAG);
+        Ok(is_ours || bytes.iter().all(|byte| *byte == 0))
+    }
+
     /// Its number.
     #[must_use]
     pub fn number(&self) -> DevNum {
@@ -125,7 +164,10 @@ impl LogDevice {
     /// # Errors
     /// The device's.
     pub fn wipe(&self) -> std::io::Result<()> {
-        self.device.write_at(0, AlignedBuffer::new(SUPER).bytes())
+        let mut blank = AlignedBuffer::new(SUPER);
+        // In the super's own sector: gone as soon as there is a super, which tells the same.
+        blank.bytes_mut()[TAG_AT..TAG_AT + TAG.len()].copy_from_slice(TAG);
+        self.device.write_at(0, blank.bytes())
     }
 
     /// Its size in bytes.
@@ -140,6 +182,40 @@ impl LogDevice {
 pub struct LogPair(pub(crate) [LogDevice; 2]);
 
 impl LogPair {
+    /// Takes the first RAM disks that have `size` and are free, two for each of so many volumes, loading brd when
+    /// it is not loaded.
+    ///
+    /// # Errors
+    /// See [`LogDeviceError`]; what is in use, or holds anything but a stale log, was not touched.
+    pub fn free(volumes: usize, size: Sectors) -> Result<Vec<Self>, LogDeviceError> {
+        let count = 2 * volumes;
+        load_brd(u32::try_from(count).unwrap_or(u32::MAX), size)?;
+        let (mut free, mut passed_over) = (Vec::with_capacity(count), Vec::new());
+        for name in ram_disks() {
+            let why = match LogDevice::open(&Path::new("/dev").join(&name)) {
+                Ok(device) if device.capacity() < size => format!("{name} has {}", device.capacity()),
+                Ok(device) => match device.is_free() {
+                    Ok(true) => {
+                        free.push(device);
+                        if free.len() == count {
+                            break;
+                        }
+                        continue;
+                    }
+                    Ok(false) => format!("{name} holds something"),
+                    Err(e) => format!("{name}: {e}"),
+                },
+                Err(e) => e.to_string(),
+            };
+            passed_over.push(why);
+        }
+        if free.len() < count {
+            return Err(LogDeviceError::NoneFree { count, size, found: passed_over.join(", ") });
+        }
+        let mut free = free.into_iter();
+        Ok(std::iter::from_fn(|| Some(Self([free.next()?, free.next()?]))).collect())
+    }
+
     /// Takes two different devices.
     ///
     /// # Errors

@@ -124,8 +124,7 @@ pub struct Volume {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Log {
-    /// RAM disks (`brd`), two for each volume, used in turn. None: `/dev/ram0` and `/dev/ram1` for the first
-    /// volume, the next two for the second, and so on.
+    /// RAM disks (`brd`), two for each volume, used in turn. When none are named, the first ones that are free.
     pub devices: Vec<PathBuf>,
     /// Size of each when this daemon loads `brd` itself.
     pub size: ByteSize,
@@ -397,15 +396,11 @@ impl Config {
         twice(logs).map(|device| ("log.devices", format!("{} is given twice", device.display())))
     }
 
-    /// The two RAM disks of each volume.
+    /// The two RAM disks of each volume. `None` when none are named.
     #[must_use]
-    pub fn log_pairs(&self) -> Vec<[PathBuf; 2]> {
-        let ram = |number: usize| PathBuf::from(format!("/dev/ram{number}"));
-        let pair = |at: usize| match self.log.devices.get(2 * at..2 * at + 2) {
-            Some([first, second]) => [first.clone(), second.clone()],
-            _ => [ram(2 * at), ram(2 * at + 1)],
-        };
-        (0..self.volume.len()).map(pair).collect()
+    pub fn log_pairs(&self) -> Option<Vec<[PathBuf; 2]>> {
+        let (pairs, _) = self.log.devices.as_chunks::<2>();
+        (!pairs.is_empty()).then(|| pairs.to_vec())
     }
 }
 
@@ -462,10 +457,10 @@ mod tests {
     fn each_volume_has_two_ram_disks_of_its_own() {
         let config = Config::parse("t.toml", &second(GOOD, "vm1_b", "/dev/vg/vm1_b")).unwrap();
         let ram = |n: u8| PathBuf::from(format!("/dev/ram{n}"));
-        assert_eq!(config.log_pairs(), [[ram(0), ram(1)], [ram(2), ram(3)]]);
+        assert_eq!(config.log_pairs(), None);
         let logs = "\n[log]\ndevices = [\"/dev/ram5\", \"/dev/ram4\"]";
         let config = Config::parse("t.toml", &format!("{GOOD}{logs}")).unwrap();
-        assert_eq!(config.log_pairs(), [[ram(5), ram(4)]]);
+        assert_eq!(config.log_pairs(), Some(vec![[ram(5), ram(4)]]));
         let text = refusal(&second(&format!("{GOOD}{logs}"), "vm1_b", "/dev/vg/vm1_b"));
         assert!(text.contains("log.devices") && text.contains("2 volumes need 4"), "{text}");
         let text = refusal(&format!("{GOOD}\n[log]\ndevices = [\"/dev/ram5\", \"/dev/ram5\"]"));

@@ -60,10 +60,7 @@ pub enum ViewError {
         source: JournalError,
     },
     /// Its superblock cannot be used.
-    #[error(
-        "journal {path}: {source}. Nothing in it can be told without its superblock: keep a copy of the device, \
-         check it, then `ftship format --force` and a full sync"
-    )]
+    #[error("journal {path}: {source}{}", advice_without_superblock(source))]
     Damaged {
         /// The device or file.
         path: PathBuf,
@@ -534,6 +531,17 @@ impl Scan<'_> {
 }
 
 const NOT_APPLICABLE: &str = "its digest is right, so it was sent like this: report it, and run a full sync";
+
+fn advice_without_superblock(error: &JournalError) -> &'static str {
+    match error {
+        // It says itself what to do.
+        JournalError::Shrunk { .. } => "",
+        _ => {
+            ". Nothing in it can be told without its superblock: keep a copy of the device, check it, then \
+             `ftship format --force` and a full sync"
+        }
+    }
+}
 
 fn advice_of_loss(held: Epoch) -> String {
     format!(

@@ -9,7 +9,7 @@ make_group
 start_daemons
 wait_state primary "in sync" 60
 step "records go to both in turn, then the power is cut"
-background primary ftdm-workload pairs /dev/mapper/vm1 /dev/mapper/vm1_b --group vm1 --notes /share/notes --every 20
+background primary ftdm-workload pairs /dev/mapper/vm1 /dev/mapper/vm1_b --group vm1 --notes /share/notes
 has_notes() { (($(wc -l < "$SHARE/notes") >= 5)); }
 eventually 60 test -s "$SHARE/notes"
 eventually 90 has_notes

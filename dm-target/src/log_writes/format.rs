@@ -18,7 +18,7 @@ use crate::units::{Extent, SECTOR_SIZE, Sector, Sectors};
 
 /// Bytes of the super that are read: any logical block fits.
 pub const SUPER: usize = 4096;
-const MAGIC: u64 = 0x006a_7366_7773_6872;
+pub(crate) const MAGIC: u64 = 0x006a_7366_7773_6872;
 const VERSION: u64 = 1;
 /// Bytes of an entry header before a mark's text.
 pub const HEADER: usize = 32;

@@ -113,8 +113,10 @@ pub(super) struct LogUse {
 /// What the cut thread needs to know.
 #[derive(Debug)]
 pub(super) struct CaptureSettings {
-    /// The two RAM disks of each volume.
-    pub(super) logs: Vec<[PathBuf; 2]>,
+    /// The two RAM disks of each volume; `None`: free ones of `log_size`.
+    pub(super) logs: Option<Vec<[PathBuf; 2]>>,
+    /// What a log has to have, where none are named.
+    pub(super) log_size: Sectors,
     /// Log use, in percent, beyond which a cut exchanges the log.
     pub(super) rotate_at: u8,
     /// Log use, in percent, beyond which writes are held back, and for how long at most without a
@@ -370,10 +372,12 @@ impl Worker {
         self.end_capture();
         let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
         let pulses = shared(&pulse, self.stacks.len());
-        for ((stack, [first, second]), pulse) in self.stacks.iter().zip(&self.settings.logs).zip(pulses) {
-            let begun = LogPair::open(first, second)
-                .map_err(anyhow::Error::from)
-                .and_then(|pair| Ok(Capture::start(stack, pair, None, pulse)?));
+        let logs = match &self.settings.logs {
+            Some(named) => named.iter().map(|[a, b]| LogPair::open(a, b)).collect::<Result<_, _>>()?,
+            None => LogPair::free(self.stacks.len(), self.settings.log_size)?,
+        };
+        for ((stack, logs), pulse) in self.stacks.iter().zip(logs).zip(pulses) {
+            let begun = Capture::start(stack, logs, None, pulse);
             let mut capture = begun.with_context(|| format!("volume {}", stack.name()))?;
             if let Some((percent, _)) = self.settings.hold {
                 capture.hold_above(percent);

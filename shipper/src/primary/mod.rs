@@ -43,7 +43,7 @@ use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
 use status::commit_answer;
-use volumes::Volumes;
+use volumes::{Volumes, log_size};
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
 const ROTATE_AT: u8 = 30;
@@ -145,6 +145,7 @@ impl PrimaryDriver {
         let shown_volumes = volumes.figures(config, &readers);
         let settings = CaptureSettings {
             logs: config.log_pairs(),
+            log_size: log_size(config),
             rotate_at: ROTATE_AT,
             hold: (config.limits.overrun == Overrun::Throttle)
                 .then_some((config.limits.log_watermark, config.limits.throttle_lease)),

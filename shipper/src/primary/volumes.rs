@@ -24,7 +24,7 @@ pub(super) struct Volumes {
 }
 
 impl Volumes {
-    /// Opens all, and makes sure that there are RAM disks for their logs.
+    /// Opens all, and makes sure that there are RAM disks for their logs, where these are named.
     ///
     /// # Errors
     /// When a stack does not exist, cannot be used as configured, or there are too few RAM disks.
@@ -35,10 +35,9 @@ impl Volumes {
             1 => error.to_string(),
             _ => format!("{name}: {error}"),
         });
-        let log_size = Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64);
-        let logs = 2 * stacks.len();
-        load_brd(u32::try_from(logs)?, log_size)
-            .with_context(|| format!("the logs of {} volumes need {logs} RAM disks", stacks.len()))?;
+        if !config.log.devices.is_empty() {
+            load_brd(u32::try_from(config.log.devices.len())?, log_size(config))?;
+        }
         Ok(Self { stacks, tracking_lost })
     }
 
@@ -70,6 +69,11 @@ impl Volumes {
         };
         config.volume.iter().zip(readers).map(figures).collect()
     }
+}
+
+/// What a log has to have where none are named.
+pub(super) fn log_size(config: &Config) -> Sectors {
+    Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64)
 }
 
 fn open(volume: &Volume) -> anyhow::Result<Stack> {

@@ -4,7 +4,7 @@
 //! Two users share these functions: `tests/mutations.rs`, which is an ordinary test, and the binary of
 //! `libfuzzer/`, which `make soak` runs. Always holds: a [`Target`] that returns found nothing wrong; what
 //! it finds is a panic. Nothing here draws randomness or reads a clock, so an input gives the same
-//! again. A format with checksums is judged twice, as it is and with its checksums made right ([`mend`]): so
+//! again. A format with checksums is judged as it is and with its checksums made right ([`mend`]): so
 //! a mutation gets past them.
 
 pub mod image;
@@ -84,6 +84,13 @@ pub fn within<T>(bound: usize, parse: impl FnOnce() -> T) -> T {
     let peak = MEMORY.peak_usage().saturating_sub(before);
     assert!(peak <= bound, "{peak} bytes of memory were taken, at most {bound} are allowed");
     result
+}
+
+/// Makes the C library keep freed memory instead of returning it to the kernel: a target that takes megabytes for
+/// each input would otherwise spend most of its time in page faults. To be called once, at the start.
+pub fn keep_memory() {
+    // glibc raises its thresholds to the size of the largest mapping that was freed; elsewhere this does nothing.
+    drop(std::hint::black_box(vec![0u8; 24 << 20]));
 }
 
 /// Checks that an error says where: one of `places` must be in its text, which must be of a length that

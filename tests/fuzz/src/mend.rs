@@ -1,5 +1,5 @@
-//! Makes the checksums of mutated bytes right again, and what else follows from them: counts and
-//! digests of epochs. Without it a mutation would be refused at the door.
+//! Makes the checksums of mutated bytes right again, and, where wanted, what else follows from them: counts
+//! and digests of epochs. Without it a mutation would be refused at the door.
 //!
 //! Always holds: the length stays, and sound bytes stay as they are. The offsets are written out here
 //! once more, so that a parser is not judged by its own constants.
@@ -28,13 +28,28 @@ pub struct Frames {
     hasher: Sha256,
     frames: u64,
     raw_bytes: u64,
+    depth: Depth,
+}
+
+/// How much is mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The checksums of frames alone.
+    Checksums,
+    /// Also what epochs say of their frames: counts and digests.
+    Digests,
+}
+
+impl Depth {
+    /// Both, the shallower first.
+    pub const ALL: [Self; 2] = [Self::Checksums, Self::Digests];
 }
 
 impl Frames {
     /// After the epoch of this digest.
     #[must_use]
-    pub fn after(digest: [u8; 32]) -> Self {
-        Self { digest, hasher: Sha256::new(), frames: 0, raw_bytes: 0 }
+    pub fn after(digest: [u8; 32], depth: Depth) -> Self {
+        Self { digest, hasher: Sha256::new(), frames: 0, raw_bytes: 0, depth }
     }
 
     /// Mends the frame at the front of `bytes`. Returns its length. `None`: no whole frame is there, at
@@ -62,6 +77,7 @@ impl Frames {
             return None;
         };
         match kind {
+            _ if self.depth == Depth::Checksums => {}
             EPOCH_BEGIN => {
                 set_field(payload, 7, &self.digest);
                 (self.hasher, self.frames, self.raw_bytes) = (Sha256::new_with_prefix(self.digest), 0, 0);
@@ -122,12 +138,14 @@ mod tests {
     #[test]
     fn sound_bytes_stay_as_they_are_and_damaged_ones_are_mended() {
         for sound in [seeds::session(CommitPolicy::Auto), seeds::golden_bytes("hello")] {
-            let mut mended = sound.clone();
-            Frames::after([0; 32]).mend_stream(&mut mended);
-            assert!(mended == sound);
+            for depth in Depth::ALL {
+                let mut mended = sound.clone();
+                Frames::after([0; 32], depth).mend_stream(&mut mended);
+                assert!(mended == sound);
+            }
             let mut damaged = sound.clone();
             (damaged[64], damaged[125]) = (damaged[64] ^ 1, !damaged[125]);
-            Frames::after([0; 32]).mend_stream(&mut damaged);
+            Frames::after([0; 32], Depth::Checksums).mend_stream(&mut damaged);
             assert!(damaged == sound);
         }
         let mut map = [1, 2, 3, 0, 0, 0, 0];

@@ -40,13 +40,23 @@ pub fn case(target: &Target, inputs: &[Vec<u8>], seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Where to change something: half of the time near the front, where headers are.
-fn place(random: &mut Random, len: usize) -> usize {
-    if random.below(2) == 0 { random.below(len.min(256)) } else { random.below(len) }
+/// Where to change something: anywhere, near the front, or, most often, where a run of equal bytes ends. That
+/// is where fields begin; runs of zeros or of content are long and mean little.
+fn place(random: &mut Random, bytes: &[u8]) -> usize {
+    let at = random.below(bytes.len());
+    match random.below(4) {
+        0 => at,
+        1 => random.below(bytes.len().min(256)),
+        _ => {
+            let is_edge = |i: &usize| bytes[*i] != bytes[i - 1];
+            let (before, behind) = (1..at.max(1), at.max(1)..bytes.len());
+            behind.chain(before).find(is_edge).unwrap_or(at)
+        }
+    }
 }
 
 fn change(random: &mut Random, target: &Target, inputs: &[Vec<u8>], bytes: &mut Vec<u8>) {
-    let at = place(random, bytes.len());
+    let at = place(random, bytes);
     let rest = bytes.len() - at;
     match random.below(10) {
         0 if rest > 0 => bytes[at] ^= 1 << random.below(8),
@@ -65,7 +75,7 @@ fn change(random: &mut Random, target: &Target, inputs: &[Vec<u8>], bytes: &mut 
         7 => {
             // A stretch of another input, over or between what is here.
             let Some(other) = inputs.get(random.below(inputs.len())) else { return };
-            let from = place(random, other.len());
+            let from = place(random, other);
             let len = random.below((other.len() - from).min(8192) + 1);
             let over = if random.below(2) == 0 { len.min(rest) } else { 0 };
             bytes.splice(at..at + over, other[from..from + len].iter().copied());
@@ -73,7 +83,7 @@ fn change(random: &mut Random, target: &Target, inputs: &[Vec<u8>], bytes: &mut 
         8 => {
             let len = random.below(rest.min(512) + 1);
             let stretch = bytes[at..at + len].to_vec();
-            let to = place(random, bytes.len());
+            let to = place(random, bytes);
             bytes.splice(to..to, stretch);
         }
         _ => {
@@ -102,13 +112,14 @@ fn number(random: &mut Random, bytes: &mut [u8]) {
     let mut field = [0; 8];
     field[..width].copy_from_slice(&bytes[..width]);
     let there = u64::from_le_bytes(field);
-    let edge = 1u64 << random.below(64);
-    let value = match random.below(6) {
+    let edge = 1u64 << random.below((8 * width).max(1));
+    let value = match random.below(7) {
         0 => 0,
         1 => u64::MAX,
         2 => edge,
         3 => edge - 1,
-        4 => there.wrapping_add(random.next() % 9).wrapping_sub(4),
+        4 => edge | random.next() & (edge - 1),
+        5 => there.wrapping_add(random.next() % 9).wrapping_sub(4),
         _ => there.wrapping_mul(2),
     };
     bytes[..width].copy_from_slice(&value.to_le_bytes()[..width]);

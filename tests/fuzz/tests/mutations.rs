@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use ftdm_fuzz::{Target, Verdict, mutate};
 
-/// Mutations of each target: all together take a few seconds.
-const CASES: u64 = 4000;
+/// Mutations of each target: all together take some seconds.
+const CASES: u64 = 10_000;
 
 /// Memory is counted for the whole process, so targets run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -45,6 +45,7 @@ fn run(target: &Target, bytes: &[u8], name: &str, again: &str) -> Verdict {
 
 fn all(name: &str) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ftdm_fuzz::keep_memory();
     let target = Target::named(name).unwrap();
     let (seeds, corpus) = ((target.seeds)(), corpus(target));
     let command = format!("cargo test -p ftdm-fuzz --test mutations {name}");

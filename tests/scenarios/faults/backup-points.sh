@@ -1,7 +1,8 @@
 #!/bin/bash
-# lab: timeout=400
+# lab: timeout=400 disks=2
 # The backup is killed, loses its power, or its link, at some points of the protocol: it promotes to exactly one
 # epoch, and nothing acknowledged is missing. All points: long/points-*.sh.
+TIMEOUT=4s
 . "$LAB_REPOSITORY/tests/scenarios/faults/crash.bash"
 begin
 crash_at backup power epoch journal-synced apply-half

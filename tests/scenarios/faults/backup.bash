@@ -1,11 +1,16 @@
 # A pair whose backup's devices can be exchanged, broken and mended. Source it before `make_volumes`.
 # shellcheck shell=bash
-VOLUME_MB=${VOLUME_MB-8} JOURNAL_MB=${JOURNAL_MB-32} LOG_SIZE=${LOG_SIZE-"16 MiB"} EPOCH=${EPOCH-150ms}
+VOLUME_MB=${VOLUME_MB-8} JOURNAL_MB=${JOURNAL_MB-32} LOG_SIZE=${LOG_SIZE-"48 MiB"} EPOCH=${EPOCH-150ms}
 EXTRA=${EXTRA-'[audit]
 digest-file = "/share/digests"
 
 [limits]
-timeout = "2s"'}
+timeout = "'${TIMEOUT-10s}'"
+
+# No watchdog is to step in because the machine is slow.
+[watchdog]
+timeout = "30s"
+pause-timeout = "5s"'}
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"
 . "$LAB_REPOSITORY/tests/scenarios/watchdog.bash"
 
@@ -61,6 +66,27 @@ follow() {
 acknowledged() { tail -n 1 "$SHARE/acknowledged"; }
 
 more_acknowledged() { [[ $(acknowledged) != "$1" ]]; }
+
+# goes_on EPOCH: in sync, and something else than EPOCH was acknowledged. A machine that is too slow for its
+# writers may degrade meanwhile: then the full sync is asked for again.
+goes_on() {
+    case $(status primary .state 2>/dev/null) in
+        "in sync") more_acknowledged "$1" ;;
+        degraded) on primary ftship full-sync vm1 2>/dev/null; false ;;
+        *) false ;;
+    esac
+}
+
+# renew_backup: what it holds is forgotten, and synced anew; needs `follow`.
+renew_backup() {
+    stop_backup
+    on backup ftship format --force vm1 > /dev/null
+    settle backup
+    start_backup
+    local last
+    last=$(acknowledged)
+    eventually 120 goes_on "$last"
+}
 
 # expect_promoted EPOCH WHAT: promotes; that epoch is there, and the volume is exactly one recorded epoch.
 expect_promoted() {

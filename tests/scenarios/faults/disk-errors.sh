@@ -3,7 +3,8 @@
 # Writes or flushes fail below the backup's journal, its volume and its state: the daemon says `failed` and
 # names the device, acknowledges nothing more, and does not promote; the primary's volume goes on. With the
 # device mended and the daemon restarted, nothing acknowledged is missing.
-APPLY_DELAY=200ms
+# Long enough for wrong acknowledgements: it is not the apply that is to find a bad journal.
+APPLY_DELAY=3s
 . "$LAB_REPOSITORY/tests/scenarios/faults/backup.bash"
 make_volumes
 for device in vm1 vm1_journal vm1_state; do
@@ -33,7 +34,7 @@ failing() {
     step "$2 below $1"
     local before
     before=$(acknowledged)
-    eventually 30 more_acknowledged "$before"
+    eventually 120 goes_on "$before"
     ${3-}
     table "bad-$1" "$1" "$2"
     ${4-}
@@ -50,7 +51,7 @@ failing vm1_state "flakey % 0 0 3600 1 error_writes" degrade_primary full_sync
 
 step "a promote whose state cannot be written"
 before=$(acknowledged)
-eventually 30 more_acknowledged "$before"
+eventually 120 goes_on "$before"
 table bad-vm1_state vm1_state error
 expect_fail on backup ftship promote vm1 --timeout 30
 wait_state backup failed

@@ -41,6 +41,7 @@ step "in sync on a full file system, then the power is cut"
 on backup bash -c "dd if=/dev/zero of=/srv/ftdm/filler bs=64k status=none || sync"
 start_daemons
 wait_state primary "in sync" 60
+follow
 background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 900 --rate 60
 for round in 1 2; do
     sleep 1

@@ -17,7 +17,7 @@ write_on 8
 
 step "the pool below the journal runs out of space"
 before=$(acknowledged)
-eventually 30 more_acknowledged "$before"
+eventually 120 goes_on "$before"
 # From here on every write to the journal needs new space.
 on backup lvcreate -q -y -s -n thin_snapshot vg/thin_journal
 on backup lvcreate -q -y --type thin -n filler -V 48M --thinpool pool vg

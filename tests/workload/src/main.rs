@@ -47,19 +47,16 @@ enum Verb {
         #[structopt(long)]
         epoch: u64,
     },
-    /// Writes numbered records in turn to two volumes until stopped
+    /// Writes numbered records in turn to two volumes, and checkpoints meanwhile, until stopped
     Pairs {
         first: PathBuf,
         second: PathBuf,
-        /// Where to note what acknowledged checkpoints cover: `EPOCH LAST_RECORD` a line
+        /// Where to note what acknowledged checkpoints cover: `EPOCH LAST_RECORD...` a line
         #[structopt(long)]
         notes: PathBuf,
         /// Group to checkpoint
         #[structopt(long)]
         group: String,
-        /// Records between two checkpoints
-        #[structopt(long, default_value = "100")]
-        every: u64,
     },
     /// Checks that two promoted volumes of epoch EPOCH are from one instant, against the notes
     CheckPairs {
@@ -159,9 +156,7 @@ fn main() -> anyhow::Result<()> {
             print!("{}", exact::run(&name, [&log0, &log1], plan)?);
             Ok(())
         }
-        Verb::Pairs { first, second, notes, group, every } => {
-            pairs::write([&first, &second], &notes, &group, every)
-        }
+        Verb::Pairs { first, second, notes, group } => pairs::write([&first, &second], &notes, &group),
         Verb::CheckPairs { first, second, notes, epoch } => {
             println!("{}", pairs::check([&first, &second], &notes, epoch)?);
             Ok(())

@@ -45,7 +45,7 @@ pub(crate) fn write(
 }
 
 /// The notes, oldest first. A last line that a power cut left unfinished is passed over.
-pub(crate) fn read_notes(path: &Path) -> anyhow::Result<Vec<(u64, u64)>> {
+fn read_notes(path: &Path) -> anyhow::Result<Vec<(u64, u64)>> {
     let text = fs::read_to_string(path).context("the notes' file")?;
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole

@@ -93,10 +93,12 @@ fn check(config: &Config) {
         !config.group.as_str().is_empty() && config.volume.iter().all(|volume| !volume.name.top().is_empty())
     );
     assert_ne!(config.address, config.peer);
-    let mut logs: Vec<_> = config.log_pairs().concat();
-    logs.sort();
-    logs.dedup();
-    assert_eq!(logs.len(), 2 * config.volume.len());
+    if let Some(pairs) = config.log_pairs() {
+        let mut logs: Vec<_> = pairs.concat();
+        logs.sort();
+        logs.dedup();
+        assert_eq!(logs.len(), 2 * config.volume.len());
+    }
     assert!((1..=64).contains(&config.limits.window) && config.limits.void_cuts > 0);
     assert!((10..=90).contains(&config.limits.log_watermark));
     assert!((4 << 20..=16 << 30).contains(&config.log.size.as_u64()));

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::image::{BLOCK, Image};
 use crate::input::Input;
-use crate::mend::{FRAME_HEADER, Frames};
+use crate::mend::{Depth, FRAME_HEADER, Frames};
 use crate::{Seed, Target, Verdict, explains, seeds, within};
 
 pub(super) const TARGET: Target =
@@ -55,8 +55,8 @@ impl Disk {
     }
 
     /// Makes checksums, digests and counts right along the way that a scan takes.
-    fn mend(&mut self, superblock: &Superblock) {
-        let (mut frames, mut position) = (Frames::after(superblock.tail_digest.0), superblock.tail);
+    fn mend(&mut self, superblock: &Superblock, depth: Depth) {
+        let (mut frames, mut position) = (Frames::after(superblock.tail_digest.0, depth), superblock.tail);
         while position < superblock.tail + self.ring.capacity() {
             let at = self.bytes.len() - usize::try_from(self.ring.rest(position)).unwrap_or(0);
             let frame = &mut self.bytes[at..];
@@ -105,10 +105,12 @@ fn run(data: &[u8]) -> Verdict {
     if image.read_at(blocks, 0, &mut disk.bytes).is_err() {
         panic!("the ring has as many blocks as bytes");
     }
-    let mut mended = disk.clone();
-    mended.mend(&superblock);
-    let first = judge(&superblock, &mut disk);
-    if mended.bytes == disk.bytes { first } else { first.or(judge(&superblock, &mut mended)) }
+    let mended = Depth::ALL.map(|depth| {
+        let mut mended = disk.clone();
+        mended.mend(&superblock, depth);
+        if mended.bytes == disk.bytes { Verdict::Refused } else { judge(&superblock, &mut mended) }
+    });
+    mended.into_iter().fold(judge(&superblock, &mut disk), Verdict::or)
 }
 
 fn judge(superblock: &Superblock, disk: &mut Disk) -> Verdict {
@@ -155,7 +157,7 @@ fn check(superblock: &Superblock, disk: &mut Disk, found: &Recovery) {
 /// Digest of the frames from an epoch's start to its end, checksums verified, by the format's description.
 fn own_digest(disk: &Disk, sealed: &SealedEpoch, previous: Digest) -> Digest {
     let mut hasher = Sha256::new_with_prefix(previous.0);
-    let mut position = sealed.start;
+    let (mut position, mut last): (_, &[u8]) = (sealed.start, &[]);
     while position < sealed.end {
         let bytes = disk.at(position);
         let field = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
@@ -172,10 +174,13 @@ fn own_digest(disk: &Disk, sealed: &SealedEpoch, previous: Digest) -> Digest {
             hasher.update(&bytes[..len]);
         } else {
             assert_eq!(kind, FrameKind::EpochEnd.number(), "it does not end with its last frame");
+            last = &bytes[FRAME_HEADER..len];
         }
     }
     assert_eq!(position, sealed.end);
-    Digest(hasher.finalize().into())
+    let digest: [u8; 32] = hasher.finalize().into();
+    assert!(last.windows(32).any(|named| named == digest), "its last frame names another digest");
+    Digest(digest)
 }
 
 /// The epoch's frames come back for being applied.

@@ -52,9 +52,13 @@ struct Host {
 fn run(data: &[u8]) -> Verdict {
     let mut input = Input::new(data);
     let (policies, schedule) = (input.u8(), input.u64());
-    let mut mended = input.rest().to_vec();
-    mend::Frames::after([0; 32]).mend_stream(&mut mended);
-    play(policies, schedule, input.rest()).or(play(policies, schedule, &mended))
+    let bytes = input.rest();
+    let mended = mend::Depth::ALL.map(|depth| {
+        let mut mended = bytes.to_vec();
+        mend::Frames::after([0; 32], depth).mend_stream(&mut mended);
+        if mended == bytes { Verdict::Refused } else { play(policies, schedule, &mended) }
+    });
+    mended.into_iter().fold(play(policies, schedule, bytes), Verdict::or)
 }
 
 fn play(policies: u8, mut schedule: u64, bytes: &[u8]) -> Verdict {

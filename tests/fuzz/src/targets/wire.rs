@@ -13,9 +13,12 @@ pub(super) const TARGET: Target =
 const BOUND: usize = MAX_RAW_PAYLOAD + 4096;
 
 fn run(data: &[u8]) -> Verdict {
-    let mut mended = data.to_vec();
-    mend::Frames::after([0; 32]).mend_stream(&mut mended);
-    judge(data).or(judge(&mended))
+    let mended = mend::Depth::ALL.map(|depth| {
+        let mut mended = data.to_vec();
+        mend::Frames::after([0; 32], depth).mend_stream(&mut mended);
+        if mended == data { Verdict::Refused } else { judge(&mended) }
+    });
+    mended.into_iter().fold(judge(data), Verdict::or)
 }
 
 fn judge(bytes: &[u8]) -> Verdict {

@@ -1,7 +1,8 @@
 #!/bin/bash
-# lab: timeout=1500
+# lab: timeout=1500 disks=2
 # Twenty times, at a seeded random time, one of the two hosts is killed, loses its power, or the link: the
 # backup promotes to exactly one epoch, and nothing acknowledged is missing.
+TIMEOUT=4s
 . "$LAB_REPOSITORY/tests/scenarios/faults/crash.bash"
 ROUNDS=${ROUNDS-20}
 RANDOM=$LAB_SEED
