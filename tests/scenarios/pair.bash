@@ -8,6 +8,7 @@ EPOCH=${EPOCH-50ms}
 DISCARDS=${DISCARDS-off}
 POOL_MB=${POOL_MB-}  # the volumes are thin ones, in a pool of this size
 SECOND_MB=${SECOND_MB-}  # the group has a second volume `vm1_b` of this size
+POLICY=${POLICY-}  # top-level TOML for both: commit, ack
 EXTRA=${EXTRA-}  # further TOML for both configurations
 
 # config HOST ROLE ADDRESS PEER: writes /etc/ftdm/vm1.toml there.
@@ -20,6 +21,7 @@ address = "$3:7789"
 peer = "$4:7789"
 state = "/dev/vg/vm1_state"
 epoch = "$EPOCH"
+$POLICY
 
 [[volume]]
 name = "vm1"

@@ -80,6 +80,7 @@ pub(crate) struct Checker {
     chosen: Epoch,
     /// What the present primary was told is staged, where it must not be lost.
     promise: Option<Epoch>,
+    present: Incarnation,
     /// The highest epoch that the backup reported as committed.
     reported: Epoch,
 }
@@ -104,6 +105,7 @@ impl Checker {
             last_word: Epoch::NONE,
             chosen: Epoch::NONE,
             promise: None,
+            present: Incarnation::default(),
             reported: Epoch::NONE,
         }
     }
@@ -173,7 +175,7 @@ impl Checker {
         );
         let staged = self.staged.entry(known.incarnation).or_default();
         *staged = (*staged).max(epoch);
-        if known.commit_point && is_promised {
+        if known.commit_point && is_promised && self.present == known.incarnation {
             self.promise = self.promise.max(Some(epoch));
         }
     }
@@ -250,8 +252,9 @@ impl Checker {
         self.promise.unwrap_or(self.last_word)
     }
 
-    /// Another primary was welcomed, or the backup's power was cut: what was staged for nobody's word may go.
-    pub(crate) fn promise_ends(&mut self) {
+    /// Another primary starts: its greeting will end what only its predecessor's coordinator could commit.
+    pub(crate) fn present(&mut self, incarnation: Incarnation) {
+        self.present = incarnation;
         self.promise = None;
     }
 

@@ -44,7 +44,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::KillBackup,
         Self::CutBackup,
         Self::CutBackup,
@@ -60,6 +60,8 @@ impl Fault {
         Self::Misdirect,
         Self::Stall,
         Self::Stall,
+        Self::SlowDisks,
+        Self::SlowDisks,
         Self::SlowDisks,
         Self::SlowDisks,
         Self::Failover,
@@ -176,7 +178,9 @@ impl World {
                 }
                 let wait = self.random.below(2 * self.scenario.epoch_interval);
                 self.schedule(self.now + wait, Event::Break);
-                if self.random.once_in(8) {
+                // And the people are quick: a full sync begins while old epochs are still on their way.
+                self.scenario.is_eager = true;
+                if self.random.once_in(3) {
                     let wait = self.random.below(2 * SECOND);
                     self.schedule(self.now + wait, Event::Failover);
                 }

@@ -111,8 +111,7 @@ impl World {
         let incarnation = Incarnation(self.random.id());
         self.operator.forget_primary();
         self.coordinator.forget_primary();
-        // Its greeting will end whatever only its predecessor's coordinator could commit.
-        self.checker.promise_ends();
+        self.checker.present(incarnation);
         let (host, scenario) = (&mut self.primary, &self.scenario);
         host.run += 1;
         host.powered = true;

@@ -217,7 +217,8 @@ impl Backup {
         }
         let is_committed = sealed.epoch <= self.committed;
         match &self.phase {
-            Phase::Blank | Phase::Inconsistent => true,
+            // Not before that is durable: until then the disks say that this could still be promoted to.
+            Phase::Blank | Phase::Inconsistent => self.state_writes == 0,
             Phase::Copying(copying) => match copying.step {
                 CopyStep::Draining => is_committed || self.state.content != Content::Consistent,
                 CopyStep::Marking => false,

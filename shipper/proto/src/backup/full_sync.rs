@@ -80,6 +80,7 @@ impl Backup {
             (_, Phase::Promoting(_)) => self.promote_marked(),
             _ => {}
         }
+        self.schedule_apply(now);
         self.go_on(now);
     }
 

@@ -122,6 +122,14 @@ fn where_nothing_was_committed_yet_that_leaves_nothing_to_promote_to() {
     let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
     host.event(BackupEvent::Disconnected);
     host.greet(STRANGER);
+    host.core.handle_timeout(NOW * 3);
+    host.collect();
+    let is_mark = |action: &BackupAction| matches!(action, BackupAction::WriteState(_));
+    assert!(
+        host.pending.iter().all(is_mark),
+        "nothing is redone before the mark is durable: {:?}",
+        host.pending
+    );
     host.finish();
     assert!(host.core.is_connected());
     assert!(matches!(host.state.content, Content::Inconsistent { .. }));

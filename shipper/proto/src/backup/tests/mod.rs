@@ -160,7 +160,7 @@ impl Host {
             features_optional: ACK_RECEIVED,
             features_mandatory: if external { EXTERNAL_COMMIT } else { 0 },
             group: group(),
-            lineage: vec![crate::state::LineageEntry {
+            lineage: vec![LineageEntry {
                 generation: epoch_header(1, Digest::ZERO).generation,
                 first_epoch: Epoch(1),
                 digest: Digest::ZERO,
