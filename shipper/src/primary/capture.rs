@@ -416,22 +416,7 @@ impl Worker {
             rotate_above: Some(capacity / 100 * u64::from(self.settings.rotate_at)),
             in_pause: if self.audit.is_some() { Some(&mut audit) } else { None },
         };
-        let sabotaged = {
-            let (first, rest) = self.captures.split_at_mut(1);
-            let rotate_above = request.rotate_above;
-            drop(request);
-            let one = || CutRequest { mode, epoch: epoch.0, budget, rotate_above, in_pause: None };
-            match cut(first, one())? {
-                CutOutcome::Taken { mut logs, stats } => loop {
-                    if let CutOutcome::Taken { logs: more, .. } = cut(rest, one())? {
-                        logs.extend(more);
-                        break CutOutcome::Taken { logs, stats };
-                    }
-                },
-                void => void,
-            }
-        };
-        match sabotaged {
+        match cut(&mut self.captures, request)? {
             CutOutcome::Taken { logs, stats } => {
                 if let Some(file) = &mut self.audit {
                     note_digests(file, epoch, digests)?;
