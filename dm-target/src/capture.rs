@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const BETWEEN_LOOKS: Duration = Duration::from_micros(20);
 /// Memory made ready before a pause for what is read within it.
 pub(crate) const PAUSE_BYTES: usize = 4 << 20;
+/// What may be left to read within it without a further round before.
+const FEW_BYTES: u64 = PAUSE_BYTES as u64 / 8;
 /// How often the log is followed at most before a pause.
 const FOLLOW_ROUNDS: u32 = 3;
 /// Entries made room for before a pause.
@@ -380,7 +382,7 @@ impl Capture {
                 return Ok(Followed::Behind);
             }
             // Reading much takes long enough for much to come: then once more, so that the pause is short.
-            if rounds == FOLLOW_ROUNDS || self.unread()? < PAUSE_BYTES as u64 / 8 {
+            if rounds == FOLLOW_ROUNDS || !self.is_behind()? {
                 return Ok(Followed::Current { mark });
             }
         }
@@ -391,6 +393,11 @@ impl Capture {
         let status = self.ask();
         let used = self.note_lost(status)?.used.0;
         Ok(used.saturating_sub(self.reader.consumed().0).saturating_mul(SECTOR_SIZE as u64))
+    }
+
+    /// So much has come since the log was followed that a pause would have to read it.
+    pub(crate) fn is_behind(&mut self) -> Result<bool, LostReason> {
+        Ok(self.unread()? >= FEW_BYTES)
     }
 
     /// What this capture is doing between cuts.

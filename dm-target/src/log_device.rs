@@ -48,12 +48,14 @@ pub enum LogDeviceError {
     /// One device given twice.
     #[error("log device {}: two different ones are needed", .0.display())]
     Same(PathBuf),
-    /// Of the RAM disks that are there no two may be taken.
+    /// Of the RAM disks that are there too few may be taken.
     #[error(
-        "two free RAM disks of {size} are needed; {found}. Unload brd (modprobe -r brd) so that it is loaded anew, load \
-         it yourself (modprobe brd rd_nr=COUNT rd_size={}), or name two under [log] devices", size.0.div_ceil(2)
+        "{count} free RAM disks of {size} are needed, two for each volume; {found}. Unload brd (modprobe -r brd) so that it is loaded anew, load \
+         it yourself (modprobe brd rd_nr=COUNT rd_size={}), or name them under [log] devices", size.0.div_ceil(2)
     )]
     NoneFree {
+        /// How many are needed.
+        count: usize,
         /// What each has to have.
         size: Sectors,
         /// Why the ones that are there were not taken.
@@ -180,20 +182,22 @@ impl LogDevice {
 pub struct LogPair(pub(crate) [LogDevice; 2]);
 
 impl LogPair {
-    /// Takes the first two RAM disks that have `size` and are free, loading brd when it is not loaded.
+    /// Takes the first RAM disks that have `size` and are free, two for each of so many volumes, loading brd when
+    /// it is not loaded.
     ///
     /// # Errors
     /// See [`LogDeviceError`]; what is in use, or holds anything but a stale log, was not touched.
-    pub fn free(size: Sectors) -> Result<Self, LogDeviceError> {
-        load_brd(2, size)?;
-        let (mut pair, mut passed_over) = (Vec::with_capacity(2), Vec::new());
+    pub fn free(volumes: usize, size: Sectors) -> Result<Vec<Self>, LogDeviceError> {
+        let count = 2 * volumes;
+        load_brd(u32::try_from(count).unwrap_or(u32::MAX), size)?;
+        let (mut free, mut passed_over) = (Vec::with_capacity(count), Vec::new());
         for name in ram_disks() {
             let why = match LogDevice::open(&Path::new("/dev").join(&name)) {
                 Ok(device) if device.capacity() < size => format!("{name} has {}", device.capacity()),
                 Ok(device) => match device.is_free() {
                     Ok(true) => {
-                        pair.push(device);
-                        if pair.len() == 2 {
+                        free.push(device);
+                        if free.len() == count {
                             break;
                         }
                         continue;
@@ -205,8 +209,11 @@ impl LogPair {
             };
             passed_over.push(why);
         }
-        let found = passed_over.join(", ");
-        <[LogDevice; 2]>::try_from(pair).map(Self).map_err(|_| LogDeviceError::NoneFree { size, found })
+        if free.len() < count {
+            return Err(LogDeviceError::NoneFree { count, size, found: passed_over.join(", ") });
+        }
+        let mut free = free.into_iter();
+        Ok(std::iter::from_fn(|| Some(Self([free.next()?, free.next()?]))).collect())
     }
 
     /// Takes two different devices.

@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What the capturing thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,4 +44,89 @@ impl Pulse for Unwatched {
 #[must_use]
 pub fn unwatched() -> Arc<dyn Pulse> {
     Arc::new(Unwatched)
+}
+
+/// A phase as it is kept: the more has to be done about a silence in it, the higher.
+const fn weight(phase: Phase) -> u8 {
+    match phase {
+        Phase::Tracking => 0,
+        Phase::Capturing => 1,
+        Phase::Paused => 2,
+        Phase::Held | Phase::Renewed => 3,
+    }
+}
+
+const fn phase_of(weight: u8) -> Phase {
+    match weight {
+        0 => Phase::Tracking,
+        1 => Phase::Capturing,
+        2 => Phase::Paused,
+        _ => Phase::Held,
+    }
+}
+
+/// One capture's part in a pulse that several captures share: each beat tells the phase of that one of them
+/// for which most would have to be done.
+#[derive(Debug)]
+struct Member {
+    pulse: Arc<dyn Pulse>,
+    phases: Arc<[AtomicU8]>,
+    own: usize,
+}
+
+impl Pulse for Member {
+    fn beat(&self, phase: Phase) -> bool {
+        self.phases[self.own].store(weight(phase), Ordering::SeqCst);
+        let gravest = self.phases.iter().map(|phase| phase.load(Ordering::SeqCst)).max().unwrap_or(0);
+        // A lease that begins anew is said once.
+        let said = if phase == Phase::Renewed { phase } else { phase_of(gravest) };
+        self.pulse.beat(said)
+    }
+}
+
+/// Pulses for `count` captures that one watchdog looks after, all of which go to `pulse`. None of them captures
+/// yet.
+#[must_use]
+pub fn shared(pulse: &Arc<dyn Pulse>, count: usize) -> Vec<Arc<dyn Pulse>> {
+    let phases: Arc<[AtomicU8]> = (0..count).map(|_| AtomicU8::new(weight(Phase::Tracking))).collect();
+    let member = |own| Member { pulse: Arc::clone(pulse), phases: Arc::clone(&phases), own };
+    (0..count).map(|own| Arc::new(member(own)) as Arc<dyn Pulse>).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[derive(Debug, Default)]
+    struct Heard(Mutex<Vec<Phase>>);
+
+    impl Pulse for Heard {
+        fn beat(&self, phase: Phase) -> bool {
+            self.0.lock().unwrap().push(phase);
+            true
+        }
+    }
+
+    #[test]
+    fn the_gravest_phase_of_all_captures_is_what_is_heard() {
+        let heard = Arc::new(Heard::default());
+        let all = shared(&(Arc::clone(&heard) as Arc<dyn Pulse>), 2);
+        let beats = [
+            (0, Phase::Paused, Phase::Paused),
+            (0, Phase::Capturing, Phase::Capturing),
+            (1, Phase::Renewed, Phase::Renewed),
+            (0, Phase::Capturing, Phase::Held),
+            (0, Phase::Paused, Phase::Held),
+            (1, Phase::Paused, Phase::Paused),
+            (1, Phase::Capturing, Phase::Paused),
+            (0, Phase::Capturing, Phase::Capturing),
+            (1, Phase::Tracking, Phase::Capturing),
+            (0, Phase::Tracking, Phase::Tracking),
+        ];
+        for (own, phase, said) in beats {
+            assert!(all[own].beat(phase));
+            assert_eq!(heard.0.lock().unwrap().pop(), Some(said), "{own} {phase:?}");
+        }
+    }
 }

@@ -61,6 +61,23 @@ impl Capture {
         Ok(())
     }
 
+    /// Loads the other log, wiped, so that in the pause only the change itself is left. When that
+    /// fails this log goes on, and the next cut tries again.
+    pub(crate) fn ready_spare(&mut self) {
+        if self.spare_ready {
+            return;
+        }
+        let spare = &self.rams.0[1 - self.active];
+        let parameters = format!("{} {}", self.stack.floor(), spare.number());
+        let loaded = spare
+            .wipe()
+            .and_then(|()| self.control.load(self.log_number, self.stack.size, "log-writes", &parameters));
+        match loaded {
+            Ok(()) => self.spare_ready = true,
+            Err(e) => log::warn!("the other log of {} cannot be made ready: {e}", self.stack.name),
+        }
+    }
+
     pub(crate) fn switch_off(&mut self) -> Result<Duration, CaptureError> {
         let (top, size, floor) = (self.stack.top, self.stack.size, self.stack.floor());
         self.pulse.beat(Phase::Paused);

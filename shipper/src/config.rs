@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ftdm::discard::Discards;
 use ftdm::name::StackName;
+use ftship_proto::group::MAX_VOLUMES;
 use ftship_proto::ids::GroupName;
 use ftship_proto::journal::MIN_JOURNAL_LEN;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
@@ -44,7 +45,7 @@ pub struct Config {
     /// What the backup's STAGED promises; read on the backup only.
     #[serde(default)]
     pub ack: Ack,
-    /// The protected volumes. One, for now.
+    /// The protected volumes, which are cut and committed together: the same in the same order on both hosts.
     pub volume: Vec<Volume>,
     /// The log that captures writes on the primary.
     #[serde(default)]
@@ -123,15 +124,15 @@ pub struct Volume {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Log {
-    /// Two RAM disks (`brd`) used in turn; when none are named, the first two that are free.
-    pub devices: Option<[PathBuf; 2]>,
+    /// RAM disks (`brd`), two for each volume, used in turn. When none are named, the first ones that are free.
+    pub devices: Vec<PathBuf>,
     /// Size of each when this daemon loads `brd` itself.
     pub size: ByteSize,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { devices: None, size: ByteSize::mib(64) }
+        Self { devices: Vec::new(), size: ByteSize::mib(64) }
     }
 }
 
@@ -225,7 +226,7 @@ impl Default for Watchdog {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Audit {
-    /// A file to which the primary appends `EPOCH SHA256` of the whole volume, read in the pause of
+    /// A file to which the primary appends `EPOCH SHA256...`, a digest of each whole volume, read in the pause of
     /// each cut. For audits and tests only: the pause then lasts as long as the reading.
     pub digest_file: Option<PathBuf>,
 }
@@ -332,17 +333,11 @@ impl Config {
             (value < low || value > high).then(|| format!("{value:?} is not between {low:?} and {high:?}"))
         };
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
-        if self.volume.len() != 1 {
-            return Some((
-                "volume",
-                format!("{} volumes: this version takes exactly one", self.volume.len()),
-            ));
+        if let Some(fault) = self.volume_fault() {
+            return Some(fault);
         }
         if self.address == self.peer {
             return Some(("peer", "is the address of this host itself".into()));
-        }
-        if self.log.devices.as_ref().is_some_and(|[first, second]| first == second) {
-            return Some(("log.devices", "the two devices must differ".into()));
         }
         if self.log.size < ByteSize::mib(4) || self.log.size > ByteSize::gib(16) {
             return Some(("log.size", format!("{} is not between 4 MiB and 16 GiB", self.log.size)));
@@ -382,11 +377,43 @@ impl Config {
         durations.into_iter().find_map(|(key, reason)| Some((key, reason?)))
     }
 
-    /// The one volume.
-    #[must_use]
-    pub fn only_volume(&self) -> &Volume {
-        &self.volume[0]
+    fn volume_fault(&self) -> Option<(&'static str, String)> {
+        let count = self.volume.len();
+        if !(1..=MAX_VOLUMES).contains(&count) {
+            return Some(("volume", format!("{count} volumes: a group has 1 to {MAX_VOLUMES}")));
+        }
+        if let Some(name) = twice(self.volume.iter().map(|volume| volume.name.top())) {
+            return Some(("volume.name", format!("two volumes are called {name}")));
+        }
+        if let Some(device) = twice(self.volume.iter().map(|volume| &volume.device)) {
+            return Some(("volume.device", format!("{} is given twice", device.display())));
+        }
+        let logs = &self.log.devices;
+        if !logs.is_empty() && logs.len() != 2 * count {
+            let text = format!("{} devices: {count} volumes need {}, two each", logs.len(), 2 * count);
+            return Some(("log.devices", text));
+        }
+        twice(logs).map(|device| ("log.devices", format!("{} is given twice", device.display())))
     }
+
+    /// The two RAM disks of each volume. `None` when none are named.
+    #[must_use]
+    pub fn log_pairs(&self) -> Option<Vec<[PathBuf; 2]>> {
+        let (pairs, _) = self.log.devices.as_chunks::<2>();
+        (!pairs.is_empty()).then(|| pairs.to_vec())
+    }
+}
+
+/// What comes twice.
+fn twice<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut seen = Vec::new();
+    for one in all {
+        if seen.contains(&one) {
+            return Some(one);
+        }
+        seen.push(one);
+    }
+    None
 }
 
 #[cfg(test)]
@@ -415,9 +442,41 @@ mod tests {
         let config = Config::parse("t.toml", GOOD).unwrap();
         assert_eq!(config.epoch, Duration::from_millis(50));
         assert_eq!(config.limits.window, 8);
-        assert_eq!(config.only_volume().discards, Discards::Off);
+        assert_eq!(config.volume[0].discards, Discards::Off);
         assert_eq!((config.commit, config.ack), (Commit::Auto, Ack::Durable));
         assert_eq!(config.limits.pause_budget, Duration::from_millis(10));
+    }
+
+    /// A second volume, and what else is said of it.
+    fn second(text: &str, name: &str, device: &str) -> String {
+        let volume = format!("[[volume]]\nname = \"{name}\"\ndevice = \"{device}\"\n[journal]");
+        text.replace("[journal]", &volume)
+    }
+
+    #[test]
+    fn each_volume_has_two_ram_disks_of_its_own() {
+        let config = Config::parse("t.toml", &second(GOOD, "vm1_b", "/dev/vg/vm1_b")).unwrap();
+        let ram = |n: u8| PathBuf::from(format!("/dev/ram{n}"));
+        assert_eq!(config.log_pairs(), None);
+        let logs = "\n[log]\ndevices = [\"/dev/ram5\", \"/dev/ram4\"]";
+        let config = Config::parse("t.toml", &format!("{GOOD}{logs}")).unwrap();
+        assert_eq!(config.log_pairs(), Some(vec![[ram(5), ram(4)]]));
+        let text = refusal(&second(&format!("{GOOD}{logs}"), "vm1_b", "/dev/vg/vm1_b"));
+        assert!(text.contains("log.devices") && text.contains("2 volumes need 4"), "{text}");
+        let text = refusal(&format!("{GOOD}\n[log]\ndevices = [\"/dev/ram5\", \"/dev/ram5\"]"));
+        assert!(text.contains("/dev/ram5 is given twice"), "{text}");
+    }
+
+    #[test]
+    fn volumes_of_a_group_are_different_ones_and_not_too_many() {
+        let text = refusal(&second(GOOD, "vm1", "/dev/vg/vm1_b"));
+        assert!(text.contains("volume.name") && text.contains("vm1"), "{text}");
+        let text = refusal(&second(GOOD, "vm1_b", "/dev/vg/vm1"));
+        assert!(text.contains("volume.device") && text.contains("/dev/vg/vm1"), "{text}");
+        let many = (1..=MAX_VOLUMES)
+            .fold(GOOD.to_owned(), |text, n| second(&text, &format!("v{n}"), &format!("/d{n}")));
+        let text = refusal(&many);
+        assert!(text.contains("17 volumes") && text.contains("1 to 16"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::config::{Ack, Commit};
-use crate::control::{Epochs, Status};
+use crate::control::{Epochs, Status, VolumeFigures};
 
 /// Several lines, one figure each; the first says role and state.
 #[must_use]
@@ -28,12 +28,23 @@ pub fn status(status: &Status) -> String {
     if status.ack == Some(Ack::Received) {
         line("ack", "received: staged is not yet durable on the backup".into());
     }
+    for volume in status.volumes.iter().filter(|_| status.volumes.len() > 1) {
+        let VolumeFigures { name, device, size, log_used, log_size, bytes_written } = volume;
+        let mut text = format!("{name} on {device}");
+        if *size > 0 {
+            text.push_str(&format!(", {size} bytes"));
+        }
+        if status.primary.is_some() {
+            text.push_str(&format!(", {bytes_written} written, log {log_used} of {log_size}"));
+        }
+        line("volume", text);
+    }
     let epochs = &status.epochs;
     if let Some(primary) = &status.primary {
         line(
             "epochs",
             format!(
-                "{} cut, {} staged, {} committed, {} in flight, {} on the backup's volume",
+                "{} cut, {} staged, {} committed, {} in flight, {} on the backup's volumes",
                 epochs.cut, epochs.staged, epochs.committed, epochs.in_flight, epochs.applied
             ),
         );
@@ -73,7 +84,7 @@ pub fn status(status: &Status) -> String {
     }
     if let Some(backup) = &status.backup {
         let Epochs { staged, committed, applied, .. } = epochs;
-        line("epochs", format!("{staged} staged, {committed} committed, {applied} on the volume"));
+        line("epochs", format!("{staged} staged, {committed} committed, {applied} on the volumes"));
         line("journal", format!("{} of {} bytes", backup.journal_used, backup.journal_size));
         line(
             "received",

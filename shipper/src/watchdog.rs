@@ -1,4 +1,4 @@
-//! The watchdog of a group: a process of its own that brings the volume back onto dm-era when the
+//! The watchdog of a group: a process of its own that brings the volumes back onto dm-era when the
 //! primary's daemon stops proving that it makes progress.
 //!
 //! The daemon's cut thread connects to `/run/ftdm/GROUP.watchdog`, is greeted with one byte once the
@@ -21,7 +21,7 @@ use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::pulse::Phase;
 use ftdm::stack::{Rescue, Stack};
 
-use crate::config::{Config, Watchdog as Settings};
+use crate::config::{Config, Volume, Watchdog as Settings};
 use crate::control::DIRECTORY;
 
 /// The greeting, and the version of what follows it.
@@ -114,8 +114,9 @@ fn serve(config: &Config, listener: &UnixListener) -> anyhow::Result<()> {
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
-                let stack = Stack::open(&config.only_volume().name)?;
-                let mut watched = Watched::new(stream, Rescue::prepare(stack)?, config);
+                let prepare = |volume: &Volume| Rescue::prepare(Stack::open(&volume.name)?);
+                let rescues = config.volume.iter().map(prepare).collect::<Result<_, _>>()?;
+                let mut watched = Watched::new(stream, rescues, config);
                 match watched.greet() {
                     Ok(()) => served |= watched.watch(),
                     Err(error) => log::warn!("watchdog: greeting the daemon: {error}"),
@@ -146,7 +147,9 @@ enum Heard {
 #[derive(Debug)]
 struct Watched {
     stream: UnixStream,
-    rescue: Rescue,
+    /// One of each volume.
+    rescues: Vec<Rescue>,
+    group: String,
     settings: Settings,
     phase: Phase,
     /// Counted in looks: time in which this process did not run either is nobody's silence.
@@ -163,10 +166,11 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(stream: UnixStream, rescue: Rescue, config: &Config) -> Self {
+    fn new(stream: UnixStream, rescues: Vec<Rescue>, config: &Config) -> Self {
         Self {
             stream,
-            rescue,
+            rescues,
+            group: config.group.to_string(),
             settings: config.watchdog.clone(),
             phase: Phase::Tracking,
             silence: Duration::ZERO,
@@ -229,7 +233,7 @@ impl Watched {
     }
 
     fn name(&self) -> &str {
-        self.rescue.stack().name().top()
+        &self.group
     }
 
     /// Takes in all beats since the last look; only the last one counts.
@@ -259,34 +263,45 @@ impl Watched {
             Due::Never | Due::Later => false,
             Due::Now => true,
             // Draining takes as long as the disk does, and holds nobody back who would not wait anyway.
-            Due::IfSuspended => self.rescue.is_suspended().unwrap_or(true),
+            Due::IfSuspended => self.rescues.iter_mut().any(|rescue| rescue.is_suspended().unwrap_or(true)),
         }
     }
 
-    /// Brings the volume back, then lets go what only costs memory.
+    /// Brings every volume back, then lets go what only costs memory.
     fn act(&mut self) {
         self.acted = true;
-        match self.rescue.act() {
-            Ok(done) => log::warn!(
-                "watchdog: {} runs{} (was suspended: {}), after {:?}",
-                self.name(),
-                if done.moved { " on dm-era again" } else { "" },
-                done.suspended,
-                done.took
-            ),
-            Err(error) => log::error!("watchdog: {} could not be brought back: {error}", self.name()),
+        for rescue in &mut self.rescues {
+            bring_back(rescue);
         }
-        if let Err(error) = self.rescue.release_log() {
-            log::warn!("watchdog: {}: flushing the log: {error}", self.name());
+        for rescue in &mut self.rescues {
+            if let Err(error) = rescue.release_log() {
+                log::warn!("watchdog: {}: flushing the log: {error}", rescue.stack().name());
+            }
         }
     }
 
     /// Removes what a daemon left that has ended.
     fn clear_up(&self) {
-        match self.rescue.stack().recover() {
-            Ok(found) => log::debug!("watchdog: {}: cleared up: {found:?}", self.name()),
-            Err(error) => log::error!("watchdog: {}: clearing up: {error}", self.name()),
+        for stack in self.rescues.iter().map(Rescue::stack) {
+            match stack.recover() {
+                Ok(found) => log::debug!("watchdog: {}: cleared up: {found:?}", stack.name()),
+                Err(error) => log::error!("watchdog: {}: clearing up: {error}", stack.name()),
+            }
         }
+    }
+}
+
+fn bring_back(rescue: &mut Rescue) {
+    let done = rescue.act();
+    let name = rescue.stack().name();
+    match done {
+        Ok(done) => log::warn!(
+            "watchdog: {name} runs{} (was suspended: {}), after {:?}",
+            if done.moved { " on dm-era again" } else { "" },
+            done.suspended,
+            done.took
+        ),
+        Err(error) => log::error!("watchdog: {name} could not be brought back: {error}"),
     }
 }
 

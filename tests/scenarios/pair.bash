@@ -7,6 +7,7 @@ LOG_SIZE=${LOG_SIZE-"32 MiB"}
 EPOCH=${EPOCH-50ms}
 DISCARDS=${DISCARDS-off}
 POOL_MB=${POOL_MB-}  # the volumes are thin ones, in a pool of this size
+SECOND_MB=${SECOND_MB-}  # the group has a second volume `vm1_b` of this size
 POLICY=${POLICY-}  # top-level TOML for both: commit, ack
 EXTRA=${EXTRA-}  # further TOML for both configurations
 
@@ -27,6 +28,10 @@ name = "vm1"
 device = "/dev/vg/vm1"
 discards = "$DISCARDS"
 
+${SECOND_MB:+[[volume]]
+name = \"vm1_b\"
+device = \"/dev/vg/vm1_b\"
+}
 [journal]
 device = "/dev/vg/vm1_journal"
 apply-delay = "${APPLY_DELAY-500ms}"
@@ -63,6 +68,15 @@ make_volumes() {
     on backup lvcreate -q -y -W n -n vm1_journal -L "${JOURNAL_MB}M" vg
     on backup lvcreate -q -y -W n -n vm1_state -L 4M vg
     on backup ftship format vm1
+}
+
+# make_group: the same with a second volume.
+make_group() {
+    make_volumes
+    on primary lvcreate -q -y -W n -n vm1_b -L "${SECOND_MB}M" vg
+    on primary lvcreate -q -y -W n -n vm1_b_meta -L 16M vg
+    on primary ftdm create vm1_b --table "0 $((SECOND_MB * 2048)) ft /dev/vg/vm1_b_meta /dev/vg/vm1_b 128"
+    on backup lvcreate -q -y -W n -n vm1_b -L "${SECOND_MB}M" vg
 }
 
 # status HOST FILTER: one field of the status, by jq.
@@ -121,5 +135,6 @@ promote_recorded_after() {
     expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
 }
 
-# recorded EPOCH: the digest that the primary recorded in the pause of that epoch's cut.
-recorded() { awk -v epoch="$1" '$1 == epoch { print $2 }' "$SHARE/digests"; }
+# recorded EPOCH [VOLUME]: the digest that the primary recorded of that volume, counted from 1, in the pause of
+# that epoch's cut.
+recorded() { awk -v epoch="$1" -v field="$((${2-1} + 1))" '$1 == epoch { print $field }' "$SHARE/digests"; }

@@ -17,7 +17,7 @@ use ftship_proto::journal::{Placement, Superblock};
 use ftship_proto::state::DurableState;
 
 use super::journal_device::JournalDevice;
-use super::volume_device::VolumeDevice;
+use super::volume_device::Volumes;
 use crate::reactor::Reports;
 use crate::state_file::StateFile;
 
@@ -183,37 +183,37 @@ pub(super) fn journal_lane(
 /// # Errors
 /// When the thread cannot be started.
 pub(super) fn volume_lane(
-    volume: VolumeDevice,
+    volumes: Volumes,
     mut journal: JournalDevice,
     reports: Reports<LaneReport>,
 ) -> anyhow::Result<Lane<VolumeJob>> {
-    let mut volume = Some(volume);
+    let mut volumes = Some(volumes);
     Lane::start("volume", reports, move |job| {
         if let VolumeJob::Release = job {
             fault::at("promote-before-writable");
-            volume = None;
+            volumes = None;
             fault::at("promote-writable");
             return Ok(Some(LaneReport::VolumesReleased));
         }
-        let volume = volume.as_mut().context("the volume is closed")?;
+        let volumes = volumes.as_mut().context("the volumes are closed")?;
         match job {
             VolumeJob::Base(frame, group) => {
-                volume.write_records(&frame, &group)?;
+                volumes.write_records(&frame, &group)?;
                 fault::at("base-written");
                 Ok(None)
             }
             VolumeJob::Flush => {
-                volume.flush()?;
+                volumes.flush()?;
                 fault::at("base-flushed");
                 Ok(Some(LaneReport::VolumesFlushed))
             }
             VolumeJob::Apply(epochs, group) => {
                 fault::at("apply-begun");
                 for epoch in epochs {
-                    journal.read_epoch(&epoch, |frame| volume.write_records(frame, &group))?;
+                    journal.read_epoch(&epoch, |frame| volumes.write_records(frame, &group))?;
                 }
                 fault::at("apply-written");
-                volume.flush()?;
+                volumes.flush()?;
                 fault::at("apply-synced");
                 Ok(Some(LaneReport::Applied))
             }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ftdm::fault;
-use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, Phase, Recovered};
+use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered};
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::state::{DurableState, Role};
@@ -25,14 +25,14 @@ use mio::{Interest, Registry};
 
 use crate::config::Config;
 use crate::control::server::ClientId;
-use crate::control::{BackupFigures, Epochs, Request, Response, Status};
+use crate::control::{BackupFigures, Epochs, Request, Response, Status, VolumeFigures};
 use crate::peer::PeerConnection;
 use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports};
 use crate::state_file::StateFile;
 pub(crate) use journal_device::DeviceReader;
 pub use journal_device::{JournalDevice, JournalFault};
 use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
-use volume_device::{DiscardCounts, VolumeDevice};
+use volume_device::{DiscardCounts, Volumes};
 
 /// Bytes that may wait for the disks.
 const BACKLOG_LIMIT: usize = 32 << 20;
@@ -52,10 +52,11 @@ pub struct BackupDriver {
     waiting: Vec<ClientId>,
     answers: Vec<(ClientId, Response)>,
     shown: (&'static str, Option<String>),
+    volumes: Vec<VolumeFigures>,
 }
 
 impl BackupDriver {
-    /// Opens the journal and the volume, recovers, and listens.
+    /// Opens the journal and the volumes, recovers, and listens.
     ///
     /// # Errors
     /// When a device cannot be used, the journal is damaged, or the address is taken.
@@ -71,18 +72,22 @@ impl BackupDriver {
         log::info!("journal {}: {}", config.journal.device.display(), recovery.summary);
         let reader = journal.reader()?;
         let is_promoted = state.role == Role::Primary;
-        let mut volumes = Vec::new();
+        let mut local = Vec::new();
         let mut discards = Arc::default();
         let mut volume = None;
         if !is_promoted {
-            let device = VolumeDevice::open(&config.only_volume().device)?;
-            volumes.push(device.local());
-            discards = device.discards();
-            volume = Some(volume_lane(device, reader, reports.clone())?);
+            let volumes = Volumes::open(config.volume.iter().map(|volume| volume.device.as_path()))?;
+            if let Some(group) = &state.group {
+                volumes.check(group)?;
+            }
+            local = volumes.local();
+            discards = volumes.discards();
+            volume = Some(volume_lane(volumes, reader, reports.clone())?);
         }
+        let shown_volumes = volume_figures(config, &local);
         let core_config = BackupConfig {
             group: config.group.clone(),
-            volumes,
+            volumes: local,
             timeout: config.limits.timeout,
             apply_delay: config.journal.apply_delay,
             commit: config.commit.into(),
@@ -112,6 +117,7 @@ impl BackupDriver {
             waiting: Vec::new(),
             answers: Vec::new(),
             shown: ("", None),
+            volumes: shown_volumes,
         })
     }
 
@@ -254,6 +260,7 @@ impl BackupDriver {
                 in_flight: 0,
                 committed_count: counters.epochs_committed,
             },
+            volumes: self.volumes.clone(),
             primary: None,
             backup: Some(BackupFigures {
                 journal_used,
@@ -372,4 +379,15 @@ impl Driver for BackupDriver {
         self.hang_up();
         // Lanes finish what they were given when they are dropped.
     }
+}
+
+/// The volumes as the status shows them. A promoted backup has none of them open, and tells no sizes.
+fn volume_figures(config: &Config, local: &[LocalVolume]) -> Vec<VolumeFigures> {
+    let figures = |(at, volume): (usize, &crate::config::Volume)| VolumeFigures {
+        name: volume.name.to_string(),
+        device: volume.device.display().to_string(),
+        size: local.get(at).map_or(0, |local| local.size.bytes().unwrap_or(u64::MAX)),
+        ..VolumeFigures::default()
+    };
+    config.volume.iter().enumerate().map(figures).collect()
 }

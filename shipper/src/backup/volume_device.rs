@@ -1,6 +1,6 @@
-//! The backup's copy of a volume.
+//! The backup's copies of the group's volumes.
 //!
-//! Always holds: the device is open exclusively, past the page cache; only records that were checked
+//! Always holds: each device is open exclusively, past the page cache; only records that were checked
 //! against the group's description are written.
 
 use std::path::Path;
@@ -19,36 +19,32 @@ use ftship_proto::record::{Content, Record, RecordIter};
 /// Bytes written at a time; also how many zeros are kept at hand.
 const CHUNK: usize = 1 << 20;
 
-/// Counted since the volume was opened.
+/// Counted since the volumes were opened.
 #[derive(Debug, Default)]
 pub(super) struct DiscardCounts {
-    /// Bytes discarded on the volume.
+    /// Bytes discarded on the volumes.
     pub(super) bytes: AtomicU64,
     /// Discards that failed.
     pub(super) errors: AtomicU64,
 }
 
-/// An open volume.
+/// All volumes of the group, open.
 #[derive(Debug)]
-pub(super) struct VolumeDevice {
-    device: BlockDevice,
-    /// The unit of discards; `None` where the device takes none.
-    granule: Option<Sectors>,
+pub(super) struct Volumes {
+    devices: Vec<VolumeDevice>,
     discards: Arc<DiscardCounts>,
-    buffer: AlignedBuffer,
     scratch: Vec<u8>,
 }
 
-impl VolumeDevice {
-    /// Opens the logical volume for this process alone.
+impl Volumes {
+    /// Opens the logical volumes, in the group's order, for this process alone.
     ///
     /// # Errors
-    /// When it is missing, mounted, held, or not a block device.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        let access = Access { write: true, direct: true, exclusive: true };
-        let device = BlockDevice::open(path, access).context("the backup's volume")?;
-        let (granule, discards) = (discard_granule(&device), Arc::default());
-        Ok(Self { device, granule, discards, buffer: AlignedBuffer::new(CHUNK), scratch: Vec::new() })
+    /// When one is missing, mounted, held, not a block device, or the same as another.
+    pub(super) fn open<'a>(paths: impl Iterator<Item = &'a Path>) -> anyhow::Result<Self> {
+        let discards = Arc::default();
+        let devices = paths.map(|path| VolumeDevice::open(path, &discards)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { devices, discards, scratch: Vec::new() })
     }
 
     /// What became of the guest's discards.
@@ -57,39 +53,104 @@ impl VolumeDevice {
         Arc::clone(&self.discards)
     }
 
-    /// Its size and logical block size.
+    /// Size and logical block size of each.
     #[must_use]
-    pub(super) fn local(&self) -> LocalVolume {
-        LocalVolume { size: self.device.size(), logical_block_size: self.device.logical_block() }
+    pub(super) fn local(&self) -> Vec<LocalVolume> {
+        let local = |volume: &VolumeDevice| LocalVolume {
+            size: volume.device.size(),
+            logical_block_size: volume.device.logical_block(),
+        };
+        self.devices.iter().map(local).collect()
     }
 
-    /// Writes every record of a data frame. Frames without records are passed over.
+    /// Whether these are the volumes that `group` describes, as far as their shape tells.
     ///
     /// # Errors
-    /// When the frame is not what it says, or the device fails.
+    /// How they differ.
+    pub(super) fn check(&self, group: &GroupDescription) -> anyhow::Result<()> {
+        let (here, there) = (self.devices.len(), group.volumes().len());
+        anyhow::ensure!(
+            here == there,
+            "the backup holds {there} volumes, the configuration lists {here}: list those that were synced, in \
+             the same order, or format the backup anew"
+        );
+        for ((index, want), volume) in group.indexed().zip(&self.devices) {
+            let (size, block) = (volume.device.size(), volume.device.logical_block());
+            anyhow::ensure!(
+                want.size <= size && want.logical_block_size == block,
+                "{}: {size} with logical blocks of {block} bytes, but {index} was synced with {} and {} bytes: is the \
+                 order of the volumes in the configuration another one now?",
+                volume.device.path().display(),
+                want.size,
+                want.logical_block_size
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes every record of a data frame to its volume. Frames without records are passed over.
+    ///
+    /// # Errors
+    /// When the frame is not what it says, or a device fails.
     pub(super) fn write_records(&mut self, frame: &Frame, group: &GroupDescription) -> anyhow::Result<()> {
         if !frame.header.kind.carries_records() {
             return Ok(());
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let raw = frame.raw_payload(&mut scratch)?;
+        let raw = frame.raw_payload(&mut self.scratch)?;
         let (kind, count) = (frame.header.kind, frame.header.record_count);
         for (number, record) in (0..).zip(RecordIter::new(raw, kind, count, group)?) {
             if kind == FrameKind::EpochData && number == count / 2 {
                 fault::at("apply-half");
             }
-            match record {
-                Record::Content { extent, content: Content::Data(data), .. } => self.write(extent, data)?,
-                Record::Content { extent, content: Content::Zero, .. } => self.write_zeroes(extent)?,
-                // Any content will do: the guest has discarded it.
-                Record::Content { extent, content: Content::Unknown, .. } => self.give_back(extent),
+            let (volume, extent, content) = match record {
+                Record::Content { volume, extent, content } => (volume, extent, content),
                 Record::Resize { size, .. } => {
                     anyhow::bail!("a resize to {size}: this version cannot follow it; run a full sync");
                 }
+            };
+            let device = self.devices.get_mut(usize::from(volume.0));
+            device.with_context(|| format!("{volume} is not open"))?.put(extent, content)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written durable, on all volumes.
+    ///
+    /// # Errors
+    /// When a device fails: what was written is lost then, and the flush must not be tried again.
+    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
+        self.devices.iter_mut().try_for_each(VolumeDevice::flush)
+    }
+}
+
+/// An open volume.
+#[derive(Debug)]
+struct VolumeDevice {
+    device: BlockDevice,
+    /// The unit of discards; `None` where the device takes none.
+    granule: Option<Sectors>,
+    discards: Arc<DiscardCounts>,
+    buffer: AlignedBuffer,
+}
+
+impl VolumeDevice {
+    fn open(path: &Path, discards: &Arc<DiscardCounts>) -> anyhow::Result<Self> {
+        let access = Access { write: true, direct: true, exclusive: true };
+        let device = BlockDevice::open(path, access).context("the backup's volume")?;
+        let (granule, discards) = (discard_granule(&device), Arc::clone(discards));
+        Ok(Self { device, granule, discards, buffer: AlignedBuffer::new(CHUNK) })
+    }
+
+    fn put(&mut self, extent: Extent, content: Content<'_>) -> anyhow::Result<()> {
+        match content {
+            Content::Data(data) => self.write(extent, data),
+            Content::Zero => self.write_zeroes(extent),
+            // Any content will do: the guest has discarded it.
+            Content::Unknown => {
+                self.give_back(extent);
+                Ok(())
             }
         }
-        self.scratch = scratch;
-        Ok(())
     }
 
     fn write(&mut self, extent: Extent, data: &[u8]) -> anyhow::Result<()> {
@@ -138,11 +199,7 @@ impl VolumeDevice {
         Ok(())
     }
 
-    /// Makes everything written durable.
-    ///
-    /// # Errors
-    /// When the device fails: what was written is lost then, and the flush must not be tried again.
-    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
+    fn flush(&mut self) -> anyhow::Result<()> {
         self.device.flush().with_context(|| format!("volume {}: flush", self.device.path().display()))
     }
 

@@ -146,10 +146,30 @@ pub struct Status {
     pub ack: Option<Ack>,
     /// The epochs.
     pub epochs: Epochs,
+    /// The volumes, in the group's order.
+    #[serde(default)]
+    pub volumes: Vec<VolumeFigures>,
     /// Primary: figures of the cuts and of shipping.
     pub primary: Option<PrimaryFigures>,
     /// Backup: figures of the journal.
     pub backup: Option<BackupFigures>,
+}
+
+/// One volume.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VolumeFigures {
+    /// Its name on the primary.
+    pub name: String,
+    /// The logical volume of this host.
+    pub device: String,
+    /// Bytes; 0 where this daemon does not have it open.
+    pub size: u64,
+    /// Primary: log bytes in use.
+    pub log_used: u64,
+    /// Primary: log bytes in all; 0 before the first capture.
+    pub log_size: u64,
+    /// Primary: bytes that the VM wrote while captured.
+    pub bytes_written: u64,
 }
 
 /// Epoch numbers; 0 is none.
@@ -174,7 +194,7 @@ pub struct Epochs {
 pub struct PrimaryFigures {
     /// Configured time between epochs.
     pub epoch_ms: f64,
-    /// How long the volume was paused by a cut.
+    /// How long the volumes were paused by a cut.
     pub pause_ms: Percentiles,
     /// How long giving discards to the volume took, in the pauses that had any; a part of `pause_ms`.
     #[serde(default)]
@@ -206,9 +226,9 @@ pub struct PrimaryFigures {
     pub log_rotations: u64,
     /// Times that writes were held back until there was room in the log (`overrun = "throttle"`).
     pub holds: u64,
-    /// Log bytes in use.
+    /// Log bytes in use, of the volume whose log is fullest.
     pub log_used: u64,
-    /// Log bytes in all.
+    /// Log bytes of that volume in all.
     pub log_size: u64,
     /// How far the base copy is, in bytes, while syncing.
     pub base_copied: u64,

@@ -1,8 +1,9 @@
-//! The base copy: reading the volume, live, piece by piece, on a thread of its own.
+//! The base copy: reading the volumes, live, piece by piece, one after the other, on a thread of its own.
 //!
 //! Always holds: what counts and what is read again is decided by [`BasePlan`]; at most [`AHEAD`] pieces
 //! are held in memory.
 
+use std::io::ErrorKind;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
@@ -38,12 +39,12 @@ pub(super) struct BaseCopy {
 }
 
 impl BaseCopy {
-    /// Starts the reading thread on a device opened for direct reading.
+    /// Starts the reading thread on the volumes, in the group's order, opened for direct reading.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(device: BlockDevice, reports: Reports<BaseRead>) -> anyhow::Result<Self> {
-        let size = device.size();
+    pub(super) fn start(devices: Vec<BlockDevice>, reports: Reports<BaseRead>) -> anyhow::Result<Self> {
+        let sizes: Vec<_> = devices.iter().map(BlockDevice::size).collect();
         let (jobs, queue) = mpsc::channel::<(BaseChunk, Moment)>();
         let thread = std::thread::Builder::new()
             .name("base copy".into())
@@ -51,16 +52,19 @@ impl BaseCopy {
             .spawn(move || {
                 run_in_background("base copy");
                 for (mut chunk, ordered) in queue {
-                    let result = device.read_extent(chunk.extent, chunk.buffer.bytes_mut());
+                    let result = match devices.get(usize::from(chunk.volume.0)) {
+                        Some(device) => device.read_extent(chunk.extent, chunk.buffer.bytes_mut()),
+                        None => Err(ErrorKind::NotFound.into()),
+                    };
                     reports.send(BaseRead { chunk, ordered, result });
                 }
             })
             .context("starting the base copy thread")?;
-        let plan = BasePlan::new(&[size], CHUNK, AHEAD);
+        let plan = BasePlan::new(&sizes, CHUNK, AHEAD);
         Ok(Self { jobs: Some(jobs), thread: Some(thread), free: Vec::new(), plan })
     }
 
-    /// Begins at the first sector.
+    /// Begins at the first sector of the first volume.
     pub(super) fn begin(&mut self, moment: Moment) {
         self.plan.begin(moment.chain);
         self.order_more(moment);
@@ -84,11 +88,11 @@ impl BaseCopy {
     }
 
     fn order_more(&mut self, moment: Moment) {
-        while let Some((_, extent)) = self.plan.order() {
+        while let Some((volume, extent)) = self.plan.order() {
             let buffer = self.free.pop();
             let buffer = buffer
                 .unwrap_or_else(|| AlignedBuffer::new(usize::try_from(CHUNK.0).unwrap_or(0) * SECTOR_SIZE));
-            self.order(BaseChunk { extent, buffer }, moment);
+            self.order(BaseChunk { volume, extent, buffer }, moment);
         }
     }
 
@@ -113,10 +117,10 @@ impl BaseCopy {
                 Ok(None)
             }
             Verdict::Queue | Verdict::ReadAgain if result.is_err() => {
-                let extent = chunk.extent;
+                let (volume, extent) = (chunk.volume, chunk.extent);
                 self.plan.failed();
                 self.free.push(chunk.buffer);
-                result.map(|()| None).with_context(|| format!("base copy: reading {extent}"))
+                result.map(|()| None).with_context(|| format!("base copy: reading {extent} of {volume}"))
             }
             Verdict::ReadAgain => {
                 self.order(chunk, moment);

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
-use ftdm::capture::{Capture, EraReader, Followed};
-use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats};
+use ftdm::capture::{Capture, EraReader, Followed, LostReason};
+use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::discard::DiscardFigures;
 use ftdm::ioctl::{Urgency, set_urgency};
 use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm::pulse::{Phase, Pulse};
+use ftdm::pulse::{Phase, Pulse, shared};
 use ftdm::stack::{Bypassed, Stack};
 use ftdm_units::{Extent, Sector, Sectors};
 use ftship_proto::ids::{Digest, Epoch};
@@ -46,9 +46,9 @@ pub(super) enum CaptureJob {
     Cut {
         /// Its number.
         epoch: Epoch,
-        /// Whether the volume is suspended, or still by itself.
+        /// Whether the volumes are suspended, or still by themselves.
         mode: CutMode,
-        /// How long it may stand still.
+        /// How long they may stand still.
         budget: Duration,
     },
     /// Keep up with the log.
@@ -58,7 +58,7 @@ pub(super) enum CaptureJob {
     /// The backup makes progress: writes that are held back may be so for longer.
     Renew,
     /// The buffers of a captured epoch are free again.
-    Recycle(EpochLog),
+    Recycle(Vec<EpochLog>),
 }
 
 /// What it reports.
@@ -68,8 +68,8 @@ pub(super) enum CaptureReport {
     Started,
     /// The epoch has ended.
     Taken {
-        /// What was captured.
-        log: EpochLog,
+        /// What was captured of each volume.
+        logs: Vec<EpochLog>,
         /// Figures.
         stats: Box<CutStats>,
     },
@@ -92,22 +92,29 @@ pub(super) enum CaptureReport {
     Stopped,
     /// Writes are held back until the next cut.
     Held,
-    /// How full the log is.
+    /// How full the logs are.
     LogUse {
-        /// Bytes used.
-        used: u64,
-        /// Bytes in all.
-        capacity: u64,
-        /// The guest's discards.
+        /// Of each volume.
+        logs: Vec<LogUse>,
+        /// The guest's discards, of all volumes.
         discards: DiscardFigures,
     },
+}
+
+/// How full a log is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LogUse {
+    /// Bytes used.
+    pub(super) used: u64,
+    /// Bytes in all.
+    pub(super) capacity: u64,
 }
 
 /// What the cut thread needs to know.
 #[derive(Debug)]
 pub(super) struct CaptureSettings {
-    /// The two RAM disks; `None`: two free ones of `log_size`.
-    pub(super) logs: Option<[PathBuf; 2]>,
+    /// The two RAM disks of each volume; `None`: free ones of `log_size`.
+    pub(super) logs: Option<Vec<[PathBuf; 2]>>,
     /// What a log has to have, where none are named.
     pub(super) log_size: Sectors,
     /// Log use, in percent, beyond which a cut exchanges the log.
@@ -127,12 +134,12 @@ pub(super) struct CutThread {
 }
 
 impl CutThread {
-    /// Starts the thread on a stack that is not captured.
+    /// Starts the thread on stacks, at least one, that are not captured.
     ///
     /// # Errors
     /// When the thread cannot be started or the audit file not be opened.
     pub(super) fn start(
-        stack: Stack,
+        stacks: Vec<Stack>,
         settings: CaptureSettings,
         heartbeat: Heartbeat,
         reports: Reports<CaptureReport>,
@@ -145,15 +152,15 @@ impl CutThread {
                 .with_context(|| format!("{}", path.display()))
         });
         let mut worker = Worker {
-            stack,
+            stacks,
             settings,
             heartbeat: Arc::new(heartbeat),
             lease_ends: None,
-            capture: None,
+            captures: Vec::new(),
             audit: audit.transpose()?,
             discards: DiscardFigures::default(),
             looked: Instant::now(),
-            bypassed: None,
+            bypassed: Vec::new(),
         };
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -218,25 +225,30 @@ impl Drop for CutThread {
 }
 
 struct Worker {
-    stack: Stack,
+    stacks: Vec<Stack>,
     settings: CaptureSettings,
     heartbeat: Arc<Heartbeat>,
     /// Until when writes may be held back.
     lease_ends: Option<Instant>,
-    capture: Option<Capture>,
+    /// None, or one of each stack.
+    captures: Vec<Capture>,
     audit: Option<File>,
     /// Figures of the captures that have ended.
     discards: DiscardFigures,
     /// When dm-era was asked last.
     looked: Instant,
-    /// dm-era failed and is gone.
-    bypassed: Option<Bypassed>,
+    /// The volumes whose dm-era failed and is gone.
+    bypassed: Vec<Bypassed>,
 }
 
 impl Worker {
     /// Tells the watchdog that this thread goes on; finds another one where the last is gone.
     fn beat(&self) {
-        let phase = self.capture.as_ref().map_or(Phase::Tracking, Capture::phase);
+        let phase = match self.captures.iter().any(|capture| capture.phase() == Phase::Held) {
+            _ if self.captures.is_empty() => Phase::Tracking,
+            true => Phase::Held,
+            false => Phase::Capturing,
+        };
         if !self.heartbeat.beat(phase) {
             self.heartbeat.ensure();
         }
@@ -244,14 +256,21 @@ impl Worker {
 
     /// Longest wait for a job.
     fn interval(&self) -> Duration {
-        if self.settings.hold.is_some() && self.capture.is_some() { ROOM_INTERVAL } else { BEAT_INTERVAL }
+        if self.settings.hold.is_some() && !self.captures.is_empty() { ROOM_INTERVAL } else { BEAT_INTERVAL }
     }
 
     /// Where writes are to wait for room rather than degrade: makes them wait, and ends that when the lease
     /// has run out.
     fn watch_room(&mut self, reports: &Reports<CaptureReport>) {
-        let (Some((_, lease)), Some(capture)) = (self.settings.hold, &mut self.capture) else { return };
-        match (capture.hold_when_full(), self.lease_ends) {
+        let Some((_, lease)) = self.settings.hold else { return };
+        if self.captures.is_empty() {
+            return;
+        }
+        let held = self
+            .captures
+            .iter_mut()
+            .try_fold(false, |held, capture| Ok::<_, LostReason>(capture.hold_when_full()? || held));
+        match (held, self.lease_ends) {
             (Ok(false), _) => self.lease_ends = None,
             (Ok(true), None) => {
                 self.lease_ends = Some(Instant::now() + lease);
@@ -267,37 +286,44 @@ impl Worker {
         }
     }
 
-    /// Looks whether dm-era's metadata fails, or is about to: then the volume goes on without it rather than
-    /// fail the guest's writes.
+    /// Looks whether a dm-era's metadata fails, or is about to: then that volume goes on without it rather than
+    /// fail the guest's writes, and the group is not replicated any more.
     fn watch_history(&mut self, reports: &Reports<CaptureReport>) {
         if self.looked.elapsed() < HISTORY_INTERVAL {
             return;
         }
         self.looked = Instant::now();
-        if let Some(bypassed) = &mut self.bypassed
-            && let Err(error) = bypassed.mark()
-        {
-            return log::debug!("the metadata of {}: {error}", self.stack.name());
+        for bypassed in &mut self.bypassed {
+            if let Err(error) = bypassed.mark() {
+                log::debug!("the metadata: {error}");
+            }
         }
-        let reason = match self.stack.failing_history() {
-            Ok(None) => return,
-            Ok(Some(reason)) => reason,
-            Err(error) => return log::warn!("the metadata of {}: {error}", self.stack.name()),
-        };
-        log::error!("{}: {reason}: the volume goes on without dm-era, tracking is lost", self.stack.name());
+        for at in 0..self.stacks.len() {
+            let stack = &self.stacks[at];
+            match stack.failing_history() {
+                Ok(None) => {}
+                Ok(Some(reason)) => self.bypass(at, reason, reports),
+                Err(error) => log::warn!("the metadata of {}: {error}", stack.name()),
+            }
+        }
+    }
+
+    fn bypass(&mut self, at: usize, reason: String, reports: &Reports<CaptureReport>) {
         self.end_capture();
-        match self.stack.bypass(&*self.heartbeat) {
+        let stack = &mut self.stacks[at];
+        log::error!("{}: {reason}: the volume goes on without dm-era, tracking is lost", stack.name());
+        match stack.bypass(&*self.heartbeat) {
             Ok(bypassed) => {
-                self.bypassed = Some(bypassed);
+                self.bypassed.push(bypassed);
                 reports.send(CaptureReport::TrackingLost { reason });
             }
-            Err(error) => log::error!("{}: {error}", self.stack.name()),
+            Err(error) => log::error!("{}: {error}", stack.name()),
         }
     }
 
     fn renew(&mut self) -> anyhow::Result<Option<CaptureReport>> {
-        if let (Some((_, lease)), Some(capture)) = (self.settings.hold, &self.capture)
-            && capture.phase() == Phase::Held
+        if let Some((_, lease)) = self.settings.hold
+            && self.captures.iter().any(|capture| capture.phase() == Phase::Held)
         {
             self.lease_ends = Some(Instant::now() + lease);
             self.heartbeat.beat(Phase::Renewed);
@@ -307,7 +333,7 @@ impl Worker {
 
     fn give_up(&mut self, error: &anyhow::Error, reports: &Reports<CaptureReport>) {
         let reason = format!("{error:#}");
-        log::error!("capture of {}: {reason}", self.stack.name());
+        log::error!("capture: {reason}");
         self.end_capture();
         reports.send(CaptureReport::Lost { reason });
     }
@@ -322,8 +348,8 @@ impl Worker {
                 self.end_capture();
                 Ok(Some(CaptureReport::Stopped))
             }
-            CaptureJob::Recycle(log) => {
-                if let Some(capture) = &mut self.capture {
+            CaptureJob::Recycle(logs) => {
+                for (capture, log) in self.captures.iter_mut().zip(logs) {
                     capture.recycle(log);
                 }
                 Ok(None)
@@ -334,32 +360,39 @@ impl Worker {
             Ok(None) => {}
             Err(error) => self.give_up(&error, reports),
         }
-        if let Some(capture) = &self.capture {
-            let (used, capacity) = capture.log_usage();
-            reports.send(CaptureReport::LogUse { used, capacity, discards: self.discards_of(capture) });
+        if !self.captures.is_empty() {
+            let logs = self.captures.iter().map(Capture::log_usage);
+            let logs = logs.map(|(used, capacity)| LogUse { used, capacity }).collect();
+            reports.send(CaptureReport::LogUse { logs, discards: self.discard_figures() });
         }
     }
 
+    /// Begins to capture one volume after the other: not at one instant, which only a cut is.
     fn begin(&mut self) -> anyhow::Result<()> {
         self.end_capture();
-        let logs = match &self.settings.logs {
-            Some([first, second]) => LogPair::open(first, second)?,
-            None => LogPair::free(self.settings.log_size)?,
-        };
         let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
-        let mut capture = Capture::start(&self.stack, logs, None, pulse)?;
-        if let Some((percent, _)) = self.settings.hold {
-            capture.hold_above(percent);
+        let pulses = shared(&pulse, self.stacks.len());
+        let logs = match &self.settings.logs {
+            Some(named) => named.iter().map(|[a, b]| LogPair::open(a, b)).collect::<Result<_, _>>()?,
+            None => LogPair::free(self.stacks.len(), self.settings.log_size)?,
+        };
+        for ((stack, logs), pulse) in self.stacks.iter().zip(logs).zip(pulses) {
+            let begun = Capture::start(stack, logs, None, pulse);
+            let mut capture = begun.with_context(|| format!("volume {}", stack.name()))?;
+            if let Some((percent, _)) = self.settings.hold {
+                capture.hold_above(percent);
+            }
+            self.captures.push(capture);
         }
-        self.capture = Some(capture);
         Ok(())
     }
 
     fn follow(&mut self) -> anyhow::Result<Option<CaptureReport>> {
-        if let Some(capture) = &mut self.capture
-            && let Followed::FlushFailed(error) = capture.follow()?
-        {
-            log::warn!("flushing {}: {error}", self.stack.name());
+        for capture in &mut self.captures {
+            let followed = capture.follow().with_context(|| format!("volume {}", capture.stack().name()))?;
+            if let Followed::FlushFailed(error) = followed {
+                log::warn!("flushing {}: {error}", capture.stack().name());
+            }
         }
         Ok(None)
     }
@@ -370,48 +403,64 @@ impl Worker {
         mode: CutMode,
         budget: Duration,
     ) -> anyhow::Result<Option<CaptureReport>> {
-        let Some(capture) = &mut self.capture else {
+        let Some(capacity) = self.captures.iter().map(|capture| capture.log_usage().1).min() else {
             return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
         };
-        let mut digest = None;
+        let mut digests = Vec::with_capacity(self.captures.len());
         let pulse = &*self.heartbeat;
-        let mut audit = |reader: &EraReader| digest = Some(volume_digest(reader, pulse));
+        let mut audit = |_, reader: &EraReader| digests.push(volume_digest(reader, pulse));
         let request = CutRequest {
             mode,
             epoch: epoch.0,
             budget,
-            rotate_above: Some(capture.log_usage().1 / 100 * u64::from(self.settings.rotate_at)),
+            rotate_above: Some(capacity / 100 * u64::from(self.settings.rotate_at)),
             in_pause: if self.audit.is_some() { Some(&mut audit) } else { None },
         };
-        match capture.cut(request)? {
-            CutOutcome::Taken { log, stats } => {
-                if let (Some(file), Some(digest)) = (&mut self.audit, digest) {
-                    let digest = digest.context("reading the volume for the audit")?;
-                    writeln!(file, "{} {digest}", epoch.0).context("writing the audit file")?;
+        match cut(&mut self.captures, request)? {
+            CutOutcome::Taken { logs, stats } => {
+                if let Some(file) = &mut self.audit {
+                    note_digests(file, epoch, digests)?;
                 }
-                Ok(Some(CaptureReport::Taken { log, stats: Box::new(stats) }))
+                Ok(Some(CaptureReport::Taken { logs, stats: Box::new(stats) }))
             }
-            CutOutcome::Void { reason, .. } => Ok(Some(CaptureReport::Void { reason: reason.to_string() })),
+            CutOutcome::Void { volume, reason, .. } => {
+                let reason = match self.stacks.len() {
+                    1 => reason.to_string(),
+                    _ => format!("{volume}: {reason}"),
+                };
+                Ok(Some(CaptureReport::Void { reason }))
+            }
         }
     }
 
+    /// Ends the capture of every volume, also where one of them fails.
     fn end_capture(&mut self) {
-        let Some(capture) = self.capture.take() else { return };
-        self.discards = DiscardFigures { pending: Sectors(0), ..self.discards_of(&capture) };
-        if let Err(error) = capture.stop() {
-            log::error!("ending the capture of {}: {error}", self.stack.name());
+        self.discards = DiscardFigures { pending: Sectors(0), ..self.discard_figures() };
+        for capture in std::mem::take(&mut self.captures) {
+            let name = capture.stack().name().clone();
+            if let Err(error) = capture.stop() {
+                log::error!("ending the capture of {name}: {error}");
+            }
         }
     }
 
-    /// With those of the captures before.
-    fn discards_of(&self, capture: &Capture) -> DiscardFigures {
-        let now = capture.discards();
-        DiscardFigures {
-            pending: now.pending,
-            given: Sectors(self.discards.given.0 + now.given.0),
-            forgotten: Sectors(self.discards.forgotten.0 + now.forgotten.0),
-        }
+    /// Of all volumes, with those of the captures before.
+    fn discard_figures(&self) -> DiscardFigures {
+        self.captures.iter().map(Capture::discards).fold(self.discards, |sum, now| DiscardFigures {
+            pending: Sectors(sum.pending.0 + now.pending.0),
+            given: Sectors(sum.given.0 + now.given.0),
+            forgotten: Sectors(sum.forgotten.0 + now.forgotten.0),
+        })
     }
+}
+
+/// Appends `EPOCH SHA256...`, the digests in the group's order.
+fn note_digests(file: &mut File, epoch: Epoch, digests: Vec<std::io::Result<Digest>>) -> anyhow::Result<()> {
+    let mut line = epoch.0.to_string();
+    for digest in digests {
+        line.push_str(&format!(" {}", digest.context("reading a volume for the audit")?));
+    }
+    writeln!(file, "{line}").context("writing the audit file")
 }
 
 /// SHA-256 of the whole volume.

@@ -25,9 +25,6 @@ use crate::reactor::Reports;
 /// Encoded frames that may wait for the link, of about 1 MiB at most each.
 const FRAMES_AHEAD: usize = 8;
 
-/// The only volume.
-const VOLUME: VolumeIndex = VolumeIndex(0);
-
 /// What is to be encoded. `chain` numbers the chains of epochs, so that what belongs to one that was
 /// given up can be told apart.
 #[derive(Debug)]
@@ -49,8 +46,8 @@ pub(super) enum EncodeJob {
         commit_point: bool,
         /// See [`EpochHeader`].
         staged: Epoch,
-        /// What was captured.
-        log: EpochLog,
+        /// What was captured of each volume.
+        logs: Vec<EpochLog>,
     },
     /// A message that keeps its place in the stream.
     Message(Message),
@@ -59,6 +56,8 @@ pub(super) enum EncodeJob {
 /// A run of a volume's content as read.
 #[derive(Debug)]
 pub(super) struct BaseChunk {
+    /// Which volume.
+    pub(super) volume: VolumeIndex,
     /// Where.
     pub(super) extent: Extent,
     /// At least as long.
@@ -89,7 +88,7 @@ pub(super) enum EncodedItem {
         stored: u64,
     },
     /// The buffers of a captured epoch are free again.
-    LogDone(EpochLog),
+    LogsDone(Vec<EpochLog>),
     /// A part of the base copy is out.
     BaseDone {
         /// Its buffer is free again.
@@ -210,17 +209,17 @@ impl Worker {
                 self.sink.frame(&message.encode(self.stamp.generation, self.stamp.incarnation));
             }
             EncodeJob::Base(chunk) => self.base(chunk),
-            EncodeJob::Epoch { epoch, commit_point, staged, log } => {
+            EncodeJob::Epoch { epoch, commit_point, staged, logs } => {
                 (self.header.commit_point, self.header.staged) = (commit_point, staged);
-                if let Err(error) = self.epoch(epoch, &log) {
+                if let Err(error) = self.epoch(epoch, &logs) {
                     self.sink.put(EncodedItem::Failed { reason: format!("epoch {epoch}: {error:#}") });
                 }
-                self.sink.put(EncodedItem::LogDone(log));
+                self.sink.put(EncodedItem::LogsDone(logs));
             }
         }
     }
 
-    fn epoch(&mut self, epoch: Epoch, log: &EpochLog) -> anyhow::Result<()> {
+    fn epoch(&mut self, epoch: Epoch, logs: &[EpochLog]) -> anyhow::Result<()> {
         self.header.first_epoch = epoch;
         self.header.last_epoch = epoch;
         let sink = &self.sink;
@@ -234,7 +233,9 @@ impl Worker {
             }
         };
         let mut encoder = EpochEncoder::new(self.header.clone());
-        fold(log, |extent, content| encoder.push(VOLUME, extent, content_of(content), &mut put))?;
+        for (volume, log) in (0..).map(VolumeIndex).zip(logs) {
+            fold(log, |extent, content| encoder.push(volume, extent, content_of(content), &mut put))?;
+        }
         let summary = encoder.finish(&mut put);
         self.header.previous = summary.digest;
         sink.put(EncodedItem::Epoch { epoch, digest: summary.digest, stored: summary.stored_bytes });
@@ -256,11 +257,13 @@ impl Worker {
         let len = usize::try_from(chunk.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
         let data = &chunk.buffer.bytes()[..len];
         let result = split_zeroes(chunk.extent, data, &mut |extent, content| {
-            encoder.push(VOLUME, extent, content_of(content), &mut put)
+            encoder.push(chunk.volume, extent, content_of(content), &mut put)
         });
         encoder.flush(&mut put);
         if let Err(error) = result {
-            self.sink.put(EncodedItem::Failed { reason: format!("base copy, {}: {error}", chunk.extent) });
+            self.sink.put(EncodedItem::Failed {
+                reason: format!("base copy, {}, {}: {error}", chunk.volume, chunk.extent),
+            });
         }
         self.sink.put(EncodedItem::BaseDone { chunk, frames, stored });
     }

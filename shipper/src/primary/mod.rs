@@ -7,34 +7,33 @@ mod base;
 mod capture;
 mod encode;
 mod heartbeat;
+mod status;
+mod volumes;
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
 use ftdm::cut::CutMode;
-use ftdm::discard::Discards;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
-use ftdm::log_device::load_brd;
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm::stack::Stack;
-use ftdm_units::{SECTOR_SIZE, Sectors};
+use ftdm_units::SECTOR_SIZE;
 use ftship_proto::epoch::EpochHeader;
 use ftship_proto::frame::Stamp;
-use ftship_proto::group::{GroupDescription, VolumeDescription};
-use ftship_proto::ids::{Digest, Epoch, Incarnation, VolumeUuid};
+use ftship_proto::group::GroupDescription;
+use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    CommitRefused, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until,
+    Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;
 
-use crate::config::{Ack, Config, Overrun};
+use crate::config::{Config, Overrun};
 use crate::control::server::ClientId;
-use crate::control::{Epochs, PrimaryFigures, Request, Response, Status};
+use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
 use crate::metrics::Latencies;
 use crate::peer::PeerConnection;
 use crate::reactor::{Driver, PEER, Reactor, Reports};
@@ -43,6 +42,8 @@ use base::{BaseCopy, BaseRead};
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
+use status::commit_answer;
+use volumes::{Volumes, log_size};
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
 const ROTATE_AT: u8 = 30;
@@ -65,7 +66,7 @@ pub struct PrimaryDriver {
     base_reads: Receiver<BaseRead>,
     moment: Moment,
     /// What the last cut captured, until the core says that it is to be shipped.
-    captured: Option<EpochLog>,
+    captured: Option<Vec<EpochLog>>,
     waiting: Vec<ClientId>,
     /// Who wants the next cut without a suspend.
     quiesced: Vec<ClientId>,
@@ -79,6 +80,8 @@ pub struct PrimaryDriver {
     /// The parts of pauses that discards took, where there were any.
     discard_times: Latencies,
     lags: Latencies,
+    /// The volumes, as the status shows them.
+    volumes: Vec<VolumeFigures>,
     /// Why nothing is tracked any more; only a new history ends that.
     tracking_lost: Option<String>,
     /// Held for as long as the daemon runs: nobody else may use the state.
@@ -86,45 +89,24 @@ pub struct PrimaryDriver {
 }
 
 impl PrimaryDriver {
-    /// Opens the stack and the logs and starts the threads.
+    /// Opens the stacks and the logs and starts the threads.
     ///
     /// # Errors
-    /// When the stack does not exist or a device cannot be used.
+    /// When a stack does not exist or a device cannot be used.
     pub fn new(
         config: &Config,
         state: DurableState,
         state_file: StateFile,
         reactor: &Reactor,
     ) -> anyhow::Result<Self> {
-        let volume = config.only_volume();
-        let mut stack = Stack::open(&volume.name)
-            .with_context(|| format!("volume {0}: `ftdm create {0}` builds its stack", volume.name))?;
-        match (volume.discards, stack.discards()) {
-            (Discards::Pass, Discards::Off) => anyhow::bail!(
-                "volume {0}: `discards = \"pass\"`, but its stack refuses them: `ftdm remove {0}`, and `ftdm create \
-                 --discards pass`",
-                volume.name
-            ),
-            (Discards::Off, _) => stack.refuse_discards(),
-            (Discards::Pass, Discards::Pass) => {}
-        }
-        stack.recover().with_context(|| format!("volume {}", volume.name))?;
-        let tracking_lost = stack.history().err().map(|error| error.to_string());
-        let log_size = Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64);
-        if config.log.devices.is_some() {
-            load_brd(2, log_size)?;
-        }
+        let volumes = Volumes::open(config)?;
         enter_io_path().context("locking memory")?;
-        let reader = stack.open_era()?;
+        let readers = volumes.open_eras()?;
+        let described = volumes.describe(&readers);
+        let group = GroupDescription::new(config.group.clone(), described)?;
         let mut incarnation = [0; 16];
         getrandom::fill(&mut incarnation)
             .map_err(|error| anyhow::anyhow!("no random incarnation: {error}"))?;
-        let volume = VolumeDescription {
-            uuid: VolumeUuid(stack.id().bytes()),
-            size: reader.size(),
-            logical_block_size: reader.logical_block(),
-        };
-        let group = GroupDescription::new(config.group.clone(), vec![volume])?;
         let newest =
             state.lineage.last().context("the state names no generation: format it anew")?.generation;
         let stamp =
@@ -157,12 +139,13 @@ impl PrimaryDriver {
         });
         let figures = PrimaryFigures {
             epoch_ms: config.epoch.as_secs_f64() * 1000.0,
-            volume_size: reader.size().bytes().unwrap_or(u64::MAX),
+            volume_size: readers.iter().map(|reader| reader.size().bytes().unwrap_or(u64::MAX)).sum(),
             ..PrimaryFigures::default()
         };
+        let shown_volumes = volumes.figures(config, &readers);
         let settings = CaptureSettings {
-            logs: config.log.devices.clone(),
-            log_size,
+            logs: config.log_pairs(),
+            log_size: log_size(config),
             rotate_at: ROTATE_AT,
             hold: (config.limits.overrun == Overrun::Throttle)
                 .then_some((config.limits.log_watermark, config.limits.throttle_lease)),
@@ -177,10 +160,10 @@ impl PrimaryDriver {
             stamp,
             registry: reactor.registry()?,
             peer: None,
-            cut_thread: CutThread::start(stack, settings, Heartbeat::new(config), capture_reports)?,
+            cut_thread: CutThread::start(volumes.stacks, settings, Heartbeat::new(config), capture_reports)?,
             captures,
             encoder: Encoder::start(stamp, header, encoder_wakes)?,
-            base: BaseCopy::start(reader, base_reports)?,
+            base: BaseCopy::start(readers, base_reports)?,
             base_reads,
             moment: Moment { chain: 0, epochs: 0 },
             captured: None,
@@ -193,7 +176,8 @@ impl PrimaryDriver {
             pauses: Latencies::default(),
             discard_times: Latencies::default(),
             lags: Latencies::default(),
-            tracking_lost,
+            tracking_lost: volumes.tracking_lost,
+            volumes: shown_volumes,
             _state: state_file,
         })
     }
@@ -295,10 +279,10 @@ impl PrimaryDriver {
     }
 
     fn ship(&mut self, epoch: Epoch, commit_point: bool) {
-        if let Some(log) = self.captured.take() {
+        if let Some(logs) = self.captured.take() {
             self.moment.epochs += 1;
             let staged = self.core.known_durable();
-            self.encoder.push(EncodeJob::Epoch { epoch, commit_point, staged, log });
+            self.encoder.push(EncodeJob::Epoch { epoch, commit_point, staged, logs });
         }
     }
 
@@ -321,28 +305,28 @@ impl PrimaryDriver {
                 self.tracking_lost = Some(reason.clone());
                 PrimaryEvent::CaptureLost { reason }
             }
-            CaptureReport::LogUse { used, capacity, discards } => {
-                (self.figures.log_used, self.figures.log_size) = (used, capacity);
-                let bytes = |sectors: Sectors| sectors.bytes().unwrap_or(u64::MAX);
-                self.figures.discards_pending = bytes(discards.pending);
-                self.figures.discards_given = bytes(discards.given);
-                self.figures.discards_forgotten = bytes(discards.forgotten);
+            CaptureReport::LogUse { logs, discards } => {
+                let (used, capacity) = self.note_log_use(&logs);
+                self.note_discards(discards);
                 if self.config.limits.overrun == Overrun::Throttle {
                     // The cut thread holds writes back before the log is full.
                     return;
                 }
                 PrimaryEvent::LogUse { used, capacity }
             }
-            CaptureReport::Taken { log, stats } => {
+            CaptureReport::Taken { logs, stats } => {
                 self.pauses.record(stats.pause);
-                let sectors: u64 = log.entries().iter().map(|entry| entry.extent.len().0).sum();
-                self.figures.bytes_written += sectors * SECTOR_SIZE as u64;
+                for (volume, log) in self.volumes.iter_mut().zip(&logs) {
+                    let sectors: u64 = log.entries().iter().map(|entry| entry.extent.len().0).sum();
+                    volume.bytes_written += sectors * SECTOR_SIZE as u64;
+                    self.figures.bytes_written += sectors * SECTOR_SIZE as u64;
+                }
                 self.figures.suspect_sectors += stats.suspect_sectors;
-                self.figures.log_rotations += u64::from(stats.rotated);
+                self.figures.log_rotations += stats.rotations as u64;
                 if stats.discards > 0 {
                     self.discard_times.record(stats.discard);
                 }
-                self.captured = Some(log);
+                self.captured = Some(logs);
                 PrimaryEvent::CutTaken
             }
         };
@@ -356,8 +340,8 @@ impl PrimaryDriver {
         self.core.handle(now, event);
         self.act(now);
         // An epoch that is not to be shipped any more.
-        if let Some(log) = self.captured.take() {
-            self.cut_thread.push(CaptureJob::Recycle(log));
+        if let Some(logs) = self.captured.take() {
+            self.cut_thread.push(CaptureJob::Recycle(logs));
         }
     }
 
@@ -406,7 +390,7 @@ impl PrimaryDriver {
             let Some(encoded) = self.encoder.pull() else { break };
             let is_current = encoded.chain == self.moment.chain;
             match encoded.item {
-                EncodedItem::LogDone(log) => self.cut_thread.push(CaptureJob::Recycle(log)),
+                EncodedItem::LogsDone(logs) => self.cut_thread.push(CaptureJob::Recycle(logs)),
                 EncodedItem::BaseDone { chunk, frames, stored } => {
                     self.figures.base_bytes_shipped += stored;
                     if self.base.encoded(chunk, frames, encoded.chain, self.moment) && is_current {
@@ -451,53 +435,6 @@ impl PrimaryDriver {
         match &mut self.peer {
             Some(peer) => peer.flush(),
             None => Ok(()),
-        }
-    }
-
-    fn describe(&self) -> (&'static str, Option<String>) {
-        if let Some(reason) = &self.tracking_lost {
-            return ("tracking lost", Some(reason.clone()));
-        }
-        match self.core.replication() {
-            Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
-            Replication::Syncing => ("syncing", Some("a full sync is under way".into())),
-            Replication::InSync => ("in sync", None),
-        }
-    }
-
-    fn status(&self) -> Status {
-        let core = &self.core;
-        let (state, reason) = self.describe();
-        let counters = core.counters();
-        Status {
-            group: self.config.group.to_string(),
-            role: "primary".into(),
-            state: state.into(),
-            reason,
-            connected: core.is_connected(),
-            peer: self.config.peer.to_string(),
-            link_error: core.link_error().map(str::to_owned),
-            generation: self.stamp.generation,
-            commit: self.config.commit,
-            ack: core.is_connected().then(|| if core.acks_received() { Ack::Received } else { Ack::Durable }),
-            epochs: Epochs {
-                cut: core.last_cut().0,
-                staged: core.staged().0,
-                committed: core.committed().0,
-                applied: core.peer_applied().0,
-                in_flight: core.in_flight(),
-                committed_count: counters.epochs_committed,
-            },
-            primary: Some(PrimaryFigures {
-                pause_ms: self.pauses.percentiles(),
-                discard_ms: self.discard_times.percentiles(),
-                commit_lag_ms: self.lags.percentiles(),
-                void_cuts: counters.void_cuts,
-                void_ticks: counters.void_ticks,
-                base_copied: self.base.copied().bytes().unwrap_or(u64::MAX),
-                ..self.figures
-            }),
-            backup: None,
         }
     }
 }
@@ -570,16 +507,6 @@ impl Driver for PrimaryDriver {
         self.send(&Message::Bye { text: "the primary's daemon stops".into() });
         self.hang_up();
         // The cut thread ends the capture when it is dropped.
-    }
-}
-
-fn commit_answer(result: Result<Epoch, CommitRefused>) -> Response {
-    match result {
-        Ok(epoch) => Response::Committed { epoch: epoch.0 },
-        Err(refused @ (CommitRefused::Auto | CommitRefused::NotStaged { .. })) => {
-            Response::Refused { reason: refused.to_string() }
-        }
-        Err(failed) => Response::Failed { reason: failed.to_string() },
     }
 }
 

@@ -7,12 +7,13 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use ftdm::block_io::AlignedBuffer;
 use ftdm::capture::{Capture, EraControl, EraReader};
-use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats};
+use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::fold::{Content, fold};
 use ftdm::ioctl::{DmControl, enter_io_path};
 use ftdm::log_device::{LogPair, load_brd};
@@ -96,7 +97,7 @@ fn cut_repeatedly(capture: &mut Capture, plan: Plan, images: &mut Images) -> any
         let behind = plan.resumed_behind && tries.is_multiple_of(2);
         let mut reached = false;
         let truth = &mut images.truth;
-        let mut look = |era: &EraReader| {
+        let mut look = |_, era: &EraReader| {
             reached = true;
             if behind {
                 operator.resume(top).expect("the device is there");
@@ -111,7 +112,7 @@ fn cut_repeatedly(capture: &mut Capture, plan: Plan, images: &mut Images) -> any
             rotate_above: Some(plan.rotate_above),
             in_pause: Some(&mut look),
         };
-        match capture.cut(request)? {
+        match cut(slice::from_mut(capture), request)? {
             CutOutcome::Void { .. } if behind && reached => tally.resumed += 1,
             CutOutcome::Void { reason, .. } => {
                 tally.void += 1;
@@ -120,8 +121,9 @@ fn cut_repeatedly(capture: &mut Capture, plan: Plan, images: &mut Images) -> any
                 }
             }
             CutOutcome::Taken { .. } if behind => bail!("cut {} was taken although resumed", tally.taken + 1),
-            CutOutcome::Taken { log, stats } => {
+            CutOutcome::Taken { logs, stats } => {
                 tally.taken += 1;
+                let Ok([log]) = <[EpochLog; 1]>::try_from(logs) else { bail!("one volume was cut") };
                 judge(&mut tally, &log, images);
                 tally.stats.push(stats);
                 capture.recycle(log);
@@ -201,7 +203,7 @@ fn report(tally: &Tally) -> String {
     );
     let per = |n: u64| n / taken.max(&1);
     let suspects: u64 = tally.stats.iter().map(|s| s.suspect_sectors).sum();
-    let rotations = tally.stats.iter().filter(|s| s.rotated).count();
+    let rotations: usize = tally.stats.iter().map(|s| s.rotations).sum();
     let _ = writeln!(
         said,
         "each: {} KiB logged, {} suspect sectors; {rotations} rotations",

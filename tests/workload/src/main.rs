@@ -2,7 +2,7 @@
 //!
 //! `records` appends numbered records to a file on the volume, each made durable, and notes outside the
 //! host which of them an acknowledged checkpoint covers; `check` compares a promoted volume with those
-//! notes. `churn` writes to a device from several threads that overlap deliberately. `exact` cuts a stack
+//! notes. `pairs` and `check-pairs` do the same with records that go to two volumes in turn. `churn` writes to a device from several threads that overlap deliberately. `exact` cuts a stack
 //! and compares each epoch with the volume. `stalls` notes how long a device made it wait.
 //! `points` and `replay` make of dm-log-writes' log what power cuts would have left.
 
@@ -11,6 +11,7 @@
 
 mod churn;
 mod exact;
+mod pairs;
 mod records;
 mod replay;
 mod stalls;
@@ -41,6 +42,26 @@ enum Verb {
     /// Checks FILE, on a promoted volume of epoch EPOCH, against the notes
     Check {
         file: PathBuf,
+        #[structopt(long)]
+        notes: PathBuf,
+        #[structopt(long)]
+        epoch: u64,
+    },
+    /// Writes numbered records in turn to two volumes, and checkpoints meanwhile, until stopped
+    Pairs {
+        first: PathBuf,
+        second: PathBuf,
+        /// Where to note what acknowledged checkpoints cover: `EPOCH LAST_RECORD...` a line
+        #[structopt(long)]
+        notes: PathBuf,
+        /// Group to checkpoint
+        #[structopt(long)]
+        group: String,
+    },
+    /// Checks that two promoted volumes of epoch EPOCH are from one instant, against the notes
+    CheckPairs {
+        first: PathBuf,
+        second: PathBuf,
         #[structopt(long)]
         notes: PathBuf,
         #[structopt(long)]
@@ -133,6 +154,11 @@ fn main() -> anyhow::Result<()> {
             let budget = Duration::from_millis(budget);
             let plan = exact::Plan { cuts, interval, budget, rotate_above, resumed_behind };
             print!("{}", exact::run(&name, [&log0, &log1], plan)?);
+            Ok(())
+        }
+        Verb::Pairs { first, second, notes, group } => pairs::write([&first, &second], &notes, &group),
+        Verb::CheckPairs { first, second, notes, epoch } => {
+            println!("{}", pairs::check([&first, &second], &notes, epoch)?);
             Ok(())
         }
         Verb::Points { log, device, from } => {

@@ -88,10 +88,17 @@ fn run(data: &[u8]) -> Verdict {
 /// What the daemon relies on without looking again.
 fn check(config: &Config) {
     let ms = |duration: std::time::Duration| duration.as_millis();
-    assert_eq!(config.volume.len(), 1);
-    assert!(!config.group.as_str().is_empty() && !config.only_volume().name.top().is_empty());
+    assert!((1..=16).contains(&config.volume.len()));
+    assert!(
+        !config.group.as_str().is_empty() && config.volume.iter().all(|volume| !volume.name.top().is_empty())
+    );
     assert_ne!(config.address, config.peer);
-    assert!(config.log.devices.as_ref().is_none_or(|[first, second]| first != second));
+    if let Some(pairs) = config.log_pairs() {
+        let mut logs: Vec<_> = pairs.concat();
+        logs.sort();
+        logs.dedup();
+        assert_eq!(logs.len(), 2 * config.volume.len());
+    }
     assert!((1..=64).contains(&config.limits.window) && config.limits.void_cuts > 0);
     assert!((10..=90).contains(&config.limits.log_watermark));
     assert!((4 << 20..=16 << 30).contains(&config.log.size.as_u64()));

@@ -1,0 +1,92 @@
+//! What the primary's daemon says of itself.
+//!
+//! Always holds: figures are those of the daemon's threads as reported last; saying them changes nothing.
+
+use ftdm::discard::DiscardFigures;
+use ftdm_units::Sectors;
+use ftship_proto::ids::Epoch;
+use ftship_proto::primary::{CommitRefused, Replication};
+
+use super::PrimaryDriver;
+use super::capture::LogUse;
+use crate::config::Ack;
+use crate::control::{Epochs, PrimaryFigures, Response, Status};
+
+impl PrimaryDriver {
+    /// Keeps how full each log is; returns the use and capacity of the one that is fullest.
+    pub(super) fn note_log_use(&mut self, logs: &[LogUse]) -> (u64, u64) {
+        for (volume, log) in self.volumes.iter_mut().zip(logs) {
+            (volume.log_used, volume.log_size) = (log.used, log.capacity);
+        }
+        let share = |log: &&LogUse| u128::from(log.used) * 1_000_000 / u128::from(log.capacity.max(1));
+        let fullest = logs.iter().max_by_key(share).copied().unwrap_or_default();
+        (self.figures.log_used, self.figures.log_size) = (fullest.used, fullest.capacity);
+        (fullest.used, fullest.capacity)
+    }
+
+    /// Keeps how the guest's discards stand, of all volumes.
+    pub(super) fn note_discards(&mut self, discards: DiscardFigures) {
+        let bytes = |sectors: Sectors| sectors.bytes().unwrap_or(u64::MAX);
+        self.figures.discards_pending = bytes(discards.pending);
+        self.figures.discards_given = bytes(discards.given);
+        self.figures.discards_forgotten = bytes(discards.forgotten);
+    }
+
+    pub(super) fn describe(&self) -> (&'static str, Option<String>) {
+        if let Some(reason) = &self.tracking_lost {
+            return ("tracking lost", Some(reason.clone()));
+        }
+        match self.core.replication() {
+            Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
+            Replication::Syncing => ("syncing", Some("a full sync is under way".into())),
+            Replication::InSync => ("in sync", None),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let core = &self.core;
+        let (state, reason) = self.describe();
+        let counters = core.counters();
+        Status {
+            group: self.config.group.to_string(),
+            role: "primary".into(),
+            state: state.into(),
+            reason,
+            connected: core.is_connected(),
+            peer: self.config.peer.to_string(),
+            link_error: core.link_error().map(str::to_owned),
+            generation: self.stamp.generation,
+            commit: self.config.commit,
+            ack: core.is_connected().then(|| if core.acks_received() { Ack::Received } else { Ack::Durable }),
+            epochs: Epochs {
+                cut: core.last_cut().0,
+                staged: core.staged().0,
+                committed: core.committed().0,
+                applied: core.peer_applied().0,
+                in_flight: core.in_flight(),
+                committed_count: counters.epochs_committed,
+            },
+            volumes: self.volumes.clone(),
+            primary: Some(PrimaryFigures {
+                pause_ms: self.pauses.percentiles(),
+                discard_ms: self.discard_times.percentiles(),
+                commit_lag_ms: self.lags.percentiles(),
+                void_cuts: counters.void_cuts,
+                void_ticks: counters.void_ticks,
+                base_copied: self.base.copied().bytes().unwrap_or(u64::MAX),
+                ..self.figures
+            }),
+            backup: None,
+        }
+    }
+}
+
+pub(super) fn commit_answer(result: Result<Epoch, CommitRefused>) -> Response {
+    match result {
+        Ok(epoch) => Response::Committed { epoch: epoch.0 },
+        Err(refused @ (CommitRefused::Auto | CommitRefused::NotStaged { .. })) => {
+            Response::Refused { reason: refused.to_string() }
+        }
+        Err(failed) => Response::Failed { reason: failed.to_string() },
+    }
+}

@@ -1,0 +1,93 @@
+//! The group's volumes on the primary, as they are found when the daemon starts.
+//!
+//! Always holds: every stack of the group is there, tracks, and treats discards as configured; whatever an
+//! earlier daemon left of its captures is gone.
+
+use anyhow::Context;
+use ftdm::block_io::BlockDevice;
+use ftdm::discard::Discards;
+use ftdm::log_device::load_brd;
+use ftdm::stack::Stack;
+use ftdm_units::{SECTOR_SIZE, Sectors};
+use ftship_proto::group::VolumeDescription;
+use ftship_proto::ids::VolumeUuid;
+
+use crate::config::{Config, Volume};
+use crate::control::VolumeFigures;
+
+/// The stacks, in the group's order.
+#[derive(Debug)]
+pub(super) struct Volumes {
+    pub(super) stacks: Vec<Stack>,
+    /// What is known to be wrong with the history of one of them.
+    pub(super) tracking_lost: Option<String>,
+}
+
+impl Volumes {
+    /// Opens all, and makes sure that there are RAM disks for their logs, where these are named.
+    ///
+    /// # Errors
+    /// When a stack does not exist, cannot be used as configured, or there are too few RAM disks.
+    pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
+        let stacks = config.volume.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+        let lost = stacks.iter().find_map(|stack| Some((stack.name(), stack.history().err()?)));
+        let tracking_lost = lost.map(|(name, error)| match stacks.len() {
+            1 => error.to_string(),
+            _ => format!("{name}: {error}"),
+        });
+        if !config.log.devices.is_empty() {
+            load_brd(u32::try_from(config.log.devices.len())?, log_size(config))?;
+        }
+        Ok(Self { stacks, tracking_lost })
+    }
+
+    /// Opens each volume for direct reading.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub(super) fn open_eras(&self) -> anyhow::Result<Vec<BlockDevice>> {
+        self.stacks.iter().map(|stack| Ok(stack.open_era()?)).collect()
+    }
+
+    /// What the backup is told of them.
+    pub(super) fn describe(&self, readers: &[BlockDevice]) -> Vec<VolumeDescription> {
+        let describe = |(stack, reader): (&Stack, &BlockDevice)| VolumeDescription {
+            uuid: VolumeUuid(stack.id().bytes()),
+            size: reader.size(),
+            logical_block_size: reader.logical_block(),
+        };
+        self.stacks.iter().zip(readers).map(describe).collect()
+    }
+
+    /// What the status shows of them before any capture.
+    pub(super) fn figures(&self, config: &Config, readers: &[BlockDevice]) -> Vec<VolumeFigures> {
+        let figures = |(volume, reader): (&Volume, &BlockDevice)| VolumeFigures {
+            name: volume.name.to_string(),
+            device: volume.device.display().to_string(),
+            size: reader.size().bytes().unwrap_or(u64::MAX),
+            ..VolumeFigures::default()
+        };
+        config.volume.iter().zip(readers).map(figures).collect()
+    }
+}
+
+/// What a log has to have where none are named.
+pub(super) fn log_size(config: &Config) -> Sectors {
+    Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64)
+}
+
+fn open(volume: &Volume) -> anyhow::Result<Stack> {
+    let name = &volume.name;
+    let mut stack =
+        Stack::open(name).with_context(|| format!("volume {name}: `ftdm create {name}` builds its stack"))?;
+    match (volume.discards, stack.discards()) {
+        (Discards::Pass, Discards::Off) => anyhow::bail!(
+            "volume {name}: `discards = \"pass\"`, but its stack refuses them: `ftdm remove {name}`, and `ftdm create \
+             --discards pass`"
+        ),
+        (Discards::Off, _) => stack.refuse_discards(),
+        (Discards::Pass, Discards::Pass) => {}
+    }
+    stack.recover().with_context(|| format!("volume {name}"))?;
+    Ok(stack)
+}
