@@ -4,7 +4,7 @@
 //! Always holds: an open [`BlockDevice`] is a block device, the one whose number it shows; a
 //! setting is reported as made only after it was read back.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -223,6 +223,19 @@ impl BlockDevice {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         ioctl::discard(&self.file, start, len)
+    }
+
+    /// Locks it (`flock`) against those who do the same, for as long as it is open. Whether that succeeded:
+    /// `false` when somebody else has the lock.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn try_lock(&self) -> io::Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// Returns when what had completed before is on stable storage.

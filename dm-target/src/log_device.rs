@@ -5,6 +5,7 @@
 //! use is refused, and a stale log is wiped before a new one begins. One that nobody named is taken only
 //! if it is blank, or has a stale log.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::block_io::{Access, AlignedBuffer, BlockDevice, OpenError};
@@ -61,6 +62,9 @@ pub enum LogDeviceError {
         /// Why the ones that are there were not taken.
         found: String,
     },
+    /// Another capture has it.
+    #[error("log device {}: another daemon keeps it for its log", .0.display())]
+    Locked(PathBuf),
     /// brd could not be loaded, or was loaded otherwise.
     #[error("{missing} is not there: {why}")]
     NoBrd {
@@ -129,7 +133,12 @@ impl LogDevice {
         // device-mapper claims it for itself: keep it open, but not exclusively.
         drop(exclusive);
         let device = BlockDevice::open(path, Access { exclusive: false, ..access })?;
-        Ok(Self { device })
+        // The one of the two that no table names at the moment is claimed by nobody else.
+        match device.try_lock() {
+            Ok(true) => Ok(Self { device }),
+            Ok(false) => Err(LogDeviceError::Locked(path.to_owned())),
+            Err(source) => Err(OpenError::Io { path: path.to_owned(), source }.into()),
+        }
     }
 
     /// Whether nobody has put anything there but a log.
@@ -221,10 +230,12 @@ impl LogPair {
     /// # Errors
     /// See [`LogDeviceError`].
     pub fn open(first: &Path, second: &Path) -> Result<Self, LogDeviceError> {
-        let pair = [LogDevice::open(first)?, LogDevice::open(second)?];
-        if pair[0].number() == pair[1].number() {
+        let one = LogDevice::open(first)?;
+        let is_same =
+            std::fs::metadata(second).is_ok_and(|found| DevNum::from_rdev(found.rdev()) == one.number());
+        if is_same {
             return Err(LogDeviceError::Same(first.to_owned()));
         }
-        Ok(Self(pair))
+        Ok(Self([one, LogDevice::open(second)?]))
     }
 }
