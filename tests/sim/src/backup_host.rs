@@ -8,6 +8,7 @@ use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::backup::{
     Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered, Sealed,
 };
+use ftship_proto::frame::FrameKind;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::journal::{BLOCK_LEN, EndClass, JournalWriter, RING_START, Ring, Superblock, recover};
 use ftship_proto::message::{Message, Welcome};
@@ -285,7 +286,11 @@ impl World {
                 None => return,
                 Some(Item::Frame(frame)) => {
                     self.note(|_| format!("backup gets {}", crate::trace::frame(&frame)));
+                    let begins = frame.header.kind == FrameKind::SyncBegin;
                     self.backup_handle(BackupEvent::Frame(frame));
+                    if begins {
+                        self.full_sync_heard();
+                    }
                 }
                 Some(Item::End) => {
                     self.backup_hang_up();

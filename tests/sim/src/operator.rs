@@ -86,6 +86,8 @@ pub(crate) struct Operator {
     remembered: VecDeque<Frame>,
     old_frames: Vec<Frame>,
     is_mixing: bool,
+    /// The backup is promoted while the next full sync has hardly begun.
+    is_hasty: bool,
     /// The present primary's last greeting.
     hello: Option<Frame>,
     deadline: u64,
@@ -180,10 +182,7 @@ impl World {
                 self.schedule(self.now + wait, Event::Break);
                 // And the people are quick: a full sync begins while old epochs are still on their way.
                 self.scenario.is_eager = true;
-                if self.random.once_in(3) {
-                    let wait = self.random.below(2 * SECOND);
-                    self.schedule(self.now + wait, Event::Failover);
-                }
+                self.operator.is_hasty = self.random.once_in(2);
             }
             Fault::SecondConnection => self.second_connection(),
             Fault::Misdirect => self.misdirects = true,
@@ -250,6 +249,16 @@ impl World {
         let message = Message::Staged { epoch, digest: Digest([0x5a; 32]) };
         let frame = message.encode(daemon.stamp.generation, daemon.stamp.incarnation);
         self.net_send(conn, Side::Backup, Item::Frame(frame));
+    }
+
+    /// The backup hears that a full sync begins: somebody may promote it before anything is overwritten.
+    pub(crate) fn full_sync_heard(&mut self) {
+        if std::mem::take(&mut self.operator.is_hasty) {
+            let stalls = [LaneId::Journal, LaneId::Volume].map(|lane| self.stalled_until[lane as usize]);
+            let until = stalls[0].max(stalls[1]).max(self.now) + 20_000;
+            let at = self.now + self.random.below(until - self.now);
+            self.schedule(at, Event::Failover);
+        }
     }
 
     fn second_connection(&mut self) {

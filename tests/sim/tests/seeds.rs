@@ -47,8 +47,9 @@ macro_rules! regression {
 mod found_by_simulation {
     regression!(pieces_of_an_old_copy_do_not_stall_the_next, 920, StalledByOldPieces);
     regression!(a_flush_of_a_copy_that_was_given_up_ends_no_other, 2, AnyFlushEndsBase);
+    regression!(what_is_synced_while_draining_is_committed, 5_986, CommitsLostInDraining);
     regression!(a_failed_backup_asks_for_no_timer, 417, SpinWhenFailed);
-    regression!(what_a_killed_daemon_left_is_synced_first, 155, TrustUnsyncedDisks);
+    regression!(what_a_killed_daemon_left_is_synced_first, 285, TrustUnsyncedDisks);
     regression!(a_redo_takes_only_the_frames_of_its_epoch, 4_819, RedoWhateverLiesThere);
 
     /// What was never committed was redone before the state said that it is given up.
