@@ -51,18 +51,4 @@ mod found_by_simulation {
     regression!(a_failed_backup_asks_for_no_timer, 417, SpinWhenFailed);
     regression!(what_a_killed_daemon_left_is_synced_first, 285, TrustUnsyncedDisks);
     regression!(a_redo_takes_only_the_frames_of_its_epoch, 4_819, RedoWhateverLiesThere);
-
-    /// What was never committed was redone before the state said that it is given up.
-    #[test]
-    fn a_mark_is_durable_before_what_it_gives_up_is_redone() {
-        ftdm_sim::silence_panics();
-        assert_eq!(ftdm_sim::run(6_793, None).err(), None);
-    }
-
-    /// A promote went behind a word that was on its way to the disk.
-    #[test]
-    fn a_word_is_not_taken_back() {
-        ftdm_sim::silence_panics();
-        assert_eq!(ftdm_sim::run(22_775, None).err(), None);
-    }
 }
