@@ -93,7 +93,7 @@ enum Verb {
         device: PathBuf,
         #[structopt(long, default_value = "1")]
         seed: u64,
-        #[structopt(long, default_value = "5")]
+        #[structopt(long, default_value = "4")]
         threads: u64,
         /// Stop after so many seconds
         #[structopt(long, default_value = "10")]

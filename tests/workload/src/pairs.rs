@@ -24,6 +24,8 @@ const BLOCK: usize = 4096;
 /// them several times.
 const RING: u64 = 16;
 const LANES: usize = 6;
+/// Time between two records of a lane.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Time between two checkpoints.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -66,6 +68,8 @@ fn write_lane(devices: &[File; 2], lane: usize, done: &AtomicU64) -> anyhow::Res
             device.sync_data()?;
         }
         done.store(number, Ordering::SeqCst);
+        // The logs have room for what is written while whole volumes are read in the pauses.
+        std::thread::sleep(PAUSE);
     }
     Ok(())
 }
