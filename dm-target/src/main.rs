@@ -261,8 +261,8 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
             if let Err(e) = ftdm::ioctl::enter_io_path() {
                 log::warn!("cannot lock memory: {e}; this must not run from the volume {name} itself");
             }
-            let guard = start_guard(&name)?;
-            let written = Stack::open(&name)?.written_since(era, &guard)?;
+            let stack = Stack::open(&name)?;
+            let written = stack.written_since(era, &start_guard(&name)?)?;
             if json { written_json(&name, era, &written, out)? } else { written_lines(&written, out)? }
         }
         Command::Guard { name } => {
