@@ -24,9 +24,6 @@ use crate::ioctl::DmControl;
 use crate::pulse::{Phase, Pulse};
 use crate::units::DevNum;
 
-/// Attempts to resume a device before giving up.
-const RESUME_TRIES: u32 = 3;
-
 /// A volume without dm-era, and whether its metadata says so.
 #[derive(Debug)]
 pub struct Bypassed {
@@ -122,12 +119,7 @@ struct Pause<'c> {
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
         for device in self.devices {
-            for _ in 0..RESUME_TRIES {
-                match self.control.resume(device) {
-                    Ok(()) => break,
-                    Err(e) => log::error!("resuming {device}: {e}"),
-                }
-            }
+            super::resume(self.control, device);
         }
     }
 }

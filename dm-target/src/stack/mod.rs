@@ -474,3 +474,17 @@ pub fn list() -> Result<Vec<(String, DevNum)>, StackError> {
 pub(crate) fn settle_top(top: DevNum) -> Result<(), SettingError> {
     LayerSettings::open(top)?.apply()
 }
+
+/// Attempts to resume a device at the end of a command's pause before giving up.
+const RESUME_TRIES: u32 = 3;
+
+/// Ends a command's pause of `device`; each failure is in the log. Whether it succeeded.
+fn resume(control: &mut DmControl, device: DevNum) -> bool {
+    for _ in 0..RESUME_TRIES {
+        match control.resume(device) {
+            Ok(()) => return true,
+            Err(e) => log::error!("resuming {device}: {e}"),
+        }
+    }
+    false
+}

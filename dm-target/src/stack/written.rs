@@ -36,9 +36,6 @@ use crate::ioctl::DmControl;
 use crate::pulse::{Phase, Pulse};
 use crate::units::{DevNum, Era, Extent, Sectors};
 
-/// Attempts to resume the visible device before giving up.
-const RESUME_TRIES: u32 = 3;
-
 /// Why it cannot be said what was written.
 #[derive(Debug, thiserror::Error)]
 pub enum WrittenError {
@@ -331,14 +328,8 @@ impl Pause<'_> {
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        for _ in 0..RESUME_TRIES {
-            match self.era.control.resume(self.top) {
-                Ok(()) => {
-                    self.pulse.beat(Phase::Tracking);
-                    return;
-                }
-                Err(e) => log::error!("resuming the visible device {}: {e}", self.top),
-            }
+        if super::resume(&mut self.era.control, self.top) {
+            self.pulse.beat(Phase::Tracking);
         }
     }
 }

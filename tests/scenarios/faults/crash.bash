@@ -200,3 +200,20 @@ crash_sometime() {
     fi
     renew "$1" "$2"
 }
+
+# every_point HOW: each point of the protocol, on either host.
+every_point() {
+    local how=$1
+    # The lists are to be split.
+    # shellcheck disable=SC2086
+    {
+        crash_at backup "$how" epoch $BACKUP_EPOCH_POINTS
+        crash_at backup "$how" reconnect hello-received welcome-sent
+        crash_at backup "$how" sync ${BACKUP_SYNC_POINTS#*welcome-sent }
+        crash_at backup "$how" promote $BACKUP_PROMOTE_POINTS
+        crash_at primary "$how" epoch $PRIMARY_EPOCH_POINTS
+        crash_at primary "$how" reconnect hello-sent welcome-received
+        crash_at primary "$how" sync ${PRIMARY_SYNC_POINTS#*welcome-received }
+    }
+    echo "$CASES cases"
+}

@@ -4,15 +4,4 @@
 # and nothing acknowledged is missing. Needs the feature fault-points.
 . "$LAB_REPOSITORY/tests/scenarios/faults/crash.bash"
 begin
-# The lists are to be split.
-# shellcheck disable=SC2086
-{
-    crash_at backup power epoch $BACKUP_EPOCH_POINTS
-    crash_at backup power reconnect hello-received welcome-sent
-    crash_at backup power sync ${BACKUP_SYNC_POINTS#*welcome-sent }
-    crash_at backup power promote $BACKUP_PROMOTE_POINTS
-    crash_at primary power epoch $PRIMARY_EPOCH_POINTS
-    crash_at primary power reconnect hello-sent welcome-received
-    crash_at primary power sync ${PRIMARY_SYNC_POINTS#*welcome-received }
-}
-echo "$CASES cases"
+every_point power
