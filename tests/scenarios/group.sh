@@ -1,6 +1,7 @@
 #!/bin/bash
 # A group of two volumes of different sizes: the primary loses its power while records go to both in turn, and
-# the promoted volumes are those of one epoch, exactly, from one instant, with all that was acknowledged.
+# the promoted volumes are those of one epoch, exactly, from one instant, with all that was acknowledged. `tests/run`
+# also runs this with a daemon that cuts the volumes one after the other, and expects it to fail.
 VOLUME_MB=16 SECOND_MB=24 LOG_SIZE="32 MiB" EPOCH=200ms
 EXTRA='[audit]
 digest-file = "/share/digests"'

@@ -24,6 +24,8 @@
 //! lost for one volume is lost for all; epochs are handed over only if all devices stood still from the first
 //! flush to the last check.
 
+#[cfg(feature = "fault-cut-apart")]
+mod apart;
 mod pause;
 
 use std::io;
@@ -187,7 +189,15 @@ pub enum CutError {
 ///
 /// # Errors
 /// See [`CutError`]. A cut that merely could not be taken is no error but [`CutOutcome::Void`].
-pub fn cut(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<CutOutcome, CutError> {
+pub fn cut(captures: &mut [Capture], request: CutRequest<'_>) -> Result<CutOutcome, CutError> {
+    #[cfg(feature = "fault-cut-apart")]
+    return apart::cut(captures, request);
+    #[cfg(not(feature = "fault-cut-apart"))]
+    together(captures, request)
+}
+
+/// The cut of all `captures` at one instant.
+fn together(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<CutOutcome, CutError> {
     let mut stats = CutStats::default();
     let mut laps = Laps::new();
     let followed = follow(captures);

@@ -70,9 +70,11 @@ provoke() {
             full_sync || true
             ;;
         reconnect) link_flap ;;
-        promote) background backup ftship promote vm1 --timeout 20 ;;
+        promote) begin_promote ;;
     esac
 }
+
+begin_promote() { background backup ftship promote vm1 --timeout 20; }
 
 # A connection that ends: the primary greets again.
 link_flap() {
