@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use ftship_proto::ids::{Digest, Epoch, Generation};
-use ftship_proto::state::{Content, DurableState, LineageEntry, Role};
+use ftship_proto::state::{DurableState, LineageEntry, Role};
 
 use crate::backup::{JournalDevice, JournalFault};
 use crate::config::Config;
@@ -119,26 +119,15 @@ fn state_content(state_file: &mut StateFile) -> Result<Option<String>, StateErro
     }
 }
 
-/// A primary begins the history of the group; a backup learns it from its first full sync.
+/// A primary begins the history of the group.
 fn first_state(config: &Config) -> Result<DurableState, FormatError> {
-    let lineage = match config.role {
-        Role::Primary => vec![LineageEntry {
-            generation: Generation { number: 1, id: random()? },
-            first_epoch: Epoch(1),
-            digest: Digest::ZERO,
-        }],
-        Role::Backup => Vec::new(),
-    };
-    Ok(DurableState {
-        group_name: config.group.clone(),
-        formatted_id: random()?,
-        role: config.role,
-        lineage,
-        highest_epoch_seen: Epoch::NONE,
-        content: Content::Blank,
-        group: None,
-        last_incarnation: None,
-    })
+    let blank = DurableState::new_backup(config.group.clone(), random()?);
+    if config.role == Role::Backup {
+        return Ok(blank);
+    }
+    let generation = Generation { number: 1, id: random()? };
+    let lineage = vec![LineageEntry { generation, first_epoch: Epoch(1), digest: Digest::ZERO }];
+    Ok(DurableState { role: Role::Primary, lineage, ..blank })
 }
 
 fn random() -> Result<[u8; 16], FormatError> {

@@ -103,8 +103,8 @@ impl FromStr for Generation {
     }
 }
 
-/// Drawn at random at each start of a primary.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// Drawn at random at each start of a primary. The order means nothing; it is for sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub [u8; 16]);
 
 impl fmt::Display for Incarnation {

@@ -173,6 +173,21 @@ pub enum StateError {
 }
 
 impl DurableState {
+    /// What formatting leaves on a backup: it learns the group's history from its first full sync.
+    #[must_use]
+    pub fn new_backup(group_name: GroupName, formatted_id: [u8; 16]) -> Self {
+        Self {
+            group_name,
+            formatted_id,
+            role: Role::Backup,
+            lineage: Vec::new(),
+            highest_epoch_seen: Epoch::NONE,
+            content: Content::Blank,
+            group: None,
+            last_incarnation: None,
+        }
+    }
+
     /// The generation that the present content belongs to.
     #[must_use]
     pub fn generation(&self) -> Option<Generation> {

@@ -10,7 +10,7 @@ use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
 use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
-use ftship_proto::journal::{Dropped, JournalWriter, ReadAt, Ring, Superblock, encode_padded, recover};
+use ftship_proto::journal::{Dropped, JournalWriter, Ring, Superblock, encode_padded, recover};
 use ftship_proto::message::{Hello, Message, RefuseCode, Welcome};
 use ftship_proto::record::Content as Data;
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
@@ -243,18 +243,6 @@ fn durable_state() {
     assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))));
 }
 
-/// A device that reads as zeros.
-struct Zeros;
-
-impl ReadAt for Zeros {
-    type Error = std::convert::Infallible;
-
-    fn read_at(&mut self, _: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
-        buf.fill(0);
-        Ok(())
-    }
-}
-
 #[test]
 fn journal() {
     let ring = 4 * 4096;
@@ -281,7 +269,10 @@ fn journal() {
     let slot: [u8; SLOT_SIZE] = golden("superblock_external").try_into().unwrap();
     assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((external, position))));
 
-    let recovery = recover(&superblock, &mut Zeros).unwrap();
+    let Ok(recovery) = recover(&superblock, &mut |_, buf: &mut [u8]| {
+        buf.fill(0);
+        Ok::<_, std::convert::Infallible>(())
+    });
     let mut writer = JournalWriter::new(superblock, &recovery);
     let begin = epoch_header().encode();
     let placement = writer.reserve(&begin).unwrap();

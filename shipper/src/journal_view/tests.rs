@@ -10,7 +10,6 @@ use ftship_proto::ids::{Digest, Generation, Incarnation, VolumeIndex, VolumeUuid
 use ftship_proto::journal::{JournalWriter, RING_START};
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::record::Content as RecordContent;
-use ftship_proto::state::Role;
 
 use super::*;
 use crate::backup::JournalDevice;
@@ -46,14 +45,10 @@ impl Journal {
         device.format(&name(), [7; 16]).unwrap();
         let recovery = device.recover(&name(), None).unwrap();
         let state = DurableState {
-            group_name: name(),
-            formatted_id: [1; 16],
-            role: Role::Backup,
-            lineage: Vec::new(),
-            highest_epoch_seen: Epoch::NONE,
             content: Content::Consistent,
             group: Some(description()),
             last_incarnation: Some(Incarnation([0xa1; 16])),
+            ..DurableState::new_backup(name(), [1; 16])
         };
         let (writer, digest) = (recovery.writer, recovery.applied_digest);
         Self { path, device: Some(device), writer, digest, next: 1, state }

@@ -14,7 +14,7 @@ use ftship_proto::journal::{BLOCK_LEN, EndClass, JournalWriter, RING_START, Ring
 use ftship_proto::message::{Message, Welcome};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
-use ftship_proto::state::{Content, DurableState, Role};
+use ftship_proto::state::DurableState;
 
 use crate::disk::{Disk, Disks, ImageReader};
 use crate::lanes::{JournalJob, VolumeJob, Work};
@@ -65,16 +65,7 @@ impl BackupHost {
             committed: None,
             dropped: None,
         };
-        let first = DurableState {
-            group_name: crate::encoding::group_name(),
-            formatted_id: random.id(),
-            role: Role::Backup,
-            lineage: Vec::new(),
-            highest_epoch_seen: Epoch::NONE,
-            content: Content::Blank,
-            group: None,
-            last_incarnation: None,
-        };
+        let first = DurableState::new_backup(crate::encoding::group_name(), random.id());
         for at in [SlotPosition::FIRST, SlotPosition::FIRST.next()] {
             let encode = |kind, body: &[u8]| slot::encode(at.sequence, kind, body).expect("fits");
             journal.write(at.slot.offset(), &encode(SlotKind::JournalSuperblock, &superblock.encode()));

@@ -7,6 +7,8 @@
 //! the backup says STAGED only after the sync. That frame and all its predecessors in the ring are of the
 //! journal since it was formatted with zeros, and epochs that were dropped on purpose are below the floor.
 
+use std::collections::BTreeSet;
+
 use crate::epoch::EpochHeader;
 use crate::frame::{FrameHeader, FrameKind};
 use crate::ids::{Epoch, Incarnation};
@@ -24,7 +26,7 @@ pub(super) fn evidence<D: ReadAt>(
     superblock: &Superblock,
     end: u64,
     floor: Epoch,
-    known: &[Incarnation],
+    known: &BTreeSet<Incarnation>,
 ) -> Result<Option<(Epoch, Evidence)>, D::Error> {
     let mut best = (superblock.synced > floor).then_some((superblock.synced, Evidence::Superblock));
     let limit = (superblock.tail + superblock.ring.capacity()).min(end.saturating_add(LOOK_AHEAD));
@@ -48,7 +50,7 @@ fn testimony<D: ReadAt>(
     position: u64,
     header: FrameHeader,
     floor: Epoch,
-    known: &[Incarnation],
+    known: &BTreeSet<Incarnation>,
 ) -> Result<Epoch, D::Error> {
     let is_witness = header.kind == FrameKind::EpochBegin
         && header.epoch > floor

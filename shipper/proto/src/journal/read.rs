@@ -18,6 +18,15 @@ pub trait ReadAt {
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error>;
 }
 
+/// A function that fills.
+impl<E, F: FnMut(u64, &mut [u8]) -> Result<(), E>> ReadAt for F {
+    type Error = E;
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), E> {
+        self(offset, buf)
+    }
+}
+
 /// Bytes that a search reads at once.
 const CHUNK: usize = 1 << 20;
 

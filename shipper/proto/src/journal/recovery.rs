@@ -41,6 +41,8 @@
 //! | the superblock says that an epoch above the floor was durable | [`Damaged`](EndClass::Damaged) |
 //! | within [`LOOK_AHEAD`] behind the end lies a first frame of a known incarnation and an epoch above the floor, whose primary had been told that an epoch above the floor was durable | Damaged |
 
+use std::collections::BTreeSet;
+
 use crate::digest::EpochVerifier;
 use crate::epoch::{EpochError, EpochSummary};
 use crate::frame::{FrameError, FrameHeader, FrameKind};
@@ -318,7 +320,7 @@ impl<D: ReadAt> Scan<'_, D> {
     /// Ordinary, unless there is evidence against it.
     fn classify(&mut self, end: &End) -> Result<EndClass, D::Error> {
         let sealed = self.sealed.iter().map(|sealed| sealed.incarnation);
-        let known: Vec<Incarnation> =
+        let known: BTreeSet<Incarnation> =
             sealed.chain(self.superblock.incarnation).chain(end.open.map(|open| open.incarnation)).collect();
         let is_known = |header: FrameHeader| known.contains(&header.incarnation);
         if matches!(end.reason, EndReason::Newer(_)) && end.last.is_some_and(is_known) {

@@ -20,7 +20,7 @@ use ftship_proto::message::Message;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::record::RecordIter;
 use ftship_proto::slot::{self, SlotKind};
-use ftship_proto::state::{Content, DurableState, Role};
+use ftship_proto::state::{Content, DurableState};
 
 use super::recovery::{Disk, scan};
 use crate::image::BLOCK;
@@ -114,18 +114,8 @@ impl Host {
             commit,
             ack,
         };
-        let state = DurableState {
-            group_name: group.name().clone(),
-            formatted_id: [0xf1; 16],
-            role: Role::Backup,
-            lineage: Vec::new(),
-            highest_epoch_seen: Epoch::NONE,
-            content: Content::Blank,
-            group: None,
-            last_incarnation: None,
-        };
         let recovered = Recovered {
-            state,
+            state: DurableState::new_backup(group.name().clone(), [0xf1; 16]),
             journal,
             sealed: Vec::new(),
             applied: Epoch::NONE,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::epoch::EpochHeader;
-use crate::journal::{MIN_JOURNAL_LEN, ReadAt, Superblock, recover};
+use crate::journal::{MIN_JOURNAL_LEN, Superblock, recover};
 use crate::message::{Hello, RefuseCode};
 use crate::protocol::{ACK_RECEIVED, EXTERNAL_COMMIT, PROTOCOL};
 use crate::state::{Content, Role};
@@ -16,17 +16,6 @@ use crate::testing::{INCARNATION, epoch_header, frames_of, group};
 
 const NOW: Duration = Duration::from_secs(1);
 pub(super) const BASE_ID: [u8; 16] = [0xb1; 16];
-
-struct Zeros;
-
-impl ReadAt for Zeros {
-    type Error = std::convert::Infallible;
-
-    fn read_at(&mut self, _: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
-        buf.fill(0);
-        Ok(())
-    }
-}
 
 /// A backup, what it wants done, and what it said.
 pub(super) struct Host {
@@ -45,17 +34,11 @@ pub(super) struct Host {
 impl Host {
     pub(super) fn new(commit: CommitPolicy, ack: AckPolicy) -> Self {
         let superblock = Superblock::format([7; 16], "vm1".parse().unwrap(), MIN_JOURNAL_LEN).unwrap();
-        let Ok(recovery) = recover(&superblock, &mut Zeros);
-        let state = DurableState {
-            group_name: "vm1".parse().unwrap(),
-            formatted_id: [1; 16],
-            role: Role::Backup,
-            lineage: Vec::new(),
-            highest_epoch_seen: Epoch::NONE,
-            content: Content::Blank,
-            group: None,
-            last_incarnation: None,
-        };
+        let Ok(recovery) = recover(&superblock, &mut |_, buf: &mut [u8]| {
+            buf.fill(0);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let state = DurableState::new_backup("vm1".parse().unwrap(), [1; 16]);
         let local = |volume: &crate::group::VolumeDescription| LocalVolume {
             size: volume.size,
             logical_block_size: volume.logical_block_size,
