@@ -59,6 +59,9 @@ settle() { on "$1" sh -c 'sync /dev/vd?'; }
 # disk_stats HOST: counters of its disks, one line each.
 disk_stats() { "$LAB" ctl disk_stats "$@"; }
 
+# disk_flushes HOST NUMBER fail|work: from now on the disk's flushes fail, while reads and writes go on.
+disk_flushes() { "$LAB" ctl disk_flushes "$@"; }
+
 # step MESSAGE: says what comes next.
 step() { printf '== %s\n' "$*"; }
 

@@ -6,6 +6,7 @@ JOURNAL_MB=${JOURNAL_MB-64}
 LOG_SIZE=${LOG_SIZE-"32 MiB"}
 EPOCH=${EPOCH-50ms}
 DISCARDS=${DISCARDS-off}
+META_B=${META_B-/dev/vg/vm1_b_meta}  # dm-era's metadata of the second volume
 POOL_MB=${POOL_MB-}  # the volumes are thin ones, in a pool of this size
 SECOND_MB=${SECOND_MB-}  # the group has a second volume `vm1_b` of this size
 POLICY=${POLICY-}  # top-level TOML for both: commit, ack
@@ -75,7 +76,10 @@ make_group() {
     make_volumes
     on primary lvcreate -q -y -W n -n vm1_b -L "${SECOND_MB}M" vg
     on primary lvcreate -q -y -W n -n vm1_b_meta -L 16M vg
-    on primary ftdm create vm1_b --table "0 $((SECOND_MB * 2048)) ft /dev/vg/vm1_b_meta /dev/vg/vm1_b 128"
+    if [[ $META_B != /dev/vg/* ]]; then
+        on primary dmsetup create "${META_B##*/}" --table "0 32768 linear /dev/vg/vm1_b_meta 0"
+    fi
+    on primary ftdm create vm1_b --table "0 $((SECOND_MB * 2048)) ft $META_B /dev/vg/vm1_b 128"
     on backup lvcreate -q -y -W n -n vm1_b -L "${SECOND_MB}M" vg
 }
 

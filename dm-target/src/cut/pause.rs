@@ -216,7 +216,9 @@ impl Standing<'_> {
 
     fn suspend(&mut self) -> Result<(), Stop> {
         let top = self.capture.stack.top;
-        self.capture.control.suspend(top).map_err(|e| Stop::Void(VoidReason::Suspend(e)))
+        self.capture.control.suspend(top).map_err(|e| Stop::Void(VoidReason::Suspend(e)))?;
+        fault::at("one-suspended");
+        Ok(())
     }
 
     fn look_first(&mut self) -> Result<(), Stop> {

@@ -42,8 +42,15 @@ on primary mount /dev/vg/raw /mnt
 expect_equal "$(on primary cat /mnt/kept)" kept
 expect_fail on primary test -s /mnt/lost
 
-step "a host that ends by itself loses its cache too"
+step "a disk whose flushes alone fail"
 on primary umount /mnt
+disk_flushes primary 0 fail
+write 101 e
+expect_fail on primary sync /dev/vg/raw
+expect_equal "$(read_back 101)" e "a sector on a disk whose flushes fail"
+expect_code $LAB_ERROR disk_flushes primary 7 fail
+
+step "a host that ends by itself loses its cache too"
 write 100 c
 on primary bash -c 'echo o > /proc/sysrq-trigger' || true
 is_off() { # the command may also be lost with the host
@@ -54,6 +61,9 @@ is_off() { # the command may also be lost with the host
 eventually 10 is_off
 power_on primary
 expect_fail test "$(read_back 100)" = c
+expect_fail test "$(read_back 101)" = e
+disk_flushes primary 0 work
+on primary sync /dev/vg/raw
 
 step "discarded sectors read as zeros"
 write 200 d

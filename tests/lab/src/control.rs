@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 
 use crate::agent::channel::{Channel, Session};
 use crate::agent::frame::{Frame, Message, Stream};
-use crate::disk::overlay::Survivors;
+use crate::disk::overlay::{Flushes, Survivors};
 use crate::folder::{Folder, ShortPath};
 use crate::machines::{HOSTS, Machines, host_index};
 
@@ -44,6 +44,7 @@ enum Request {
     PowerOff { host: usize, survivors: Survivors },
     Link { up: bool },
     DiskStats(usize),
+    DiskFlushes { host: usize, disk: usize, flushes: Flushes },
 }
 
 impl Request {
@@ -75,6 +76,12 @@ impl Request {
             [b"link", b"up"] => Request::Link { up: true },
             [b"link", b"down"] => Request::Link { up: false },
             [b"disk_stats", host] => Request::DiskStats(host_index(host)?),
+            [b"disk_flushes", host, disk, b"fail"] => {
+                Request::DiskFlushes { host: host_index(host)?, disk: number(disk)?, flushes: Flushes::Fail }
+            }
+            [b"disk_flushes", host, disk, b"work"] => {
+                Request::DiskFlushes { host: host_index(host)?, disk: number(disk)?, flushes: Flushes::Work }
+            }
             words => bail!("not understood: `{}`", String::from_utf8_lossy(&words.join(&b' '))),
         })
     }
@@ -178,6 +185,7 @@ impl Control {
             Request::PowerOn(host) => self.machines.power_on(host)?,
             Request::PowerOff { host, survivors } => self.machines.power_off(host, survivors)?,
             Request::Link { up } => self.machines.set_link(up)?,
+            Request::DiskFlushes { host, disk, flushes } => self.machines.set_flushes(host, disk, flushes)?,
             Request::DiskStats(host) => say(output, Stream::Stdout, &self.machines.stats(host)),
         }
         Ok(0)
@@ -338,6 +346,8 @@ mod tests {
         assert_eq!(parse(&["on", "backup", "echo", "a b"]).unwrap(), Request::On { host: 1, command });
         let random = Request::PowerOff { host: 0, survivors: Survivors::Random(7) };
         assert_eq!(parse(&["power_off", "primary", "--keep-random", "7"]).unwrap(), random);
+        let flushes = Request::DiskFlushes { host: 1, disk: 2, flushes: Flushes::Fail };
+        assert_eq!(parse(&["disk_flushes", "backup", "2", "fail"]).unwrap(), flushes);
         for name in ["KILL", "SIGKILL", "9"] {
             let kill = Request::KillBackground { job: 3, signal: Signal::SIGKILL };
             assert_eq!(parse(&["kill_background", "3", name]).unwrap(), kill);
@@ -352,6 +362,7 @@ mod tests {
             &["link", "sideways"],
             &["power_off", "primary", "--keep-random", "x"],
             &["kill_background", "1", "NONSENSE"],
+            &["disk_flushes", "backup", "0", "perhaps"],
             &[],
         ] {
             assert!(parse(words).is_err(), "{words:?}");

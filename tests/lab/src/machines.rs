@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::agent::channel::Channel;
 use crate::agent::frame::{Message, Stream};
-use crate::disk::overlay::{CachedDisk, Survivors};
+use crate::disk::overlay::{CachedDisk, Flushes, Survivors};
 use crate::disk::vhost::Server;
 use crate::folder::{Folder, ShortPath};
 use crate::host::{Backend, Boot, Host};
@@ -262,6 +262,18 @@ impl Machines {
         self.link.set_up(up)
     }
 
+    /// What becomes of the flushes of a host's disk from now on.
+    ///
+    /// # Errors
+    /// When it has no such disk.
+    pub fn set_flushes(&self, index: usize, disk: usize, flushes: Flushes) -> Result<()> {
+        let machine = &self.machines[index];
+        let found = machine.disks.get(disk);
+        let found = found.with_context(|| format!("{} has no disk {disk}", machine.name))?;
+        lock(found).set_flushes(flushes);
+        Ok(())
+    }
+
     /// What a host's disks have done, one line per disk.
     #[must_use]
     pub fn stats(&self, index: usize) -> String {
@@ -271,13 +283,14 @@ impl Machines {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "disk={number} reads={} read-bytes={} writes={} written-bytes={} flushes={} discards={} \
+                "disk={number} reads={} read-bytes={} writes={} written-bytes={} flushes={} failed-flushes={} discards={} \
                  written-through-bytes={} lost-sectors={} survived-sectors={}",
                 c.reads,
                 c.read_bytes,
                 c.writes,
                 c.written_bytes,
                 c.flushes,
+                c.failed_flushes,
                 c.discards,
                 c.written_through_bytes,
                 c.lost_sectors,

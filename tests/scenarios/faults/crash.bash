@@ -20,13 +20,14 @@ CASES=0
     PRIMARY_SYNC_POINTS="hello-sent welcome-received sync-begin-sent sync-ready-received base-data-sent base-end-sent"
 }
 
-# begin: from nothing to in sync, with writers. The journal has a disk of its own: else its flushes would make
+# begin [COMMAND]: from nothing to in sync, with writers; COMMAND is to exchange further devices. The journal has a disk of its own: else its flushes would make
 # durable what is written to the volume, and a flush that is missing there would not be noticed.
 begin() {
     make_volumes
     on backup vgcreate -q -y second /dev/vdb
     on backup lvcreate -q -y -W n -n vm1_journal -L "${JOURNAL_MB}M" second
     exchange /dev/vg/vm1_journal /dev/second/vm1_journal
+    "${@-:}"
     on backup ftship format --force vm1
     settle primary
     settle backup
@@ -110,7 +111,7 @@ revive() {
     case $1.$2 in
         backup.power)
             power_on backup
-            on backup vgchange --quiet -ay second
+            on backup vgchange --quiet -ay
             install_backup
             start_backup
             ;;

@@ -31,6 +31,16 @@ pub enum Survivors {
     Random(u64),
 }
 
+/// What becomes of flushes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Flushes {
+    /// They make durable what was written.
+    #[default]
+    Work,
+    /// They are answered with an error and do nothing; reads and writes go on.
+    Fail,
+}
+
 /// What a disk has done since the lab started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -42,8 +52,10 @@ pub struct Counters {
     pub writes: u64,
     /// Bytes written.
     pub written_bytes: u64,
-    /// Flushes.
+    /// Flushes that were done.
     pub flushes: u64,
+    /// Flushes that were answered with an error.
+    pub failed_flushes: u64,
     /// Requests that discarded.
     pub discards: u64,
     /// Bytes written to the image without a flush, because the cache was full.
@@ -70,6 +82,7 @@ pub struct CachedDisk {
     /// Pages in the order in which they entered the cache.
     oldest: VecDeque<u64>,
     most_pages: usize,
+    flushes: Flushes,
     counters: Counters,
 }
 
@@ -83,6 +96,7 @@ impl CachedDisk {
             cache: BTreeMap::new(),
             oldest: VecDeque::new(),
             most_pages: (limit / PAGE).max(1),
+            flushes: Flushes::Work,
             counters: Counters::default(),
         }
     }
@@ -178,11 +192,20 @@ impl CachedDisk {
         Ok(())
     }
 
+    /// What becomes of flushes from now on, also across power cuts.
+    pub fn set_flushes(&mut self, flushes: Flushes) {
+        self.flushes = flushes;
+    }
+
     /// Makes everything written so far survive.
     ///
     /// # Errors
-    /// What the image file says; nothing is dropped from the cache then.
+    /// When flushes are to fail, and what the image file says; nothing is dropped from the cache then.
     pub fn flush(&mut self) -> io::Result<()> {
+        if self.flushes == Flushes::Fail {
+            self.counters.failed_flushes += 1;
+            return Err(io::Error::other("flushes are to fail"));
+        }
         merge(&self.image, &self.cache, |_| true)?;
         self.cache.clear();
         self.oldest.clear();
@@ -329,6 +352,24 @@ mod tests {
         disk.cut_power(Survivors::Nothing).unwrap();
         let after = content(&mut disk);
         assert!(after[..PAGE].iter().all(|&byte| byte == 9) && after[PAGE..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn flushes_that_are_to_fail_keep_nothing_from_a_cut() {
+        let mut disk = disk(1 << 20);
+        disk.write(0, &[1; 512]).unwrap();
+        disk.set_flushes(Flushes::Fail);
+        assert!(disk.flush().is_err());
+        disk.write(512, &[2; 512]).unwrap();
+        assert_eq!(content(&mut disk)[..1024], [[1; 512], [2; 512]].concat());
+        disk.cut_power(Survivors::Nothing).unwrap();
+        assert!(disk.flush().is_err());
+        assert_eq!((disk.counters().lost_sectors, disk.counters().failed_flushes), (2, 2));
+        disk.write(0, &[3; 512]).unwrap();
+        disk.set_flushes(Flushes::Work);
+        disk.flush().unwrap();
+        disk.cut_power(Survivors::Nothing).unwrap();
+        assert_eq!(content(&mut disk)[..512], [3; 512]);
     }
 
     #[test]
