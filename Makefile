@@ -72,6 +72,10 @@ soak: deps ## the simulation with ever new seeds, then the fuzzers; MINUTES=30
 mutants: deps ## shows that the simulation catches deliberate faults
 	cargo run --quiet -p ftdm-sim --features mutants -- --mutants
 
+.PHONY: bench
+bench: deps ## the volume's speed beside the raw one and DRBD, in the lab
+	tests/bench/run
+
 .PHONY: demo
 demo: deps ## protects a volume, kills its host, promotes the backup, checks every record
 	tests/demo/demo

@@ -1,0 +1,69 @@
+#!/bin/bash
+# lab: timeout=3600 memory=1G disk-size=4G
+# How fast a volume is written to: the raw logical volume, ftdm in sync, DRBD's protocols A, B and C, in turn, several
+# rounds within one run. Prints each as the share of the raw volume's; see `tests/bench/run`.
+VOLUME_MB=256 JOURNAL_MB=256 LOG_SIZE="128 MiB"
+. "$LAB_REPOSITORY/tests/scenarios/pair.bash"
+. "$LAB_REPOSITORY/tests/bench/drbd.bash"
+ROUNDS=${BENCH_ROUNDS-2} SECONDS_EACH=${BENCH_SECONDS-6}
+SUBJECTS=(raw ftdm drbd-A drbd-B drbd-C)
+declare -A WORKLOADS=(
+    [random-qd1]="--rw=randwrite --iodepth=1"
+    [random-qd8]="--rw=randwrite --iodepth=8"
+    [fsync-qd8]="--rw=randwrite --iodepth=8 --fsync=32"
+    [mixed-qd8]="--rw=randrw --rwmixread=70 --iodepth=8"
+    [paced]="--rw=randwrite --iodepth=1 --rate_iops=1000"
+    [sequential]="--rw=write --bs=256k --iodepth=4 --rate=20m"
+)
+mkdir -p "$SHARE/fio"
+
+# prepare SUBJECT: makes it the only one that is active; sets DEVICE.
+prepare() {
+    case $1 in
+        raw) DEVICE=/dev/vg/raw ;;
+        ftdm)
+            DEVICE=/dev/mapper/vm1
+            start_daemons
+            wait_state primary "in sync" 120 ;;
+        drbd-?)
+            DEVICE=/dev/drbd0
+            drbd_protocol "${1#drbd-}" ;;
+    esac
+}
+
+# finish SUBJECT: what has to be true of it afterwards.
+finish() {
+    [[ $1 == ftdm ]] || return 0
+    status primary . > "$SHARE/fio/status.$ROUND.json"
+    [[ $(jq -r .state "$SHARE/fio/status.$ROUND.json") == "in sync" ]] \
+        || echo "   ftdm did not stay in sync: $(jq -c '[.state, .reason]' "$SHARE/fio/status.$ROUND.json")"
+    kill_background "$PRIMARY_JOB" TERM
+    wait_background "$PRIMARY_JOB" || fail "the primary's daemon did not stop cleanly"
+    stop_backup
+}
+
+# measure SUBJECT WORKLOAD
+measure() {
+    # shellcheck disable=SC2086
+    on primary fio --name="$2" --filename="$DEVICE" --direct=1 --ioengine=libaio --bs=4k --size=${VOLUME_MB}M \
+        --norandommap --randseed="$ROUND" --time_based --runtime="$SECONDS_EACH" --ramp_time=1 \
+        --output-format=json --output="/share/fio/$1.$2.$ROUND.json" ${WORKLOADS[$2]} > "$SHARE/fio.log" 2>&1 \
+        || fail "fio: $(cat "$SHARE/fio.log")"
+}
+
+step "setting up: raw volume, ftdm, DRBD $(modinfo -F version drbd 2> /dev/null || echo 8.4)"
+on primary lvcreate -q -y -W n -n raw -L "${VOLUME_MB}M" vg
+on primary dd if=/dev/zero of=/dev/vg/raw bs=1M count="$VOLUME_MB" oflag=direct status=none
+make_drbd "$VOLUME_MB"
+make_volumes
+for ((ROUND = 1; ROUND <= ROUNDS; ROUND++)); do
+    for subject in "${SUBJECTS[@]}"; do
+        prepare "$subject"
+        for workload in "${!WORKLOADS[@]}"; do
+            step "round $ROUND of $ROUNDS: $subject, $workload"
+            measure "$subject" "$workload"
+        done
+        finish "$subject"
+    done
+done
+"$LAB_REPOSITORY/tests/bench/table" "$SHARE/fio"
