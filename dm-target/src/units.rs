@@ -1,22 +1,11 @@
-//! Positions, lengths and numbers used across the crate: the workspace's own units, dm-era's
-//! counter and block-device numbers.
+//! Positions, lengths and numbers used across the crate: the workspace's own units and block-device numbers.
 //!
-//! Always holds: an [`Era`] is never mixed with an epoch or a generation; it has no arithmetic.
+//! Always holds: a device number is shown and parsed as tables have it.
 
 use std::fmt;
 use std::str::FromStr;
 
-pub use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
-
-/// dm-era's counter: rises by one at each roll, the first is 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Era(pub u32);
-
-impl fmt::Display for Era {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
+pub use ftdm_units::{Era, Extent, SECTOR_SIZE, Sector, Sectors};
 
 /// The number of a block device; shown and parsed as `MAJOR:MINOR`, as tables have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,8 +1,9 @@
-//! Positions and lengths on block devices, shared by every crate of the workspace.
+//! Positions and lengths on block devices, and dm-era's counter, shared by every crate of the workspace.
 //!
 //! Always holds: a [`Sector`] is a position, a [`Sectors`] is a length, both count 512-byte
 //! sectors whatever the device's logical block size is, and an [`Extent`] never ends beyond
-//! `u64::MAX` sectors. Nothing here does I/O.
+//! `u64::MAX` sectors. An [`Era`] is never mixed with an epoch or a generation, and has no arithmetic.
+//! Nothing here does I/O.
 
 use std::fmt;
 
@@ -16,6 +17,16 @@ pub struct Sector(pub u64);
 /// A length, in 512-byte sectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sectors(pub u64);
+
+/// dm-era's counter: rises by one at each roll, the first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Era(pub u32);
+
+impl fmt::Display for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
 
 impl Sector {
     /// The position in bytes. `None` when it does not fit 64 bits.

@@ -20,7 +20,6 @@ pub mod block_set;
 mod btree;
 pub mod delta;
 pub mod error;
-pub mod roll_map;
 pub mod size;
 pub mod status;
 pub mod superblock;

@@ -17,6 +17,7 @@ pub mod mutant;
 pub mod primary;
 pub mod protocol;
 pub mod record;
+pub mod rolls;
 pub mod slot;
 pub mod state;
 pub mod tlv;

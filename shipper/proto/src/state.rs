@@ -5,8 +5,9 @@
 
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation};
+use crate::rolls::RollHistory;
 use crate::slot::{SLOT_SIZE, SlotError, SlotKind, SlotPosition, choose};
-use crate::tlv::{Reader, TlvError, Value, Writer};
+use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
 
 /// Most entries of a lineage. When one more is added the oldest is dropped: a peer that is more than
 /// 64 promotes behind cannot prove its ancestry and needs a full sync.
@@ -147,6 +148,8 @@ pub struct DurableState {
     pub group: Option<GroupDescription>,
     /// The primary last run or heard.
     pub last_incarnation: Option<Incarnation>,
+    /// Which eras began when. Empty: nothing tells what changed since any epoch.
+    pub rolls: RollHistory,
 }
 
 mod tag {
@@ -159,6 +162,7 @@ mod tag {
     pub(super) const CONTENT: u16 = 6;
     pub(super) const GROUP: u16 = 7;
     pub(super) const LAST_INCARNATION: u16 = 8;
+    pub(super) const ROLLS: u16 = super::OPTIONAL | 1;
 }
 
 /// A durable state that cannot be used.
@@ -185,6 +189,7 @@ impl DurableState {
             content: Content::Blank,
             group: None,
             last_incarnation: None,
+            rolls: RollHistory::default(),
         }
     }
 
@@ -212,6 +217,9 @@ impl DurableState {
         if let Some(incarnation) = self.last_incarnation {
             fields.field(tag::LAST_INCARNATION, &incarnation.0);
         }
+        if self.rolls.last().is_some() {
+            fields.field(tag::ROLLS, &self.rolls.encode());
+        }
         fields.finish()
     }
 
@@ -227,6 +235,7 @@ impl DurableState {
         let content = Content::decode(fields.required(tag::CONTENT)?)?;
         let group = fields.optional(tag::GROUP).map(GroupDescription::decode).transpose()?;
         let last_incarnation = fields.optional_array(tag::LAST_INCARNATION)?.map(Incarnation);
+        let rolls = fields.optional(tag::ROLLS).map(RollHistory::decode).transpose()?.unwrap_or_default();
         fields.finish()?;
         Ok(Self {
             group_name,
@@ -237,6 +246,7 @@ impl DurableState {
             content,
             group,
             last_incarnation,
+            rolls,
         })
     }
 

@@ -4,7 +4,7 @@
 //! state written before cannot be read: never adapt a file, make a new version. A file has the total
 //! length, then each 32 bytes that are not all zero with their offset.
 
-use ftdm_units::{Extent, Sector, Sectors};
+use ftdm_units::{Era, Extent, Sector, Sectors};
 use ftship_proto::epoch::{EpochHeader, EpochTrailer};
 use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
 use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
@@ -13,6 +13,7 @@ use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, Vol
 use ftship_proto::journal::{Dropped, JournalWriter, Ring, Superblock, encode_padded, recover};
 use ftship_proto::message::{Hello, Message, RefuseCode, Welcome};
 use ftship_proto::record::Content as Data;
+use ftship_proto::rolls::{Roll, RollHistory};
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
 use ftship_proto::state::{Content, DurableState, LineageEntry, Role};
 
@@ -236,10 +237,35 @@ fn durable_state() {
         content: Content::Consistent,
         group: Some(group()),
         last_incarnation: Some(INCARNATION),
+        rolls: RollHistory::default(),
     };
     check("state", &encode(7, SlotKind::State, &state.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("state").try_into().unwrap();
     let position = SlotPosition { sequence: 7, ..SlotPosition::FIRST };
+    assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))));
+}
+
+#[test]
+fn a_state_with_its_rolls() {
+    let roll =
+        |epoch, at_cut, eras: [u32; 2]| Roll { epoch: Epoch(epoch), at_cut, eras: eras.map(Era).to_vec() };
+    let mut rolls = RollHistory::default();
+    rolls.push(roll(4710, true, [7, 0x0102_0304])).unwrap();
+    rolls.push(roll(4712, false, [9, 0x0102_0305])).unwrap();
+    let state = DurableState {
+        group_name: "vm1".parse().unwrap(),
+        formatted_id: [0xf1; 16],
+        role: Role::Primary,
+        lineage: lineage(),
+        highest_epoch_seen: Epoch(4713),
+        content: Content::Blank,
+        group: None,
+        last_incarnation: Some(INCARNATION),
+        rolls,
+    };
+    check("state_rolls", &encode(8, SlotKind::State, &state.encode()).unwrap());
+    let slot: [u8; SLOT_SIZE] = golden("state_rolls").try_into().unwrap();
+    let position = SlotPosition { sequence: 8, ..SlotPosition::FIRST };
     assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))));
 }
 

@@ -7,6 +7,7 @@ mod base;
 mod capture;
 mod encode;
 mod heartbeat;
+mod state_lane;
 mod status;
 mod volumes;
 
@@ -42,6 +43,7 @@ use base::{BaseCopy, BaseRead};
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
+use state_lane::StateLane;
 use status::commit_answer;
 use volumes::{Volumes, log_size};
 
@@ -84,8 +86,8 @@ pub struct PrimaryDriver {
     volumes: Vec<VolumeFigures>,
     /// Why nothing is tracked any more; only a new history ends that.
     tracking_lost: Option<String>,
-    /// Held for as long as the daemon runs: nobody else may use the state.
-    _state: StateFile,
+    state: StateLane,
+    state_reports: Receiver<PrimaryEvent>,
 }
 
 impl PrimaryDriver {
@@ -124,10 +126,10 @@ impl PrimaryDriver {
             commit_point: false,
             staged: Epoch::NONE,
         };
-        let core = Primary::new(PrimaryConfig {
+        let settings = PrimaryConfig {
             group,
             incarnation: stamp.incarnation,
-            lineage: state.lineage,
+            eras: volumes.eras(),
             epoch_interval: config.epoch,
             window: config.limits.window,
             timeout: config.limits.timeout,
@@ -136,7 +138,8 @@ impl PrimaryDriver {
             pause_limit: config.limits.pause_limit,
             void_limit: config.limits.void_cuts,
             commit: config.commit.into(),
-        });
+        };
+        let core = Primary::new(settings, state);
         let figures = PrimaryFigures {
             epoch_ms: config.epoch.as_secs_f64() * 1000.0,
             volume_size: readers.iter().map(|reader| reader.size().bytes().unwrap_or(u64::MAX)).sum(),
@@ -153,6 +156,7 @@ impl PrimaryDriver {
         };
         let (capture_reports, captures) = Reports::channel(reactor.waker());
         let (base_reports, base_reads) = Reports::channel(reactor.waker());
+        let (written, state_reports) = Reports::channel(reactor.waker());
         let (encoder_wakes, _) = Reports::channel(reactor.waker());
         Ok(Self {
             config: config.clone(),
@@ -178,13 +182,15 @@ impl PrimaryDriver {
             lags: Latencies::default(),
             tracking_lost: volumes.tracking_lost,
             volumes: shown_volumes,
-            _state: state_file,
+            state: StateLane::start(state_file, written)?,
+            state_reports,
         })
     }
 
     fn act(&mut self, now: Duration) {
         while let Some(action) = self.core.poll_action() {
             match action {
+                PrimaryAction::WriteState(state) => self.state.push(state),
                 PrimaryAction::Connect => self.connect(now),
                 PrimaryAction::Send(message) => self.send(&message),
                 PrimaryAction::SendInOrder(message) => self.encoder.push(EncodeJob::Message(message)),
@@ -484,6 +490,10 @@ impl Driver for PrimaryDriver {
     fn run(&mut self, now: Duration) {
         while let Ok(report) = self.captures.try_recv() {
             self.capture_report(now, report);
+        }
+        while let Ok(event) = self.state_reports.try_recv() {
+            self.core.handle(now, event);
+            self.act(now);
         }
         while let Ok(read) = self.base_reads.try_recv() {
             self.base_read(now, read);

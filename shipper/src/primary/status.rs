@@ -40,6 +40,9 @@ impl PrimaryDriver {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
             Replication::Syncing => ("syncing", Some("a full sync is under way".into())),
             Replication::InSync => ("in sync", None),
+            Replication::Failed { reason } => {
+                ("failed", Some(format!("{reason}; mend the cause and restart the daemon")))
+            }
         }
     }
 

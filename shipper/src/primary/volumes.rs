@@ -8,7 +8,7 @@ use ftdm::block_io::BlockDevice;
 use ftdm::discard::Discards;
 use ftdm::log_device::load_brd;
 use ftdm::stack::Stack;
-use ftdm_units::{SECTOR_SIZE, Sectors};
+use ftdm_units::{Era, SECTOR_SIZE, Sectors};
 use ftship_proto::group::VolumeDescription;
 use ftship_proto::ids::VolumeUuid;
 
@@ -57,6 +57,18 @@ impl Volumes {
             logical_block_size: reader.logical_block(),
         };
         self.stacks.iter().zip(readers).map(describe).collect()
+    }
+
+    /// The era that each volume's writes go to. `None` when one of them is not tracked, or does not say.
+    pub(super) fn eras(&self) -> Option<Vec<Era>> {
+        let era = |stack: &Stack| match stack.status() {
+            Ok(status) => status.era.map(|era| era.current),
+            Err(error) => {
+                log::warn!("{}: {error}", stack.name());
+                None
+            }
+        };
+        self.stacks.iter().map(era).collect()
     }
 
     /// What the status shows of them before any capture.

@@ -20,7 +20,7 @@ macro_rules! golden {
     };
 }
 
-const GOLDEN: [(&str, &str); 19] = golden![
+const GOLDEN: [(&str, &str); 20] = golden![
     "base_end",
     "bye",
     "commit",
@@ -36,6 +36,7 @@ const GOLDEN: [(&str, &str); 19] = golden![
     "report",
     "staged",
     "state",
+    "state_rolls",
     "superblock",
     "sync_begin",
     "sync_ready",
@@ -57,7 +58,7 @@ pub(crate) fn golden_bytes(name: &str) -> Vec<u8> {
 
 /// The frozen encodings that come over a connection.
 pub(crate) fn golden_frames() -> Vec<Seed> {
-    let stays_here = |name: &str| name.starts_with("journal") || matches!(name, "state" | "superblock");
+    let stays_here = |name: &str| name.starts_with("journal") || matches!(name, "state" | "state_rolls" | "superblock");
     let frames = GOLDEN.iter().filter(|(name, _)| !stays_here(name));
     frames.map(|(name, _)| ((*name).to_owned(), golden_bytes(name))).collect()
 }

@@ -108,7 +108,7 @@ targets![
     log_writes,
     message,
     recovery,
-    roll_map,
+    rolls,
     session,
     slots,
     tlv,

@@ -18,6 +18,7 @@ pub mod mutants;
 mod net;
 mod operator;
 mod primary_host;
+mod primary_state;
 mod random;
 mod scenario;
 mod trace;

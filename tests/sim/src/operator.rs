@@ -169,7 +169,14 @@ impl World {
             Fault::StrayStaged => self.stray_staged(),
             Fault::OldFrames => self.operator.is_mixing = true,
             Fault::Stall => {
-                let lanes = [LaneId::Cut, LaneId::Read, LaneId::Encode, LaneId::Journal, LaneId::Volume];
+                let lanes = [
+                    LaneId::Cut,
+                    LaneId::Read,
+                    LaneId::Encode,
+                    LaneId::Journal,
+                    LaneId::Volume,
+                    LaneId::State,
+                ];
                 let lane = lanes[self.random.index(lanes.len())];
                 let length = self.random.below(self.scenario.chaos_until / 3);
                 self.stalled_until[lane as usize] = self.now + length;
@@ -200,6 +207,8 @@ impl World {
                 self.primary_stop(!power);
                 if power {
                     self.primary.powered = false;
+                    let (primary, random) = (&mut self.primary, &mut self.random);
+                    primary.state.power_cut(random);
                     self.guest_power_cut();
                 }
             }
@@ -413,7 +422,7 @@ impl World {
             self.operator.is_calm = true;
             self.operator.deadline = self.now + PATIENCE;
             self.end_faults();
-            self.stalled_until = [0; 5];
+            self.stalled_until = [0; 6];
         }
         self.schedule(self.now + SECOND, Event::Calm);
         if self.operator.promoting.is_some() {
@@ -421,6 +430,9 @@ impl World {
         }
         if self.backup_failed() {
             self.stop(Side::Backup, false);
+        }
+        if self.primary_failed() {
+            self.stop(Side::Primary, false);
         }
         let Some(daemon) = &self.primary.daemon else { return };
         match daemon.core.replication() {

@@ -14,13 +14,18 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::mutant::{self, Mutant};
-use ftship_proto::primary::{BasePlan, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent};
+use ftship_proto::primary::{
+    BasePlan, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication,
+};
 use ftship_proto::protocol::PROTOCOL;
-use ftship_proto::state::LineageEntry;
+use ftship_proto::slot::SlotPosition;
+use ftship_proto::state::DurableState;
 
 use crate::content::Content;
+use crate::disk::Disk;
 use crate::encoding::{BaseChunk, Captured, EncodeJob, Encoded, EncodedItem};
 use crate::net::{ConnId, Item};
+use crate::primary_state;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::world::{Event, Lane, LaneId, Side, World};
@@ -60,6 +65,8 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) cut: Lane<CutJob>,
     pub(crate) read: Lane<BaseChunk>,
     pub(crate) encode: Lane<EncodeJob>,
+    pub(crate) state: Lane<Box<DurableState>>,
+    pub(crate) state_at: SlotPosition,
     pub(crate) encoded: VecDeque<Encoded>,
     report_at: u64,
     timer: Option<u64>,
@@ -74,6 +81,7 @@ pub(crate) struct PrimaryHost {
     pub(crate) unflushed: VecDeque<(usize, u64)>,
     pub(crate) group: GroupDescription,
     pub(crate) generation: Generation,
+    pub(crate) state: Disk,
     pub(crate) powered: bool,
     pub(crate) run: u32,
     pub(crate) daemon: Option<Box<PrimaryDaemon>>,
@@ -89,20 +97,18 @@ impl PrimaryHost {
                 *block = writes;
             }
         }
+        let generation = Generation { number: 1, id: random.id() };
         Self {
             volume,
             writes,
             unflushed: VecDeque::new(),
             group: crate::encoding::group(scenario),
-            generation: Generation { number: 1, id: random.id() },
+            generation,
+            state: primary_state::format(random.id(), generation),
             powered: true,
             run: 0,
             daemon: None,
         }
-    }
-
-    fn lineage(&self) -> Vec<LineageEntry> {
-        vec![LineageEntry { generation: self.generation, first_epoch: Epoch(1), digest: Digest::ZERO }]
     }
 }
 
@@ -112,6 +118,7 @@ impl World {
         self.operator.forget_primary();
         self.coordinator.forget_primary();
         self.checker.present(incarnation);
+        let (state, state_at) = self.state_load();
         let (host, scenario) = (&mut self.primary, &self.scenario);
         host.run += 1;
         host.powered = true;
@@ -128,10 +135,10 @@ impl World {
             commit_point: false,
             staged: Epoch::NONE,
         };
-        let core = Primary::new(PrimaryConfig {
+        let config = PrimaryConfig {
             group: host.group.clone(),
             incarnation,
-            lineage: host.lineage(),
+            eras: None,
             epoch_interval: std::time::Duration::from_micros(scenario.epoch_interval),
             window: scenario.window,
             timeout: std::time::Duration::from_micros(scenario.timeout),
@@ -140,7 +147,8 @@ impl World {
             pause_limit: std::time::Duration::from_millis(100),
             void_limit: 5,
             commit: scenario.commit,
-        });
+        };
+        let core = Primary::new(config, state);
         let sizes: Vec<Sectors> = host.group.volumes().iter().map(|volume| volume.size).collect();
         host.daemon = Some(Box::new(PrimaryDaemon {
             core,
@@ -158,6 +166,8 @@ impl World {
             cut: Lane::default(),
             read: Lane::default(),
             encode: Lane::default(),
+            state: Lane::default(),
+            state_at,
             encoded: VecDeque::new(),
             report_at: 0,
             timer: None,
@@ -169,10 +179,11 @@ impl World {
     /// The daemon is gone, and with it what it had in memory; `tells`: its kernel ends its connection.
     pub(crate) fn primary_stop(&mut self, tells: bool) {
         self.primary.run += 1;
-        if let Some(daemon) = self.primary.daemon.take()
-            && let Some(conn) = daemon.peer
-        {
-            self.net_close(conn, Side::Primary, tells);
+        if let Some(daemon) = self.primary.daemon.take() {
+            self.state_interrupted(&daemon);
+            if let Some(conn) = daemon.peer {
+                self.net_close(conn, Side::Primary, tells);
+            }
         }
         self.checker.requesters_gone();
     }
@@ -223,6 +234,7 @@ impl World {
     fn primary_perform(&mut self, action: PrimaryAction) {
         let Some(daemon) = &mut self.primary.daemon else { return };
         match action {
+            PrimaryAction::WriteState(state) => self.state_push(state),
             PrimaryAction::Connect => {
                 let conn = self.net_connect();
                 if let Some(daemon) = &mut self.primary.daemon {
@@ -406,8 +418,17 @@ impl World {
         match lane {
             LaneId::Cut => self.cut_done(),
             LaneId::Read => self.read_done(),
+            LaneId::State => self.state_done(),
             _ => self.encode_done(),
         }
+    }
+}
+
+impl World {
+    /// Whether the daemon has latched a failure.
+    pub(crate) fn primary_failed(&self) -> bool {
+        let failed = |daemon: &PrimaryDaemon| matches!(daemon.core.replication(), Replication::Failed { .. });
+        self.primary.daemon.as_deref().is_some_and(failed)
     }
 }
 

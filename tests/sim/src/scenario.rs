@@ -26,7 +26,7 @@ pub(crate) struct Scenario {
     pub(crate) output_frames: usize,
     pub(crate) backlog: usize,
     /// Typical time of a job, by [`crate::world::LaneId`].
-    pub(crate) lane_delay: [u64; 5],
+    pub(crate) lane_delay: [u64; 6],
     pub(crate) guest_interval: u64,
     pub(crate) burst: u64,
     pub(crate) chaos_until: u64,
@@ -60,7 +60,7 @@ impl Scenario {
         let ring_blocks = 8 + room;
         let epoch_interval = 20_000 << random.below(5);
         let pick = |random: &mut Random, from: &[u64]| from[random.index(from.len())];
-        let mut lane_delay = [0; 5];
+        let mut lane_delay = [0; 6];
         for delay in &mut lane_delay {
             *delay = pick(random, &[50, 500, 5_000, epoch_interval / 2, epoch_interval * 2]);
         }

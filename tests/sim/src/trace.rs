@@ -47,5 +47,10 @@ pub(crate) fn backup_action(action: &BackupAction) -> String {
 }
 
 pub(crate) fn primary_action(action: &PrimaryAction) -> String {
-    short(action)
+    match action {
+        PrimaryAction::WriteState(state) => {
+            format!("WriteState highest {} {}", state.highest_epoch_seen, short(&state.rolls))
+        }
+        other => short(other),
+    }
 }

@@ -42,6 +42,8 @@ pub(crate) enum LaneId {
     Encode = 2,
     Journal = 3,
     Volume = 4,
+    /// The primary's durable state.
+    State = 5,
 }
 
 #[derive(Debug)]
@@ -125,7 +127,7 @@ pub(crate) struct World {
     pub(crate) checker: Checker,
     pub(crate) operator: Operator,
     pub(crate) coordinator: Coordinator,
-    pub(crate) stalled_until: [u64; 5],
+    pub(crate) stalled_until: [u64; 6],
     /// The next write to the journal's ring lands elsewhere.
     pub(crate) misdirects: bool,
     trace: Option<Box<dyn Write>>,
@@ -151,7 +153,7 @@ impl World {
             checker,
             operator: Operator::default(),
             coordinator: Coordinator::default(),
-            stalled_until: [0; 5],
+            stalled_until: [0; 6],
             misdirects: false,
             trace,
         }

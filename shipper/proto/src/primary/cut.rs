@@ -54,7 +54,7 @@ impl Primary {
     pub(super) fn checkpoint(&mut self, now: Duration, id: u64, until: Until) {
         if self.capture != Capture::On {
             let reason = match &self.replication {
-                Replication::Degraded { reason } => reason.clone(),
+                Replication::Degraded { reason } | Replication::Failed { reason } => reason.clone(),
                 Replication::Syncing | Replication::InSync => "the full sync has only begun".into(),
             };
             return self.act(PrimaryAction::CheckpointFailed { id, reason });

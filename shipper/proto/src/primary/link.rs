@@ -25,7 +25,7 @@ impl Primary {
             features_optional: ACK_RECEIVED,
             features_mandatory: self.mandatory_features(),
             group: self.config.group.clone(),
-            lineage: self.config.lineage.clone(),
+            lineage: self.state.lineage.clone(),
             last_epoch: self.committed,
             last_digest: self.committed_digest,
         };
@@ -57,13 +57,14 @@ impl Primary {
         self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
         self.link_error = Some(reason.to_owned());
         self.words_unknown(reason);
-        if !matches!(self.replication, Replication::Degraded { .. }) {
+        if matches!(self.replication, Replication::Syncing | Replication::InSync) {
             self.degrade(reason);
         }
     }
 
     pub(super) fn link_timeout(&mut self, now: Duration) {
         match &mut self.link {
+            Link::Down { .. } if matches!(self.replication, Replication::Failed { .. }) => {}
             Link::Down { retry_at } if *retry_at <= now => {
                 self.link = Link::Connecting { deadline: now + self.config.timeout };
                 self.act(PrimaryAction::Connect);

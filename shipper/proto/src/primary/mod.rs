@@ -25,6 +25,8 @@
 mod base;
 mod commit;
 mod cut;
+mod durable;
+mod events;
 mod link;
 mod step;
 mod sync;
@@ -32,17 +34,18 @@ mod sync;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::frame::Frame;
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
-use crate::message::{Message, Welcome};
+use crate::message::Welcome;
 use crate::mutant::{self, Mutant};
 use crate::protocol::CommitPolicy;
-use crate::state::LineageEntry;
+use crate::state::DurableState;
+use ftdm_units::Era;
 use step::{Capture, SyncStep};
 
 pub use base::{BasePlan, Moment, Verdict};
 pub use commit::CommitRefused;
+pub use events::{PrimaryAction, PrimaryEvent, Until};
 
 /// What the primary is told at its start.
 #[derive(Clone, Debug)]
@@ -51,8 +54,8 @@ pub struct PrimaryConfig {
     pub group: GroupDescription,
     /// Drawn at random at this start.
     pub incarnation: Incarnation,
-    /// The generations that led here, the newest last; never empty.
-    pub lineage: Vec<LineageEntry>,
+    /// The era that each volume's writes go to, in the group's order; `None` where that is not tracked, or not known.
+    pub eras: Option<Vec<Era>>,
     /// Time between two cuts.
     pub epoch_interval: Duration,
     /// Largest number of epochs that are cut and not acknowledged; where a coordinator commits, not committed.
@@ -71,181 +74,6 @@ pub struct PrimaryConfig {
     pub commit: CommitPolicy,
 }
 
-/// What happened outside.
-#[derive(Debug)]
-pub enum PrimaryEvent {
-    /// The connection that was asked for stands.
-    Connected,
-    /// It could not be made, or it ended.
-    Disconnected {
-        /// For people.
-        reason: String,
-    },
-    /// A whole frame arrived, its checksums verified.
-    Frame(Frame),
-    /// Writes are being captured from now on.
-    CaptureStarted,
-    /// The capture has ended; writes are only tracked.
-    CaptureStopped,
-    /// The capture could not start, or lost writes.
-    CaptureLost {
-        /// For people.
-        reason: String,
-    },
-    /// The cut that was ordered is done.
-    CutTaken,
-    /// The cut that was ordered failed its checks; the epoch goes on.
-    CutVoid {
-        /// For people.
-        reason: String,
-    },
-    /// How full the log is, in bytes.
-    LogUse {
-        /// Used.
-        used: u64,
-        /// In all.
-        capacity: u64,
-    },
-    /// The epoch was folded and framed; this is its digest.
-    Encoded {
-        /// The epoch.
-        epoch: Epoch,
-        /// Chained digest.
-        digest: Digest,
-        /// Bytes of all its frames.
-        stored: u64,
-    },
-    /// Everything of the base copy was read and queued for sending.
-    BaseCopied {
-        /// Frames queued.
-        frames: u64,
-        /// Bytes of the volumes that they cover.
-        bytes: u64,
-    },
-    /// Somebody wants a checkpoint.
-    Checkpoint {
-        /// Returned in the answer.
-        id: u64,
-        /// When to answer.
-        until: Until,
-    },
-    /// The coordinator commits this epoch and all before it.
-    Commit {
-        /// Returned in the answer.
-        id: u64,
-        /// The epoch.
-        epoch: Epoch,
-    },
-    /// Whoever wanted this checkpoint does not want it any more.
-    CheckpointWithdrawn {
-        /// As given with [`PrimaryEvent::Checkpoint`].
-        id: u64,
-    },
-    /// An operator wants the backup to be overwritten by a full sync.
-    FullSync {
-        /// Returned in the answer.
-        id: u64,
-    },
-}
-
-/// What the driver must do.
-#[derive(Debug)]
-pub enum PrimaryAction {
-    /// Connect to the peer.
-    Connect,
-    /// Send at once.
-    Send(Message),
-    /// Send behind everything that was queued for encoding before.
-    SendInOrder(Message),
-    /// Close the connection and forget what is queued for it.
-    Close {
-        /// For the log.
-        reason: String,
-    },
-    /// Begin a new chain of epochs: forget everything queued, chain the first epoch to this digest.
-    OpenChain {
-        /// Digest before the first epoch.
-        previous: Digest,
-    },
-    /// Start to capture writes.
-    StartCapture,
-    /// Stop to capture writes.
-    StopCapture,
-    /// Cut now; what was captured becomes this epoch.
-    Cut {
-        /// Its number.
-        epoch: Epoch,
-        /// Whether the backup is one exact state once it has this epoch.
-        commit_point: bool,
-        /// How long the volume may stand still for it.
-        budget: Duration,
-    },
-    /// Fold, frame and send what the last cut captured, behind everything queued before.
-    Ship {
-        /// Its number.
-        epoch: Epoch,
-        /// As ordered with the cut.
-        commit_point: bool,
-    },
-    /// No cut now, but keep up with the log and tell its use.
-    Follow,
-    /// Copy the volumes, live.
-    StartBase,
-    /// Stop copying.
-    StopBase,
-    /// Tell who asked for a checkpoint that it has come as far as asked.
-    CheckpointReached {
-        /// As given.
-        id: u64,
-        /// The epoch that holds everything written before the request.
-        epoch: Epoch,
-        /// As given.
-        until: Until,
-    },
-    /// Tell who asked that it will not be.
-    CheckpointFailed {
-        /// As given.
-        id: u64,
-        /// For people.
-        reason: String,
-    },
-    /// Tell the coordinator how far the backup has committed, durably, or why it may not have.
-    CommitDone {
-        /// As given.
-        id: u64,
-        /// The last committed epoch: the one named, or a later one.
-        result: Result<Epoch, CommitRefused>,
-    },
-    /// Tell who asked for a full sync whether it has begun.
-    FullSyncBegun {
-        /// As given.
-        id: u64,
-        /// Why not.
-        result: Result<(), String>,
-    },
-    /// For figures: this epoch is committed, so long after its cut.
-    Committed {
-        /// The epoch.
-        epoch: Epoch,
-        /// Time since its cut.
-        lag: Duration,
-    },
-    /// For the log: the state has changed.
-    StateChanged,
-}
-
-/// How far a checkpoint must have come for whoever asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Until {
-    /// Its epoch is cut.
-    #[default]
-    Cut,
-    /// The backup has acknowledged it: STAGED.
-    Staged,
-    /// The backup has committed it, durably.
-    Committed,
-}
-
 /// The state of replication, as shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replication {
@@ -258,6 +86,11 @@ pub enum Replication {
     Syncing,
     /// Epochs are committed as they are cut.
     InSync,
+    /// Something that must be durable could not be written: nothing is replicated until the daemon starts again.
+    Failed {
+        /// What, for people.
+        reason: String,
+    },
 }
 
 #[derive(Debug)]
@@ -304,6 +137,9 @@ pub struct PrimaryCounters {
 #[derive(Debug)]
 pub struct Primary {
     config: PrimaryConfig,
+    state: DurableState,
+    /// Writes of the state that were ordered and are not done.
+    state_writes: u32,
     link: Link,
     backoff: Duration,
     link_error: Option<String>,
@@ -335,11 +171,16 @@ pub struct Primary {
 }
 
 impl Primary {
-    /// A primary that is not connected and only tracks.
+    /// A primary that is not connected and only tracks, and goes on from what its durable state says, whose lineage is
+    /// never empty.
     #[must_use]
-    pub fn new(config: PrimaryConfig) -> Self {
-        Self {
+    pub fn new(config: PrimaryConfig, state: DurableState) -> Self {
+        let last_cut = state.rolls.last().map_or(Epoch::NONE, |roll| roll.epoch);
+        let next_epoch = state.highest_epoch_seen.max(last_cut).next();
+        let mut primary = Self {
             config,
+            state,
+            state_writes: 0,
             link: Link::Down { retry_at: Duration::ZERO },
             backoff: link::FIRST_BACKOFF,
             link_error: None,
@@ -347,7 +188,7 @@ impl Primary {
             capture: Capture::Off,
             sync: SyncStep::None,
             syncs_begun: 0,
-            next_epoch: Epoch(1),
+            next_epoch,
             cut_at: Duration::ZERO,
             last_cut: Duration::ZERO,
             log_percent: 0,
@@ -364,12 +205,16 @@ impl Primary {
             peer_applied: Epoch::NONE,
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
-        }
+        };
+        primary.take_over_state();
+        primary
     }
 
     /// Tells what happened at `now` (time since any fixed origin; never goes back).
     pub fn handle(&mut self, now: Duration, event: PrimaryEvent) {
         match event {
+            PrimaryEvent::StateWritten => self.state_written(),
+            PrimaryEvent::Failed { reason } => self.fail(now, reason),
             PrimaryEvent::Connected => self.connected(now),
             PrimaryEvent::Disconnected { reason } => self.disconnected(now, &reason),
             PrimaryEvent::Frame(frame) => self.frame(now, &frame),
@@ -398,7 +243,8 @@ impl Primary {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let link = match &self.link {
-            Link::Down { retry_at, .. } => Some(*retry_at),
+            Link::Down { .. } if self.has_failed() => None,
+            Link::Down { retry_at } => Some(*retry_at),
             Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
@@ -497,6 +343,11 @@ impl Primary {
         for checkpoint in std::mem::take(&mut self.checkpoints).into_iter().skip(answered) {
             self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
         }
-        self.set_replication(Replication::Degraded { reason: reason.to_owned() });
+        if !self.has_failed() {
+            self.set_replication(Replication::Degraded { reason: reason.to_owned() });
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

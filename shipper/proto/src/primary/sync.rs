@@ -40,6 +40,7 @@ impl Primary {
                 self.begin_sync(now);
                 Ok(())
             }
+            (_, Replication::Failed { reason }) => Err(reason.clone()),
             (Link::Up { .. }, _) => Err("the backup is in sync, or syncing already".to_owned()),
             _ => Err("the backup is not connected".to_owned()),
         };

@@ -3,13 +3,23 @@ use proptest::prelude::*;
 use super::*;
 use crate::group::{MAX_VOLUMES, VolumeDescription};
 use crate::ids::VolumeUuid;
+use crate::rolls::{MAX_ROLLS, Roll};
 use crate::slot::{MAX_BODY, encode};
 use crate::testing::group;
-use ftdm_units::Sectors;
+use ftdm_units::{Era, Sectors};
 
 fn entry(number: u64) -> LineageEntry {
     let generation = Generation { number, id: [7; 16] };
     LineageEntry { generation, first_epoch: Epoch(number * 100), digest: Digest([8; 32]) }
+}
+
+/// One roll in each of `count` epochs.
+fn rolls(count: u32, volumes: usize) -> RollHistory {
+    let mut rolls = RollHistory::default();
+    for n in 1..=count {
+        rolls.push(Roll { epoch: Epoch(n.into()), at_cut: true, eras: vec![Era(n); volumes] }).unwrap();
+    }
+    rolls
 }
 
 fn any_state() -> impl Strategy<Value = DurableState> {
@@ -19,8 +29,8 @@ fn any_state() -> impl Strategy<Value = DurableState> {
         any::<[u8; 16]>().prop_map(|base_id| Content::Inconsistent { base_id })
     ];
     let role = prop_oneof![Just(Role::Primary), Just(Role::Backup)];
-    (content, role, 0u64..=64, any::<u64>(), any::<bool>(), any::<Option<[u8; 16]>>()).prop_map(
-        |(content, role, generations, seen, known, incarnation)| DurableState {
+    (content, role, 0u64..=64, any::<u64>(), any::<bool>(), any::<Option<[u8; 16]>>(), 0u32..20).prop_map(
+        |(content, role, generations, seen, known, incarnation, count)| DurableState {
             group_name: "vm1".parse().unwrap(),
             formatted_id: [4; 16],
             role,
@@ -29,6 +39,7 @@ fn any_state() -> impl Strategy<Value = DurableState> {
             content,
             group: known.then(group),
             last_incarnation: incarnation.map(Incarnation),
+            rolls: rolls(count, 2),
         },
     )
 }
@@ -68,9 +79,11 @@ fn the_largest_state_fits_a_slot() {
         highest_epoch_seen: Epoch(u64::MAX),
         content: Content::Inconsistent { base_id: [2; 16] },
         last_incarnation: Some(Incarnation([3; 16])),
+        rolls: rolls(2 * u32::try_from(MAX_ROLLS).unwrap(), MAX_VOLUMES),
     };
     let body = state.encode();
     assert!(body.len() <= MAX_BODY, "{}", body.len());
+    assert!(state.rolls.rolls().len() > MAX_ROLLS / 2);
     let kept = DurableState::decode(&body).unwrap().lineage;
     assert_eq!((kept.len(), kept[0], kept[63]), (MAX_LINEAGE, entry(36), entry(99)));
     let slot = encode(1, SlotKind::State, &body).unwrap();

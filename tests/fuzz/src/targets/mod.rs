@@ -8,7 +8,7 @@ mod era_metadata;
 mod log_writes;
 mod message;
 mod recovery;
-mod roll_map;
+mod rolls;
 mod session;
 mod slots;
 mod tlv;
@@ -26,7 +26,7 @@ pub const TARGETS: [Target; 13] = [
     log_writes::TARGET,
     message::TARGET,
     recovery::TARGET,
-    roll_map::TARGET,
+    rolls::TARGET,
     session::TARGET,
     slots::TARGET,
     tlv::TARGET,

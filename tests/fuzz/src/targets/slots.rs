@@ -104,6 +104,7 @@ fn seeds() -> Vec<Seed> {
     let other = older(SlotKind::State, &state[32..32 + 200]);
     vec![
         ("state".into(), input([&state, &other])),
+        ("state-rolls".into(), input([&state, &golden_bytes("state_rolls")])),
         ("state-torn".into(), input([&torn, &state])),
         ("superblock".into(), input([&superblock, &superblock])),
         ("superblock-alone".into(), input([&[0; SLOT_SIZE], &superblock])),

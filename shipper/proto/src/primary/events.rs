@@ -1,0 +1,196 @@
+//! What the primary's driver tells the state machine, and what it must do.
+//!
+//! Always holds: the daemon and the simulation use these alone; a [`PrimaryAction`] is carried out once, those of one
+//! lane in the order given.
+
+use std::time::Duration;
+
+use super::CommitRefused;
+use crate::frame::Frame;
+use crate::ids::{Digest, Epoch};
+use crate::message::Message;
+use crate::state::DurableState;
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum PrimaryEvent {
+    /// The connection that was asked for stands.
+    Connected,
+    /// It could not be made, or it ended.
+    Disconnected {
+        /// For people.
+        reason: String,
+    },
+    /// A whole frame arrived, its checksums verified.
+    Frame(Frame),
+    /// Writes are being captured from now on.
+    CaptureStarted,
+    /// The capture has ended; writes are only tracked.
+    CaptureStopped,
+    /// The capture could not start, or lost writes.
+    CaptureLost {
+        /// For people.
+        reason: String,
+    },
+    /// The cut that was ordered is done.
+    CutTaken,
+    /// The cut that was ordered failed its checks; the epoch goes on.
+    CutVoid {
+        /// For people.
+        reason: String,
+    },
+    /// How full the log is, in bytes.
+    LogUse {
+        /// Used.
+        used: u64,
+        /// In all.
+        capacity: u64,
+    },
+    /// The epoch was folded and framed; this is its digest.
+    Encoded {
+        /// The epoch.
+        epoch: Epoch,
+        /// Chained digest.
+        digest: Digest,
+        /// Bytes of all its frames.
+        stored: u64,
+    },
+    /// Everything of the base copy was read and queued for sending.
+    BaseCopied {
+        /// Frames queued.
+        frames: u64,
+        /// Bytes of the volumes that they cover.
+        bytes: u64,
+    },
+    /// Somebody wants a checkpoint.
+    Checkpoint {
+        /// Returned in the answer.
+        id: u64,
+        /// When to answer.
+        until: Until,
+    },
+    /// The coordinator commits this epoch and all before it.
+    Commit {
+        /// Returned in the answer.
+        id: u64,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Whoever wanted this checkpoint does not want it any more.
+    CheckpointWithdrawn {
+        /// As given with [`PrimaryEvent::Checkpoint`].
+        id: u64,
+    },
+    /// The last [`PrimaryAction::WriteState`] is durable.
+    StateWritten,
+    /// Something that must be durable failed. Never retried.
+    Failed {
+        /// What failed, for people: the device, the operation and the error.
+        reason: String,
+    },
+    /// An operator wants the backup to be overwritten by a full sync.
+    FullSync {
+        /// Returned in the answer.
+        id: u64,
+    },
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+pub enum PrimaryAction {
+    /// State lane: write the state and make it durable.
+    WriteState(Box<DurableState>),
+    /// Connect to the peer.
+    Connect,
+    /// Send at once.
+    Send(Message),
+    /// Send behind everything that was queued for encoding before.
+    SendInOrder(Message),
+    /// Close the connection and forget what is queued for it.
+    Close {
+        /// For the log.
+        reason: String,
+    },
+    /// Begin a new chain of epochs: forget everything queued, chain the first epoch to this digest.
+    OpenChain {
+        /// Digest before the first epoch.
+        previous: Digest,
+    },
+    /// Start to capture writes.
+    StartCapture,
+    /// Stop to capture writes.
+    StopCapture,
+    /// Cut now; what was captured becomes this epoch.
+    Cut {
+        /// Its number.
+        epoch: Epoch,
+        /// Whether the backup is one exact state once it has this epoch.
+        commit_point: bool,
+        /// How long the volume may stand still for it.
+        budget: Duration,
+    },
+    /// Fold, frame and send what the last cut captured, behind everything queued before.
+    Ship {
+        /// Its number.
+        epoch: Epoch,
+        /// As ordered with the cut.
+        commit_point: bool,
+    },
+    /// No cut now, but keep up with the log and tell its use.
+    Follow,
+    /// Copy the volumes, live.
+    StartBase,
+    /// Stop copying.
+    StopBase,
+    /// Tell who asked for a checkpoint that it has come as far as asked.
+    CheckpointReached {
+        /// As given.
+        id: u64,
+        /// The epoch that holds everything written before the request.
+        epoch: Epoch,
+        /// As given.
+        until: Until,
+    },
+    /// Tell who asked that it will not be.
+    CheckpointFailed {
+        /// As given.
+        id: u64,
+        /// For people.
+        reason: String,
+    },
+    /// Tell the coordinator how far the backup has committed, durably, or why it may not have.
+    CommitDone {
+        /// As given.
+        id: u64,
+        /// The last committed epoch: the one named, or a later one.
+        result: Result<Epoch, CommitRefused>,
+    },
+    /// Tell who asked for a full sync whether it has begun.
+    FullSyncBegun {
+        /// As given.
+        id: u64,
+        /// Why not.
+        result: Result<(), String>,
+    },
+    /// For figures: this epoch is committed, so long after its cut.
+    Committed {
+        /// The epoch.
+        epoch: Epoch,
+        /// Time since its cut.
+        lag: Duration,
+    },
+    /// For the log: the state has changed.
+    StateChanged,
+}
+
+/// How far a checkpoint must have come for whoever asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Until {
+    /// Its epoch is cut.
+    #[default]
+    Cut,
+    /// The backup has acknowledged it: STAGED.
+    Staged,
+    /// The backup has committed it, durably.
+    Committed,
+}
