@@ -139,7 +139,7 @@ impl Reactor {
                     CONTROL => control.accept(&registry),
                     Token(client) => {
                         let client = ClientId(client);
-                        if let Some(request) = control.ready(client) {
+                        if let Some(request) = control.ready(client, event.is_write_closed()) {
                             driver.request(now, client, request);
                         }
                     }

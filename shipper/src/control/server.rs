@@ -1,7 +1,8 @@
 //! The daemon's side of the control socket, inside the reactor.
 //!
-//! Always holds: a client can block nobody (everything is non-blocking), holds at most [`LINE_LIMIT`]
-//! bytes here, and gets one answer per request, in order.
+//! Always holds: a client can block nobody (everything is non-blocking); it holds at most [`LINE_LIMIT`] bytes of
+//! input and one answer here; a request that has arrived whole is taken, also when its client says no more; each
+//! gets one answer, in order.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -36,6 +37,8 @@ struct Client {
     output: Vec<u8>,
     /// A request was handed out and is not answered.
     asking: bool,
+    /// It has closed its writing side.
+    ended: bool,
 }
 
 impl ControlServer {
@@ -76,44 +79,34 @@ impl ControlServer {
             self.next_token += 1;
             let interest = Interest::READABLE | Interest::WRITABLE;
             if registry.register(&mut stream, Token(id.0), interest).is_ok() {
-                let client = Client { stream, input: Vec::new(), output: Vec::new(), asking: false };
-                self.clients.insert(id, client);
+                self.clients.insert(id, Client::new(stream));
             }
         }
     }
 
-    /// Reads from and writes to a client; returns its next request. Malformed ones are answered here.
-    pub fn ready(&mut self, id: ClientId) -> Option<Request> {
-        let client = self.clients.get_mut(&id)?;
-        match client.exchange() {
-            Ok(Some(Ok(request))) => {
-                client.asking = true;
-                Some(request)
-            }
+    /// Reads from and writes to a client; returns its next request. Malformed ones are answered here. One that
+    /// has `gone`, both ways, is forgotten.
+    pub fn ready(&mut self, id: ClientId, gone: bool) -> Option<Request> {
+        let asked = self.clients.get_mut(&id)?.exchange();
+        let stays = match &asked {
             Ok(Some(Err(reason))) => {
-                self.answer(id, &Response::Refused { reason });
-                None
+                self.answer(id, &Response::Refused { reason: reason.clone() });
+                true
             }
-            Ok(None) => None,
-            Err(_) => {
-                self.clients.remove(&id);
-                None
-            }
+            Ok(_) => !self.clients.get(&id).is_some_and(Client::is_done),
+            Err(_) => false,
+        };
+        if gone || !stays {
+            self.clients.remove(&id);
         }
+        asked.ok()??.ok()
     }
 
-    /// Answers; a client that has gone is forgotten. One that asks again waits for its next readiness.
+    /// Answers; a client that has gone is forgotten. One that has asked again is heard once it has read the
+    /// answer, which makes its socket ready.
     pub fn answer(&mut self, id: ClientId, response: &Response) {
         let Some(client) = self.clients.get_mut(&id) else { return };
-        client.asking = false;
-        match serde_json::to_vec(response) {
-            Ok(line) => {
-                client.output.extend_from_slice(&line);
-                client.output.push(b'\n');
-            }
-            Err(error) => log::error!("an answer cannot be written as JSON: {error}"),
-        }
-        if client.flush().is_err() {
+        if client.answer(response).is_err() || client.is_done() {
             self.clients.remove(&id);
         }
     }
@@ -127,13 +120,46 @@ impl Drop for ControlServer {
 }
 
 impl Client {
-    /// Moves bytes both ways. `Err` when the client has gone or breaks the rules.
+    fn new(stream: UnixStream) -> Self {
+        Self { stream, input: Vec::new(), output: Vec::new(), asking: false, ended: false }
+    }
+
+    /// Moves bytes both ways; the next request, or what is wrong with it, once the answer before has left. `Err`
+    /// when the client has gone or breaks the rules.
     fn exchange(&mut self) -> io::Result<Option<Result<Request, String>>> {
         self.flush()?;
+        self.fill()?;
+        if self.asking || !self.output.is_empty() {
+            return Ok(None);
+        }
+        let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        let line: Vec<u8> = self.input.drain(..=end).collect();
+        self.asking = true;
+        Ok(Some(Request::parse(&line)))
+    }
+
+    fn answer(&mut self, response: &Response) -> io::Result<()> {
+        self.asking = false;
+        match serde_json::to_vec(response) {
+            Ok(line) => {
+                self.output.extend_from_slice(&line);
+                self.output.push(b'\n');
+            }
+            Err(error) => log::error!("an answer cannot be written as JSON: {error}"),
+        }
+        self.flush()
+    }
+
+    /// It says no more, and everything that it has asked is answered.
+    fn is_done(&self) -> bool {
+        self.ended && !self.asking && self.output.is_empty() && !self.input.contains(&b'\n')
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
         let mut buffer = [0; 4096];
-        loop {
+        while !self.ended {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(0) => self.ended = true,
                 Ok(n) if self.input.len() + n > LINE_LIMIT => return Err(ErrorKind::InvalidData.into()),
                 Ok(n) => self.input.extend_from_slice(&buffer[..n]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -141,12 +167,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        if self.asking {
-            return Ok(None);
-        }
-        let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
-        let line: Vec<u8> = self.input.drain(..=end).collect();
-        Ok(Some(Request::parse(&line)))
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -160,5 +181,96 @@ impl Client {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+
+    use super::*;
+
+    fn pair() -> (UnixStream, Client) {
+        let (peer, stream) = UnixStream::pair().unwrap();
+        (peer, Client::new(stream))
+    }
+
+    fn refusal(reason: &str) -> Response {
+        Response::Refused { reason: reason.to_owned() }
+    }
+
+    /// Everything that is there to be read, and whether it has ended.
+    fn heard(peer: &mut UnixStream) -> (String, bool) {
+        let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            match peer.read(&mut buffer) {
+                Ok(0) => return (String::from_utf8(all).unwrap(), true),
+                Ok(n) => all.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return (String::from_utf8(all).unwrap(), false);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn requests_of_a_client_that_says_no_more_are_taken_and_answered() {
+        let (mut peer, mut client) = pair();
+        peer.write_all(b"{\"verb\":\"status\"}\nnonsense\n{\"verb\":\"full-sync\"}\n{\"verb\"").unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert!(matches!(client.exchange(), Ok(Some(Ok(Request::Status)))));
+        assert!(matches!(client.exchange(), Ok(None)), "the first is not answered");
+        assert!(!client.is_done());
+        client.answer(&refusal("first")).unwrap();
+        assert!(matches!(client.exchange(), Ok(Some(Err(_)))));
+        client.answer(&refusal("second")).unwrap();
+        assert!(!client.is_done());
+        assert!(matches!(client.exchange(), Ok(Some(Ok(Request::FullSync)))));
+        client.answer(&Response::Started).unwrap();
+        assert!(matches!(client.exchange(), Ok(None)));
+        assert!(client.is_done());
+        drop(client);
+        let (text, ended) = heard(&mut peer);
+        let answers: Vec<&str> = text.lines().collect();
+        assert!(ended && answers.len() == 3 && answers[2] == "\"started\"", "{text}");
+    }
+
+    #[test]
+    fn a_client_that_reads_nothing_is_not_heard_any_more() {
+        const ASKED: usize = 200;
+        let (mut peer, mut client) = pair();
+        let long = "x".repeat(LINE_LIMIT / 2);
+        let (mut answered, mut text) = (0, String::new());
+        for _ in 0..ASKED {
+            peer.write_all(b"{\"verb\":\"status\"}\n").unwrap();
+        }
+        while let Some(asked) = client.exchange().unwrap() {
+            asked.unwrap();
+            client.answer(&refusal(&long)).unwrap();
+            answered += 1;
+        }
+        assert!(answered < ASKED && client.output.len() < LINE_LIMIT, "{answered} answers");
+        while answered < ASKED {
+            text.push_str(&heard(&mut peer).0);
+            if let Some(asked) = client.exchange().unwrap() {
+                asked.unwrap();
+                client.answer(&refusal(&long)).unwrap();
+                answered += 1;
+            }
+        }
+        client.flush().unwrap();
+        text.push_str(&heard(&mut peer).0);
+        assert_eq!(text.lines().count(), ASKED);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_kept() {
+        let (mut peer, mut client) = pair();
+        let endless = vec![b' '; LINE_LIMIT];
+        peer.write_all(&endless).unwrap();
+        assert!(client.exchange().unwrap().is_none());
+        peer.write_all(b" ").unwrap();
+        assert_eq!(client.exchange().unwrap_err().kind(), ErrorKind::InvalidData);
     }
 }

@@ -52,10 +52,11 @@ arm() {
     ARMED=$file
 }
 
-# is_met: the point was. A machine that is too slow for its writers degrades: then epochs have to flow again.
+# is_met: the point was. A machine that is too slow for its writers degrades: then epochs have to flow again, for the
+# points of these.
 is_met() {
     if [[ ! -e $ARMED ]]; then return 0; fi
-    if [[ $host == backup && $(status primary .state 2>/dev/null) == degraded ]]; then
+    if [[ $host == backup && $provocation == epoch && $(status primary .state 2>/dev/null) == degraded ]]; then
         on primary ftship full-sync vm1 2>/dev/null || true
     fi
     return 1
