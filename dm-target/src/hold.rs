@@ -8,6 +8,7 @@ use std::io;
 use crate::capture::{Capture, LostReason};
 use crate::cut::VoidReason;
 use crate::pulse::Phase;
+use crate::stack;
 
 impl Capture {
     /// From now on writes are held back when more than `percent` of the log is used.
@@ -38,7 +39,7 @@ impl Capture {
         let top = self.stack.top;
         if let Err(e) = self.control.suspend(top) {
             // A device that may be half way must not stay so.
-            return self.control.resume(top).and(Err(e));
+            return stack::resume(&mut self.control, top).and(Err(e));
         }
         self.held = true;
         Ok(())

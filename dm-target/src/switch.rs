@@ -12,7 +12,7 @@ use crate::discard::valve::Limit;
 use crate::fault;
 use crate::ioctl::DmControl;
 use crate::pulse::Phase;
-use crate::stack::{StackError, point_top_at, settle_top};
+use crate::stack::{self, StackError, point_top_at, settle_top};
 use crate::units::DevNum;
 
 impl Capture {
@@ -104,7 +104,7 @@ impl Drop for Switch<'_> {
         {
             log::error!("dropping the table of {}: {e}", self.top);
         }
-        if let Err(e) = self.control.resume(self.top) {
+        if let Err(e) = stack::resume(self.control, self.top) {
             log::error!("resuming {}: {e}", self.top);
         }
     }

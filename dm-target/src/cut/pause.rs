@@ -14,13 +14,12 @@ use crate::fold;
 use crate::log_writes::mark::Mark;
 use crate::pause_pool::PoolError;
 use crate::pulse::Phase;
+use crate::stack;
 use crate::stillness::Look;
 use crate::units::Sectors;
 
 /// Suspects at most this far apart are read in one.
 const READ_GAP: Sectors = Sectors(64);
-/// Attempts to resume a device before giving up.
-const RESUME_TRIES: u32 = 3;
 
 /// Why a volume's part of a cut was not done.
 pub(super) enum Stop {
@@ -203,15 +202,8 @@ impl Drop for Paused<'_> {
 
 impl Standing<'_> {
     fn resume(&mut self) -> io::Result<()> {
-        let mut tries = 1;
-        loop {
-            let top = self.capture.stack.top;
-            match self.capture.control.resume(top) {
-                Ok(()) => return Ok(()),
-                Err(e) if tries == RESUME_TRIES => return Err(e),
-                Err(_) => tries += 1,
-            }
-        }
+        let top = self.capture.stack.top;
+        stack::resume(&mut self.capture.control, top)
     }
 
     fn suspend(&mut self) -> Result<(), Stop> {
@@ -322,8 +314,7 @@ impl Standing<'_> {
         let suspended = capture.control.suspend(log);
         fault::at("mid-rotation");
         // Also after a failed suspend: whatever state that left, the log device must run.
-        let resumed = capture.control.resume(log).or_else(|_| capture.control.resume(log));
-        if let Err(e) = resumed {
+        if let Err(e) = stack::resume(&mut capture.control, log) {
             self.leave_log();
             return Err(LostReason::Rotation(e).into());
         }

@@ -119,7 +119,9 @@ struct Pause<'c> {
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
         for device in self.devices {
-            super::resume(self.control, device);
+            if let Err(e) = super::resume(self.control, device) {
+                log::error!("resuming {device}: {e}");
+            }
         }
     }
 }

@@ -475,16 +475,19 @@ pub(crate) fn settle_top(top: DevNum) -> Result<(), SettingError> {
     LayerSettings::open(top)?.apply()
 }
 
-/// Attempts to resume a device at the end of a command's pause before giving up.
+/// Attempts to resume a device at the end of a pause before giving up: its writers hang until it runs.
 const RESUME_TRIES: u32 = 3;
 
-/// Ends a command's pause of `device`; each failure is in the log. Whether it succeeded.
-fn resume(control: &mut DmControl, device: DevNum) -> bool {
-    for _ in 0..RESUME_TRIES {
+/// Ends a pause of `device`. Neither allocates nor logs.
+///
+/// # Errors
+/// The kernel's, to the last attempt.
+pub(crate) fn resume(control: &mut DmControl, device: DevNum) -> io::Result<()> {
+    let mut tries = 1;
+    loop {
         match control.resume(device) {
-            Ok(()) => return true,
-            Err(e) => log::error!("resuming {device}: {e}"),
+            Err(_) if tries < RESUME_TRIES => tries += 1,
+            result => return result,
         }
     }
-    false
 }

@@ -328,8 +328,11 @@ impl Pause<'_> {
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        if super::resume(&mut self.era.control, self.top) {
-            self.pulse.beat(Phase::Tracking);
+        match super::resume(&mut self.era.control, self.top) {
+            Ok(()) => {
+                self.pulse.beat(Phase::Tracking);
+            }
+            Err(e) => log::error!("resuming {}: {e}", self.top),
         }
     }
 }

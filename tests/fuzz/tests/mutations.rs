@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use ftdm_fuzz::{Target, Verdict, mutate};
 
 /// Mutations of each target: all together take some seconds.
-const CASES: u64 = 10_000;
+const CASES: u64 = 30_000;
 
 /// Memory is counted for the whole process, so targets run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -52,12 +52,16 @@ arm() {
     ARMED=$file
 }
 
-# is_met: the point was. A machine that is too slow for its writers degrades: then epochs have to flow again, for the
-# points of these.
+# is_met: the point was. A machine that is too slow for its writers degrades: then, for a point that epochs meet, they
+# have to flow again first; during a full sync it would not be met.
 is_met() {
     if [[ ! -e $ARMED ]]; then return 0; fi
     if [[ $host == backup && $provocation == epoch && $(status primary .state 2>/dev/null) == degraded ]]; then
-        on primary ftship full-sync vm1 2>/dev/null || true
+        mv "$ARMED" "$ARMED.later" 2>/dev/null || return 0
+        local before
+        before=$(acknowledged)
+        eventually 120 goes_on "$before"
+        mv "$ARMED.later" "$ARMED"
     fi
     return 1
 }
