@@ -87,9 +87,11 @@ impl PrimaryDriver {
 pub(super) fn commit_answer(result: Result<Epoch, CommitRefused>) -> Response {
     match result {
         Ok(epoch) => Response::Committed { epoch: epoch.0 },
-        Err(refused @ (CommitRefused::Auto | CommitRefused::NotStaged { .. })) => {
-            Response::Refused { reason: refused.to_string() }
-        }
+        Err(
+            refused @ (CommitRefused::Auto
+            | CommitRefused::NotStaged { .. }
+            | CommitRefused::PartOfSync { .. }),
+        ) => Response::Refused { reason: refused.to_string() },
         Err(failed) => Response::Failed { reason: failed.to_string() },
     }
 }

@@ -438,6 +438,12 @@ impl Checker {
             Until::Committed => epoch <= self.floor && !self.is_superseded,
         };
         assert!(is_there, "checkpoint {id}: epoch {epoch} has not come to {until:?}");
+        let is_it = |one: &&Known| (one.incarnation, one.epoch) == (incarnation, epoch);
+        let is_commit_point = self.known.values().find(is_it).is_some_and(|one| one.commit_point);
+        assert!(
+            until == Until::Cut || is_commit_point,
+            "checkpoint {id}: nobody can commit epoch {epoch}, which is part of a full sync"
+        );
         self.final_answer(id);
     }
 

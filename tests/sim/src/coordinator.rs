@@ -66,6 +66,9 @@ impl World {
             Err(CommitRefused::NotStaged { staged, .. }) => {
                 assert!(asked > *staged, "epoch {asked} is refused, {staged} is staged");
             }
+            Err(CommitRefused::PartOfSync { first, .. }) => {
+                assert!(asked < *first, "epoch {asked} is refused, {first} can be committed");
+            }
             Err(CommitRefused::Auto) => assert!(!self.is_external(), "a coordinator is refused"),
             Err(CommitRefused::Later(_) | CommitRefused::Unknown { .. }) => {}
         }

@@ -26,6 +26,14 @@ pub enum CommitRefused {
         /// The last one acknowledged; 0 is none.
         staged: Epoch,
     },
+    /// Nothing could be promoted to up to there.
+    #[error("epoch {epoch} is part of a full sync: the first that can be committed is epoch {first}")]
+    PartOfSync {
+        /// As asked.
+        epoch: Epoch,
+        /// The first commit point.
+        first: Epoch,
+    },
     /// The backup cannot be told now.
     #[error(
         "the backup is not connected: it is told to commit epoch {0} as soon as it is back, unless a full sync comes first"
@@ -89,6 +97,7 @@ impl Primary {
             one.staged = true;
             if one.commit_point {
                 self.staged = one.epoch;
+                self.first_point.get_or_insert(one.epoch);
             }
         }
         // The backup applies these without further ado: they are nothing that could be promoted to.
@@ -134,7 +143,8 @@ impl Primary {
         } else if epoch > self.staged() {
             Some(CommitRefused::NotStaged { epoch, staged: self.staged() })
         } else {
-            None
+            let first = self.first_point.filter(|first| epoch < *first);
+            first.map(|first| CommitRefused::PartOfSync { epoch, first })
         };
         if let Some(refused) = refused {
             return self.act(PrimaryAction::CommitDone { id, result: Err(refused) });

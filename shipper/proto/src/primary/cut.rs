@@ -34,8 +34,8 @@ impl Primary {
         let epoch = self.next_epoch;
         let commit_point = self.sync != SyncStep::Copying || mutant::is(Mutant::CommitPointAlways);
         self.cutting = Some((epoch, commit_point));
-        for checkpoint in &mut self.checkpoints {
-            checkpoint.epoch.get_or_insert(epoch);
+        for checkpoint in self.checkpoints.iter_mut().filter(|one| one.awaits(commit_point)) {
+            checkpoint.epoch = Some(epoch);
         }
         // A host that is too slow for the budget gets longer pauses before it loses its replication.
         let stretched = self.config.pause_budget * 2u32.saturating_pow(self.void_run.min(16));
@@ -48,7 +48,7 @@ impl Primary {
     fn copy_wants_cut(&self, now: Duration) -> bool {
         now >= self.last_cut + COPY_CUT_INTERVAL
             || self.log_percent >= COPY_CUT_PERCENT
-            || self.checkpoints.iter().any(|checkpoint| checkpoint.epoch.is_none())
+            || self.checkpoints.iter().any(|checkpoint| checkpoint.awaits(false))
     }
 
     pub(super) fn checkpoint(&mut self, now: Duration, id: u64, until: Until) {
@@ -61,9 +61,14 @@ impl Primary {
         }
         // The cut under way may have paused the volume before the request came: only the next one
         // holds everything written before it.
-        let running = self.cutting.filter(|_| mutant::is(Mutant::CheckpointOfRunningCut));
-        let epoch = running.map(|(epoch, _)| epoch);
-        self.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false });
+        let mut checkpoint = Checkpoint { id, until, epoch: None, is_cut: false };
+        if let Some((epoch, commit_point)) = self.cutting
+            && checkpoint.awaits(commit_point)
+            && mutant::is(Mutant::CheckpointOfRunningCut)
+        {
+            checkpoint.epoch = Some(epoch);
+        }
+        self.checkpoints.push(checkpoint);
         self.cut_at = now;
         self.cut_timeout(now);
     }
@@ -90,7 +95,8 @@ impl Primary {
             checkpoint.is_cut = true;
         }
         self.answer_checkpoints();
-        if self.checkpoints.iter().any(|checkpoint| checkpoint.epoch.is_none()) {
+        let makes_commit_points = self.sync != SyncStep::Copying;
+        if self.checkpoints.iter().any(|checkpoint| checkpoint.awaits(makes_commit_points)) {
             self.cut_at = now;
         }
         self.cut_timeout(now);

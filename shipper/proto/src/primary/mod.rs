@@ -122,6 +122,15 @@ struct Checkpoint {
     is_cut: bool,
 }
 
+impl Checkpoint {
+    /// Whether the next cut is its cut. What is to be staged or committed has to be a commit point: of the epochs
+    /// of a copy under way nobody can commit one, or promote to it.
+    fn awaits(&self, commit_point: bool) -> bool {
+        let fits = commit_point || self.until == Until::Cut || mutant::is(Mutant::CheckpointOfCopy);
+        self.epoch.is_none() && fits
+    }
+}
+
 /// Figures for status displays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrimaryCounters {
@@ -160,6 +169,8 @@ pub struct Primary {
     checkpoints: Vec<Checkpoint>,
     /// The last commit point of this chain that the backup acknowledged.
     staged: Epoch,
+    /// The first of them.
+    first_point: Option<Epoch>,
     committed: Epoch,
     committed_digest: Digest,
     /// What the coordinator said of this chain, and who waits for it to be done.
@@ -198,6 +209,7 @@ impl Primary {
             in_flight: VecDeque::new(),
             checkpoints: Vec::new(),
             staged: Epoch::NONE,
+            first_point: None,
             committed: Epoch::NONE,
             committed_digest: Digest::ZERO,
             word: Epoch::NONE,

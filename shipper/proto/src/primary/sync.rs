@@ -63,6 +63,7 @@ impl Primary {
         }
         // What the backup has staged and committed is about to be overwritten.
         self.staged = Epoch::NONE;
+        self.first_point = None;
         self.committed = Epoch::NONE;
         self.committed_digest = Digest::ZERO;
         self.word = Epoch::NONE;

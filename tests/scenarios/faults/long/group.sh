@@ -170,7 +170,7 @@ for _ in 1 2 3 4 5 6 7 8; do
 done
 wait_background "$BURST"
 (($(holds) > 0)) || fail "writes never had to wait"
-echo "held $(holds) times, the longest stall was $(longest_stall) ms; $(status primary .state)"
+echo "held $(holds) times, the longest stall was $(longest_stall) ms; $(status primary '"\(.state) \(.reason)"')"
 eventually 60 in_sync_again
 stop_records
 start_records
