@@ -44,6 +44,16 @@ for line in [b"{}\n", b"nonsense\n", b'{"verb": "explode"}\n', b"x" * 100000]:
     except (BrokenPipeError, ConnectionResetError) as e:
         print(e)
 PYTHON
+step "a client of the control socket that says no more at once is answered"
+on primary python3 - <<'PYTHON'
+import json, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect("/run/ftdm/vm1.sock")
+s.sendall(b'{"verb": "checkpoint", "wait": true}\n{"verb": "status"}\n')
+s.shutdown(socket.SHUT_WR)
+answers = [json.loads(line) for line in s.makefile("rb")]
+assert [list(answer) for answer in answers] == [["checkpoint"], ["status"]], answers
+PYTHON
 on primary ftship checkpoint vm1 --wait
 wait_state primary "in sync"
 step "a backup whose volume has another size"

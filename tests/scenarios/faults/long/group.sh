@@ -164,9 +164,9 @@ BURST=$JOB
 holds() { status primary .primary.holds; }
 for _ in 1 2 3 4 5 6 7 8; do
     link down
-    sleep 0.6
+    sleep 0.4
     link up
-    sleep 0.6
+    sleep 1
 done
 wait_background "$BURST"
 (($(holds) > 0)) || fail "writes never had to wait"
