@@ -21,6 +21,7 @@ pub mod rolls;
 pub mod slot;
 pub mod state;
 pub mod tlv;
+pub mod verify;
 
 #[cfg(test)]
 mod testing;

@@ -9,6 +9,8 @@ use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::state::{Content, LineageEntry, Role, decode_lineage, encode_lineage};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Writer};
+use crate::verify::{HashRequest, MAX_DIGESTS};
+use ftdm_units::Sectors;
 
 /// Longest text in a message, in bytes; longer ones are cut when sent and refused when received.
 pub const MAX_TEXT: usize = 1024;
@@ -184,6 +186,15 @@ pub enum Message {
         /// Of the ping.
         token: u64,
     },
+    /// The primary asks what places hold.
+    Hash(HashRequest),
+    /// Answers a [`Message::Hash`].
+    Digests {
+        /// Of the request.
+        token: u64,
+        /// One for each unit of each place, in their order; or why not, for people.
+        result: Result<Vec<Digest>, String>,
+    },
     /// Either side leaves on purpose.
     Bye {
         /// Why, for people; at most [`MAX_TEXT`] bytes.
@@ -229,6 +240,8 @@ impl Message {
             Self::Report { .. } => FrameKind::Report,
             Self::Ping { .. } => FrameKind::Ping,
             Self::Pong { .. } => FrameKind::Pong,
+            Self::Hash(_) => FrameKind::Hash,
+            Self::Digests { .. } => FrameKind::Digests,
             Self::Bye { .. } => FrameKind::Bye,
         }
     }
@@ -248,6 +261,8 @@ impl Message {
             Self::Report { .. } => "Report",
             Self::Ping { .. } => "Ping",
             Self::Pong { .. } => "Pong",
+            Self::Hash(_) => "Hash",
+            Self::Digests { .. } => "Digests",
             Self::Bye { .. } => "Bye",
         }
     }
@@ -311,6 +326,20 @@ impl Message {
                 fields.u64(4, *journal_size);
             }
             Self::Ping { token } | Self::Pong { token } => fields.u64(1, *token),
+            Self::Hash(request) => {
+                fields.u64(1, request.token);
+                fields.u64(2, request.epoch.0);
+                fields.u64(3, request.unit.0);
+                fields.field(4, &request.encode_places());
+            }
+            Self::Digests { token, result } => {
+                fields.u64(1, *token);
+                match result {
+                    Ok(digests) => fields
+                        .field(2, digests.iter().map(|digest| digest.0).collect::<Vec<_>>().as_flattened()),
+                    Err(text) => fields.field(3, cut(text).as_bytes()),
+                }
+            }
             Self::Bye { text } => fields.field(1, cut(text).as_bytes()),
         }
         fields.finish()
@@ -339,6 +368,11 @@ impl Message {
             },
             FrameKind::Ping => Self::Ping { token: fields.u64(1)? },
             FrameKind::Pong => Self::Pong { token: fields.u64(1)? },
+            FrameKind::Hash => {
+                let (token, epoch, unit) = (fields.u64(1)?, Epoch(fields.u64(2)?), Sectors(fields.u64(3)?));
+                Self::Hash(HashRequest::decode(token, epoch, unit, fields.required(4)?)?)
+            }
+            FrameKind::Digests => Self::Digests { token: fields.u64(1)?, result: decode_digests(fields)? },
             FrameKind::Bye => Self::Bye { text: fields.required(1)?.text(MAX_TEXT)?.to_owned() },
             _ => return Ok(None),
         }))
@@ -410,6 +444,20 @@ impl Welcome {
             journal_size: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes),
         })
     }
+}
+
+/// Digests, or the text in their place.
+fn decode_digests(fields: &mut Reader<'_>) -> Result<Result<Vec<Digest>, String>, TlvError> {
+    let Some(mut value) = fields.optional(2) else {
+        return Ok(Err(fields.required(3)?.text(MAX_TEXT)?.to_owned()));
+    };
+    let count = value.left() / 32;
+    if count > MAX_DIGESTS {
+        return Err(value.invalid(format!("{count} digests, of {MAX_DIGESTS} at most")));
+    }
+    let digests = (0..count).map(|_| value.array().map(Digest)).collect::<Result<_, _>>()?;
+    value.end()?;
+    Ok(Ok(digests))
 }
 
 /// The text cut to [`MAX_TEXT`] bytes, at a character.

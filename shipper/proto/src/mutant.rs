@@ -48,6 +48,10 @@ pub enum Mutant {
     FlushFirstVolumeOnly,
     LastVolumeUncopied,
     RedoWhateverLiesThere,
+    InspectWithoutEpochs,
+    InspectReadLate,
+    HashAtAnyEpoch,
+    RepairForgotten,
 }
 
 impl Mutant {
@@ -95,6 +99,10 @@ impl Mutant {
         Self::FlushFirstVolumeOnly,
         Self::LastVolumeUncopied,
         Self::RedoWhateverLiesThere,
+        Self::InspectWithoutEpochs,
+        Self::InspectReadLate,
+        Self::HashAtAnyEpoch,
+        Self::RepairForgotten,
     ];
 }
 

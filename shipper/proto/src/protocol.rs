@@ -15,8 +15,11 @@ pub const EXTERNAL_COMMIT: u64 = 1 << 0;
 /// Optional: the primary understands that an epoch may be acknowledged before it is durable.
 pub const ACK_RECEIVED: u64 = 1 << 1;
 
+/// Optional: the backup answers what its volumes hold, by digests.
+pub const VERIFY: u64 = 1 << 2;
+
 /// Feature bits understood here.
-pub const FEATURES_KNOWN: u64 = EXTERNAL_COMMIT | ACK_RECEIVED;
+pub const FEATURES_KNOWN: u64 = EXTERNAL_COMMIT | ACK_RECEIVED | VERIFY;
 
 /// Who commits an epoch; the same on both hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

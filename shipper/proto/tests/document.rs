@@ -3,8 +3,9 @@
 use ftship_proto::frame::{FrameKind, HEADER_LEN, MAX_CONTROL_PAYLOAD, MAX_RAW_PAYLOAD};
 use ftship_proto::group::MAX_VOLUMES;
 use ftship_proto::message::{MAX_TEXT, RefuseCode};
-use ftship_proto::protocol::{ACK_RECEIVED, EXTERNAL_COMMIT, FEATURES_KNOWN};
+use ftship_proto::protocol::{ACK_RECEIVED, EXTERNAL_COMMIT, FEATURES_KNOWN, VERIFY};
 use ftship_proto::state::MAX_LINEAGE;
+use ftship_proto::verify::{MAX_DIGESTS, MAX_HASHED, MAX_PLACES};
 
 fn document() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../PROTOCOL.md");
@@ -51,7 +52,7 @@ fn feature_bits_and_limits_are_those_of_the_code() {
         .into_iter()
         .map(|row| 1 << row[0].parse::<u32>().unwrap())
         .collect();
-    assert_eq!(bits, [EXTERNAL_COMMIT, ACK_RECEIVED]);
+    assert_eq!(bits, [EXTERNAL_COMMIT, ACK_RECEIVED, VERIFY]);
     assert_eq!(bits.iter().sum::<u64>(), FEATURES_KNOWN);
     // Wherever the text breaks its lines.
     let flowing = document.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -62,6 +63,8 @@ fn feature_bits_and_limits_are_those_of_the_code() {
         format!("A text has at most {MAX_TEXT} bytes"),
         format!("a group {MAX_VOLUMES} volumes"),
         format!("a lineage {MAX_LINEAGE} generations"),
+        format!("places, 1 to {MAX_PLACES}"),
+        format!("at most {MAX_DIGESTS} digests of at most {} sectors", MAX_HASHED.0),
     ] {
         assert!(flowing.contains(&phrase), "{phrase}");
     }

@@ -16,6 +16,7 @@ use ftship_proto::record::Content as Data;
 use ftship_proto::rolls::{Roll, RollHistory};
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
 use ftship_proto::state::{Content, DurableState, LineageEntry, Role};
+use ftship_proto::verify::{HashRequest, Place};
 
 const INCARNATION: Incarnation = Incarnation([0xa1; 16]);
 
@@ -111,6 +112,16 @@ fn extent(start: u64, len: u64) -> Extent {
     Extent::new(Sector(start), Sectors(len)).unwrap()
 }
 
+fn hash_request() -> HashRequest {
+    let place = |volume, start, len| Place { volume: VolumeIndex(volume), extent: extent(start, len) };
+    HashRequest {
+        token: 0x77,
+        epoch: Epoch(4713),
+        unit: Sectors(8),
+        places: vec![place(0, 5, 4), place(1, 1 << 10, 8)],
+    }
+}
+
 #[test]
 fn messages() {
     let hello = Message::Hello(Hello {
@@ -155,6 +166,12 @@ fn messages() {
         ("ping", Message::Ping { token: 0x0102_0304_0506_0708 }),
         ("pong", Message::Pong { token: 0x0102_0304_0506_0708 }),
         ("bye", Message::Bye { text: "promoted".into() }),
+        ("hash", Message::Hash(hash_request())),
+        (
+            "digests",
+            Message::Digests { token: 0x77, result: Ok(vec![Digest([0xd4; 32]), Digest([0xd5; 32])]) },
+        ),
+        ("digests_none", Message::Digests { token: 0x77, result: Err("that epoch is past".into()) }),
     ];
     for (name, message) in all {
         check(name, &bytes_of(&[message.encode(2, INCARNATION)]));

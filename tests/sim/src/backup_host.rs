@@ -222,6 +222,7 @@ impl World {
             }
             BackupAction::FlushVolumes => self.volume_push(0, VolumeJob::Flush),
             BackupAction::Apply { epochs, group } => self.volume_push(0, VolumeJob::Apply(epochs, group)),
+            BackupAction::HashVolumes(request) => self.volume_push(0, VolumeJob::Hash(request)),
             BackupAction::ReleaseVolumes => self.volume_push(0, VolumeJob::Release),
             BackupAction::PromoteDone(result) => self.promote_done(&result),
         }

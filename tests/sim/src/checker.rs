@@ -83,6 +83,8 @@ pub(crate) struct Checker {
     present: Incarnation,
     /// The highest epoch that the backup reported as committed.
     reported: Epoch,
+    /// Blocks that nobody wrote to and that hold something else on the backup.
+    flipped: HashSet<usize>,
 }
 
 impl Checker {
@@ -107,6 +109,16 @@ impl Checker {
             promise: None,
             present: Incarnation::default(),
             reported: Epoch::NONE,
+            flipped: HashSet::new(),
+        }
+    }
+
+    /// A block is spoilt on the backup, or repaired.
+    pub(crate) fn flipped(&mut self, place: usize, is_so: bool) {
+        if is_so {
+            self.flipped.insert(place);
+        } else {
+            self.flipped.remove(&place);
         }
     }
 
@@ -359,7 +371,8 @@ impl Checker {
             panic!("a consistent backup holds epoch {epoch} of an unknown digest")
         };
         assert!(known.epoch == epoch && known.commit_point, "epoch {epoch} is no commit point");
-        let wrong = content.iter().zip(known.content.iter()).position(|(is, should)| is != should);
+        let mut both = content.iter().zip(known.content.iter()).enumerate();
+        let wrong = both.position(|(place, (is, should))| is != should && !self.flipped.contains(&place));
         if let Some(block) = wrong {
             let (is, should) = (content[block], known.content[block]);
             panic!("epoch {epoch} is held wrongly: block {block} has write {is}, at the cut it had {should}");

@@ -117,6 +117,12 @@ impl Disk {
         Self { durable: view.clone(), view, cached: Vec::new() }
     }
 
+    /// Bytes that nobody wrote.
+    pub(crate) fn corrupt(&mut self, offset: u64, bytes: &[u8]) {
+        self.view.put(offset, bytes);
+        self.durable.put(offset, bytes);
+    }
+
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.view.put(offset, bytes);
         self.cached.push((offset, bytes.to_vec()));

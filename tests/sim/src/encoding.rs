@@ -15,8 +15,11 @@ use ftship_proto::message::Message;
 use ftship_proto::primary::Moment;
 use ftship_proto::record::Content;
 
+use ftship_proto::verify::{Inspection, patch};
+
 use crate::content::{Shape, fill};
 use crate::scenario::Scenario;
+use crate::verify::Inspecting;
 use crate::world::{LaneId, World};
 
 pub(crate) fn group_name() -> GroupName {
@@ -61,6 +64,10 @@ pub(crate) enum EncodeJob {
     Base(BaseChunk),
     Epoch { epoch: Epoch, commit_point: bool, staged: Epoch, captured: Captured },
     Message(Message),
+    Inspect(u64, Inspection),
+    Fill(u64, Vec<Vec<u8>>),
+    Conclude { token: u64, repair: bool },
+    EndInspection,
 }
 
 /// What comes out, in order.
@@ -75,6 +82,7 @@ pub(crate) enum EncodedItem {
     Frame(Frame),
     Epoch { epoch: Epoch, digest: Digest, stored: u64 },
     BaseDone { extent: Extent, frames: u64 },
+    Concluded { token: u64, digests: Vec<Option<Digest>> },
 }
 
 impl World {
@@ -94,10 +102,15 @@ impl World {
         match job {
             EncodeJob::Open { chain, previous } => {
                 daemon.encoder_chain = chain;
+                daemon.inspecting = Inspecting::default();
                 daemon.header.previous = previous;
                 let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
                 daemon.base_encoder = BaseEncoder::new(self.primary.group.clone(), generation, incarnation);
             }
+            EncodeJob::Inspect(token, inspection) => daemon.inspecting.begin(token, inspection),
+            EncodeJob::Fill(token, read) => daemon.inspecting.fill(token, &read),
+            EncodeJob::Conclude { token, repair } => daemon.inspecting.conclude(token, repair),
+            EncodeJob::EndInspection => daemon.inspecting = Inspecting::default(),
             EncodeJob::Message(message) => {
                 let frame = message.encode(daemon.stamp.generation, daemon.stamp.incarnation);
                 out.push(EncodedItem::Frame(frame));
@@ -117,9 +130,19 @@ impl World {
                 let header = &mut daemon.header;
                 (header.commit_point, header.staged) = (commit_point, staged);
                 (header.first_epoch, header.last_epoch) = (epoch, epoch);
+                let runs = runs(captured.0.iter().copied(), shape, noisy);
+                if let Some(inspection) = daemon.inspecting.inspection() {
+                    for (volume, extent, data) in &runs {
+                        inspection.put(*volume, *extent, content_of(data));
+                    }
+                }
+                let repairs = daemon.inspecting.repairs();
                 let (frames, digest) =
-                    epoch_frames(EpochEncoder::new(header.clone()), &captured, shape, noisy);
+                    epoch_frames(EpochEncoder::new(header.clone()), &runs, repairs, shape.0.len());
                 header.previous = digest;
+                if let Some((token, digests)) = daemon.inspecting.concluded() {
+                    out.push(EncodedItem::Concluded { token, digests });
+                }
                 self.checker.encoded(daemon.incarnation, epoch, digest, commit_point);
                 let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
                 for frame in frames {
@@ -141,14 +164,18 @@ impl World {
 
 fn epoch_frames(
     mut encoder: EpochEncoder,
-    captured: &Captured,
-    shape: &Shape,
-    noisy: bool,
+    runs: &[(VolumeIndex, Extent, Vec<u8>)],
+    repairs: Option<&Inspection>,
+    volumes: usize,
 ) -> (Vec<Frame>, Digest) {
     let mut frames = Vec::new();
     let mut sink = |frame| frames.push(frame);
-    for (volume, extent, data) in runs(captured.0.iter().copied(), shape, noisy) {
-        encoder.push(volume, extent, content_of(&data), &mut sink).expect("blocks lie on the volume");
+    for volume in (0..).map(VolumeIndex).take(volumes) {
+        let repairs = repairs.into_iter().flat_map(|inspection| inspection.content(volume));
+        let mut put = patch(repairs, |extent, content| encoder.push(volume, extent, content, &mut sink));
+        let mut pieces = runs.iter().filter(|(of, ..)| *of == volume);
+        let done = pieces.try_for_each(|(_, extent, data)| put(Some((*extent, content_of(data)))));
+        done.and_then(|()| put(None)).expect("blocks lie on the volume");
     }
     let summary = encoder.finish(&mut sink);
     (frames, summary.digest)

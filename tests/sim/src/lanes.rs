@@ -13,9 +13,11 @@ use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::record::{Content, Record, RecordIter};
 use ftship_proto::slot::{self, SlotKind};
 use ftship_proto::state::DurableState;
+use ftship_proto::verify::HashRequest;
 
 use crate::backup_host::BackupDaemon;
 use crate::disk::{Disk, ImageReader};
+use crate::verify::backup_digests;
 use crate::world::{Lane, LaneId, World};
 
 pub(crate) enum JournalJob {
@@ -29,6 +31,7 @@ pub(crate) enum VolumeJob {
     Base(Frame, Box<GroupDescription>),
     Flush,
     Apply(Vec<Sealed>, Box<GroupDescription>),
+    Hash(HashRequest),
     Release,
 }
 
@@ -47,6 +50,7 @@ enum Step {
     Slotted(SlotKind),
     Redo(Sealed, Box<GroupDescription>),
     Sync(DiskId),
+    Hash(HashRequest),
 }
 
 impl std::fmt::Display for Step {
@@ -57,6 +61,7 @@ impl std::fmt::Display for Step {
             Self::Slotted(kind) => write!(f, "has a new {kind:?}"),
             Self::Redo(sealed, _) => write!(f, "redoes epoch {}", sealed.epoch),
             Self::Sync(disk) => write!(f, "syncs {disk:?}"),
+            Self::Hash(request) => write!(f, "hashes {:?} for epoch {}", request.places, request.epoch),
         }
     }
 }
@@ -103,6 +108,7 @@ impl Work {
                 let sync = if mutant::is(Mutant::ApplyWithoutFlush) { Vec::new() } else { flush(volumes) };
                 (redo.chain(sync).collect(), Some(BackupEvent::Applied))
             }
+            VolumeJob::Hash(request) => (vec![Step::Hash(request)], None),
             VolumeJob::Release => (Vec::new(), Some(BackupEvent::VolumesReleased)),
         };
         Self { steps: steps.into(), report, weight }
@@ -223,9 +229,16 @@ impl World {
             }
             Step::Write(disk, offset, bytes) => {
                 let offset = self.aim(disk, offset, bytes.len());
+                if let DiskId::Volume(volume) = disk {
+                    self.volume_written(volume, offset, bytes.len());
+                }
                 self.disk(disk).write(offset, &bytes);
             }
             Step::Sync(disk) => self.disk(disk).sync(),
+            Step::Hash(request) => {
+                let result = Ok(backup_digests(&self.backup.disks, &request));
+                self.backup_tell(BackupEvent::VolumesHashed { token: request.token, result });
+            }
             Step::Slotted(kind) => {
                 if let Some(daemon) = &mut self.backup.daemon {
                     let at = daemon.slot(kind);

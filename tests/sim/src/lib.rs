@@ -22,6 +22,7 @@ mod primary_state;
 mod random;
 mod scenario;
 mod trace;
+mod verify;
 mod world;
 
 use std::io::Write;

@@ -371,6 +371,7 @@ impl World {
         }
         let next = self.now + self.random.around(self.scenario.request_interval);
         self.schedule(next, Event::Request);
+        self.maybe_verify();
         if self.random.once_in(3) {
             self.ask_for_full_sync();
         } else {
@@ -394,6 +395,15 @@ impl World {
             self.primary_handle(PrimaryEvent::Checkpoint { id, until });
         }
         id
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
+        self.operator.is_calm
+    }
+
+    /// There was progress.
+    pub(crate) fn more_time(&mut self) {
+        self.operator.deadline = self.operator.deadline.max(self.now + PATIENCE);
     }
 
     fn end_faults(&mut self) {
@@ -438,6 +448,9 @@ impl World {
         match daemon.core.replication() {
             Replication::Degraded { .. } if daemon.core.is_connected() => self.ask_for_full_sync(),
             Replication::InSync if self.operator.last_checkpoint.is_none() => {
+                if !self.last_verifies() {
+                    return;
+                }
                 let id = self.operator.next_id + 1;
                 self.operator.last_checkpoint = Some(id);
                 self.ask_for_checkpoint(Until::Committed);

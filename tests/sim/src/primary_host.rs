@@ -28,6 +28,7 @@ use crate::net::{ConnId, Item};
 use crate::primary_state;
 use crate::random::Random;
 use crate::scenario::Scenario;
+use crate::verify::{Inspecting, Verifier, VerifyLane};
 use crate::world::{Event, Lane, LaneId, Side, World};
 
 /// What the cut thread is asked to do.
@@ -67,6 +68,8 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) encode: Lane<EncodeJob>,
     pub(crate) state: Lane<Box<DurableState>>,
     pub(crate) state_at: SlotPosition,
+    pub(crate) verify: VerifyLane,
+    pub(crate) inspecting: Inspecting,
     pub(crate) encoded: VecDeque<Encoded>,
     report_at: u64,
     timer: Option<u64>,
@@ -147,6 +150,7 @@ impl World {
             pause_limit: std::time::Duration::from_millis(100),
             void_limit: 5,
             commit: scenario.commit,
+            verify: Verifier::sizes(scenario),
         };
         let core = Primary::new(config, state);
         let sizes: Vec<Sectors> = host.group.volumes().iter().map(|volume| volume.size).collect();
@@ -168,6 +172,8 @@ impl World {
             encode: Lane::default(),
             state: Lane::default(),
             state_at,
+            verify: VerifyLane::default(),
+            inspecting: Inspecting::default(),
             encoded: VecDeque::new(),
             report_at: 0,
             timer: None,
@@ -186,6 +192,7 @@ impl World {
             }
         }
         self.checker.requesters_gone();
+        self.verifiers_gone();
     }
 
     /// Hands an event to the core and does what follows from it.
@@ -282,6 +289,7 @@ impl World {
             PrimaryAction::CommitDone { id, result } => self.commit_done(id, &result),
             PrimaryAction::StateChanged => self.state_changed(),
             PrimaryAction::FullSyncBegun { .. } => {}
+            of_verify => self.verify_perform(of_verify),
         }
     }
 
@@ -370,6 +378,9 @@ impl World {
                 }
                 _ if !is_current => {}
                 EncodedItem::Frame(frame) => self.primary_transmit(frame),
+                EncodedItem::Concluded { token, digests } => {
+                    self.primary_handle(PrimaryEvent::Concluded { token, digests });
+                }
                 EncodedItem::Epoch { epoch, digest, stored } => {
                     self.primary_handle(PrimaryEvent::Encoded { epoch, digest, stored });
                 }

@@ -18,6 +18,7 @@ use crate::operator::Operator;
 use crate::primary_host::{PrimaryHost, PrimaryReport};
 use crate::random::Random;
 use crate::scenario::Scenario;
+use crate::verify::Verifier;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -67,6 +68,8 @@ pub(crate) enum Event {
     PrimaryReport(u32, PrimaryReport),
     BackupReport(u32, BackupEvent),
     Guest,
+    /// The primary's verifying thread has read what it was asked for.
+    VerifyRead(u32),
     Fault,
     /// Connections end, and both ends notice.
     Break,
@@ -127,6 +130,7 @@ pub(crate) struct World {
     pub(crate) checker: Checker,
     pub(crate) operator: Operator,
     pub(crate) coordinator: Coordinator,
+    pub(crate) verifier: Verifier,
     pub(crate) stalled_until: [u64; 6],
     /// The next write to the journal's ring lands elsewhere.
     pub(crate) misdirects: bool,
@@ -153,6 +157,7 @@ impl World {
             checker,
             operator: Operator::default(),
             coordinator: Coordinator::default(),
+            verifier: Verifier::new(seed),
             stalled_until: [0; 6],
             misdirects: false,
             trace,
@@ -188,6 +193,7 @@ impl World {
             Event::PrimaryReport(run, report) => self.primary_report(run, report),
             Event::BackupReport(run, report) => self.backup_report(run, report),
             Event::Guest => self.guest_writes(),
+            Event::VerifyRead(run) => self.verify_read_done(run),
             Event::Fault => self.fault(),
             Event::Failover => self.failover(),
             Event::Promote => self.ask_to_promote(),

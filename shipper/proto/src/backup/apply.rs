@@ -32,6 +32,14 @@ impl ApplyState {
         matches!(self, Self::Idle { .. })
     }
 
+    /// The last epoch of the pass that is under way.
+    pub(super) fn under_way(&self) -> Option<&Sealed> {
+        match self {
+            Self::Idle { .. } => None,
+            Self::Writing(last) | Self::Recording(last) => Some(last),
+        }
+    }
+
     /// What the next superblock is to free.
     pub(super) fn recording(&self) -> Option<&Sealed> {
         if let Self::Recording(last) = self { Some(last) } else { None }
@@ -49,7 +57,8 @@ impl Backup {
         if !self.has_applicable() {
             return;
         }
-        let pressed = self.blocked.is_some() || self.journal.used() * 2 > self.journal.capacity();
+        let pressed =
+            self.blocked.is_some() || self.is_asked() || self.journal.used() * 2 > self.journal.capacity();
         let at = if pressed { now } else { now + self.config.apply_delay };
         self.apply = ApplyState::Idle { due: Some(due.map_or(at, |due| due.min(at))) };
         self.apply_timeout(now);
@@ -71,10 +80,13 @@ impl Backup {
         self.apply = ApplyState::Idle { due: None };
         let epochs: Vec<Sealed> =
             self.sealed.iter().take_while(|sealed| self.is_applicable(sealed)).copied().collect();
+        let epochs = self.up_to_question(epochs);
         if let (Some(last), Some(group)) = (epochs.last(), &self.state.group) {
             self.apply = ApplyState::Writing(*last);
             let group = Box::new(group.clone());
+            let last = last.epoch;
             self.act(BackupAction::Apply { epochs, group });
+            self.put_questions(last);
             if mutant::is(Mutant::TailBeforeVolume) {
                 self.epochs_applied();
             }

@@ -12,7 +12,7 @@ use crate::ids::Epoch;
 use crate::message::{Hello, Message, RefuseCode, Welcome};
 use crate::mutant::{self, Mutant};
 use crate::protocol::{
-    ACK_RECEIVED, AckPolicy, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, common_version,
+    ACK_RECEIVED, AckPolicy, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY, common_version,
     unknown_features,
 };
 use crate::state::Role;
@@ -31,6 +31,7 @@ impl Backup {
     pub(super) fn disconnected(&mut self, now: Duration) {
         self.link = Link::Down;
         self.blocked = None;
+        self.questions.clear();
         // What has not arrived wholly will never be committed.
         if self.open.take().is_some() && !mutant::is(Mutant::KeepOpenEpoch) {
             self.journal.drop_open();
@@ -102,6 +103,7 @@ impl Backup {
             generation: header.generation,
             protocol: common_version(hello.protocol_min, hello.protocol_max).unwrap_or(PROTOCOL),
             knows_received: (hello.features_optional | hello.features_mandatory) & ACK_RECEIVED != 0,
+            knows_verify: (hello.features_optional | hello.features_mandatory) & VERIFY != 0,
             group: hello.group,
             lineage: hello.lineage,
         };
@@ -125,9 +127,10 @@ impl Backup {
         let received =
             if peer.knows_received && self.config.ack == AckPolicy::Received { ACK_RECEIVED } else { 0 };
         let external = if self.is_external() { EXTERNAL_COMMIT } else { 0 };
+        let verify = if peer.knows_verify { VERIFY } else { 0 };
         let welcome = Welcome {
             protocol: peer.protocol,
-            features: received | external,
+            features: received | external | verify,
             lineage: self.state.lineage.clone(),
             highest_epoch_seen: self.highest_epoch(),
             committed: self.committed,

@@ -23,6 +23,7 @@ mod greet;
 mod phase;
 mod promote;
 mod receive;
+mod verify;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use crate::message::Message;
 use crate::mutant::{self, Mutant};
 use crate::protocol::{AckPolicy, CommitPolicy};
 use crate::state::{DurableState, LineageEntry};
+use crate::verify::HashRequest;
 use ftdm_units::Sectors;
 
 pub use phase::{Copying, Phase};
@@ -122,6 +124,13 @@ pub enum BackupEvent {
     SuperblockWritten,
     /// The last [`BackupAction::Apply`] is written and flushed.
     Applied,
+    /// What a [`BackupAction::HashVolumes`] found.
+    VolumesHashed {
+        /// As given.
+        token: u64,
+        /// The digests; or why not, for people.
+        result: Result<Vec<Digest>, String>,
+    },
     /// The volumes are closed.
     VolumesReleased,
     /// Something durable failed. Never retried.
@@ -180,6 +189,8 @@ pub enum BackupAction {
         /// What their records are checked against.
         group: Box<GroupDescription>,
     },
+    /// Volume lane: hash what the volumes hold then.
+    HashVolumes(HashRequest),
     /// Volume lane: close the volumes, so that somebody else can open them.
     ReleaseVolumes,
     /// Tell whoever asked to promote.
@@ -216,6 +227,8 @@ struct Peer {
     protocol: u16,
     /// It understands [`AckPolicy::Received`].
     knows_received: bool,
+    /// It may ask what the volumes hold.
+    knows_verify: bool,
     group: GroupDescription,
     lineage: Vec<LineageEntry>,
 }
@@ -266,6 +279,8 @@ pub struct Backup {
     /// may still be on their way when the next one ends.
     flushes: u32,
     apply: apply::ApplyState,
+    /// What the primary asked about epochs that are not on the volumes yet.
+    questions: Vec<HashRequest>,
     /// Decompressed payload of the frame that is being checked.
     scratch: Vec<u8>,
     actions: VecDeque<BackupAction>,
@@ -324,6 +339,7 @@ impl Backup {
             state_writes: 0,
             flushes: 0,
             apply: apply::ApplyState::Idle { due: None },
+            questions: Vec::new(),
             scratch: Vec::new(),
             actions: VecDeque::new(),
             counters: BackupCounters::default(),
@@ -355,6 +371,7 @@ impl Backup {
             BackupEvent::StateWritten => self.state_written(now),
             BackupEvent::Applied => self.epochs_applied(),
             BackupEvent::SuperblockWritten => self.superblock_written(now),
+            BackupEvent::VolumesHashed { token, result } => self.volumes_hashed(token, result),
             BackupEvent::VolumesReleased => self.volumes_released(),
             BackupEvent::Failed { .. } if mutant::is(Mutant::IgnoreFailure) => {}
             BackupEvent::Failed { reason } => self.fail(reason),

@@ -80,8 +80,8 @@ fn what_is_not_understood_is_named() {
     let decode = |header: EpochHeader| EpochHeader::decode(&header.encode()).unwrap_err();
     let newer = EpochHeader { protocol: 2, ..sound.clone() };
     assert_eq!(decode(newer), EpochError::Protocol { epoch: Epoch(7), found: 2 });
-    let features = EpochHeader { features_mandatory: 4, ..sound.clone() };
-    assert_eq!(decode(features), EpochError::Features { epoch: Epoch(7), unknown: 4 });
+    let features = EpochHeader { features_mandatory: 1 << 40, ..sound.clone() };
+    assert_eq!(decode(features), EpochError::Features { epoch: Epoch(7), unknown: 1 << 40 });
     let mut frame = sound.encode();
     frame.header.seq = 1;
     assert!(matches!(EpochHeader::decode(&frame), Err(EpochError::Unexpected { .. })));

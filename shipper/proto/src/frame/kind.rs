@@ -35,6 +35,10 @@ pub enum FrameKind {
     Staged,
     /// The coordinator committed the epoch and all before it.
     Commit,
+    /// The primary asks for digests of what the volumes hold.
+    Hash,
+    /// Answers a [`FrameKind::Hash`].
+    Digests,
     /// Journal only: nothing up to the ring's end, the next frame is at its start.
     JournalPad,
     /// Journal only: whatever lay here up to this frame's epoch was dropped on purpose.
@@ -46,8 +50,9 @@ pub enum FrameKind {
 /// Set in the number of a kind that an older reader may skip.
 const OPTIONAL: u16 = 0x8000;
 
-/// Numbers of the known kinds: 0x01.. sessions, 0x10.. base copies, 0x20.. epochs, 0x40.. journal only.
-const NUMBERS: [(FrameKind, u16); 18] = [
+/// Numbers of the known kinds: 0x01.. sessions, 0x10.. base copies, 0x20.. epochs, 0x30.. comparing,
+/// 0x40.. journal only.
+const NUMBERS: [(FrameKind, u16); 20] = [
     (FrameKind::Hello, 0x01),
     (FrameKind::Welcome, 0x02),
     (FrameKind::Refuse, 0x03),
@@ -64,6 +69,8 @@ const NUMBERS: [(FrameKind, u16); 18] = [
     (FrameKind::EpochEnd, 0x22),
     (FrameKind::Staged, 0x23),
     (FrameKind::Commit, 0x24),
+    (FrameKind::Hash, 0x30),
+    (FrameKind::Digests, 0x31),
     (FrameKind::JournalPad, 0x40),
     (FrameKind::JournalDrop, 0x41),
 ];

@@ -131,7 +131,7 @@ fn each_field_is_checked_by_itself() {
     assert!(matches!(patched(&header, 0, b"XXXX"), Err(FrameError::Magic { .. })));
     let newer = patched(&header, 4, &2u16.to_le_bytes());
     assert_eq!(newer, Err(FrameError::Version { found: 2, epoch: Epoch(7) }));
-    assert!(matches!(patched(&header, 6, &0x30u16.to_le_bytes()), Err(FrameError::Kind { kind: 0x30, .. })));
+    assert!(matches!(patched(&header, 6, &0x3fu16.to_le_bytes()), Err(FrameError::Kind { kind: 0x3f, .. })));
     assert!(matches!(patched(&header, 8, &2u32.to_le_bytes()), Err(FrameError::Flags { .. })));
     for at in 68..124 {
         assert!(matches!(patched(&header, at, &[1]), Err(FrameError::Reserved(_))), "{at}");

@@ -2,7 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::Generation;
-use crate::testing::{INCARNATION, epoch_header, group};
+use crate::ids::VolumeIndex;
+use crate::testing::{INCARNATION, epoch_header, extent, group};
+use crate::verify::Place;
 
 fn any_lineage() -> impl Strategy<Value = Vec<LineageEntry>> {
     let entry = (any::<u64>(), any::<[u8; 16]>(), any::<u64>(), any::<[u8; 32]>());
@@ -12,6 +14,19 @@ fn any_lineage() -> impl Strategy<Value = Vec<LineageEntry>> {
         digest: Digest(digest),
     });
     prop::collection::vec(entry, 0..5)
+}
+
+fn any_hash_request() -> impl Strategy<Value = HashRequest> {
+    let place = (any::<u16>(), 0..u64::MAX / 2, 1..500u64)
+        .prop_map(|(volume, start, len)| Place { volume: VolumeIndex(volume), extent: extent(start, len) });
+    (any::<u64>(), any::<u64>(), 50..u64::MAX, prop::collection::vec(place, 1..60)).prop_map(
+        |(token, epoch, unit, places)| HashRequest {
+            token,
+            epoch: Epoch(epoch),
+            unit: Sectors(unit),
+            places,
+        },
+    )
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
@@ -67,6 +82,11 @@ fn any_message() -> impl Strategy<Value = Message> {
             journal_used,
             journal_size,
         }),
+        any_hash_request().prop_map(Message::Hash),
+        (any::<u64>(), prop::collection::vec(any::<[u8; 32]>(), 0..40)).prop_map(|(token, digests)| {
+            Message::Digests { token, result: Ok(digests.into_iter().map(Digest).collect()) }
+        }),
+        (any::<u64>(), ".{0,100}").prop_map(|(token, text)| Message::Digests { token, result: Err(text) }),
         any::<u64>().prop_map(|token| Message::Ping { token }),
         any::<u64>().prop_map(|token| Message::Pong { token }),
         ".{0,100}".prop_map(|text| Message::Bye { text }),
@@ -118,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn no_payload_panics(kind in 1u16..0x30, payload in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn no_payload_panics(kind in 1u16..0x40, payload in prop::collection::vec(any::<u8>(), 0..300)) {
         if let Some(kind) = FrameKind::from_number(kind) {
             let _ = Message::decode(&Frame::plain(kind, Stamp::default(), 0, payload));
         }
@@ -138,6 +158,30 @@ fn a_long_text_is_cut_at_a_character() {
     fields.field(1, &vec![b'x'; MAX_TEXT + 1]);
     let long = Frame::plain(FrameKind::Bye, Stamp::default(), 0, fields.finish());
     assert!(matches!(Message::decode(&long), Err(MessageError::Fields { .. })));
+}
+
+#[test]
+fn a_request_for_more_than_an_answer_holds_is_refused() {
+    let place = |sectors| Place { volume: VolumeIndex(0), extent: extent(0, sectors) };
+    let decoded = |unit, places: Vec<Place>| {
+        let request = HashRequest { token: 1, epoch: Epoch(7), unit: Sectors(unit), places };
+        Message::decode(&Message::Hash(request).encode(1, INCARNATION))
+    };
+    assert!(decoded(8, vec![place(8192)]).is_ok());
+    for (unit, places) in [
+        (8, vec![place(8193)]),
+        (0, vec![place(8)]),
+        (1 << 20, vec![place(65_537)]),
+        (8, vec![place(8); 65]),
+        (8, Vec::new()),
+    ] {
+        let result = decoded(unit, places);
+        assert!(matches!(result, Err(MessageError::Fields { kind: FrameKind::Hash, .. })), "{result:?}");
+    }
+    let full = Message::Digests { token: u64::MAX, result: Ok(vec![Digest([7; 32]); MAX_DIGESTS]) };
+    let frame = full.encode(1, INCARNATION);
+    assert!(frame.payload.len() <= crate::frame::MAX_CONTROL_PAYLOAD);
+    assert_eq!(Message::decode(&frame), Ok(full));
 }
 
 #[test]

@@ -40,6 +40,7 @@ impl Primary {
         // A host that is too slow for the budget gets longer pauses before it loses its replication.
         let stretched = self.config.pause_budget * 2u32.saturating_pow(self.void_run.min(16));
         let budget = stretched.min(self.config.pause_limit).max(self.config.pause_budget);
+        self.round_cutting();
         self.act(PrimaryAction::Cut { epoch, commit_point, budget });
     }
 
@@ -81,6 +82,7 @@ impl Primary {
         self.void_run = 0;
         self.last_cut = now;
         self.next_epoch = epoch.next();
+        self.round_cut(epoch);
         self.act(PrimaryAction::Ship { epoch, commit_point });
         let stored = std::mem::take(&mut self.log_used);
         self.in_flight.push_back(InFlight {

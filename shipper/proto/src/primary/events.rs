@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
-use super::CommitRefused;
+use super::{CommitRefused, VerifyError, VerifyReport};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
 use crate::state::DurableState;
+use crate::verify::Place;
+use ftdm_units::Sectors;
 
 /// What happened outside.
 #[derive(Debug)]
@@ -93,6 +95,34 @@ pub enum PrimaryEvent {
         /// Returned in the answer.
         id: u64,
     },
+    /// Somebody wants to know whether the backup's volumes hold what they should.
+    Verify {
+        /// Returned in the answer.
+        id: u64,
+        /// What differs is to be mended.
+        repair: bool,
+    },
+    /// A [`PrimaryAction::Hash`] is done.
+    Hashed {
+        /// As given.
+        token: u64,
+        /// The digests; or why not, for people.
+        result: Result<Vec<Digest>, String>,
+    },
+    /// The places of a [`PrimaryAction::Inspect`] were read, and put into the inspection.
+    Inspected {
+        /// As given.
+        token: u64,
+        /// Why not, for people.
+        result: Result<(), String>,
+    },
+    /// The epoch behind a [`PrimaryAction::Conclude`] is laid over the inspection.
+    Concluded {
+        /// As given.
+        token: u64,
+        /// See [`crate::verify::Inspection::digests`].
+        digests: Vec<Option<Digest>>,
+    },
 }
 
 /// What the driver must do.
@@ -171,6 +201,41 @@ pub enum PrimaryAction {
         id: u64,
         /// Why not.
         result: Result<(), String>,
+    },
+    /// Read a place, live, and hash it.
+    Hash {
+        /// Returned in the answer.
+        token: u64,
+        /// What.
+        place: Place,
+        /// One digest for each so many sectors.
+        unit: Sectors,
+    },
+    /// Begin an inspection: every epoch that is shipped behind this is laid over it; and once that is so, read the
+    /// places, live.
+    Inspect {
+        /// Returned in the answers.
+        token: u64,
+        /// What, sorted.
+        places: Vec<Place>,
+        /// One digest for each so many sectors.
+        unit: Sectors,
+    },
+    /// The epoch that is shipped next is the inspection's last: tell the digests then, and end it.
+    Conclude {
+        /// As given with [`PrimaryAction::Inspect`].
+        token: u64,
+        /// Ship the content of the places with that epoch.
+        repair: bool,
+    },
+    /// Forget the inspection.
+    EndInspection,
+    /// Tell who wanted a verify what came of it.
+    VerifyDone {
+        /// As given.
+        id: u64,
+        /// What it found.
+        result: Result<VerifyReport, VerifyError>,
     },
     /// For figures: this epoch is committed, so long after its cut.
     Committed {

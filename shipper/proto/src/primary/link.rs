@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Link, Primary, PrimaryAction, Replication, SyncStep};
 use crate::frame::Frame;
 use crate::message::{Hello, Message, Welcome};
-use crate::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN};
+use crate::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY};
 
 /// Wait before the second attempt to connect; doubled at each further one until in sync.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -22,7 +22,7 @@ impl Primary {
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL,
-            features_optional: ACK_RECEIVED,
+            features_optional: ACK_RECEIVED | VERIFY,
             features_mandatory: self.mandatory_features(),
             group: self.config.group.clone(),
             lineage: self.state.lineage.clone(),
@@ -116,6 +116,7 @@ impl Primary {
                 self.peer_applied = applied;
                 self.reported(now, committed);
             }
+            Message::Digests { token, result } => self.peer_digests(now, token, result),
             Message::Ping { token } => self.act(PrimaryAction::Send(Message::Pong { token })),
             Message::Pong { .. } => {}
             Message::Bye { text } => self.lose_link(now, &format!("the backup said goodbye: {text}")),
@@ -126,7 +127,7 @@ impl Primary {
     fn welcome(&mut self, now: Duration, welcome: Welcome) {
         let mandatory = self.mandatory_features();
         let is_offered = (PROTOCOL_MIN..=PROTOCOL).contains(&welcome.protocol)
-            && welcome.features & !(mandatory | ACK_RECEIVED) == 0
+            && welcome.features & !(mandatory | ACK_RECEIVED | VERIFY) == 0
             && welcome.features & mandatory == mandatory;
         if !is_offered {
             return self

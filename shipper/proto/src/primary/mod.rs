@@ -30,6 +30,7 @@ mod events;
 mod link;
 mod step;
 mod sync;
+mod verify;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -46,6 +47,7 @@ use step::{Capture, SyncStep};
 pub use base::{BasePlan, Moment, Verdict};
 pub use commit::CommitRefused;
 pub use events::{PrimaryAction, PrimaryEvent, Until};
+pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 
 /// What the primary is told at its start.
 #[derive(Clone, Debug)]
@@ -72,6 +74,8 @@ pub struct PrimaryConfig {
     pub void_limit: u32,
     /// Who commits.
     pub commit: CommitPolicy,
+    /// What a verify works with.
+    pub verify: VerifySizes,
 }
 
 /// The state of replication, as shown.
@@ -177,6 +181,9 @@ pub struct Primary {
     word: Epoch,
     words: Vec<(u64, Epoch)>,
     peer_applied: Epoch,
+    verify: Option<Box<verify::Verify>>,
+    /// The last one used; of no two incarnations the same.
+    verify_token: u64,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -188,6 +195,7 @@ impl Primary {
     pub fn new(config: PrimaryConfig, state: DurableState) -> Self {
         let last_cut = state.rolls.last().map_or(Epoch::NONE, |roll| roll.epoch);
         let next_epoch = state.highest_epoch_seen.max(last_cut).next();
+        let [a, b, c, d, e, f, g, h, ..] = config.incarnation.0;
         let mut primary = Self {
             config,
             state,
@@ -215,6 +223,8 @@ impl Primary {
             word: Epoch::NONE,
             words: Vec::new(),
             peer_applied: Epoch::NONE,
+            verify: None,
+            verify_token: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -242,6 +252,10 @@ impl Primary {
             PrimaryEvent::Commit { id, epoch } => self.commit(id, epoch),
             PrimaryEvent::CheckpointWithdrawn { id } => self.checkpoints.retain(|one| one.id != id),
             PrimaryEvent::FullSync { id } => self.full_sync(now, id),
+            PrimaryEvent::Verify { id, repair } => self.verify(now, id, repair),
+            PrimaryEvent::Hashed { token, result } => self.hashed(now, token, result),
+            PrimaryEvent::Inspected { token, result } => self.inspected(token, result),
+            PrimaryEvent::Concluded { token, digests } => self.concluded(now, token, digests),
         }
     }
 
@@ -249,6 +263,7 @@ impl Primary {
     pub fn handle_timeout(&mut self, now: Duration) {
         self.link_timeout(now);
         self.cut_timeout(now);
+        self.verify_timeout(now);
     }
 
     /// When [`Self::handle_timeout`] is due at the latest.
@@ -261,7 +276,7 @@ impl Primary {
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
         let cut = (self.capture == Capture::On && self.cutting.is_none()).then_some(self.cut_at);
-        [link, cut].into_iter().flatten().min()
+        [link, cut, self.verify_due()].into_iter().flatten().min()
     }
 
     /// The next thing to do.
@@ -350,6 +365,7 @@ impl Primary {
             self.act(PrimaryAction::StopBase);
         }
         self.sync = SyncStep::None;
+        self.interrupt_verify(reason);
         self.in_flight.clear();
         let answered = if mutant::is(Mutant::ForgetCheckpoint) { 1 } else { 0 };
         for checkpoint in std::mem::take(&mut self.checkpoints).into_iter().skip(answered) {

@@ -1,0 +1,86 @@
+//! Answering what the volumes hold: at once, or when exactly one epoch is on them.
+//!
+//! Always holds: an answer about an epoch is of what the volumes hold with that epoch and none after it: no pass goes
+//! beyond an epoch that somebody asked about, and the volumes are hashed behind that pass, in the volume lane's order.
+//! Nothing durable comes of a question; with the connection it is forgotten.
+
+use std::time::Duration;
+
+use super::{Backup, BackupAction, Link, Phase, Sealed};
+use crate::ids::{Digest, Epoch};
+use crate::message::Message;
+use crate::mutant::{self, Mutant};
+use crate::verify::HashRequest;
+
+/// Most questions that wait for their epoch.
+const MAX_QUESTIONS: usize = 16;
+
+impl Backup {
+    pub(super) fn question(&mut self, now: Duration, request: HashRequest) -> Result<(), String> {
+        let Link::Up { peer, .. } = &self.link else { return Ok(()) };
+        if !peer.knows_verify {
+            return Err("a question about the volumes, which was not agreed on".into());
+        }
+        request.check(&peer.group)?;
+        let token = request.token;
+        if !matches!(self.phase, Phase::Consistent) {
+            self.cannot_tell(token, "the volumes are being rewritten");
+        } else if request.epoch.is_none() || mutant::is(Mutant::HashAtAnyEpoch) {
+            self.act(BackupAction::HashVolumes(request));
+        } else if request.epoch <= self.passed() {
+            self.cannot_tell(token, "that epoch is past");
+        } else if self.questions.len() >= MAX_QUESTIONS {
+            return Err("too many questions at a time".into());
+        } else {
+            self.questions.push(request);
+            self.schedule_apply(now);
+        }
+        Ok(())
+    }
+
+    /// The last epoch that is on the volumes, or on its way there.
+    fn passed(&self) -> Epoch {
+        self.apply.under_way().map_or(self.applied, |last| last.epoch)
+    }
+
+    /// Whether an epoch may be applied that somebody waits for.
+    pub(super) fn is_asked(&self) -> bool {
+        let is_asked = |sealed: &Sealed| self.questions.iter().any(|request| request.epoch <= sealed.epoch);
+        !self.questions.is_empty()
+            && self.sealed.iter().take_while(|sealed| self.is_applicable(sealed)).any(is_asked)
+    }
+
+    /// The beginning of `epochs`, up to the first that somebody asks about.
+    pub(super) fn up_to_question(&self, mut epochs: Vec<Sealed>) -> Vec<Sealed> {
+        if let Some(first) = self.questions.iter().map(|request| request.epoch).min() {
+            let kept = epochs.iter().take_while(|sealed| sealed.epoch <= first).count();
+            // Asked about an epoch that never came: it is answered with the next one, as past.
+            epochs.truncate(kept.max(1));
+        }
+        epochs
+    }
+
+    /// Asks what the volumes hold behind the pass that ends with `last`.
+    pub(super) fn put_questions(&mut self, last: Epoch) {
+        let due = self.questions.extract_if(.., |request| request.epoch <= last).collect::<Vec<_>>();
+        for request in due {
+            if request.epoch == last {
+                self.act(BackupAction::HashVolumes(request));
+            } else {
+                self.cannot_tell(request.token, "that epoch is not on the volumes by itself");
+            }
+        }
+    }
+
+    pub(super) fn volumes_hashed(&mut self, token: u64, result: Result<Vec<Digest>, String>) {
+        if let Link::Up { peer, .. } = &self.link
+            && peer.knows_verify
+        {
+            self.act(BackupAction::Send(Message::Digests { token, result }));
+        }
+    }
+
+    fn cannot_tell(&mut self, token: u64, reason: &str) {
+        self.act(BackupAction::Send(Message::Digests { token, result: Err(reason.into()) }));
+    }
+}
