@@ -58,6 +58,9 @@ pub struct Config {
     /// The process that stands by for a primary that stops.
     #[serde(default)]
     pub watchdog: Watchdog,
+    /// Comparing the backup with the primary.
+    #[serde(default)]
+    pub verify: Verify,
     /// Records for audits.
     #[serde(default)]
     pub audit: Audit,
@@ -222,6 +225,19 @@ impl Default for Watchdog {
     }
 }
 
+/// `[verify]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Verify {
+    /// The primary begins one by itself, so long after its start and then after each begin.
+    #[serde(with = "humantime_serde")]
+    pub every: Option<Duration>,
+    /// Those mend what differs.
+    pub repair: bool,
+    /// The primary reads at most so many bytes a second.
+    pub rate: Option<ByteSize>,
+}
+
 /// `[audit]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -357,8 +373,12 @@ impl Config {
         if limits.void_cuts == 0 {
             return Some(("limits.void-cuts", "must be at least 1".into()));
         }
+        if let Some(rate) = self.verify.rate.filter(|rate| *rate < ByteSize::mib(1)) {
+            return Some(("verify.rate", format!("{rate} a second is less than 1 MiB")));
+        }
         let durations = [
             ("epoch", between(self.epoch, ms(5), s(3600))),
+            ("verify.every", self.verify.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),
             ("limits.pause-budget", between(limits.pause_budget, ms(1), s(1))),
             ("limits.pause-limit", between(limits.pause_limit, limits.pause_budget, s(1))),
             ("limits.throttle-lease", between(limits.throttle_lease, ms(100), s(60))),

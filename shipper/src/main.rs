@@ -5,11 +5,12 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use ftship::config::{Config, path_of};
 use ftship::control::client::{ClientError, ask};
-use ftship::control::{Request, Response};
+use ftship::control::{Differing, Request, Response};
 use ftship::journal_view::View;
 use ftship::state_file::StateFile;
 use ftship::{daemon, format, journal_report, report, watchdog};
@@ -19,6 +20,9 @@ use structopt::clap::ErrorKind;
 /// Wait for answers that need no remote side.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a verify is asked how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
 const EXIT_CODES: &str = "EXIT CODES:
     0  done
     1  failed; the message says what and where
@@ -27,7 +31,8 @@ const EXIT_CODES: &str = "EXIT CODES:
     4  refused: does not fit the role, the state or what the devices hold
     5  journal: a newer version wrote it
     6  no answer in time
-    7  journal: damaged";
+    7  journal: damaged
+    8  verify: something differed, mended or not";
 
 /// Ships the epochs of a fault-tolerant VM's volumes to a backup host.
 #[derive(Debug, StructOpt)]
@@ -119,6 +124,17 @@ enum Verb {
         /// Give up waiting after so many seconds
         #[structopt(long, default_value = "300")]
         timeout: u64,
+    },
+    /// Primary: compares the backup's volumes with this host's, while everything goes on; lists what differs
+    Verify {
+        /// Name of the group
+        group: String,
+        /// Mend what differs on the backup
+        #[structopt(long)]
+        repair: bool,
+        /// Say every second how far it is; with --progress=json one JSON object a line, on standard output
+        #[structopt(long, require_equals = true, possible_values = &["json"])]
+        progress: Option<Option<String>>,
     },
     /// Primary: overwrites the backup with a new copy of the volume
     FullSync {
@@ -212,10 +228,50 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             }
             Ok(())
         }
+        Verb::Verify { group, repair, progress } => verify(&group, repair, progress.as_ref()),
         Verb::FullSync { group } => match request(&group, &Request::FullSync, ANSWER_TIMEOUT)? {
             Response::Started => Ok(()),
             _ => Err(unexpected()),
         },
+    }
+}
+
+fn verify(group: &str, repair: bool, progress: Option<&Option<String>>) -> Result<(), Failure> {
+    let json = matches!(progress, Some(Some(_)));
+    let (sender, receiver) = mpsc::channel();
+    let asked = group.to_owned();
+    // It takes as long as it takes.
+    std::thread::spawn(move || sender.send(request(&asked, &Request::Verify { repair }, None)));
+    let answer = loop {
+        match receiver.recv_timeout(PROGRESS_INTERVAL) {
+            Ok(answer) => break answer?,
+            Err(RecvTimeoutError::Disconnected) => return Err(unexpected()),
+            Err(RecvTimeoutError::Timeout) if progress.is_none() => {}
+            Err(RecvTimeoutError::Timeout) => {
+                if let Ok(Response::Status(status)) = request(group, &Request::Status, Some(ANSWER_TIMEOUT))
+                    && let Some(running) = status.verify.and_then(|figures| figures.running)
+                {
+                    if json {
+                        println!("{}", serde_json::json!({ "verifying": running }));
+                    } else {
+                        eprintln!("{}", report::progress(&running));
+                    }
+                }
+            }
+        }
+    };
+    let Response::Verified(outcome) = answer else { return Err(unexpected()) };
+    if json {
+        println!("{}", serde_json::json!({ "verified": outcome }));
+    } else {
+        for Differing { volume, sector, sectors } in &outcome.differing {
+            println!("{volume} {sector} {sectors}");
+        }
+        eprintln!("{}", report::verify(&outcome));
+    }
+    match outcome.differing_bytes {
+        0 => Ok(()),
+        _ => Err(Failure { code: 8, text: format!("{group}: the backup differed, see above") }),
     }
 }
 
@@ -251,9 +307,13 @@ fn load(argument: &str) -> Result<Config, Failure> {
     Config::load(Path::new(&path_of(argument))).map_err(|error| failure(2, &error))
 }
 
-fn request(group: &str, request: &Request, timeout: Duration) -> Result<Response, Failure> {
+fn request(
+    group: &str,
+    request: &Request,
+    timeout: impl Into<Option<Duration>>,
+) -> Result<Response, Failure> {
     let group: ftship_proto::ids::GroupName = group.parse().map_err(|error| failure(2, &error))?;
-    let response = ask(group.as_str(), request, Some(timeout)).map_err(|error| {
+    let response = ask(group.as_str(), request, timeout.into()).map_err(|error| {
         let code = match error {
             ClientError::NoDaemon { .. } => 3,
             ClientError::TimedOut(_) => 6,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::config::{Ack, Commit};
-use crate::control::{Epochs, Status, VolumeFigures};
+use crate::control::{Epochs, Status, VerifyFigures, VerifyOutcome, VerifyRunning, VolumeFigures};
 
 /// Several lines, one figure each; the first says role and state.
 #[must_use]
@@ -82,6 +82,9 @@ pub fn status(status: &Status) -> String {
             );
         }
     }
+    if let Some(figures) = &status.verify {
+        verify_lines(figures, &mut line);
+    }
     if let Some(backup) = &status.backup {
         let Epochs { staged, committed, applied, .. } = epochs;
         line("epochs", format!("{staged} staged, {committed} committed, {applied} on the volumes"));
@@ -98,4 +101,45 @@ pub fn status(status: &Status) -> String {
         }
     }
     out
+}
+
+fn verify_lines(figures: &VerifyFigures, line: &mut impl FnMut(&str, String)) {
+    if let Some(running) = &figures.running {
+        line("verifying", progress(running));
+    }
+    if let Some(last) = &figures.last {
+        line("verified", verify(last));
+    }
+    if let (Some(seconds), None) = (figures.next_seconds, &figures.running) {
+        line("next verify", format!("in {seconds} s"));
+    }
+}
+
+/// How far a verify is, in one line.
+#[must_use]
+pub fn progress(running: &VerifyRunning) -> String {
+    let VerifyRunning { checked_bytes, volume_bytes, differing_bytes, seconds } = running;
+    format!(
+        "{checked_bytes} of {volume_bytes} bytes compared, {}, {differing_bytes} bytes differ",
+        rate(*checked_bytes, *seconds)
+    )
+}
+
+/// What a verify found, in one line.
+#[must_use]
+pub fn verify(outcome: &VerifyOutcome) -> String {
+    let VerifyOutcome { checked_bytes, seconds, differing_bytes, repaired_bytes, undecided_bytes, .. } =
+        outcome;
+    let mut text = match differing_bytes {
+        0 => "equal".to_owned(),
+        _ => format!("{differing_bytes} bytes differed, {repaired_bytes} of them are mended"),
+    };
+    if *undecided_bytes > 0 {
+        text.push_str(&format!(", {undecided_bytes} bytes could not be compared"));
+    }
+    format!("{text}: {checked_bytes} bytes in {seconds:.1} s, {}", rate(*checked_bytes, *seconds))
+}
+
+fn rate(bytes: u64, seconds: f64) -> String {
+    format!("{:.1} MB/s", bytes as f64 / 1e6 / seconds.max(1e-3))
 }

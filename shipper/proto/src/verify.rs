@@ -19,6 +19,8 @@ pub use inspection::{Inspection, patch};
 pub const MAX_PLACES: usize = 64;
 /// Most digests in an answer.
 pub const MAX_DIGESTS: usize = 1024;
+/// Most sectors for one digest: 1 MiB.
+pub const MAX_UNIT: Sectors = Sectors(2048);
 /// Most sectors that a request covers: 32 MiB.
 pub const MAX_HASHED: Sectors = Sectors(65_536);
 
@@ -119,8 +121,8 @@ impl HashRequest {
         if !(1..=MAX_PLACES).contains(&count) {
             return Err(places.invalid(format!("{count} places, of 1 to {MAX_PLACES}")));
         }
-        if unit.0 == 0 {
-            return Err(places.invalid("places in units of nothing"));
+        if !(1..=MAX_UNIT.0).contains(&unit.0) {
+            return Err(places.invalid(format!("places in units of {unit}, of 1 to {}", MAX_UNIT.0)));
         }
         let mut request = Self { token, epoch, unit, places: Vec::with_capacity(count) };
         for _ in 0..count {

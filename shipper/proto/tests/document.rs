@@ -5,7 +5,7 @@ use ftship_proto::group::MAX_VOLUMES;
 use ftship_proto::message::{MAX_TEXT, RefuseCode};
 use ftship_proto::protocol::{ACK_RECEIVED, EXTERNAL_COMMIT, FEATURES_KNOWN, VERIFY};
 use ftship_proto::state::MAX_LINEAGE;
-use ftship_proto::verify::{MAX_DIGESTS, MAX_HASHED, MAX_PLACES};
+use ftship_proto::verify::{MAX_DIGESTS, MAX_HASHED, MAX_PLACES, MAX_UNIT};
 
 fn document() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../PROTOCOL.md");
@@ -64,7 +64,10 @@ fn feature_bits_and_limits_are_those_of_the_code() {
         format!("a group {MAX_VOLUMES} volumes"),
         format!("a lineage {MAX_LINEAGE} generations"),
         format!("places, 1 to {MAX_PLACES}"),
-        format!("at most {MAX_DIGESTS} digests of at most {} sectors", MAX_HASHED.0),
+        format!(
+            "at most {MAX_DIGESTS} digests of at most {} sectors, {} at most each",
+            MAX_HASHED.0, MAX_UNIT.0
+        ),
     ] {
         assert!(flowing.contains(&phrase), "{phrase}");
     }

@@ -13,8 +13,10 @@ use ftdm::fault;
 use ftship_proto::backup::Sealed;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
+use ftship_proto::ids::Digest;
 use ftship_proto::journal::{Placement, Superblock};
 use ftship_proto::state::DurableState;
+use ftship_proto::verify::HashRequest;
 
 use super::journal_device::JournalDevice;
 use super::volume_device::Volumes;
@@ -37,6 +39,13 @@ pub(super) enum LaneReport {
     VolumesFlushed,
     /// The epochs are on the volumes and flushed.
     Applied,
+    /// What the volumes hold.
+    Hashed {
+        /// As ordered.
+        token: u64,
+        /// The digests; or why not, for people.
+        result: Result<Vec<Digest>, String>,
+    },
     /// The volumes are closed.
     VolumesReleased,
     /// The lane has failed for good.
@@ -68,6 +77,8 @@ pub(super) enum VolumeJob {
     Flush,
     /// Write the records of these epochs, then flush.
     Apply(Vec<Sealed>, Box<GroupDescription>),
+    /// Hash what they hold.
+    Hash(HashRequest),
     /// Close the volumes.
     Release,
 }
@@ -216,6 +227,10 @@ pub(super) fn volume_lane(
                 volumes.flush()?;
                 fault::at("apply-synced");
                 Ok(Some(LaneReport::Applied))
+            }
+            VolumeJob::Hash(request) => {
+                let result = volumes.digests(&request).map_err(|error| format!("{error:#}"));
+                Ok(Some(LaneReport::Hashed { token: request.token, result }))
             }
             VolumeJob::Release => unreachable!("handled above"),
         }

@@ -4,6 +4,7 @@
 //! from the connection only while the state machine wants them and the lanes keep up, so memory is
 //! bounded by [`BACKLOG_LIMIT`] and one frame.
 
+mod hash;
 mod journal_device;
 mod lanes;
 mod volume_device;
@@ -188,6 +189,7 @@ impl BackupDriver {
                 BackupAction::Apply { epochs, group } => {
                     self.volume_job(now, 0, VolumeJob::Apply(epochs, group));
                 }
+                BackupAction::HashVolumes(request) => self.volume_job(now, 0, VolumeJob::Hash(request)),
                 BackupAction::ReleaseVolumes => self.volume_job(now, 0, VolumeJob::Release),
                 BackupAction::PromoteDone(result) => self.promote_done(&result),
             }
@@ -261,6 +263,7 @@ impl BackupDriver {
                 committed_count: counters.epochs_committed,
             },
             volumes: self.volumes.clone(),
+            verify: None,
             primary: None,
             backup: Some(BackupFigures {
                 journal_used,
@@ -332,6 +335,7 @@ impl Driver for BackupDriver {
             Request::Commit { .. } => self.answers.push((client, refuse("commit"))),
             Request::Checkpoint { .. } => self.answers.push((client, refuse("checkpoint"))),
             Request::FullSync => self.answers.push((client, refuse("full-sync"))),
+            Request::Verify { .. } => self.answers.push((client, refuse("verify"))),
         }
     }
 
@@ -343,6 +347,7 @@ impl Driver for BackupDriver {
                 LaneReport::StateWritten => BackupEvent::StateWritten,
                 LaneReport::VolumesFlushed => BackupEvent::VolumesFlushed,
                 LaneReport::Applied => BackupEvent::Applied,
+                LaneReport::Hashed { token, result } => BackupEvent::VolumesHashed { token, result },
                 LaneReport::VolumesReleased => BackupEvent::VolumesReleased,
                 LaneReport::Failed { reason } => {
                     log::error!("{reason}");

@@ -14,6 +14,7 @@ use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
 use ftship_proto::backup::LocalVolume;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
+use ftship_proto::ids::VolumeIndex;
 use ftship_proto::record::{Content, Record, RecordIter};
 
 /// Bytes written at a time; also how many zeros are kept at hand.
@@ -112,6 +113,11 @@ impl Volumes {
             device.with_context(|| format!("{volume} is not open"))?.put(extent, content)?;
         }
         Ok(())
+    }
+
+    /// A volume's device, and a buffer to read it into.
+    pub(super) fn reader(&mut self, volume: VolumeIndex) -> Option<(&BlockDevice, &mut AlignedBuffer)> {
+        self.devices.get_mut(usize::from(volume.0)).map(|volume| (&volume.device, &mut volume.buffer))
     }
 
     /// Makes everything written durable, on all volumes.

@@ -54,6 +54,12 @@ pub enum Request {
     },
     /// Primary: overwrite the backup with a new copy.
     FullSync,
+    /// Primary: compare the backup's volumes with these, while everything goes on; answers at the end.
+    Verify {
+        /// Mend what differs.
+        #[serde(default)]
+        repair: bool,
+    },
 }
 
 impl Request {
@@ -107,6 +113,8 @@ pub enum Response {
         /// The epoch.
         epoch: u64,
     },
+    /// To `verify`: what it found.
+    Verified(Box<VerifyOutcome>),
     /// To `full-sync`.
     Started,
     /// The request does not fit the daemon's role or state; nothing was changed.
@@ -149,10 +157,71 @@ pub struct Status {
     /// The volumes, in the group's order.
     #[serde(default)]
     pub volumes: Vec<VolumeFigures>,
+    /// Primary: verifies.
+    #[serde(default)]
+    pub verify: Option<VerifyFigures>,
     /// Primary: figures of the cuts and of shipping.
     pub primary: Option<PrimaryFigures>,
     /// Backup: figures of the journal.
     pub backup: Option<BackupFigures>,
+}
+
+/// Verifies since the daemon's start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VerifyFigures {
+    /// The one under way.
+    pub running: Option<VerifyRunning>,
+    /// What the last one found that came to its end.
+    pub last: Option<VerifyOutcome>,
+    /// How many did.
+    pub count: u64,
+    /// When the next one is due, where they are configured.
+    pub next_seconds: Option<u64>,
+}
+
+/// A verify under way.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct VerifyRunning {
+    /// Compared.
+    pub checked_bytes: u64,
+    /// To be compared.
+    pub volume_bytes: u64,
+    /// That differ, so far.
+    pub differing_bytes: u64,
+    /// Since its begin.
+    pub seconds: f64,
+}
+
+/// What a verify found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VerifyOutcome {
+    /// When it ended: seconds since 1970, by this host's clock.
+    pub finished: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Compared.
+    pub checked_bytes: u64,
+    /// Blocks whose digests differed in the scan, and that were compared at a cut: what was being written, mostly.
+    pub candidates: u64,
+    /// Where the backup held something else, the first 256.
+    pub differing: Vec<Differing>,
+    /// Bytes that differed.
+    pub differing_bytes: u64,
+    /// Of those, mended.
+    pub repaired_bytes: u64,
+    /// Bytes that could not be compared because the guest kept discarding them.
+    pub undecided_bytes: u64,
+}
+
+/// A run of sectors that differs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Differing {
+    /// Name of the volume.
+    pub volume: String,
+    /// First sector, of 512 bytes.
+    pub sector: u64,
+    /// Sectors.
+    pub sectors: u64,
 }
 
 /// One volume.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
-use ftdm::fold::{self, fold, split_zeroes};
+use ftdm::fold::{self, split_zeroes};
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm_units::{Extent, SECTOR_SIZE};
 use ftship_proto::epoch::EpochHeader;
@@ -20,6 +20,7 @@ use ftship_proto::message::Message;
 use ftship_proto::record::Content;
 
 use super::run_in_background;
+use super::verify::{InspectJob, Inspecting};
 use crate::reactor::Reports;
 
 /// Encoded frames that may wait for the link, of about 1 MiB at most each.
@@ -51,6 +52,8 @@ pub(super) enum EncodeJob {
     },
     /// A message that keeps its place in the stream.
     Message(Message),
+    /// Something about the inspection of a verify.
+    Inspect(InspectJob),
 }
 
 /// A run of a volume's content as read.
@@ -89,6 +92,13 @@ pub(super) enum EncodedItem {
     },
     /// The buffers of a captured epoch are free again.
     LogsDone(Vec<EpochLog>),
+    /// An inspection has seen its last epoch.
+    Concluded {
+        /// Which one.
+        token: u64,
+        /// The digests of its places.
+        digests: Vec<Option<Digest>>,
+    },
     /// A part of the base copy is out.
     BaseDone {
         /// Its buffer is free again.
@@ -123,7 +133,7 @@ impl Encoder {
         let (sender, output) = mpsc::sync_channel(FRAMES_AHEAD);
         let sink = Sink { chain: 0, sender, reports };
         let base = BaseEncoder::new(header.group.clone(), stamp.generation, stamp.incarnation);
-        let mut worker = Worker { stamp, header, base, sink };
+        let mut worker = Worker { stamp, header, base, sink, inspecting: Inspecting::default() };
         let thread = std::thread::Builder::new()
             .name("encoder".into())
             .stack_size(512 << 10)
@@ -194,6 +204,7 @@ struct Worker {
     header: EpochHeader,
     base: BaseEncoder,
     sink: Sink,
+    inspecting: Inspecting,
 }
 
 impl Worker {
@@ -201,6 +212,7 @@ impl Worker {
         match job {
             EncodeJob::Open { chain, previous } => {
                 self.sink.chain = chain;
+                self.inspecting = Inspecting::default();
                 self.header.previous = previous;
                 let Stamp { generation, incarnation, .. } = self.stamp;
                 self.base = BaseEncoder::new(self.header.group.clone(), generation, incarnation);
@@ -208,6 +220,7 @@ impl Worker {
             EncodeJob::Message(message) => {
                 self.sink.frame(&message.encode(self.stamp.generation, self.stamp.incarnation));
             }
+            EncodeJob::Inspect(job) => self.inspecting.perform(job),
             EncodeJob::Base(chunk) => self.base(chunk),
             EncodeJob::Epoch { epoch, commit_point, staged, logs } => {
                 (self.header.commit_point, self.header.staged) = (commit_point, staged);
@@ -234,7 +247,13 @@ impl Worker {
         };
         let mut encoder = EpochEncoder::new(self.header.clone());
         for (volume, log) in (0..).map(VolumeIndex).zip(logs) {
-            fold(log, |extent, content| encoder.push(volume, extent, content_of(content), &mut put))?;
+            self.inspecting.lay_over(volume, log);
+            let inspecting = &self.inspecting;
+            inspecting
+                .fold(volume, log, |extent, content| encoder.push(volume, extent, content, &mut put))?;
+        }
+        if let Some((token, digests)) = self.inspecting.concluded() {
+            sink.put(EncodedItem::Concluded { token, digests });
         }
         let summary = encoder.finish(&mut put);
         self.header.previous = summary.digest;
@@ -269,7 +288,7 @@ impl Worker {
     }
 }
 
-fn content_of(content: fold::Content<'_>) -> Content<'_> {
+pub(super) fn content_of(content: fold::Content<'_>) -> Content<'_> {
     match content {
         fold::Content::Data(data) => Content::Data(data),
         fold::Content::Zero => Content::Zero,

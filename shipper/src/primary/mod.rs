@@ -9,6 +9,7 @@ mod encode;
 mod heartbeat;
 mod state_lane;
 mod status;
+mod verify;
 mod volumes;
 
 use std::sync::mpsc::Receiver;
@@ -25,7 +26,7 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until,
+    Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until, VerifySizes,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;
@@ -45,6 +46,7 @@ use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
 use state_lane::StateLane;
 use status::commit_answer;
+use verify::{VerifyRead, VerifyReader, VerifySchedule};
 use volumes::{Volumes, log_size};
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
@@ -66,6 +68,9 @@ pub struct PrimaryDriver {
     encoder: Encoder,
     base: BaseCopy,
     base_reads: Receiver<BaseRead>,
+    verify_reader: VerifyReader,
+    verify_reads: Receiver<VerifyRead>,
+    verifies: VerifySchedule,
     moment: Moment,
     /// What the last cut captured, until the core says that it is to be shipped.
     captured: Option<Vec<EpochLog>>,
@@ -138,6 +143,7 @@ impl PrimaryDriver {
             pause_limit: config.limits.pause_limit,
             void_limit: config.limits.void_cuts,
             commit: config.commit.into(),
+            verify: VerifySizes::default(),
         };
         let core = Primary::new(settings, state);
         let figures = PrimaryFigures {
@@ -157,6 +163,9 @@ impl PrimaryDriver {
         let (capture_reports, captures) = Reports::channel(reactor.waker());
         let (base_reports, base_reads) = Reports::channel(reactor.waker());
         let (written, state_reports) = Reports::channel(reactor.waker());
+        let (verify_reports, verify_reads) = Reports::channel(reactor.waker());
+        let rate = config.verify.rate.map(|rate| rate.as_u64());
+        let verify_reader = VerifyReader::start(volumes.open_eras()?, rate, verify_reports)?;
         let (encoder_wakes, _) = Reports::channel(reactor.waker());
         Ok(Self {
             config: config.clone(),
@@ -169,6 +178,9 @@ impl PrimaryDriver {
             encoder: Encoder::start(stamp, header, encoder_wakes)?,
             base: BaseCopy::start(readers, base_reports)?,
             base_reads,
+            verify_reader,
+            verify_reads,
+            verifies: VerifySchedule::new(&config.verify),
             moment: Moment { chain: 0, epochs: 0 },
             captured: None,
             waiting: Vec::new(),
@@ -229,6 +241,11 @@ impl PrimaryDriver {
                     self.answer(id, answer);
                 }
                 PrimaryAction::Committed { lag, .. } => self.lags.record(lag),
+                PrimaryAction::Hash { .. }
+                | PrimaryAction::Inspect { .. }
+                | PrimaryAction::Conclude { .. }
+                | PrimaryAction::EndInspection
+                | PrimaryAction::VerifyDone { .. } => self.verify_act(now, action),
                 PrimaryAction::StateChanged => {
                     if *self.core.replication() == Replication::InSync {
                         // The first commit point waited for the base copy: not a figure of epochs.
@@ -412,6 +429,9 @@ impl PrimaryDriver {
                         peer.queue(bytes);
                     }
                 }
+                EncodedItem::Concluded { token, digests } => {
+                    self.core.handle(now, PrimaryEvent::Concluded { token, digests });
+                }
                 EncodedItem::Epoch { epoch, digest, stored } => {
                     self.figures.bytes_shipped += stored;
                     self.core.handle(now, PrimaryEvent::Encoded { epoch, digest, stored });
@@ -447,7 +467,7 @@ impl PrimaryDriver {
 
 impl Driver for PrimaryDriver {
     fn timeout(&self) -> Option<Duration> {
-        self.core.poll_timeout()
+        [self.core.poll_timeout(), self.verifies.due()].into_iter().flatten().min()
     }
 
     fn socket_event(&mut self, _now: Duration, _event: &Event) {
@@ -459,7 +479,7 @@ impl Driver for PrimaryDriver {
     fn request(&mut self, now: Duration, client: ClientId, request: Request) {
         let id = client.0 as u64;
         match request {
-            Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
+            Request::Status => self.answers.push((client, Response::Status(Box::new(self.status(now))))),
             Request::Checkpoint { wait, staged, quiesced } => {
                 self.waiting.push(client);
                 if quiesced {
@@ -480,6 +500,7 @@ impl Driver for PrimaryDriver {
                 self.waiting.push(client);
                 self.core.handle(now, PrimaryEvent::Commit { id, epoch: Epoch(epoch) });
             }
+            Request::Verify { repair } => self.verify_wanted(now, client, repair),
             Request::Promote { .. } => {
                 let reason = "promote is for the backup; this host is the primary".into();
                 self.answers.push((client, Response::Refused { reason }));
@@ -498,6 +519,10 @@ impl Driver for PrimaryDriver {
         while let Ok(read) = self.base_reads.try_recv() {
             self.base_read(now, read);
         }
+        while let Ok(read) = self.verify_reads.try_recv() {
+            self.verify_read(now, read);
+        }
+        self.verify_when_due(now);
         self.core.handle_timeout(now);
         self.act(now);
         if let Err(error) = self.talk(now) {

@@ -2,6 +2,8 @@
 //!
 //! Always holds: figures are those of the daemon's threads as reported last; saying them changes nothing.
 
+use std::time::Duration;
+
 use ftdm::discard::DiscardFigures;
 use ftdm_units::Sectors;
 use ftship_proto::ids::Epoch;
@@ -46,7 +48,7 @@ impl PrimaryDriver {
         }
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self, now: Duration) -> Status {
         let core = &self.core;
         let (state, reason) = self.describe();
         let counters = core.counters();
@@ -70,6 +72,7 @@ impl PrimaryDriver {
                 committed_count: counters.epochs_committed,
             },
             volumes: self.volumes.clone(),
+            verify: Some(self.verify_figures(now)),
             primary: Some(PrimaryFigures {
                 pause_ms: self.pauses.percentiles(),
                 discard_ms: self.discard_times.percentiles(),

@@ -1,0 +1,374 @@
+//! Verify on the primary: the thread that reads and hashes, live and in the background, the encoder's inspection, and
+//! what is shown of it all.
+//!
+//! Always holds: a place is read only after the encoder was told of its inspection, and the core hears of the reading
+//! only after the encoder was given what was read, so that both keep their places before the cut; memory is bounded by
+//! one inspection and one piece.
+
+use std::io::ErrorKind;
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use ftdm::block_io::{AlignedBuffer, BlockDevice};
+use ftdm::fold::{fold, split_zeroes};
+use ftdm::log_writes::epoch_log::EpochLog;
+use ftdm_units::{SECTOR_SIZE, Sectors};
+use ftship_proto::ids::{Digest, VolumeIndex};
+use ftship_proto::primary::{PrimaryAction, PrimaryEvent, Replication, VerifyError, VerifyReport};
+use ftship_proto::record::{Content, RecordError};
+use ftship_proto::verify::{Inspection, Place, digests_of, patch};
+
+use super::encode::{EncodeJob, content_of};
+use super::{PrimaryDriver, run_in_background};
+use crate::config::Verify as Settings;
+use crate::control::server::ClientId;
+use crate::control::{Response, VerifyFigures, VerifyOutcome, VerifyRunning};
+use crate::reactor::Reports;
+
+/// Asks by itself, when the configuration says so.
+const SCHEDULED: u64 = u64::MAX;
+/// When it could not be asked, how soon it is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// What the thread is to read.
+#[derive(Debug)]
+struct ReadJob {
+    token: u64,
+    places: Vec<Place>,
+    /// Hash it in these units; else hand it over.
+    unit: Option<Sectors>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct VerifyRead {
+    token: u64,
+    result: Result<ReadResult, String>,
+    hashes: bool,
+}
+
+#[derive(Debug)]
+enum ReadResult {
+    Digests(Vec<Digest>),
+    Content(Vec<Vec<u8>>),
+}
+
+/// The reading thread.
+#[derive(Debug)]
+pub(super) struct VerifyReader {
+    jobs: Option<Sender<ReadJob>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VerifyReader {
+    /// Starts the thread on the volumes, in the group's order, opened for direct reading. It reads at most `rate`
+    /// bytes a second, if that is given.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(super) fn start(
+        devices: Vec<BlockDevice>,
+        rate: Option<u64>,
+        reports: Reports<VerifyRead>,
+    ) -> anyhow::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<ReadJob>();
+        let thread = std::thread::Builder::new()
+            .name("verify".into())
+            .stack_size(128 << 10)
+            .spawn(move || {
+                run_in_background("verify");
+                let mut buffer = AlignedBuffer::new(0);
+                for ReadJob { token, places, unit } in queue {
+                    let begun = Instant::now();
+                    let read = places.iter().map(|place| read(&devices, &mut buffer, *place));
+                    let result = match unit {
+                        Some(unit) => {
+                            let digests = read.map(|data| data.map(|data| digests_of(&data, unit)));
+                            digests
+                                .collect::<Result<Vec<_>, _>>()
+                                .map(|all| ReadResult::Digests(all.concat()))
+                        }
+                        None => read.collect::<Result<_, _>>().map(ReadResult::Content),
+                    };
+                    let bytes: u64 = places.iter().map(|place| place.extent.len().bytes().unwrap_or(0)).sum();
+                    // A round is small, and waits for a cut: only the scan is held to a rate.
+                    if let (Some(rate), Some(_)) = (rate, unit) {
+                        let least = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+                        std::thread::sleep(least.saturating_sub(begun.elapsed()));
+                    }
+                    reports.send(VerifyRead { token, result, hashes: unit.is_some() });
+                }
+            })
+            .context("starting the verify thread")?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    fn push(&self, job: ReadJob) {
+        if let Some(jobs) = &self.jobs
+            && jobs.send(job).is_err()
+        {
+            log::error!("the verify thread has ended; it must have panicked");
+        }
+    }
+}
+
+impl Drop for VerifyReader {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the verify thread had panicked");
+        }
+    }
+}
+
+fn read(devices: &[BlockDevice], buffer: &mut AlignedBuffer, place: Place) -> Result<Vec<u8>, String> {
+    let len = usize::try_from(place.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
+    if buffer.bytes().len() < len {
+        *buffer = AlignedBuffer::new(len);
+    }
+    let result = match devices.get(usize::from(place.volume.0)) {
+        Some(device) => device.read_extent(place.extent, buffer.bytes_mut()),
+        None => Err(ErrorKind::NotFound.into()),
+    };
+    let failed = |error| format!("reading {} of {}: {error}", place.extent, place.volume);
+    result.map(|()| buffer.bytes()[..len].to_vec()).map_err(failed)
+}
+
+/// The encoder's part of an inspection.
+#[derive(Debug, Default)]
+pub(super) struct Inspecting {
+    current: Option<(u64, Inspection)>,
+    /// It ends with the next epoch, and whether that is to repair.
+    concludes: Option<bool>,
+}
+
+/// What the encoder is told of inspections.
+#[derive(Debug)]
+pub(super) enum InspectJob {
+    /// Lay every epoch from here on over it.
+    Begin(u64, Inspection),
+    /// What was read of its places.
+    Fill(u64, Vec<Vec<u8>>),
+    /// The next epoch is the last one.
+    Conclude {
+        /// Of the inspection.
+        token: u64,
+        /// Its content travels in that epoch.
+        repair: bool,
+    },
+    /// Forget it.
+    End,
+}
+
+impl Inspecting {
+    pub(super) fn perform(&mut self, job: InspectJob) {
+        match job {
+            InspectJob::Begin(token, inspection) => {
+                *self = Self { current: Some((token, inspection)), concludes: None };
+            }
+            InspectJob::Fill(token, read) => {
+                if let Some(inspection) = self.current(token) {
+                    inspection.fill(&read);
+                }
+            }
+            InspectJob::Conclude { token, repair } => {
+                self.concludes = self.current(token).map(|_| repair);
+            }
+            InspectJob::End => *self = Self::default(),
+        }
+    }
+
+    fn current(&mut self, token: u64) -> Option<&mut Inspection> {
+        self.current.as_mut().filter(|(current, _)| *current == token).map(|(_, inspection)| inspection)
+    }
+
+    /// An epoch is encoded: lays it over the inspection.
+    pub(super) fn lay_over(&mut self, volume: VolumeIndex, log: &EpochLog) {
+        if let Some((_, inspection)) = &mut self.current {
+            let put = |extent, content| {
+                inspection.put(volume, extent, content_of(content));
+                Ok::<(), std::convert::Infallible>(())
+            };
+            let Ok(()) = fold(log, put);
+        }
+    }
+
+    /// The epoch's content of a volume, with what is to be repaired in its place, to `push`.
+    pub(super) fn fold(
+        &self,
+        volume: VolumeIndex,
+        log: &EpochLog,
+        mut push: impl FnMut(ftdm_units::Extent, Content<'_>) -> Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
+        let repairing = self.current.as_ref().filter(|_| self.concludes == Some(true));
+        let Some((_, inspection)) = repairing else {
+            return fold(log, |extent, content| push(extent, content_of(content)));
+        };
+        let mut put = patch(inspection.content(volume), |extent, content| match content {
+            Content::Data(data) => {
+                split_zeroes(extent, data, &mut |extent, content| push(extent, content_of(content)))
+            }
+            other => push(extent, other),
+        });
+        fold(log, |extent, content| put(Some((extent, content_of(content)))))?;
+        put(None)
+    }
+
+    /// The end of an inspection whose last epoch this was.
+    pub(super) fn concluded(&mut self) -> Option<(u64, Vec<Option<Digest>>)> {
+        self.concludes.take()?;
+        let (token, inspection) = self.current.take()?;
+        Some((token, inspection.digests()))
+    }
+}
+
+/// When verifies are due, and what the last one found.
+#[derive(Debug)]
+pub(super) struct VerifySchedule {
+    every: Option<Duration>,
+    repair: bool,
+    due: Option<Duration>,
+    last: Option<VerifyOutcome>,
+    /// Since the daemon's start.
+    count: u64,
+}
+
+impl VerifySchedule {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let Settings { every, repair, .. } = *settings;
+        Self { every, repair, due: every, last: None, count: 0 }
+    }
+
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.due
+    }
+}
+
+impl PrimaryDriver {
+    pub(super) fn verify_act(&mut self, now: Duration, action: PrimaryAction) {
+        match action {
+            PrimaryAction::Hash { token, place, unit } => {
+                self.verify_reader.push(ReadJob { token, places: vec![place], unit: Some(unit) });
+            }
+            PrimaryAction::Inspect { token, places, unit } => {
+                let inspection = Inspection::new(&places, unit);
+                self.encoder.push(EncodeJob::Inspect(InspectJob::Begin(token, inspection)));
+                self.verify_reader.push(ReadJob { token, places, unit: None });
+            }
+            PrimaryAction::Conclude { token, repair } => {
+                self.encoder.push(EncodeJob::Inspect(InspectJob::Conclude { token, repair }));
+            }
+            PrimaryAction::EndInspection => self.encoder.push(EncodeJob::Inspect(InspectJob::End)),
+            PrimaryAction::VerifyDone { id, result } => self.verify_done(now, id, result),
+            other => log::error!("a fault of this program: {other:?} is no part of a verify"),
+        }
+    }
+
+    pub(super) fn verify_read(&mut self, now: Duration, read: VerifyRead) {
+        let VerifyRead { token, result, hashes } = read;
+        let event = match result {
+            Ok(ReadResult::Digests(digests)) => PrimaryEvent::Hashed { token, result: Ok(digests) },
+            Ok(ReadResult::Content(content)) => {
+                self.encoder.push(EncodeJob::Inspect(InspectJob::Fill(token, content)));
+                PrimaryEvent::Inspected { token, result: Ok(()) }
+            }
+            Err(reason) if hashes => PrimaryEvent::Hashed { token, result: Err(reason) },
+            Err(reason) => PrimaryEvent::Inspected { token, result: Err(reason) },
+        };
+        self.core.handle(now, event);
+        self.act(now);
+    }
+
+    pub(super) fn verify_wanted(&mut self, now: Duration, client: ClientId, repair: bool) {
+        self.waiting.push(client);
+        self.core.handle(now, PrimaryEvent::Verify { id: client.0 as u64, repair });
+    }
+
+    /// Begins the verify that the configuration wants, when it is time.
+    pub(super) fn verify_when_due(&mut self, now: Duration) {
+        if self.verifies.due.is_none_or(|due| due > now) {
+            return;
+        }
+        if *self.core.replication() != Replication::InSync || self.core.verify_progress().is_some() {
+            self.verifies.due = Some(now + RETRY);
+            return;
+        }
+        self.verifies.due = self.verifies.every.map(|every| now + every);
+        log::info!("verify: begins, as configured");
+        let repair = self.verifies.repair;
+        self.core.handle(now, PrimaryEvent::Verify { id: SCHEDULED, repair });
+        self.act(now);
+    }
+
+    fn verify_done(&mut self, now: Duration, id: u64, result: Result<VerifyReport, VerifyError>) {
+        let result = match result {
+            Ok(report) => {
+                let outcome = self.outcome(&report);
+                if outcome.differing_bytes > 0 {
+                    log::error!("verify: {}", crate::report::verify(&outcome));
+                } else {
+                    log::info!("verify: {}", crate::report::verify(&outcome));
+                }
+                self.verifies.last = Some(outcome.clone());
+                self.verifies.count += 1;
+                Response::Verified(Box::new(outcome))
+            }
+            Err(error @ VerifyError::Interrupted(_)) => {
+                log::warn!("{error}");
+                Response::Failed { reason: error.to_string() }
+            }
+            Err(error) => Response::Refused { reason: error.to_string() },
+        };
+        if id == SCHEDULED {
+            if !matches!(result, Response::Verified(_)) {
+                self.verifies.due = Some(now + RETRY);
+            }
+        } else {
+            self.answer(id, result);
+        }
+    }
+
+    fn outcome(&self, report: &VerifyReport) -> VerifyOutcome {
+        let bytes = |sectors: Sectors| sectors.bytes().unwrap_or(u64::MAX);
+        let differing = report.differing.iter().map(|place| crate::control::Differing {
+            volume: self
+                .config
+                .volume
+                .get(usize::from(place.volume.0))
+                .map_or_else(|| place.volume.to_string(), |volume| volume.name.to_string()),
+            sector: place.extent.start().0,
+            sectors: place.extent.len().0,
+        });
+        VerifyOutcome {
+            finished: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
+            seconds: report.took.as_secs_f64(),
+            checked_bytes: bytes(report.checked),
+            candidates: report.candidates,
+            differing: differing.collect(),
+            differing_bytes: bytes(report.differing_sectors),
+            repaired_bytes: bytes(report.repaired),
+            undecided_bytes: bytes(report.undecided),
+        }
+    }
+
+    pub(super) fn verify_figures(&self, now: Duration) -> VerifyFigures {
+        let bytes = |sectors: Sectors| sectors.bytes().unwrap_or(u64::MAX);
+        let running = self.core.verify_progress().map(|progress| VerifyRunning {
+            checked_bytes: bytes(progress.checked),
+            volume_bytes: bytes(progress.whole),
+            differing_bytes: bytes(progress.differing),
+            seconds: now.saturating_sub(progress.begun).as_secs_f64(),
+        });
+        let next = self.verifies.due.map(|due| due.saturating_sub(now).as_secs());
+        VerifyFigures {
+            running,
+            last: self.verifies.last.clone(),
+            count: self.verifies.count,
+            next_seconds: next,
+        }
+    }
+}
