@@ -243,6 +243,10 @@ impl VerifySchedule {
         Self { every, repair, due: every, last: None, count: 0 }
     }
 
+    fn retry(&mut self, now: Duration) {
+        self.due = self.every.map(|every| now + every.min(RETRY));
+    }
+
     pub(super) fn due(&self) -> Option<Duration> {
         self.due
     }
@@ -294,7 +298,7 @@ impl PrimaryDriver {
             return;
         }
         if *self.core.replication() != Replication::InSync || self.core.verify_progress().is_some() {
-            self.verifies.due = Some(now + RETRY);
+            self.verifies.retry(now);
             return;
         }
         self.verifies.due = self.verifies.every.map(|every| now + every);
@@ -325,7 +329,7 @@ impl PrimaryDriver {
         };
         if id == SCHEDULED {
             if !matches!(result, Response::Verified(_)) {
-                self.verifies.due = Some(now + RETRY);
+                self.verifies.retry(now);
             }
         } else {
             self.answer(id, result);

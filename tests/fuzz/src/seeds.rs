@@ -7,9 +7,10 @@ use ftship_proto::frame::Frame;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::message::{Hello, Message};
-use ftship_proto::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT};
+use ftship_proto::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, VERIFY};
 use ftship_proto::record::Content;
 use ftship_proto::state::LineageEntry;
+use ftship_proto::verify::{HashRequest, Place};
 
 use crate::Seed;
 
@@ -20,12 +21,15 @@ macro_rules! golden {
     };
 }
 
-const GOLDEN: [(&str, &str); 20] = golden![
+const GOLDEN: [(&str, &str); 23] = golden![
     "base_end",
     "bye",
     "commit",
     "compressed",
+    "digests",
+    "digests_none",
     "epoch",
+    "hash",
     "hello",
     "journal_begin",
     "journal_drop",
@@ -58,7 +62,8 @@ pub(crate) fn golden_bytes(name: &str) -> Vec<u8> {
 
 /// The frozen encodings that come over a connection.
 pub(crate) fn golden_frames() -> Vec<Seed> {
-    let stays_here = |name: &str| name.starts_with("journal") || matches!(name, "state" | "state_rolls" | "superblock");
+    let stays_here =
+        |name: &str| name.starts_with("journal") || matches!(name, "state" | "state_rolls" | "superblock");
     let frames = GOLDEN.iter().filter(|(name, _)| !stays_here(name));
     frames.map(|(name, _)| ((*name).to_owned(), golden_bytes(name))).collect()
 }
@@ -131,7 +136,7 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
     let hello = Message::Hello(Hello {
         protocol_min: 1,
         protocol_max: 1,
-        features_optional: ACK_RECEIVED,
+        features_optional: ACK_RECEIVED | VERIFY,
         features_mandatory: if commit == CommitPolicy::External { EXTERNAL_COMMIT } else { 0 },
         group: group()?,
         lineage: vec![entry],
@@ -151,6 +156,12 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
     frames.push(say(Message::Ping { token: 7 }));
     if commit == CommitPolicy::External {
         frames.push(say(Message::Commit { epoch: Epoch(2) }));
+    }
+    let place = |volume, extent| Place { volume: VolumeIndex(volume), extent };
+    let places = vec![place(0, extent), place(1, Extent::new(Sector(64), Sectors(16))?)];
+    for (token, epoch) in [(1, Epoch::NONE), (2, Epoch(3))] {
+        let request = HashRequest { token, epoch, unit: Sectors(8), places: places.clone() };
+        frames.push(say(Message::Hash(request)));
     }
     frames.extend(epoch(3, digest, true)?.0);
     frames.push(say(Message::Bye { text: "done".into() }));

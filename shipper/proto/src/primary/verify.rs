@@ -83,9 +83,6 @@ pub enum VerifyError {
     /// The backup's software is older.
     #[error("the backup does not know how to verify: update it")]
     Unknown,
-    /// Another one runs, which does not repair.
-    #[error("a verify without --repair is under way: wait for its end")]
-    Busy,
     /// It was begun and did not come to its end.
     #[error("the verify was interrupted: {0}")]
     Interrupted(String),
@@ -167,6 +164,8 @@ struct Round {
 #[derive(Debug)]
 pub(super) struct Verify {
     askers: Vec<u64>,
+    /// Who wants one that repairs, once this one has ended.
+    repair_next: Vec<u64>,
     repair: bool,
     begun: Duration,
     deadline: Duration,
@@ -196,7 +195,7 @@ impl Primary {
 
     pub(super) fn verify_timeout(&mut self, now: Duration) {
         if self.verify_due().is_some_and(|due| due <= now) {
-            self.end_verify(Err(VerifyError::Interrupted(format!("it came no further for {PATIENCE:?}"))));
+            self.interrupt_verify(&format!("it came no further for {PATIENCE:?}"));
         }
     }
 
@@ -207,8 +206,10 @@ impl Primary {
             // The one under way answers both.
             return verify.askers.push(id);
         }
+        if let Some(verify) = &mut self.verify {
+            return verify.repair_next.push(id);
+        }
         let refused = match (&self.link, &self.replication) {
-            _ if self.verify.is_some() => Some(VerifyError::Busy),
             (Link::Up { welcome, .. }, _) if welcome.features & VERIFY == 0 => Some(VerifyError::Unknown),
             (Link::Up { .. }, Replication::InSync)
                 if self.capture == Capture::On && self.sync == SyncStep::None =>
@@ -227,6 +228,7 @@ impl Primary {
         sizes.block = sizes.block.max(sizes.unit);
         self.verify = Some(Box::new(Verify {
             askers: vec![id],
+            repair_next: Vec::new(),
             repair,
             begun: now,
             deadline: now + PATIENCE,
@@ -241,18 +243,27 @@ impl Primary {
         self.continue_verify(now);
     }
 
-    /// Replication has ended: nothing can be compared any more.
+    /// It cannot go on.
     pub(super) fn interrupt_verify(&mut self, reason: &str) {
-        self.end_verify(Err(VerifyError::Interrupted(reason.to_owned())));
-    }
-
-    fn end_verify(&mut self, result: Result<VerifyReport, VerifyError>) {
         let Some(verify) = self.verify.take() else { return };
         if verify.round.is_some() {
             self.act(PrimaryAction::EndInspection);
         }
+        for id in verify.askers.into_iter().chain(verify.repair_next) {
+            let result = Err(VerifyError::Interrupted(reason.to_owned()));
+            self.act(PrimaryAction::VerifyDone { id, result });
+        }
+    }
+
+    fn end_verify(&mut self, now: Duration, verify: Verify) {
+        let took = now.saturating_sub(verify.begun);
+        let mut report = VerifyReport { took, ..verify.report };
+        report.differing.sort_unstable_by_key(order);
         for id in verify.askers {
-            self.act(PrimaryAction::VerifyDone { id, result: result.clone() });
+            self.act(PrimaryAction::VerifyDone { id, result: Ok(report.clone()) });
+        }
+        for id in verify.repair_next {
+            self.verify(now, id, true);
         }
     }
 
@@ -271,12 +282,9 @@ impl Primary {
             let request = HashRequest { token, epoch: Epoch::NONE, unit, places: vec![place] };
             self.act(PrimaryAction::Send(Message::Hash(request)));
         }
-        let Some(verify) = &mut self.verify else { return };
-        if verify.round.is_none() && verify.pieces.is_empty() {
-            let took = now.saturating_sub(verify.begun);
-            let mut report = VerifyReport { took, ..std::mem::take(&mut verify.report) };
-            report.differing.sort_unstable_by_key(order);
-            self.end_verify(Ok(report));
+        if let Some(verify) = self.verify.take_if(|verify| verify.round.is_none() && verify.pieces.is_empty())
+        {
+            self.end_verify(now, *verify);
         }
     }
 

@@ -31,6 +31,7 @@ fn config() -> PrimaryConfig {
         pause_limit: SECOND / 10,
         void_limit: 5,
         commit: CommitPolicy::Auto,
+        verify: VerifySizes::default(),
     }
 }
 
