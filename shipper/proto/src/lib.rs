@@ -12,6 +12,7 @@ pub mod frame;
 pub mod group;
 pub mod ids;
 pub mod journal;
+pub mod lineage;
 pub mod message;
 pub mod mutant;
 pub mod primary;

@@ -7,6 +7,7 @@
 use crate::frame::{Frame, FrameError, FrameKind, Stamp};
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
+use crate::lineage::Standing;
 use crate::state::{Content, LineageEntry, Role, decode_lineage, encode_lineage};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Writer};
 use crate::verify::{HashRequest, MAX_DIGESTS};
@@ -100,6 +101,8 @@ pub struct Hello {
     pub last_epoch: Epoch,
     /// That epoch's digest.
     pub last_digest: Digest,
+    /// Since which epoch it went on without a backup.
+    pub alone: Option<Epoch>,
 }
 
 /// The backup accepts and says where it stands.
@@ -138,6 +141,8 @@ pub enum Message {
         code: RefuseCode,
         /// Why and what to do, for people; at most [`MAX_TEXT`] bytes.
         text: String,
+        /// Where the declining side stands, where that is the matter.
+        standing: Option<Box<Standing>>,
     },
     /// The primary starts a base copy.
     SyncBegin {
@@ -304,9 +309,12 @@ impl Message {
         match self {
             Self::Hello(hello) => hello.encode(&mut fields),
             Self::Welcome(welcome) => welcome.encode(&mut fields),
-            Self::Refuse { code, text } => {
+            Self::Refuse { code, text, standing } => {
                 fields.u16(1, code.number());
                 fields.field(2, cut(text).as_bytes());
+                if let Some(standing) = standing {
+                    fields.field(OPTIONAL | 1, &standing.encode());
+                }
             }
             Self::SyncBegin { base_id } => fields.field(1, base_id),
             Self::SyncReady => {}
@@ -351,7 +359,9 @@ impl Message {
             FrameKind::Welcome => Self::Welcome(Welcome::decode(fields)?),
             FrameKind::Refuse => {
                 let code = RefuseCode::from_number(fields.u16(1)?);
-                Self::Refuse { code, text: fields.required(2)?.text(MAX_TEXT)?.to_owned() }
+                let text = fields.required(2)?.text(MAX_TEXT)?.to_owned();
+                let standing = fields.optional(OPTIONAL | 1).map(Standing::decode).transpose()?;
+                Self::Refuse { code, text, standing: standing.map(Box::new) }
             }
             FrameKind::SyncBegin => Self::SyncBegin { base_id: fields.array(1)? },
             FrameKind::SyncReady => Self::SyncReady,
@@ -380,6 +390,18 @@ impl Message {
 }
 
 impl Hello {
+    /// Where the primary stands that says it.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            role: Role::Primary,
+            content: Content::Consistent,
+            lineage: self.lineage.clone(),
+            last_epoch: self.last_epoch,
+            alone: self.alone,
+        }
+    }
+
     fn encode(&self, fields: &mut Writer) {
         let range = [self.protocol_min.to_le_bytes(), self.protocol_max.to_le_bytes()].concat();
         let features = [self.features_optional.to_le_bytes(), self.features_mandatory.to_le_bytes()].concat();
@@ -391,6 +413,9 @@ impl Hello {
         fields.field(4, &encode_lineage(&self.lineage));
         fields.u64(5, self.last_epoch.0);
         fields.field(6, &self.last_digest.0);
+        if let Some(alone) = self.alone {
+            fields.u64(OPTIONAL | 1, alone.0);
+        }
     }
 
     fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
@@ -412,6 +437,7 @@ impl Hello {
             lineage: decode_lineage(fields.required(4)?)?,
             last_epoch: Epoch(fields.u64(5)?),
             last_digest: Digest(fields.array(6)?),
+            alone: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
         })
     }
 }

@@ -52,6 +52,7 @@ pub enum Mutant {
     InspectReadLate,
     HashAtAnyEpoch,
     RepairForgotten,
+    IgnoreAlone,
 }
 
 impl Mutant {
@@ -103,6 +104,7 @@ impl Mutant {
         Self::InspectReadLate,
         Self::HashAtAnyEpoch,
         Self::RepairForgotten,
+        Self::IgnoreAlone,
     ];
 }
 

@@ -65,15 +65,24 @@ pub enum Content {
     },
     /// Exactly one committed epoch.
     Consistent,
+    /// What a primary had when it was demoted: the epoch at which the other side was promoted, overwritten by what
+    /// this side wrote behind it. Not promotable.
+    Outdated {
+        /// That epoch, where it is known what was written since; else only a whole copy helps.
+        fork: Option<Epoch>,
+    },
 }
 
 impl Content {
-    /// The encoding: u8 {0 blank, 1 inconsistent, 2 consistent}, then the base copy's id if inconsistent.
+    /// The encoding: u8 {0 blank, 1 inconsistent, 2 consistent, 3 outdated}, then the base copy's id if inconsistent,
+    /// the fork if outdated and known.
     pub(crate) fn encode(self) -> Vec<u8> {
         match self {
             Self::Blank => vec![0],
             Self::Inconsistent { base_id } => [&[1][..], &base_id].concat(),
             Self::Consistent => vec![2],
+            Self::Outdated { fork: None } => vec![3],
+            Self::Outdated { fork: Some(fork) } => [&[3][..], &fork.0.to_le_bytes()].concat(),
         }
     }
 
@@ -82,6 +91,8 @@ impl Content {
             0 => Self::Blank,
             1 => Self::Inconsistent { base_id: value.array()? },
             2 => Self::Consistent,
+            3 if value.left() == 0 => Self::Outdated { fork: None },
+            3 => Self::Outdated { fork: Some(Epoch(value.u64()?)) },
             other => return Err(value.invalid(format_args!("the unknown content state {other}"))),
         };
         value.end()?;
@@ -150,6 +161,40 @@ pub struct DurableState {
     pub last_incarnation: Option<Incarnation>,
     /// Which eras began when. Empty: nothing tells what changed since any epoch.
     pub rolls: RollHistory,
+    /// A primary: the epoch since which it went on without a backup; none while it is in sync.
+    pub alone: Option<Epoch>,
+    /// A primary: the other side was promoted over it.
+    pub fenced: Option<Fence>,
+}
+
+/// What a primary has learnt of the side that was promoted over it, or beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The generation that the other side has made.
+    pub generation: Generation,
+    /// The last epoch that both have.
+    pub fork: Epoch,
+    /// Whether this side went on behind it too: then somebody must decide.
+    pub split: bool,
+}
+
+impl Fence {
+    /// The encoding: generation 24 bytes, fork u64, split u8.
+    fn encode(self) -> Vec<u8> {
+        [&self.generation.encode()[..], &self.fork.0.to_le_bytes(), &[self.split.into()]].concat()
+    }
+
+    fn decode(mut value: Value<'_>) -> Result<Self, TlvError> {
+        let generation = Generation::decode(value.array()?);
+        let fork = Epoch(value.u64()?);
+        let split = match value.u8()? {
+            0 => false,
+            1 => true,
+            other => return Err(value.invalid(format_args!("{other} where 0 or 1 belongs"))),
+        };
+        value.end()?;
+        Ok(Self { generation, fork, split })
+    }
 }
 
 mod tag {
@@ -163,6 +208,8 @@ mod tag {
     pub(super) const GROUP: u16 = 7;
     pub(super) const LAST_INCARNATION: u16 = 8;
     pub(super) const ROLLS: u16 = super::OPTIONAL | 1;
+    pub(super) const ALONE: u16 = 10;
+    pub(super) const FENCED: u16 = 11;
 }
 
 /// A durable state that cannot be used.
@@ -189,6 +236,8 @@ impl DurableState {
             content: Content::Blank,
             group: None,
             last_incarnation: None,
+            alone: None,
+            fenced: None,
             rolls: RollHistory::default(),
         }
     }
@@ -217,6 +266,12 @@ impl DurableState {
         if let Some(incarnation) = self.last_incarnation {
             fields.field(tag::LAST_INCARNATION, &incarnation.0);
         }
+        if let Some(alone) = self.alone {
+            fields.u64(tag::ALONE, alone.0);
+        }
+        if let Some(fence) = self.fenced {
+            fields.field(tag::FENCED, &fence.encode());
+        }
         if self.rolls.last().is_some() {
             fields.field(tag::ROLLS, &self.rolls.encode());
         }
@@ -235,6 +290,8 @@ impl DurableState {
         let content = Content::decode(fields.required(tag::CONTENT)?)?;
         let group = fields.optional(tag::GROUP).map(GroupDescription::decode).transpose()?;
         let last_incarnation = fields.optional_array(tag::LAST_INCARNATION)?.map(Incarnation);
+        let alone = fields.optional_array(tag::ALONE)?.map(u64::from_le_bytes).map(Epoch);
+        let fenced = fields.optional(tag::FENCED).map(Fence::decode).transpose()?;
         let rolls = fields.optional(tag::ROLLS).map(RollHistory::decode).transpose()?.unwrap_or_default();
         fields.finish()?;
         Ok(Self {
@@ -247,6 +304,8 @@ impl DurableState {
             group,
             last_incarnation,
             rolls,
+            alone,
+            fenced,
         })
     }
 

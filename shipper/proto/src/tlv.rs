@@ -239,6 +239,11 @@ impl<'a> Value<'a> {
         std::str::from_utf8(bytes).map_err(|_| self.invalid("bytes that are not UTF-8"))
     }
 
+    /// Takes all that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Bytes not taken yet.
     #[must_use]
     pub fn left(&self) -> usize {

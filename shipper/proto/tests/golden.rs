@@ -133,6 +133,7 @@ fn messages() {
         lineage: lineage(),
         last_epoch: Epoch(4712),
         last_digest: Digest([0xd2; 32]),
+        alone: None,
     });
     let welcome = Message::Welcome(Welcome {
         protocol: 1,
@@ -148,7 +149,7 @@ fn messages() {
     let all = [
         ("hello", hello),
         ("welcome", welcome),
-        ("refuse", Message::Refuse { code: RefuseCode::VolumeMismatch, text: "resize it".into() }),
+        ("refuse", Message::Refuse { code: RefuseCode::VolumeMismatch, text: "resize it".into(), standing: None }),
         ("sync_begin", Message::SyncBegin { base_id: [0xb1; 16] }),
         ("sync_ready", Message::SyncReady),
         ("base_end", Message::BaseEnd { frames: 77, bytes: 1 << 40 }),
@@ -185,7 +186,7 @@ fn messages() {
 fn refusals() {
     let text = "say why, and what to do";
     let codes: Vec<RefuseCode> = RefuseCode::known().chain([RefuseCode::Other(0x7777)]).collect();
-    let refuse = |code: &RefuseCode| Message::Refuse { code: *code, text: text.into() };
+    let refuse = |code: &RefuseCode| Message::Refuse { code: *code, text: text.into(), standing: None };
     let frames: Vec<Frame> = codes.iter().map(|code| refuse(code).encode(2, INCARNATION)).collect();
     check("refusals", &bytes_of(&frames));
     for (frame, code) in frames_in(&golden("refusals")).iter().zip(&codes) {
@@ -255,6 +256,8 @@ fn durable_state() {
         group: Some(group()),
         last_incarnation: Some(INCARNATION),
         rolls: RollHistory::default(),
+        alone: None,
+        fenced: None,
     };
     check("state", &encode(7, SlotKind::State, &state.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("state").try_into().unwrap();

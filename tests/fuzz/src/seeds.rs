@@ -142,6 +142,7 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
         lineage: vec![entry],
         last_epoch: Epoch::NONE,
         last_digest: Digest::ZERO,
+        alone: None,
     });
     let say = |message: Message| message.encode(GENERATION.number, INCARNATION);
     let mut frames = vec![say(hello), say(Message::SyncBegin { base_id: [0xb1; 16] })];

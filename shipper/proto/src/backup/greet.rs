@@ -9,6 +9,7 @@ use super::phase::CopyStep;
 use super::{Backup, BackupAction, Link, Peer, Phase};
 use crate::frame::FrameHeader;
 use crate::ids::Epoch;
+use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Hello, Message, RefuseCode, Welcome};
 use crate::mutant::{self, Mutant};
 use crate::protocol::{
@@ -57,7 +58,7 @@ impl Backup {
 
     pub(super) fn refuse(&mut self, code: RefuseCode, text: String) {
         let reason = format!("refused the peer: {text}");
-        self.act(BackupAction::Send(Message::Refuse { code, text }));
+        self.act(BackupAction::Send(Message::Refuse { code, text, standing: Some(Box::new(self.standing())) }));
         self.link = Link::Down;
         self.act(BackupAction::Close { reason });
     }
@@ -170,14 +171,39 @@ impl Backup {
         }
         self.check_phase()?;
         self.check_volumes(hello)?;
-        let mine = self.state.lineage.last();
-        if mine.is_some_and(|mine| !hello.lineage.iter().any(|theirs| theirs.generation == mine.generation)) {
-            let text = "what this backup holds does not descend from the peer's history: \
-                        format this backup anew if its content may be overwritten"
-                .to_owned();
-            return Err((RefuseCode::SplitBrain, text));
+        self.check_history(hello)
+    }
+
+    fn check_history(&self, hello: &Hello) -> Result<(), (RefuseCode, String)> {
+        let (mine, theirs) = (self.standing(), hello.standing());
+        let text = match compare(&mine, &theirs) {
+            Relation::Same | Relation::Fresh | Relation::Outdated { .. } => return Ok(()),
+            Relation::Unrelated => "what this backup holds does not descend from the peer's history: \
+                                    format this backup anew if its content may be overwritten"
+                .to_owned(),
+            Relation::Overtakes { fork } => format!(
+                "this backup's history is newer than the peer's, which ends at epoch {fork}: promote this side, or \
+                 format it anew if its content may be overwritten"
+            ),
+            Relation::SplitBrain { fork } => format!(
+                "split brain: both sides went on behind epoch {fork}; the peer is the {theirs}, this side the {mine}: \
+                 `ftship resolve --discard-mine` on the side whose history is to be thrown away"
+            ),
+        };
+        Err((RefuseCode::SplitBrain, text))
+    }
+
+    /// Where this side stands, for the other.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let is_primary = self.state.role == Role::Primary;
+        Standing {
+            role: self.state.role,
+            content: self.state.content,
+            lineage: self.state.lineage.clone(),
+            last_epoch: if is_primary { self.promoted_at() } else { self.committed },
+            alone: self.state.alone,
         }
-        Ok(())
     }
 
     fn check_phase(&self) -> Result<(), (RefuseCode, String)> {

@@ -5,7 +5,7 @@
 //! acknowledged, applied or promoted any more.
 //!
 //! ```text
-//!              SyncBegin   what is committed is applied   state: Inconsistent    rest applied, SyncReady
+//!   Outdated ───┐ SyncBegin   what is committed is applied   state: Inconsistent    rest applied, SyncReady
 //!   Blank ──────────► Draining ─────────────► Marking ──────────► Clearing ─────────────► Base
 //!   Inconsistent ────►   │ ▲                     │ promote                               │ BaseEnd
 //!                promote │ │ SyncBegin           │                                       ▼
@@ -33,6 +33,8 @@ pub enum Phase {
     Blank,
     /// A full sync did not end; nothing promotable is here.
     Inconsistent,
+    /// This side was demoted and has writes that the other side's history has not: to be overwritten there.
+    Outdated,
     /// A full sync is under way.
     Copying(Copying),
     /// Promotable: to the last committed epoch, or to one that the coordinator chooses.
@@ -80,6 +82,7 @@ pub(super) enum CopyStep {
 pub(super) enum Stage {
     Blank,
     Inconsistent,
+    Outdated,
     Copying(CopyStep),
     Consistent,
     Settling,
@@ -91,15 +94,17 @@ pub(super) enum Stage {
 
 use CopyStep::{Base, Clearing, Draining, Flushed, Flushing, Marking, Sealing};
 use Stage::{
-    Blank, Consistent, Copying as In, Failed, Inconsistent, NewGeneration, Promoted, Releasing, Settling,
+    Blank, Consistent, Copying as In, Failed, Inconsistent, NewGeneration, Outdated, Promoted, Releasing,
+    Settling,
 };
 
 /// From where one may go where; to [`Stage::Failed`] from everywhere else.
-const LEGAL: [(Stage, &[Stage]); 14] = [
+const LEGAL: [(Stage, &[Stage]); 15] = [
     (Blank, &[In(Draining)]),
     (Inconsistent, &[In(Draining)]),
+    (Outdated, &[In(Draining)]),
     (Consistent, &[In(Draining), Settling, Inconsistent]),
-    (In(Draining), &[In(Marking), Blank, Inconsistent, Consistent, Settling]),
+    (In(Draining), &[In(Marking), Blank, Inconsistent, Outdated, Consistent, Settling]),
     (In(Marking), &[In(Clearing), Inconsistent, Settling]),
     (In(Clearing), &[In(Base), Inconsistent]),
     (In(Base), &[In(Flushing), Inconsistent]),
@@ -123,6 +128,7 @@ impl Phase {
         match self {
             Self::Blank => Blank,
             Self::Inconsistent => Inconsistent,
+            Self::Outdated => Outdated,
             Self::Copying(copying) => In(copying.step),
             Self::Consistent => Consistent,
             Self::Promoting(promote::Step::Settling { .. }) => Settling,
@@ -139,6 +145,7 @@ impl Phase {
             (Role::Primary, _) => Self::Promoted,
             (Role::Backup, Content::Blank) => Self::Blank,
             (Role::Backup, Content::Inconsistent { .. }) => Self::Inconsistent,
+            (Role::Backup, Content::Outdated { .. }) => Self::Outdated,
             (Role::Backup, Content::Consistent) => Self::Consistent,
         }
     }
@@ -182,9 +189,10 @@ impl Backup {
 mod tests {
     use super::*;
 
-    const ALL: [Stage; 15] = [
+    const ALL: [Stage; 16] = [
         Blank,
         Inconsistent,
+        Outdated,
         In(Draining),
         In(Marking),
         In(Clearing),

@@ -38,6 +38,9 @@ pub enum PromoteRefused {
     /// A full sync did not reach its first commit point.
     #[error("the backup is inconsistent: its full sync did not end; let the primary finish it")]
     Inconsistent,
+    /// It was demoted, and its own writes are not overwritten yet.
+    #[error("the backup is outdated: it was a primary that another was promoted over; let that one resynchronise it")]
+    Outdated,
     /// The daemon has latched a failure.
     #[error("the daemon has failed: {0}; mend the cause and restart it, then promote")]
     Failed(String),
@@ -105,6 +108,7 @@ impl Backup {
         match standing {
             Phase::Consistent => {}
             Phase::Blank => return Err(PromoteRefused::Blank),
+            Phase::Outdated => return Err(PromoteRefused::Outdated),
             Phase::Failed(reason) => return Err(PromoteRefused::Failed(reason)),
             _ => return Err(PromoteRefused::Inconsistent),
         }

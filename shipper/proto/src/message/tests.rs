@@ -41,12 +41,14 @@ fn any_message() -> impl Strategy<Value = Message> {
                 lineage,
                 last_epoch: Epoch(last),
                 last_digest: Digest(digest),
+                alone: (last % 2 == 0).then_some(Epoch(optional)),
             })
         },
     );
     let content = prop_oneof![
         Just(Content::Blank),
         Just(Content::Consistent),
+        any::<Option<u64>>().prop_map(|fork| Content::Outdated { fork: fork.map(Epoch) }),
         any::<[u8; 16]>().prop_map(|base_id| Content::Inconsistent { base_id })
     ];
     let welcome = (any_lineage(), any::<[u64; 3]>(), any::<u16>(), any::<[u8; 32]>(), content).prop_map(
@@ -64,8 +66,17 @@ fn any_message() -> impl Strategy<Value = Message> {
             })
         },
     );
-    let refuse = (any::<u16>(), ".{0,100}")
-        .prop_map(|(code, text)| Message::Refuse { code: RefuseCode::from_number(code), text });
+    let standing = (any_lineage(), any::<u64>(), any::<Option<u64>>()).prop_map(|(lineage, last, alone)| Standing {
+        role: Role::Primary,
+        content: Content::Consistent,
+        lineage,
+        last_epoch: Epoch(last),
+        alone: alone.map(Epoch),
+    });
+    let refuse = (any::<u16>(), ".{0,100}", prop::option::of(standing)).prop_map(|(code, text, standing)| {
+        let (code, standing) = (RefuseCode::from_number(code), standing.map(Box::new));
+        Message::Refuse { code, text, standing }
+    });
     prop_oneof![
         hello,
         welcome,
@@ -151,8 +162,8 @@ fn a_long_text_is_cut_at_a_character() {
     let frame = Message::Bye { text }.encode(1, INCARNATION);
     assert_eq!(Message::decode(&frame), Ok(Message::Bye { text: "ä".repeat(MAX_TEXT / 2) }));
     let text = format!("a{}", "ä".repeat(MAX_TEXT));
-    let frame = Message::Refuse { code: RefuseCode::Other(999), text }.encode(1, INCARNATION);
-    let Ok(Message::Refuse { code, text }) = Message::decode(&frame) else { panic!("{frame:?}") };
+    let frame = Message::Refuse { code: RefuseCode::Other(999), text, standing: None }.encode(1, INCARNATION);
+    let Ok(Message::Refuse { code, text, .. }) = Message::decode(&frame) else { panic!("{frame:?}") };
     assert_eq!((code, text.len()), (RefuseCode::Other(999), MAX_TEXT - 1));
     let mut fields = Writer::new();
     fields.field(1, &vec![b'x'; MAX_TEXT + 1]);

@@ -28,6 +28,7 @@ impl Primary {
             lineage: self.state.lineage.clone(),
             last_epoch: self.committed,
             last_digest: self.committed_digest,
+            alone: None,
         };
         self.act(PrimaryAction::Send(Message::Hello(hello)));
         self.link = Link::Greeting { deadline: now + self.config.timeout };

@@ -20,7 +20,7 @@ impl Primary {
     pub(super) fn greeted(&mut self, now: Duration) {
         let Link::Up { welcome, .. } = &self.link else { return };
         match welcome.content {
-            Content::Blank | Content::Inconsistent { .. } => self.begin_sync(now),
+            Content::Blank | Content::Inconsistent { .. } | Content::Outdated { .. } => self.begin_sync(now),
             Content::Consistent => {
                 self.committed = welcome.committed;
                 let reason = format!(

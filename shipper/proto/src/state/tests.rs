@@ -26,6 +26,7 @@ fn any_state() -> impl Strategy<Value = DurableState> {
     let content = prop_oneof![
         Just(Content::Blank),
         Just(Content::Consistent),
+        any::<Option<u64>>().prop_map(|fork| Content::Outdated { fork: fork.map(Epoch) }),
         any::<[u8; 16]>().prop_map(|base_id| Content::Inconsistent { base_id })
     ];
     let role = prop_oneof![Just(Role::Primary), Just(Role::Backup)];
@@ -40,6 +41,12 @@ fn any_state() -> impl Strategy<Value = DurableState> {
             group: known.then(group),
             last_incarnation: incarnation.map(Incarnation),
             rolls: rolls(count, 2),
+            alone: (seen % 3 == 0).then_some(Epoch(seen)),
+            fenced: (seen % 2 == 0).then_some(Fence {
+                generation: Generation { number: seen, id: [9; 16] },
+                fork: Epoch(seen),
+                split: known,
+            }),
         },
     )
 }
@@ -80,6 +87,8 @@ fn the_largest_state_fits_a_slot() {
         content: Content::Inconsistent { base_id: [2; 16] },
         last_incarnation: Some(Incarnation([3; 16])),
         rolls: rolls(2 * u32::try_from(MAX_ROLLS).unwrap(), MAX_VOLUMES),
+        alone: Some(Epoch(u64::MAX)),
+        fenced: Some(Fence { generation: entry(7).generation, fork: Epoch(9), split: true }),
     };
     let body = state.encode();
     assert!(body.len() <= MAX_BODY, "{}", body.len());

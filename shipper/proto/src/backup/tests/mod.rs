@@ -155,6 +155,7 @@ impl Host {
             }],
             last_epoch: Epoch::NONE,
             last_digest: Digest::ZERO,
+            alone: None,
         }
     }
 
