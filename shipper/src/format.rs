@@ -74,9 +74,11 @@ pub fn format(config: &Config, force: bool) -> Result<String, FormatError> {
     if let Some(found) = state_file.as_mut().filter(|_| !force).map(state_content).transpose()?.flatten() {
         return Err(FormatError::StateInUse { path: state.display().to_string(), found });
     }
+    // A primary needs it when it is the backup one day.
+    let is_absent = matches!(journal.try_exists(), Ok(false)) && config.journal.size.is_none();
     let journal_device = match config.role {
-        Role::Backup => Some(open_journal(config, force)?),
-        Role::Primary => None,
+        Role::Primary if is_absent => None,
+        _ => Some(open_journal(config, force)?),
     };
     let mut state_file = state_file.map_or_else(|| StateFile::create(state), Ok)?;
     let mut done = format!("group {}: {} formatted", config.group, state.display());

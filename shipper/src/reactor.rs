@@ -14,24 +14,28 @@ use mio::{Events, Poll, Registry, Token, Waker};
 use crate::control::server::{ClientId, ControlServer};
 use crate::control::{Request, Response};
 
-/// The listening socket of a backup.
+/// The listening socket.
 pub const LISTENER: Token = Token(0);
 /// The connection to the peer.
 pub const PEER: Token = Token(1);
 const WAKER: Token = Token(2);
 const CONTROL: Token = Token(3);
+/// A connection that a primary accepted.
+pub const VISITOR: Token = Token(4);
 const FIRST_CLIENT: usize = 16;
 
 /// What a role does with what the loop brings. No method may block.
 pub trait Driver {
     /// When [`Self::run`] is due at the latest.
     fn timeout(&self) -> Option<Duration>;
-    /// Something happened on [`LISTENER`] or [`PEER`].
+    /// Something happened on [`LISTENER`], [`PEER`] or [`VISITOR`].
     fn socket_event(&mut self, now: Duration, event: &Event);
     /// A client asks; the answer may come at once or later, from [`Self::answers`].
     fn request(&mut self, now: Duration, client: ClientId, request: Request);
     /// Takes what lanes reported and what time brought, and does what follows from it.
     fn run(&mut self, now: Duration);
+    /// Whether the role has ended and every answer was given: the daemon goes on in another one.
+    fn is_over(&self) -> bool;
     /// The answers that are ready.
     fn answers(&mut self) -> Vec<(ClientId, Response)>;
     /// Ends everything that was started; may take as long as the operation under way.
@@ -107,16 +111,17 @@ impl Reactor {
         &self.waker
     }
 
-    /// Runs until `stop` says so, then ends the driver.
+    /// Runs one role after the other, as `next` makes them, until `stop` says so.
     ///
     /// # Errors
-    /// When polling fails or the control socket cannot be made.
+    /// When polling fails, the control socket cannot be made, or a role cannot begin.
     pub fn run(
         mut self,
         group: &str,
-        mut driver: Box<dyn Driver>,
+        next: &mut dyn FnMut(&Self) -> anyhow::Result<Box<dyn Driver>>,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<()> {
+        let mut driver = next(&self)?;
         let registry = self.registry()?;
         let mut control = ControlServer::bind(group, &registry, CONTROL, FIRST_CLIENT)
             .with_context(|| format!("control socket of group {group}"))?;
@@ -125,6 +130,12 @@ impl Reactor {
             driver.run(self.start.elapsed());
             for (client, answer) in driver.answers() {
                 control.answer(client, &answer);
+            }
+            if driver.is_over() {
+                // Ended first: both want the same devices.
+                driver.stop();
+                driver = next(&self)?;
+                continue;
             }
             let timeout = driver.timeout().map(|at| at.saturating_sub(self.start.elapsed()));
             match self.poll.poll(&mut events, timeout) {
@@ -135,7 +146,7 @@ impl Reactor {
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    LISTENER | PEER => driver.socket_event(now, event),
+                    LISTENER | PEER | VISITOR => driver.socket_event(now, event),
                     CONTROL => control.accept(&registry),
                     Token(client) => {
                         let client = ClientId(client);

@@ -202,7 +202,7 @@ fn build_gate(
 
 /// A volume that was shut off when a daemon stopped takes discards again: nothing uses it now. dm-era would
 /// not take any over one that takes none.
-fn allow_origin(origin: DevNum) {
+pub(super) fn allow_origin(origin: DevNum) {
     if let Err(e) = Limit::open(origin).and_then(|limit| limit.raise()) {
         log::debug!("the limit of discards of {origin}: {e}");
     }

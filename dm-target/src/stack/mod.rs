@@ -440,6 +440,33 @@ impl Stack {
         })
     }
 
+    /// Opens the visible device for writing, for one user alone: nobody else has it open, mounted or as a part of
+    /// another device.
+    ///
+    /// # Errors
+    /// When somebody has, or it cannot be opened.
+    pub fn open_alone(&self) -> Result<BlockDevice, StackError> {
+        let access = Access { write: true, direct: true, exclusive: true };
+        let device = BlockDevice::open_dm(self.top, access)?;
+        match self.info()?.open_count {
+            0 | 1 => Ok(device),
+            others => Err(StackError::Busy { name: self.name.to_string(), by: format!("{} others", others - 1) }),
+        }
+    }
+
+    /// Opens the volume below dm-era to discard on it what the guest has discarded elsewhere: its content is
+    /// anything then, so that nobody needs to know where it changed. The guest's own discards stay refused.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_for_discards(&self) -> Result<BlockDevice, StackError> {
+        if self.gate.is_some() {
+            create::allow_origin(self.origin);
+        }
+        let access = Access { write: true, direct: true, exclusive: false };
+        Ok(BlockDevice::open(self.origin.to_string().as_ref(), access)?)
+    }
+
     /// Opens the dm-era device to read the volume as it is below any log.
     ///
     /// # Errors

@@ -225,21 +225,8 @@ impl Stack {
     /// # Errors
     /// See [`WrittenError`]; nothing is lost by an error, the same can be asked again.
     pub fn written_since(&self, since: Era, pulse: &dyn Pulse) -> Result<Written, WrittenError> {
-        let status = self.status()?;
-        match (status.mode, status.suspended) {
-            (Mode::Passthrough, _) => return Err(StackError::Bypassed { metadata: None }.into()),
-            (Mode::Tracking, false) => {}
-            (mode, suspended) => return Err(WrittenError::InUse { mode, suspended }),
-        }
         let mut era = EraDevice::open(self)?;
-        let lock = File::open(era.device.path()).map_err(step("open the dm-era device to lock it"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(WrittenError::Locked),
-            Err(TryLockError::Error(e)) => return Err(step("lock the dm-era device")(e)),
-        }
-        self.make_room(&mut era, since)?;
-        era.device.flush().map_err(step("flush the volume"))?;
+        let _lock = self.prepare(&mut era, since)?;
         let (mut held, pause) = self.roll(era, pulse)?;
         let snapshot = held.era.status()?.snapshot;
         let gone = || step("find the metadata snapshot")(io::ErrorKind::NotFound.into());
@@ -248,6 +235,39 @@ impl Stack {
         let read = began.elapsed();
         held.release()?;
         Ok(Written { delta: delta?, pause, read, shape: self.shape()? })
+    }
+
+    /// Ends the current era within one short pause, of which `pulse` hears, and returns the one that begins: whatever
+    /// is written from now on is written in that era or a later one.
+    ///
+    /// # Errors
+    /// See [`WrittenError`]; nothing is lost by an error.
+    pub fn roll_era(&self, pulse: &dyn Pulse) -> Result<Era, WrittenError> {
+        let mut era = EraDevice::open(self)?;
+        let _lock = self.prepare(&mut era, Era(0))?;
+        let (mut held, _) = self.roll(era, pulse)?;
+        let begun = held.era.status()?.current;
+        held.release()?;
+        Ok(begun)
+    }
+
+    /// Whatever can be done before the pause; the lock keeps others away until it is dropped.
+    fn prepare(&self, era: &mut EraDevice, since: Era) -> Result<File, WrittenError> {
+        let status = self.status()?;
+        match (status.mode, status.suspended) {
+            (Mode::Passthrough, _) => return Err(StackError::Bypassed { metadata: None }.into()),
+            (Mode::Tracking, false) => {}
+            (mode, suspended) => return Err(WrittenError::InUse { mode, suspended }),
+        }
+        let lock = File::open(era.device.path()).map_err(step("open the dm-era device to lock it"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(WrittenError::Locked),
+            Err(TryLockError::Error(e)) => return Err(step("lock the dm-era device")(e)),
+        }
+        self.make_room(era, since)?;
+        era.device.flush().map_err(step("flush the volume"))?;
+        Ok(lock)
     }
 
     /// Checks that the era is known and that there is room; drops what a killed predecessor left.

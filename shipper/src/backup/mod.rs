@@ -54,6 +54,8 @@ pub struct BackupDriver {
     answers: Vec<(ClientId, Response)>,
     shown: (&'static str, Option<String>),
     volumes: Vec<VolumeFigures>,
+    /// Why nothing tells what changes on the volumes: coming back to the other side will cost a whole copy.
+    untracked: Option<String>,
 }
 
 impl BackupDriver {
@@ -75,15 +77,20 @@ impl BackupDriver {
         let is_promoted = state.role == Role::Primary;
         let mut local = Vec::new();
         let mut discards = Arc::default();
+        let mut untracked = None;
         let mut volume = None;
         if !is_promoted {
-            let volumes = Volumes::open(config.volume.iter().map(|volume| volume.device.as_path()))?;
+            let volumes = Volumes::open(&config.volume)?;
+            untracked = volumes.untracked();
             if let Some(group) = &state.group {
                 volumes.check(group)?;
             }
             local = volumes.local();
             discards = volumes.discards();
             volume = Some(volume_lane(volumes, reader, reports.clone())?);
+        }
+        if let Some(reason) = &untracked {
+            log::warn!("what changes on the volumes is not tracked: {reason}; after a promote the other side needs a whole copy");
         }
         let shown_volumes = volume_figures(config, &local);
         let core_config = BackupConfig {
@@ -119,6 +126,7 @@ impl BackupDriver {
             answers: Vec::new(),
             shown: ("", None),
             volumes: shown_volumes,
+            untracked,
         })
     }
 
@@ -279,6 +287,9 @@ impl BackupDriver {
     fn describe(&self) -> (&'static str, Option<String>) {
         match self.core.phase() {
             Phase::Blank => ("inconsistent", Some("blank: no full sync has reached this backup yet".into())),
+            Phase::Outdated => {
+                ("outdated", Some("the other side was promoted: waiting for it to resynchronise this one".into()))
+            }
             Phase::Inconsistent => {
                 ("inconsistent", Some("a full sync did not end; the primary has to run it again".into()))
             }
@@ -373,6 +384,10 @@ impl Driver for BackupDriver {
             self.act(now);
         }
         self.show_change();
+    }
+
+    fn is_over(&self) -> bool {
+        *self.core.phase() == Phase::Promoted && self.volume.is_some() && self.untracked.is_none()
     }
 
     fn answers(&mut self) -> Vec<(ClientId, Response)> {

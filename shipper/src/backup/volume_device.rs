@@ -1,24 +1,35 @@
 //! The backup's copies of the group's volumes.
 //!
+//! Where a stack of the volume's name is there, the backup writes to that stack's visible device, so that what
+//! changes is tracked in both roles; else it writes to the logical volume itself.
+//!
 //! Always holds: each device is open exclusively, past the page cache; only records that were checked
 //! against the group's description are written.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ftdm::block_io::{Access, AlignedBuffer, BlockDevice, sysfs};
+use ftdm::block_io::{Access, AlignedBuffer, BlockDevice, OpenError, sysfs};
 use ftdm::fault;
-use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
+use ftdm::pulse::unwatched;
+use ftdm::stack::{Stack, StackError};
+use ftdm_units::{Era, Extent, SECTOR_SIZE, Sector, Sectors};
 use ftship_proto::backup::LocalVolume;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::VolumeIndex;
 use ftship_proto::record::{Content, Record, RecordIter};
 
+use crate::config::Volume;
+
 /// Bytes written at a time; also how many zeros are kept at hand.
 const CHUNK: usize = 1 << 20;
+
+/// How long a device that somebody has open is waited for, and how often it is looked at.
+const PATIENCE: Duration = Duration::from_secs(2);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// Counted since the volumes were opened.
 #[derive(Debug, Default)]
@@ -38,14 +49,33 @@ pub(super) struct Volumes {
 }
 
 impl Volumes {
-    /// Opens the logical volumes, in the group's order, for this process alone.
+    /// Opens the volumes, in the group's order, for this process alone.
     ///
     /// # Errors
     /// When one is missing, mounted, held, not a block device, or the same as another.
-    pub(super) fn open<'a>(paths: impl Iterator<Item = &'a Path>) -> anyhow::Result<Self> {
+    pub(super) fn open(volumes: &[Volume]) -> anyhow::Result<Self> {
         let discards = Arc::default();
-        let devices = paths.map(|path| VolumeDevice::open(path, &discards)).collect::<anyhow::Result<_>>()?;
+        let open = |volume| VolumeDevice::open(volume, &discards);
+        let devices = volumes.iter().map(open).collect::<anyhow::Result<_>>()?;
         Ok(Self { devices, discards, scratch: Vec::new() })
+    }
+
+    /// The first volume of which nothing tells what changes on it, and why.
+    #[must_use]
+    pub(super) fn untracked(&self) -> Option<String> {
+        self.devices.iter().find_map(VolumeDevice::untracked)
+    }
+
+    /// Ends the era on every volume; returns those that begin, in the group's order.
+    ///
+    /// # Errors
+    /// When a volume is not tracked, or its era cannot be ended.
+    pub(super) fn roll(&self) -> anyhow::Result<Vec<Era>> {
+        let roll = |volume: &VolumeDevice| {
+            let stack = volume.stack.as_ref().context("there is no stack")?;
+            Ok(stack.roll_era(&*unwatched())?)
+        };
+        self.devices.iter().map(roll).collect()
     }
 
     /// What became of the guest's discards.
@@ -133,18 +163,37 @@ impl Volumes {
 #[derive(Debug)]
 struct VolumeDevice {
     device: BlockDevice,
-    /// The unit of discards; `None` where the device takes none.
-    granule: Option<Sectors>,
+    stack: Option<Stack>,
+    /// What takes discards, and their unit; `None` where nothing does.
+    discarding: Option<(BlockDevice, Sectors)>,
     discards: Arc<DiscardCounts>,
     buffer: AlignedBuffer,
 }
 
 impl VolumeDevice {
-    fn open(path: &Path, discards: &Arc<DiscardCounts>) -> anyhow::Result<Self> {
-        let access = Access { write: true, direct: true, exclusive: true };
-        let device = BlockDevice::open(path, access).context("the backup's volume")?;
-        let (granule, discards) = (discard_granule(&device), Arc::clone(discards));
-        Ok(Self { device, granule, discards, buffer: AlignedBuffer::new(CHUNK) })
+    fn open(volume: &Volume, discards: &Arc<DiscardCounts>) -> anyhow::Result<Self> {
+        let stack = find_stack(volume)?;
+        let device = match &stack {
+            Some(stack) => open_alone(stack).context("the backup's volume")?,
+            None => {
+                let access = Access { write: true, direct: true, exclusive: true };
+                BlockDevice::open(&volume.device, access).context("the backup's volume")?
+            }
+        };
+        let below = match &stack {
+            Some(stack) => stack.open_for_discards()?,
+            None => BlockDevice::open(&volume.device, Access { write: true, direct: true, exclusive: false })?,
+        };
+        let discarding = discard_granule(&below).map(|granule| (below, granule));
+        let (discards, buffer) = (Arc::clone(discards), AlignedBuffer::new(CHUNK));
+        Ok(Self { device, stack, discarding, discards, buffer })
+    }
+
+    fn untracked(&self) -> Option<String> {
+        match &self.stack {
+            None => Some(format!("{} has no stack: `ftdm create` makes one", self.device.path().display())),
+            Some(stack) => stack.history().err().map(|error| format!("{}: {error}", stack.name())),
+        }
     }
 
     fn put(&mut self, extent: Extent, content: Content<'_>) -> anyhow::Result<()> {
@@ -173,8 +222,9 @@ impl VolumeDevice {
 
     /// Discards the whole units within `extent`. Failing only means that space is not given back.
     fn give_back(&self, extent: Extent) {
-        let Some(inner) = self.granule.and_then(|granule| inner(extent, granule)) else { return };
-        match self.device.discard(inner) {
+        let Some((device, granule)) = &self.discarding else { return };
+        let Some(inner) = inner(extent, *granule) else { return };
+        match device.discard(inner) {
             Ok(()) => {
                 let bytes = inner.len().bytes().unwrap_or(0);
                 self.discards.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -211,6 +261,39 @@ impl VolumeDevice {
 
     fn failed(&self, action: &str, extent: Extent) -> String {
         format!("volume {}: {action} {extent}", self.device.path().display())
+    }
+}
+
+/// The stack of the volume's name, brought back from whatever a daemon before left.
+fn find_stack(volume: &Volume) -> anyhow::Result<Option<Stack>> {
+    let stack = match Stack::open(&volume.name) {
+        Ok(stack) => stack,
+        Err(StackError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("volume {}", volume.name)),
+    };
+    let meant = BlockDevice::open(&volume.device, Access::default()).context("the backup's volume")?;
+    anyhow::ensure!(
+        meant.number() == stack.origin(),
+        "volume {}: its stack is built over device {}, the configuration names {} ({}): make them agree",
+        volume.name,
+        stack.origin(),
+        volume.device.display(),
+        meant.number()
+    );
+    stack.recover().with_context(|| format!("volume {}", volume.name))?;
+    Ok(Some(stack))
+}
+
+/// Opens the visible device for this process alone; somebody who only looks at it, as udev does, is waited for.
+fn open_alone(stack: &Stack) -> anyhow::Result<BlockDevice> {
+    let begun = Instant::now();
+    loop {
+        match stack.open_alone() {
+            Err(StackError::Busy { .. } | StackError::Open(OpenError::Busy { .. })) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
+            opened => return Ok(opened?),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod base;
 mod capture;
+mod door;
 mod encode;
 mod heartbeat;
 mod state_lane;
@@ -38,9 +39,10 @@ use crate::control::server::ClientId;
 use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
 use crate::metrics::Latencies;
 use crate::peer::PeerConnection;
-use crate::reactor::{Driver, PEER, Reactor, Reports};
+use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports, VISITOR};
 use crate::state_file::StateFile;
 use base::{BaseCopy, BaseRead};
+use door::Door;
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
@@ -63,6 +65,7 @@ pub struct PrimaryDriver {
     stamp: Stamp,
     registry: Registry,
     peer: Option<PeerConnection>,
+    door: Door,
     cut_thread: CutThread,
     captures: Receiver<CaptureReport>,
     encoder: Encoder,
@@ -109,8 +112,8 @@ impl PrimaryDriver {
         let volumes = Volumes::open(config)?;
         enter_io_path().context("locking memory")?;
         let readers = volumes.open_eras()?;
-        let described = volumes.describe(&readers);
-        let group = GroupDescription::new(config.group.clone(), described)?;
+        let described = GroupDescription::new(config.group.clone(), volumes.describe(&readers))?;
+        let group = volumes::known_as(described, state.group.as_ref())?;
         let mut incarnation = [0; 16];
         getrandom::fill(&mut incarnation)
             .map_err(|error| anyhow::anyhow!("no random incarnation: {error}"))?;
@@ -173,6 +176,7 @@ impl PrimaryDriver {
             stamp,
             registry: reactor.registry()?,
             peer: None,
+            door: Door::open(config.address, reactor.registry()?)?,
             cut_thread: CutThread::start(volumes.stacks, settings, Heartbeat::new(config), capture_reports)?,
             captures,
             encoder: Encoder::start(stamp, header, encoder_wakes)?,
@@ -467,12 +471,18 @@ impl PrimaryDriver {
 
 impl Driver for PrimaryDriver {
     fn timeout(&self) -> Option<Duration> {
-        [self.core.poll_timeout(), self.verifies.due()].into_iter().flatten().min()
+        [self.core.poll_timeout(), self.door.timeout(), self.verifies.due()].into_iter().flatten().min()
     }
 
-    fn socket_event(&mut self, _now: Duration, _event: &Event) {
-        if let Some(peer) = &mut self.peer {
-            peer.mark_readable();
+    fn socket_event(&mut self, now: Duration, event: &Event) {
+        match event.token() {
+            LISTENER => self.door.accept(now),
+            VISITOR => self.door.mark_readable(),
+            _ => {
+                if let Some(peer) = &mut self.peer {
+                    peer.mark_readable();
+                }
+            }
         }
     }
 
@@ -532,6 +542,10 @@ impl Driver for PrimaryDriver {
         }
         self.pump(now);
         self.renew();
+    }
+
+    fn is_over(&self) -> bool {
+        false
     }
 
     fn answers(&mut self) -> Vec<(ClientId, Response)> {

@@ -9,7 +9,7 @@ use ftdm::discard::Discards;
 use ftdm::log_device::load_brd;
 use ftdm::stack::Stack;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
-use ftship_proto::group::VolumeDescription;
+use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::VolumeUuid;
 
 use crate::config::{Config, Volume};
@@ -81,6 +81,25 @@ impl Volumes {
         };
         config.volume.iter().zip(readers).map(figures).collect()
     }
+}
+
+/// The group as the pair knows it: the identities of its volumes are those of the first primary, on both hosts.
+///
+/// # Errors
+/// When the volumes here are of another shape than those that are known.
+pub(super) fn known_as(
+    here: GroupDescription,
+    known: Option<&GroupDescription>,
+) -> anyhow::Result<GroupDescription> {
+    let Some(known) = known else { return Ok(here) };
+    let shape = |group: &GroupDescription| group.volumes().iter().map(|volume| volume.size).collect::<Vec<_>>();
+    anyhow::ensure!(
+        shape(known) == shape(&here),
+        "the volumes here have {:?}, those that were synced {:?}: make the stacks as large, in the same order",
+        shape(&here),
+        shape(known)
+    );
+    Ok(known.clone())
 }
 
 /// What a log has to have where none are named.
