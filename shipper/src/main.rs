@@ -121,6 +121,9 @@ enum Verb {
         /// Where a coordinator commits: the staged epoch to commit, drop what follows, and promote to
         #[structopt(long)]
         epoch: Option<u64>,
+        /// Also where the volume holds no committed epoch of the group: it may be a mixture of two
+        #[structopt(long)]
+        force: bool,
         /// Give up waiting after so many seconds
         #[structopt(long, default_value = "300")]
         timeout: u64,
@@ -135,6 +138,19 @@ enum Verb {
         /// Say every second how far it is; with --progress=json one JSON object a line, on standard output
         #[structopt(long, require_equals = true, possible_values = &["json"])]
         progress: Option<Option<String>>,
+    },
+    /// A primary that the other side was promoted over becomes its backup
+    Demote {
+        /// Name of the group
+        group: String,
+    },
+    /// Ends a split brain
+    Resolve {
+        /// Name of the group
+        group: String,
+        /// Throw away what this side has written since the fork, and become the other side's backup
+        #[structopt(long)]
+        discard_mine: bool,
     },
     /// Primary: overwrites the backup with a new copy of the volume
     FullSync {
@@ -221,14 +237,25 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Verb::Promote { group, epoch, timeout } => {
-            match request(&group, &Request::Promote { epoch }, Duration::from_secs(timeout))? {
+        Verb::Promote { group, epoch, force, timeout } => {
+            if force {
+                eprintln!(
+                    "ftship: --force: what the volume holds may be a mixture of two states; check it before it is used"
+                );
+            }
+            match request(&group, &Request::Promote { epoch, force }, Duration::from_secs(timeout))? {
                 Response::Promoted { epoch } => println!("{epoch}"),
                 _ => return Err(unexpected()),
             }
             Ok(())
         }
         Verb::Verify { group, repair, progress } => verify(&group, repair, progress.as_ref()),
+        Verb::Demote { group } => started(&group, &Request::Demote),
+        Verb::Resolve { group, discard_mine: true } => started(&group, &Request::DiscardMine),
+        Verb::Resolve { .. } => Err(Failure {
+            code: 2,
+            text: "say --discard-mine on the side whose writes are to be thrown away".into(),
+        }),
         Verb::FullSync { group } => match request(&group, &Request::FullSync, ANSWER_TIMEOUT)? {
             Response::Started => Ok(()),
             _ => Err(unexpected()),
@@ -272,6 +299,13 @@ fn verify(group: &str, repair: bool, progress: Option<&Option<String>>) -> Resul
     match outcome.differing_bytes {
         0 => Ok(()),
         _ => Err(Failure { code: 8, text: format!("{group}: the backup differed, see above") }),
+    }
+}
+
+fn started(group: &str, asked: &Request) -> Result<(), Failure> {
+    match request(group, asked, Some(ANSWER_TIMEOUT))? {
+        Response::Started => Ok(()),
+        _ => Err(unexpected()),
     }
 }
 

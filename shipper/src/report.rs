@@ -22,6 +22,12 @@ pub fn status(status: &Status) -> String {
     let link = if status.connected { "connected" } else { "not connected" };
     let error = status.link_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     line("peer", format!("{} {link}{error}", status.peer));
+    if let Some(theirs) = &status.peer_standing {
+        line("other side", theirs.clone());
+    }
+    if let Some(epoch) = status.alone_since {
+        line("alone", format!("since epoch {epoch}"));
+    }
     if status.commit == Commit::External {
         line("commit", "external: a coordinator says `ftship commit`".into());
     }

@@ -30,13 +30,13 @@ promote
 promote_ms=$((($(date +%s%N) - begun) / 1000000))
 echo "   promoted to epoch $EPOCH_PROMOTED in $promote_ms ms"
 step "backup: mount (replays the file system's journal, as after any power cut), check every record"
-on backup mount /dev/vg/vm1 /mnt
+on backup mount /dev/mapper/vm1 /mnt
 records=$(on backup ftdm-workload check /mnt/records --notes /share/notes --epoch "$EPOCH_PROMOTED" || true)
 on backup umount /mnt
 echo "   ${records:-records are missing}"
 step "backup: fsck"
 fsck=clean
-on backup e2fsck -fn /dev/vg/vm1 > "$SHARE/fsck" 2>&1 || fsck=damaged
+on backup e2fsck -fn /dev/mapper/vm1 > "$SHARE/fsck" 2>&1 || fsck=damaged
 tail -n 1 "$SHARE/fsck"
 jq -n --slurpfile status "$SHARE/status.json" --argjson records "${records:-'{"records_lost": -1}'}" \
     --arg fsck "$fsck" --argjson promote_ms "$promote_ms" --argjson promoted "$EPOCH_PROMOTED" '

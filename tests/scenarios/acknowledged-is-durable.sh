@@ -11,8 +11,7 @@ protect
 on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count=4 oflag=direct conv=notrunc status=none
 acknowledged=$(on primary ftship checkpoint vm1 --wait)
 power_off backup
-power_on backup
-on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml
+boot backup
 start_backup
 eventually 20 on backup test -S /run/ftdm/vm1.sock
 promote

@@ -28,8 +28,7 @@ expect_equal "$(status backup .epochs.committed)" "$committed" "the same on the 
 
 power_off primary
 power_off backup
-power_on backup
-on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml
+boot backup
 start_backup
 eventually 20 on backup test -S /run/ftdm/vm1.sock
 expect_code 4 on backup ftship promote vm1

@@ -107,6 +107,6 @@ is_state primary "in sync" || fail "not in sync"
 on primary ftship checkpoint vm1 --wait
 status primary '"given \(.primary.discards_given), pending \(.primary.discards_pending), forgotten \(.primary.discards_forgotten), void \(.primary.void_cuts), pause \(.primary.pause_ms), discards \(.primary.discard_ms)"'
 promote
-on backup e2fsck -fn /dev/vg/vm1
-on backup mount /dev/vg/vm1 /mnt
+on backup e2fsck -fn /dev/mapper/vm1
+on backup mount /dev/mapper/vm1 /mnt
 on backup ftdm-workload check /mnt/records --notes /share/notes --epoch "$EPOCH_PROMOTED"

@@ -11,6 +11,7 @@ POOL_MB=${POOL_MB-}  # the volumes are thin ones, in a pool of this size
 SECOND_MB=${SECOND_MB-}  # the group has a second volume `vm1_b` of this size
 POLICY=${POLICY-}  # top-level TOML for both: commit, ack
 EXTRA=${EXTRA-}  # further TOML for both configurations
+BARE_BACKUP=${BARE_BACKUP-}  # the backup has no stack: it writes to its logical volume
 
 # config HOST ROLE ADDRESS PEER: writes /etc/ftdm/vm1.toml there.
 config() {
@@ -55,32 +56,46 @@ make_volume() {
     fi
 }
 
-# make_volumes: logical volumes on both hosts, the stack on the primary, formatted states.
+# make_meta HOST NAME: room for what dm-era keeps of a volume.
+make_meta() { on "$1" lvcreate -q -y -W n -n "$2_meta" -L 16M vg; }
+
+# make_stack HOST NAME MB: /dev/mapper/NAME over vg/NAME, as it has to be made after each boot.
+make_stack() {
+    on "$1" ftdm create "$2" --table "0 $(($3 * 2048)) ft /dev/vg/$2_meta /dev/vg/$2 128" --discards "$DISCARDS"
+}
+
+# make_volumes: logical volumes, stacks, formatted states and journals, on both hosts alike.
 make_volumes() {
-    local sectors=$((VOLUME_MB * 2048))
     config primary primary 10.9.0.1 10.9.0.2
     config backup backup 10.9.0.2 10.9.0.1
-    make_volume primary
-    on primary lvcreate -q -y -W n -n vm1_meta -L 16M vg
-    on primary lvcreate -q -y -W n -n vm1_state -L 4M vg
-    on primary ftdm create vm1 --table "0 $sectors ft /dev/vg/vm1_meta /dev/vg/vm1 128" --discards "$DISCARDS"
-    on primary ftship format vm1
-    make_volume backup
-    on backup lvcreate -q -y -W n -n vm1_journal -L "${JOURNAL_MB}M" vg
-    on backup lvcreate -q -y -W n -n vm1_state -L 4M vg
-    on backup ftship format vm1
+    local host
+    for host in primary backup; do
+        make_volume "$host"
+        make_meta "$host" vm1
+        on "$host" lvcreate -q -y -W n -n vm1_journal -L "${JOURNAL_MB}M" vg
+        on "$host" lvcreate -q -y -W n -n vm1_state -L 4M vg
+        if [[ $host == primary || -z $BARE_BACKUP ]]; then make_stack "$host" vm1 "$VOLUME_MB"; fi
+        on "$host" ftship format vm1
+    done
 }
 
 # make_group: the same with a second volume.
 make_group() {
     make_volumes
-    on primary lvcreate -q -y -W n -n vm1_b -L "${SECOND_MB}M" vg
-    on primary lvcreate -q -y -W n -n vm1_b_meta -L 16M vg
-    if [[ $META_B != /dev/vg/* ]]; then
-        on primary dmsetup create "${META_B##*/}" --table "0 32768 linear /dev/vg/vm1_b_meta 0"
-    fi
-    on primary ftdm create vm1_b --table "0 $((SECOND_MB * 2048)) ft $META_B /dev/vg/vm1_b 128"
-    on backup lvcreate -q -y -W n -n vm1_b -L "${SECOND_MB}M" vg
+    local host
+    for host in primary backup; do
+        on "$host" lvcreate -q -y -W n -n vm1_b -L "${SECOND_MB}M" vg
+        make_meta "$host" vm1_b
+        make_stack "$host" vm1_b "$SECOND_MB"
+    done
+}
+
+# boot HOST: powers it on, and makes what does not outlive its kernel.
+boot() {
+    power_on "$1"
+    on "$1" install -D -m 644 "/share/config/$1.toml" /etc/ftdm/vm1.toml
+    make_stack "$1" vm1 "$VOLUME_MB"
+    if [[ -n $SECOND_MB ]]; then make_stack "$1" vm1_b "$SECOND_MB"; fi
 }
 
 # status HOST FILTER: one field of the status, by jq.

@@ -16,8 +16,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
     acknowledged=$(on primary ftship checkpoint vm1 --wait)
     if ((round % 2)); then power_off backup --keep-random "$seed"; else power_off backup; fi
     wait_state primary degraded
-    power_on backup
-    on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml
+    boot backup
     start_backup
     eventually 20 on backup test -S /run/ftdm/vm1.sock
     promote_recorded_after "$acknowledged"

@@ -20,15 +20,13 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
     sleep "$(awk "BEGIN { srand($seed); print 0.2 + 1.5 * rand() }")"
     power_off primary
     promote_recorded_after "$(tail -n 1 "$SHARE/notes" | cut -d' ' -f1)"
-    on backup mount /dev/vg/vm1 /mnt
+    on backup mount /dev/mapper/vm1 /mnt
     on backup ftdm-workload check /mnt/records --notes /share/notes --epoch "$EPOCH_PROMOTED"
     on backup umount /mnt
-    on backup e2fsck -fn /dev/vg/vm1 > "$SHARE/fsck" || fail "$(cat "$SHARE/fsck")"
+    on backup e2fsck -fn /dev/mapper/vm1 > "$SHARE/fsck" || fail "$(cat "$SHARE/fsck")"
     stop_backup
     # The next round starts from what the primary's own disk kept.
-    power_on primary
-    on primary install -D -m 644 /share/config/primary.toml /etc/ftdm/vm1.toml
-    on primary ftdm create vm1 --table "0 $((VOLUME_MB * 2048)) ft /dev/vg/vm1_meta /dev/vg/vm1 128"
+    boot primary
     on primary mount /dev/mapper/vm1 /mnt
     on primary rm -f /mnt/records
     on primary umount /mnt

@@ -20,8 +20,8 @@ expect_code 4 on backup ftship format vm1
 on backup e2fsck -fn /dev/vg/vm1_journal
 expect_fail on backup ftship run vm1
 on backup ftship format --force vm1
-on backup mkfs.ext4 -q -F /dev/vg/vm1
-on backup mount /dev/vg/vm1 /mnt
+on backup mkfs.ext4 -q -F /dev/mapper/vm1
+on backup mount /dev/mapper/vm1 /mnt
 expect_fail on backup ftship run vm1
 on backup umount /mnt
 step "a second daemon"
@@ -58,7 +58,10 @@ on primary ftship checkpoint vm1 --wait
 wait_state primary "in sync"
 step "a backup whose volume has another size"
 stop_backup
+on backup ftdm remove vm1
 on backup lvextend -q -L +4M vg/vm1
+on backup dd if=/dev/zero of=/dev/vg/vm1_meta bs=4k count=1 oflag=direct conv=fsync status=none
+make_stack backup vm1 $((VOLUME_MB + 4))
 on backup ftship format --force vm1
 start_backup
 refused() { status primary .link_error | grep -q "sectors"; }

@@ -15,6 +15,7 @@
 //!     any             they ran alone                             SplitBrain
 //!   a generation    another one, from a common one               SplitBrain: both were promoted
 //!   a primary       a primary of the same generation             SplitBrain: a copied state
+//!   any             a backup that stepped down, of my history     Overtakes: I am its primary
 //!   a generation    none (formatted anew, a replaced disk)       Fresh
 //!   a generation    nothing in common                            Unrelated
 //! ```
@@ -111,7 +112,16 @@ fn ancestry(mine: &[LineageEntry], theirs: &[LineageEntry]) -> Ancestry {
 #[must_use]
 pub fn compare(mine: &Standing, theirs: &Standing) -> Relation {
     let both_primary = mine.role == Role::Primary && theirs.role == Role::Primary;
-    match ancestry(&mine.lineage, &theirs.lineage) {
+    let ancestry = ancestry(&mine.lineage, &theirs.lineage);
+    if let Ancestry::Ancestor(fork) | Ancestry::Descendant(fork) | Ancestry::Forked(fork) = ancestry {
+        if theirs.has_put_away() && mine.role == Role::Primary {
+            return Relation::Overtakes { fork };
+        }
+        if mine.has_put_away() && theirs.role == Role::Primary {
+            return Relation::Outdated { fork };
+        }
+    }
+    match ancestry {
         Ancestry::Empty => Relation::Fresh,
         Ancestry::Unrelated => Relation::Unrelated,
         Ancestry::Forked(fork) => Relation::SplitBrain { fork },
@@ -126,6 +136,11 @@ pub fn compare(mine: &Standing, theirs: &Standing) -> Relation {
 }
 
 impl Standing {
+    /// Whether it stepped down: whatever it has of its own counts no more.
+    fn has_put_away(&self) -> bool {
+        self.role == Role::Backup && matches!(self.content, Content::Outdated { .. })
+    }
+
     /// Whether this side has anything behind the fork that somebody may rely on: a primary that ran alone, a
     /// backup that committed more. What a side has put away by a demote it has not.
     fn went_on(&self, fork: Epoch) -> bool {

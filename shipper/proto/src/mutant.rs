@@ -53,6 +53,8 @@ pub enum Mutant {
     HashAtAnyEpoch,
     RepairForgotten,
     IgnoreAlone,
+    ForgetAlone,
+    DemoteAnyway,
 }
 
 impl Mutant {
@@ -105,6 +107,8 @@ impl Mutant {
         Self::HashAtAnyEpoch,
         Self::RepairForgotten,
         Self::IgnoreAlone,
+        Self::ForgetAlone,
+        Self::DemoteAnyway,
     ];
 }
 

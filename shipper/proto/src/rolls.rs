@@ -95,6 +95,12 @@ impl RollHistory {
         self.rolls.len() < before
     }
 
+    /// Forgets what was rolled behind epoch `last`: it belongs to a history that was given up. What a later base then
+    /// finds is older, so more.
+    pub fn forget_after(&mut self, last: Epoch) {
+        self.rolls.retain(|roll| roll.epoch <= last);
+    }
+
     /// Forgets everything: nothing that was tracked is known any more.
     pub fn clear(&mut self) {
         self.rolls.clear();

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use anyhow::Context;
 use ftdm::fault;
+use ftdm_units::Era;
 use ftship_proto::backup::Sealed;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
@@ -46,6 +47,11 @@ pub(super) enum LaneReport {
         /// The digests; or why not, for people.
         result: Result<Vec<Digest>, String>,
     },
+    /// The era was ended on each volume; none where that failed.
+    Rolled {
+        /// Those that began.
+        eras: Vec<Era>,
+    },
     /// The volumes are closed.
     VolumesReleased,
     /// The lane has failed for good.
@@ -79,6 +85,8 @@ pub(super) enum VolumeJob {
     Apply(Vec<Sealed>, Box<GroupDescription>),
     /// Hash what they hold.
     Hash(HashRequest),
+    /// End the era on each volume.
+    Roll,
     /// Close the volumes.
     Release,
 }
@@ -231,6 +239,14 @@ pub(super) fn volume_lane(
             VolumeJob::Hash(request) => {
                 let result = volumes.digests(&request).map_err(|error| format!("{error:#}"));
                 Ok(Some(LaneReport::Hashed { token: request.token, result }))
+            }
+            VolumeJob::Roll => {
+                // A promote goes on all the same: what is not known is copied.
+                let eras = volumes.roll().unwrap_or_else(|error| {
+                    log::error!("what changes from now on is not known: {error:#}");
+                    Vec::new()
+                });
+                Ok(Some(LaneReport::Rolled { eras }))
             }
             VolumeJob::Release => unreachable!("handled above"),
         }

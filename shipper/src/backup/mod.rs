@@ -100,6 +100,7 @@ impl BackupDriver {
             apply_delay: config.journal.apply_delay,
             commit: config.commit.into(),
             ack: config.ack.into(),
+            tracked: !is_promoted && untracked.is_none(),
         };
         let recovered = Recovered {
             state,
@@ -198,6 +199,7 @@ impl BackupDriver {
                     self.volume_job(now, 0, VolumeJob::Apply(epochs, group));
                 }
                 BackupAction::HashVolumes(request) => self.volume_job(now, 0, VolumeJob::Hash(request)),
+                BackupAction::RollEra => self.volume_job(now, 0, VolumeJob::Roll),
                 BackupAction::ReleaseVolumes => self.volume_job(now, 0, VolumeJob::Release),
                 BackupAction::PromoteDone(result) => self.promote_done(&result),
             }
@@ -235,7 +237,7 @@ impl BackupDriver {
         self.answers.extend(waiting.into_iter().map(|client| (client, answer.clone())));
     }
 
-    fn promote(&mut self, now: Duration, client: ClientId, epoch: Option<u64>) {
+    fn promote(&mut self, now: Duration, client: ClientId, epoch: Option<u64>, force: bool) {
         fault::at("promote-begun");
         let mut id = [0; 16];
         if let Err(error) = getrandom::fill(&mut id) {
@@ -243,7 +245,7 @@ impl BackupDriver {
             return self.answers.push((client, Response::Failed { reason }));
         }
         self.waiting.push(client);
-        self.core.handle(now, BackupEvent::Promote { id, epoch: epoch.map(Epoch) });
+        self.core.handle(now, BackupEvent::Promote { id, epoch: epoch.map(Epoch), force });
     }
 
     fn status(&self) -> Status {
@@ -272,6 +274,8 @@ impl BackupDriver {
             },
             volumes: self.volumes.clone(),
             verify: None,
+            peer_standing: None,
+            alone_since: None,
             primary: None,
             backup: Some(BackupFigures {
                 journal_used,
@@ -342,7 +346,8 @@ impl Driver for BackupDriver {
         };
         match request {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
-            Request::Promote { epoch } => self.promote(now, client, epoch),
+            Request::Promote { epoch, force } => self.promote(now, client, epoch, force),
+            Request::Demote | Request::DiscardMine => self.answers.push((client, refuse("stepping down"))),
             Request::Commit { .. } => self.answers.push((client, refuse("commit"))),
             Request::Checkpoint { .. } => self.answers.push((client, refuse("checkpoint"))),
             Request::FullSync => self.answers.push((client, refuse("full-sync"))),
@@ -359,6 +364,7 @@ impl Driver for BackupDriver {
                 LaneReport::VolumesFlushed => BackupEvent::VolumesFlushed,
                 LaneReport::Applied => BackupEvent::Applied,
                 LaneReport::Hashed { token, result } => BackupEvent::VolumesHashed { token, result },
+                LaneReport::Rolled { eras } => BackupEvent::EraRolled { eras },
                 LaneReport::VolumesReleased => BackupEvent::VolumesReleased,
                 LaneReport::Failed { reason } => {
                     log::error!("{reason}");

@@ -51,7 +51,14 @@ pub enum Request {
         /// The epoch that the volumes are to hold; needed where a coordinator commits.
         #[serde(default)]
         epoch: Option<u64>,
+        /// Also where what the volumes hold is no epoch of the group.
+        #[serde(default)]
+        force: bool,
     },
+    /// Primary that another was promoted over: become its backup.
+    Demote,
+    /// Split brain: throw away what this side has of its own, and become the other's backup.
+    DiscardMine,
     /// Primary: overwrite the backup with a new copy.
     FullSync,
     /// Primary: compare the backup's volumes with these, while everything goes on; answers at the end.
@@ -115,7 +122,7 @@ pub enum Response {
     },
     /// To `verify`: what it found.
     Verified(Box<VerifyOutcome>),
-    /// To `full-sync`.
+    /// To `full-sync`, `demote` and `discard-mine`.
     Started,
     /// The request does not fit the daemon's role or state; nothing was changed.
     Refused {
@@ -136,7 +143,7 @@ pub struct Status {
     pub group: String,
     /// `primary` or `backup`, from the durable state.
     pub role: String,
-    /// `in sync`, `syncing`, `degraded`, `inconsistent` or `failed`.
+    /// `in sync`, `syncing`, `degraded`, `outdated`, `split brain`, `inconsistent`, `tracking lost` or `failed`.
     pub state: String,
     /// Why, when the state is not `in sync`.
     pub reason: Option<String>,
@@ -160,6 +167,12 @@ pub struct Status {
     /// Primary: verifies.
     #[serde(default)]
     pub verify: Option<VerifyFigures>,
+    /// What the other side said of itself when it was met last: where the histories do not meet.
+    #[serde(default)]
+    pub peer_standing: Option<String>,
+    /// Primary without a backup: the epoch since which it goes on alone.
+    #[serde(default)]
+    pub alone_since: Option<u64>,
     /// Primary: figures of the cuts and of shipping.
     pub primary: Option<PrimaryFigures>,
     /// Backup: figures of the journal.

@@ -9,6 +9,7 @@ mod door;
 mod encode;
 mod heartbeat;
 mod state_lane;
+mod usage;
 mod status;
 mod verify;
 mod volumes;
@@ -27,7 +28,7 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until, VerifySizes,
+    DemoteRefused, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until, VerifySizes,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;
@@ -49,10 +50,14 @@ use heartbeat::Heartbeat;
 use state_lane::StateLane;
 use status::commit_answer;
 use verify::{VerifyRead, VerifyReader, VerifySchedule};
+use usage::Onlooker;
 use volumes::{Volumes, log_size};
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
 const ROTATE_AT: u8 = 30;
+
+/// How often it is looked who uses the volumes, while that matters.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// So many bytes that the connection took are progress; less may be greetings in a buffer on this side.
 const PROGRESS_BYTES: u64 = 64 << 10;
@@ -94,6 +99,10 @@ pub struct PrimaryDriver {
     volumes: Vec<VolumeFigures>,
     /// Why nothing is tracked any more; only a new history ends that.
     tracking_lost: Option<String>,
+    usage: Onlooker,
+    /// When to look again who uses the volumes.
+    look_at: Duration,
+    is_over: bool,
     state: StateLane,
     state_reports: Receiver<PrimaryEvent>,
 }
@@ -155,6 +164,7 @@ impl PrimaryDriver {
             ..PrimaryFigures::default()
         };
         let shown_volumes = volumes.figures(config, &readers);
+        let usage = Onlooker::new(&volumes.stacks);
         let settings = CaptureSettings {
             logs: config.log_pairs(),
             log_size: log_size(config),
@@ -198,6 +208,9 @@ impl PrimaryDriver {
             lags: Latencies::default(),
             tracking_lost: volumes.tracking_lost,
             volumes: shown_volumes,
+            usage,
+            look_at: Duration::ZERO,
+            is_over: false,
             state: StateLane::start(state_file, written)?,
             state_reports,
         })
@@ -207,6 +220,18 @@ impl PrimaryDriver {
         while let Some(action) = self.core.poll_action() {
             match action {
                 PrimaryAction::WriteState(state) => self.state.push(state),
+                PrimaryAction::Answer(message) => {
+                    let bytes = self.encoded(&message);
+                    self.door.answer(bytes);
+                }
+                PrimaryAction::Demoted => {
+                    log::info!("this host is the backup from now on");
+                    self.is_over = true;
+                }
+                PrimaryAction::DemoteDone { id, result } => {
+                    let refused = |reason: DemoteRefused| Response::Refused { reason: reason.to_string() };
+                    self.answer(id, result.map_or_else(refused, |()| Response::Started));
+                }
                 PrimaryAction::Connect => self.connect(now),
                 PrimaryAction::Send(message) => self.send(&message),
                 PrimaryAction::SendInOrder(message) => self.encoder.push(EncodeJob::Message(message)),
@@ -298,11 +323,32 @@ impl PrimaryDriver {
     }
 
     fn send(&mut self, message: &Message) {
+        let bytes = self.encoded(message);
         if let Some(peer) = &mut self.peer {
-            let mut bytes = Vec::new();
-            message.encode(self.stamp.generation, self.stamp.incarnation).encode_into(&mut bytes);
             peer.queue(bytes);
         }
+    }
+
+    fn encoded(&self, message: &Message) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        message.encode(self.stamp.generation, self.stamp.incarnation).encode_into(&mut bytes);
+        bytes
+    }
+
+    /// Looks who uses the volumes, when it is time.
+    fn look(&mut self, now: Duration) {
+        if self.core.wants_usage() && self.look_at <= now {
+            self.look_at = now + LOOK_INTERVAL;
+            self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
+            self.act(now);
+        }
+    }
+
+    /// Steps down, where nobody uses the volumes at this moment.
+    fn demote(&mut self, now: Duration, client: ClientId, discard: bool) {
+        self.waiting.push(client);
+        self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
+        self.core.handle(now, PrimaryEvent::Demote { id: client.0 as u64, discard });
     }
 
     fn ship(&mut self, epoch: Epoch, commit_point: bool) {
@@ -471,7 +517,9 @@ impl PrimaryDriver {
 
 impl Driver for PrimaryDriver {
     fn timeout(&self) -> Option<Duration> {
-        [self.core.poll_timeout(), self.door.timeout(), self.verifies.due()].into_iter().flatten().min()
+        let look = self.core.wants_usage().then_some(self.look_at);
+        let dues = [self.core.poll_timeout(), self.door.timeout(), self.verifies.due(), look];
+        dues.into_iter().flatten().min()
     }
 
     fn socket_event(&mut self, now: Duration, event: &Event) {
@@ -511,6 +559,12 @@ impl Driver for PrimaryDriver {
                 self.core.handle(now, PrimaryEvent::Commit { id, epoch: Epoch(epoch) });
             }
             Request::Verify { repair } => self.verify_wanted(now, client, repair),
+            Request::Demote => self.demote(now, client, false),
+            Request::DiscardMine => self.demote(now, client, true),
+            Request::Promote { .. } if self.core.state().group.is_some() => {
+                let epoch = self.core.promoted_at().0;
+                self.answers.push((client, Response::Promoted { epoch }));
+            }
             Request::Promote { .. } => {
                 let reason = "promote is for the backup; this host is the primary".into();
                 self.answers.push((client, Response::Refused { reason }));
@@ -533,6 +587,11 @@ impl Driver for PrimaryDriver {
             self.verify_read(now, read);
         }
         self.verify_when_due(now);
+        while let Some(frame) = self.door.listen(now) {
+            self.core.handle(now, PrimaryEvent::Visited(frame));
+            self.act(now);
+        }
+        self.look(now);
         self.core.handle_timeout(now);
         self.act(now);
         if let Err(error) = self.talk(now) {
@@ -545,7 +604,7 @@ impl Driver for PrimaryDriver {
     }
 
     fn is_over(&self) -> bool {
-        false
+        self.is_over
     }
 
     fn answers(&mut self) -> Vec<(ClientId, Response)> {
@@ -553,6 +612,12 @@ impl Driver for PrimaryDriver {
     }
 
     fn stop(mut self: Box<Self>) {
+        self.core.handle(Duration::MAX, PrimaryEvent::Stopping(self.usage.look()));
+        while let Some(action) = self.core.poll_action() {
+            if let PrimaryAction::WriteState(state) = action {
+                self.state.push(state);
+            }
+        }
         self.send(&Message::Bye { text: "the primary's daemon stops".into() });
         self.hang_up();
         // The cut thread ends the capture when it is dropped.

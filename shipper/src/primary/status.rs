@@ -38,6 +38,9 @@ impl PrimaryDriver {
         if let Some(reason) = &self.tracking_lost {
             return ("tracking lost", Some(reason.clone()));
         }
+        if let Some(fence) = self.core.fence() {
+            return (if fence.split { "split brain" } else { "outdated" }, Some(self.core.fence_text()));
+        }
         match self.core.replication() {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
             Replication::Syncing => ("syncing", Some("a full sync is under way".into())),
@@ -73,6 +76,8 @@ impl PrimaryDriver {
             },
             volumes: self.volumes.clone(),
             verify: Some(self.verify_figures(now)),
+            peer_standing: core.peer_standing().map(ToString::to_string),
+            alone_since: core.state().alone.map(|epoch| epoch.0),
             primary: Some(PrimaryFigures {
                 pause_ms: self.pauses.percentiles(),
                 discard_ms: self.discard_times.percentiles(),

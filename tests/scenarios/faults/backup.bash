@@ -1,5 +1,6 @@
 # A pair whose backup's devices can be exchanged, broken and mended. Source it before `make_volumes`.
 # shellcheck shell=bash
+BARE_BACKUP=${BARE_BACKUP-yes}  # devices for faults come between
 VOLUME_MB=${VOLUME_MB-8} JOURNAL_MB=${JOURNAL_MB-32} LOG_SIZE=${LOG_SIZE-"48 MiB"} EPOCH=${EPOCH-150ms}
 EXTRA=${EXTRA-'[audit]
 digest-file = "/share/digests"

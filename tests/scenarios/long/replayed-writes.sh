@@ -4,7 +4,7 @@
 # arrive and are applied. Then, for each flush, what a power cut there would have left, whole and with a random
 # part of the next writes, is given to a daemon: it promotes to exactly one recorded epoch, and none that was
 # acknowledged by then is missing.
-VOLUME_MB=8 JOURNAL_MB=16 LOG_SIZE="16 MiB" EPOCH=150ms APPLY_DELAY=300ms
+BARE_BACKUP=yes VOLUME_MB=8 JOURNAL_MB=16 LOG_SIZE="16 MiB" EPOCH=150ms APPLY_DELAY=300ms
 SECONDS_OF_WRITES=${SECONDS_OF_WRITES-5} SEEDS=${SEEDS-2}
 EXTRA='[audit]
 digest-file = "/share/digests"'

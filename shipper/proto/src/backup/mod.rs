@@ -38,7 +38,7 @@ use crate::mutant::{self, Mutant};
 use crate::protocol::{AckPolicy, CommitPolicy};
 use crate::state::{DurableState, LineageEntry};
 use crate::verify::HashRequest;
-use ftdm_units::Sectors;
+use ftdm_units::{Era, Sectors};
 
 pub use phase::{Copying, Phase};
 pub use promote::PromoteRefused;
@@ -58,6 +58,8 @@ pub struct BackupConfig {
     pub commit: CommitPolicy,
     /// What STAGED promises.
     pub ack: AckPolicy,
+    /// What changes on the volumes is tracked.
+    pub tracked: bool,
 }
 
 /// A volume as the backup's own device gives it.
@@ -131,6 +133,11 @@ pub enum BackupEvent {
         /// The digests; or why not, for people.
         result: Result<Vec<Digest>, String>,
     },
+    /// The era was ended on each volume: those that began; none where that failed.
+    EraRolled {
+        /// In the group's order.
+        eras: Vec<Era>,
+    },
     /// The volumes are closed.
     VolumesReleased,
     /// Something durable failed. Never retried.
@@ -144,6 +151,8 @@ pub enum BackupEvent {
         id: [u8; 16],
         /// The epoch that the volumes are to hold; needed where a coordinator commits.
         epoch: Option<Epoch>,
+        /// Also where what the volumes hold is no epoch of the group at all.
+        force: bool,
     },
 }
 
@@ -191,6 +200,8 @@ pub enum BackupAction {
     },
     /// Volume lane: hash what the volumes hold then.
     HashVolumes(HashRequest),
+    /// Volume lane: end the era on each volume.
+    RollEra,
     /// Volume lane: close the volumes, so that somebody else can open them.
     ReleaseVolumes,
     /// Tell whoever asked to promote.
@@ -375,7 +386,8 @@ impl Backup {
             BackupEvent::VolumesReleased => self.volumes_released(),
             BackupEvent::Failed { .. } if mutant::is(Mutant::IgnoreFailure) => {}
             BackupEvent::Failed { reason } => self.fail(reason),
-            BackupEvent::Promote { id, epoch } => self.promote(now, id, epoch),
+            BackupEvent::EraRolled { eras } => self.era_rolled(eras),
+            BackupEvent::Promote { id, epoch, force } => self.promote(now, id, epoch, force),
         }
         if self.is_stuck() {
             self.bye(

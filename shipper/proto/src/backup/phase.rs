@@ -5,7 +5,7 @@
 //! acknowledged, applied or promoted any more.
 //!
 //! ```text
-//!   Outdated ───┐ SyncBegin   what is committed is applied   state: Inconsistent    rest applied, SyncReady
+//!              SyncBegin   what is committed is applied   state: Inconsistent    rest applied, SyncReady
 //!   Blank ──────────► Draining ─────────────► Marking ──────────► Clearing ─────────────► Base
 //!   Inconsistent ────►   │ ▲                     │ promote                               │ BaseEnd
 //!                promote │ │ SyncBegin           │                                       ▼
@@ -15,9 +15,11 @@
 //!                promote │          state: Consistent            commit point durable  Flushed
 //!                        └──────── Consistent ◄──────── Sealing ◄────────────────────────┘
 //!
+//!   Outdated is left as Inconsistent is.
 //!   link lost:  Draining ► what the state says;  Clearing, Base, Flushing, Flushed ► Inconsistent;
 //!               Marking ► Inconsistent once written;  Sealing ► Consistent once written
-//!   promote:    Settling ► Marking (the new generation) ► Releasing ► Promoted
+//!   promote:    Settling ► Rolling (where the volumes are tracked) ► Marking (the new generation) ► Releasing ►
+//!               Promoted; with force also from Inconsistent and Outdated
 //!   another primary greets where a coordinator has committed nothing yet:  Consistent ► Inconsistent
 //!   a write or flush failed:  any ► Failed
 //! ```
@@ -86,6 +88,7 @@ pub(super) enum Stage {
     Copying(CopyStep),
     Consistent,
     Settling,
+    Rolling,
     NewGeneration,
     Releasing,
     Promoted,
@@ -95,14 +98,14 @@ pub(super) enum Stage {
 use CopyStep::{Base, Clearing, Draining, Flushed, Flushing, Marking, Sealing};
 use Stage::{
     Blank, Consistent, Copying as In, Failed, Inconsistent, NewGeneration, Outdated, Promoted, Releasing,
-    Settling,
+    Rolling, Settling,
 };
 
 /// From where one may go where; to [`Stage::Failed`] from everywhere else.
-const LEGAL: [(Stage, &[Stage]); 15] = [
+const LEGAL: [(Stage, &[Stage]); 16] = [
     (Blank, &[In(Draining)]),
-    (Inconsistent, &[In(Draining)]),
-    (Outdated, &[In(Draining)]),
+    (Inconsistent, &[In(Draining), Settling]),
+    (Outdated, &[In(Draining), Settling]),
     (Consistent, &[In(Draining), Settling, Inconsistent]),
     (In(Draining), &[In(Marking), Blank, Inconsistent, Outdated, Consistent, Settling]),
     (In(Marking), &[In(Clearing), Inconsistent, Settling]),
@@ -111,7 +114,8 @@ const LEGAL: [(Stage, &[Stage]); 15] = [
     (In(Flushing), &[In(Flushed), Inconsistent]),
     (In(Flushed), &[In(Sealing), Inconsistent]),
     (In(Sealing), &[Consistent]),
-    (Settling, &[NewGeneration]),
+    (Settling, &[Rolling, NewGeneration]),
+    (Rolling, &[NewGeneration]),
     (NewGeneration, &[Releasing]),
     (Releasing, &[Promoted]),
     (Promoted, &[]),
@@ -132,6 +136,7 @@ impl Phase {
             Self::Copying(copying) => In(copying.step),
             Self::Consistent => Consistent,
             Self::Promoting(promote::Step::Settling { .. }) => Settling,
+            Self::Promoting(promote::Step::Rolling { .. }) => Rolling,
             Self::Promoting(promote::Step::Marking) => NewGeneration,
             Self::Promoting(promote::Step::Releasing) => Releasing,
             Self::Promoted => Promoted,
@@ -189,7 +194,7 @@ impl Backup {
 mod tests {
     use super::*;
 
-    const ALL: [Stage; 16] = [
+    const ALL: [Stage; 17] = [
         Blank,
         Inconsistent,
         Outdated,
@@ -202,6 +207,7 @@ mod tests {
         In(Sealing),
         Consistent,
         Settling,
+        Rolling,
         NewGeneration,
         Releasing,
         Promoted,

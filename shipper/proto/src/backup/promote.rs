@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use super::phase::CopyStep;
 use super::{Backup, BackupAction, Phase, Sealed};
-use crate::ids::{Epoch, Generation};
+use crate::ids::{Digest, Epoch, Generation};
 use crate::mutant::{self, Mutant};
+use crate::rolls::Roll;
 use crate::state::{LineageEntry, Role};
+use ftdm_units::Era;
 
 /// How far a promote has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,13 @@ pub enum Step {
         id: [u8; 16],
         /// What the volumes are to hold.
         at: Epoch,
+        /// Whatever they hold, somebody takes the blame for it.
+        forced: bool,
+    },
+    /// The era is being ended on the volumes, so that what is written from now on is known.
+    Rolling {
+        /// Random id of the generation to be made.
+        id: [u8; 16],
     },
     /// The new generation is being made durable.
     Marking,
@@ -70,7 +79,7 @@ pub enum PromoteRefused {
 }
 
 impl Backup {
-    pub(super) fn promote(&mut self, now: Duration, id: [u8; 16], epoch: Option<Epoch>) {
+    pub(super) fn promote(&mut self, now: Duration, id: [u8; 16], epoch: Option<Epoch>, force: bool) {
         let answer = match &self.phase {
             Phase::Promoted => {
                 let at = self.promoted_at();
@@ -85,8 +94,12 @@ impl Backup {
                 Some(Err(PromoteRefused::Elsewhere(*at)))
             }
             Phase::Promoting(_) => return,
+            Phase::Outdated | Phase::Inconsistent if force => {
+                let at = self.highest_epoch();
+                return self.begin_promote(now, Step::Settling { id, at, forced: true });
+            }
             _ => match self.choose(epoch) {
-                Ok(at) => return self.begin_promote(now, id, at),
+                Ok(at) => return self.begin_promote(now, Step::Settling { id, at, forced: false }),
                 Err(refused) => Some(Err(refused)),
             },
         };
@@ -135,12 +148,12 @@ impl Backup {
         self.sealed.iter().rfind(is_named).map_or(self.committed, |last| last.epoch.max(self.committed))
     }
 
-    fn begin_promote(&mut self, now: Duration, id: [u8; 16], at: Epoch) {
+    fn begin_promote(&mut self, now: Duration, step: Step) {
         let before = match &self.phase {
             Phase::Copying(copying) => copying.before.clone(),
             _ => None,
         };
-        self.enter(Phase::Promoting(Step::Settling { id, at }));
+        self.enter(Phase::Promoting(step));
         if let Some(before) = before {
             // `Inconsistent` is on its way to the disk and not true any more.
             self.state = *before;
@@ -157,9 +170,13 @@ impl Backup {
     }
 
     pub(super) fn promote_continue(&mut self, now: Duration) {
-        let Phase::Promoting(Step::Settling { id, at }) = self.phase else { return };
+        let Phase::Promoting(Step::Settling { id, at, forced }) = self.phase else { return };
         if self.is_settling() {
             return;
+        }
+        if forced {
+            self.state.rolls.clear();
+            return self.begin_generation(id, at, self.digest);
         }
         let has_later = self.sealed.back().is_some_and(|last| last.epoch > at);
         let needs_word = self.committed < at;
@@ -173,13 +190,36 @@ impl Backup {
         if self.has_applicable() && !mutant::is(Mutant::PromoteUnapplied) || !self.apply.is_idle() {
             return self.apply_now(now);
         }
+        if self.config.tracked {
+            self.enter(Phase::Promoting(Step::Rolling { id }));
+            return self.act(BackupAction::RollEra);
+        }
+        self.begin_generation(id, self.committed, self.committed_digest);
+    }
+
+    /// The volumes hold exactly what is promoted to, and whatever is written to them from now on is in these eras; or it
+    /// is not known, and coming back will cost a whole copy.
+    pub(super) fn era_rolled(&mut self, eras: Vec<Era>) {
+        let Phase::Promoting(Step::Rolling { id }) = self.phase else { return };
+        let roll = Roll { epoch: self.committed, at_cut: true, eras };
+        let rolls = &mut self.state.rolls;
+        rolls.forget_after(roll.epoch);
+        // One that this side made at this very epoch, as a primary that handed over, reaches back at least so far.
+        let is_there = rolls.last().is_some_and(|last| last.epoch == roll.epoch && last.at_cut);
+        if !(is_there && rolls.is_continued_by(&roll.eras)) && rolls.push(roll.clone()).is_err() {
+            rolls.clear();
+            // Of nothing but what no group can have: then nothing is known.
+            let _ = rolls.push(roll);
+        }
+        self.begin_generation(id, self.committed, self.committed_digest);
+    }
+
+    fn begin_generation(&mut self, id: [u8; 16], at: Epoch, digest: Digest) {
         let number = self.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
-        self.state.lineage.push(LineageEntry {
-            generation: Generation { number, id },
-            first_epoch: self.committed.next(),
-            digest: self.committed_digest,
-        });
+        let (generation, first_epoch) = (Generation { number, id }, at.next());
+        self.state.lineage.push(LineageEntry { generation, first_epoch, digest });
         self.state.role = Role::Primary;
+        self.state.alone = Some(at);
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.highest_epoch());
         self.enter(Phase::Promoting(Step::Marking));
         self.write_state();
@@ -198,7 +238,7 @@ impl Backup {
     pub(super) fn volumes_released(&mut self) {
         if let Phase::Promoting(Step::Releasing) = self.phase {
             self.enter(Phase::Promoted);
-            let epoch = self.committed;
+            let epoch = self.promoted_at();
             self.act(BackupAction::PromoteDone(Ok(epoch)));
         }
     }

@@ -102,6 +102,17 @@ fn promoted_both() {
 }
 
 #[test]
+fn a_side_that_stepped_down_has_no_say_any_more() {
+    let (fork, put_away) = (Epoch(80), Content::Outdated { fork: Some(Epoch(80)) });
+    let mine = alone(primary(promoted(2, 100), 130), 100);
+    let theirs = holding(backup(promoted(3, 80), 170), put_away);
+    let overtakes = (Relation::Overtakes { fork }, Relation::Outdated { fork });
+    assert_eq!(both(&mine, &theirs), overtakes, "a split brain was resolved");
+    let first_one = alone(primary(first(), 130), 70);
+    assert_eq!(both(&first_one, &theirs), overtakes, "the promoted one gave way");
+}
+
+#[test]
 fn promoted_again_and_again() {
     use Relation::{Outdated, Overtakes, Unrelated};
     let chain: Vec<_> = (1u8..=9).map(|n| entry(n.into(), n, u64::from(n) * 100)).collect();

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{CommitRefused, VerifyError, VerifyReport};
+use super::{CommitRefused, DemoteRefused, Usage, VerifyError, VerifyReport};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
@@ -90,6 +90,19 @@ pub enum PrimaryEvent {
         /// What failed, for people: the device, the operation and the error.
         reason: String,
     },
+    /// Somebody else connected to this host and said this.
+    Visited(Frame),
+    /// How the volumes are used, asked for by [`Primary::wants_usage`](super::Primary::wants_usage).
+    Used(Usage),
+    /// The daemon is about to end, while the volumes are used so.
+    Stopping(Usage),
+    /// An operator wants this side to become the backup of the other, which was promoted.
+    Demote {
+        /// Returned in the answer.
+        id: u64,
+        /// Also where this side has writes that the other has not.
+        discard: bool,
+    },
     /// An operator wants the backup to be overwritten by a full sync.
     FullSync {
         /// Returned in the answer.
@@ -132,6 +145,17 @@ pub enum PrimaryAction {
     WriteState(Box<DurableState>),
     /// Connect to the peer.
     Connect,
+    /// Answer whoever said [`PrimaryEvent::Visited`], and see it off.
+    Answer(Message),
+    /// This side is a backup from now on, durably: end this role.
+    Demoted,
+    /// Tell who asked whether this side has stepped down.
+    DemoteDone {
+        /// As given.
+        id: u64,
+        /// Why not.
+        result: Result<(), DemoteRefused>,
+    },
     /// Send at once.
     Send(Message),
     /// Send behind everything that was queued for encoding before.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Link, Primary, PrimaryAction, Replication, SyncStep};
 use crate::frame::Frame;
+use crate::lineage::Standing;
 use crate::message::{Hello, Message, Welcome};
 use crate::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY};
 
@@ -26,9 +27,9 @@ impl Primary {
             features_mandatory: self.mandatory_features(),
             group: self.config.group.clone(),
             lineage: self.state.lineage.clone(),
-            last_epoch: self.committed,
+            last_epoch: self.standing().last_epoch,
             last_digest: self.committed_digest,
-            alone: None,
+            alone: self.state.alone,
         };
         self.act(PrimaryAction::Send(Message::Hello(hello)));
         self.link = Link::Greeting { deadline: now + self.config.timeout };
@@ -64,8 +65,9 @@ impl Primary {
     }
 
     pub(super) fn link_timeout(&mut self, now: Duration) {
+        let is_done = self.has_failed() || self.is_stepping_down();
         match &mut self.link {
-            Link::Down { .. } if matches!(self.replication, Replication::Failed { .. }) => {}
+            Link::Down { .. } if is_done => {}
             Link::Down { retry_at } if *retry_at <= now => {
                 self.link = Link::Connecting { deadline: now + self.config.timeout };
                 self.act(PrimaryAction::Connect);
@@ -96,7 +98,10 @@ impl Primary {
         match (&mut self.link, message) {
             (Link::Down { .. } | Link::Connecting { .. }, _) => {}
             (Link::Greeting { .. }, Message::Welcome(welcome)) => self.welcome(now, welcome),
-            (_, Message::Refuse { text, .. }) => {
+            (_, Message::Refuse { text, standing, .. }) => {
+                if let Some(standing) = standing {
+                    self.meet(now, &standing);
+                }
                 self.lose_link(now, &format!("the backup refuses: {text}"));
             }
             (Link::Up { heard, .. }, message) => {
@@ -133,6 +138,20 @@ impl Primary {
         if !is_offered {
             return self
                 .lose_link(now, "the backup chose a protocol or features that this side did not offer");
+        }
+        let standing = Standing {
+            role: welcome.role,
+            content: welcome.content,
+            lineage: welcome.lineage.clone(),
+            last_epoch: welcome.committed,
+            alone: None,
+        };
+        if !self.meet(now, &standing) {
+            let text = match self.fence_text() {
+                text if text.is_empty() => format!("the histories do not meet: the other side is the {standing}"),
+                text => text,
+            };
+            return self.lose_link(now, &text);
         }
         self.link_error = None;
         self.link = Link::Up { welcome: Box::new(welcome), heard: now, ping_at: now };

@@ -20,6 +20,8 @@
 //!      └────────── link, log or agreement lost ───────┴──────────────────────────┘
 //! ```
 //!
+//! Whoever learns that the other side was promoted steps aside: see `fence.rs`.
+//!
 //! The steps of these, and of link and capture, are drawn in `step.rs`, which checks each of them.
 
 mod base;
@@ -27,6 +29,7 @@ mod commit;
 mod cut;
 mod durable;
 mod events;
+mod fence;
 mod link;
 mod step;
 mod sync;
@@ -37,6 +40,7 @@ use std::time::Duration;
 
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
+use crate::lineage::Standing;
 use crate::message::Welcome;
 use crate::mutant::{self, Mutant};
 use crate::protocol::CommitPolicy;
@@ -48,6 +52,7 @@ pub use base::{BasePlan, Moment, Verdict};
 pub use commit::CommitRefused;
 pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
+pub use fence::{DemoteRefused, Usage};
 
 /// What the primary is told at its start.
 #[derive(Clone, Debug)]
@@ -184,6 +189,11 @@ pub struct Primary {
     verify: Option<Box<verify::Verify>>,
     /// The last one used; of no two incarnations the same.
     verify_token: u64,
+    peer_standing: Option<Box<Standing>>,
+    usage: Option<Usage>,
+    stepping_down: fence::SteppingDown,
+    /// Who waits for it.
+    demoting: Option<u64>,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -225,6 +235,10 @@ impl Primary {
             peer_applied: Epoch::NONE,
             verify: None,
             verify_token: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            peer_standing: None,
+            usage: None,
+            stepping_down: fence::SteppingDown::default(),
+            demoting: None,
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -235,13 +249,23 @@ impl Primary {
     /// Tells what happened at `now` (time since any fixed origin; never goes back).
     pub fn handle(&mut self, now: Duration, event: PrimaryEvent) {
         match event {
-            PrimaryEvent::StateWritten => self.state_written(),
+            PrimaryEvent::StateWritten => {
+                self.state_written();
+                self.stepped_down(now);
+            }
+            PrimaryEvent::Visited(frame) => self.visited(now, &frame),
+            PrimaryEvent::Used(usage) => self.used(now, usage),
+            PrimaryEvent::Stopping(usage) => self.stopping(usage),
+            PrimaryEvent::Demote { id, discard } => self.demote(now, id, discard),
             PrimaryEvent::Failed { reason } => self.fail(now, reason),
             PrimaryEvent::Connected => self.connected(now),
             PrimaryEvent::Disconnected { reason } => self.disconnected(now, &reason),
             PrimaryEvent::Frame(frame) => self.frame(now, &frame),
             PrimaryEvent::CaptureStarted => self.capture_started(now),
-            PrimaryEvent::CaptureStopped => self.capture_stopped(),
+            PrimaryEvent::CaptureStopped => {
+                self.capture_stopped();
+                self.step_down(now);
+            }
             PrimaryEvent::CaptureLost { reason } => self.capture_lost(now, &reason),
             PrimaryEvent::CutTaken => self.cut_taken(now),
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
@@ -270,7 +294,7 @@ impl Primary {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let link = match &self.link {
-            Link::Down { .. } if self.has_failed() => None,
+            Link::Down { .. } if self.has_failed() || self.is_stepping_down() => None,
             Link::Down { retry_at } => Some(*retry_at),
             Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
@@ -288,6 +312,12 @@ impl Primary {
     #[must_use]
     pub fn replication(&self) -> &Replication {
         &self.replication
+    }
+
+    /// Whether every epoch is committed on the backup as it is cut.
+    #[must_use]
+    pub fn is_in_sync(&self) -> bool {
+        self.replication == Replication::InSync
     }
 
     /// Whether a backup is connected and greeted.
@@ -350,7 +380,13 @@ impl Primary {
 
     fn set_replication(&mut self, replication: Replication) {
         if self.replication != replication {
+            let was_in_sync = self.is_in_sync();
             self.replication = replication;
+            if self.is_in_sync() {
+                self.alone_no_more();
+            } else if was_in_sync {
+                self.went_alone();
+            }
             self.act(PrimaryAction::StateChanged);
         }
     }

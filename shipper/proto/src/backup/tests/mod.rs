@@ -51,6 +51,7 @@ impl Host {
             apply_delay: Duration::ZERO,
             commit,
             ack,
+            tracked: false,
         };
         let journal = JournalWriter::new(superblock.clone(), &recovery);
         let recovered = Recovered {
@@ -118,6 +119,7 @@ impl Host {
                 let result = Ok(vec![Digest::ZERO; request.digest_count()]);
                 BackupEvent::VolumesHashed { token: request.token, result }
             }
+            BackupAction::RollEra => BackupEvent::EraRolled { eras: vec![ftdm_units::Era(7); 2] },
             BackupAction::ReleaseVolumes => BackupEvent::VolumesReleased,
             other => panic!("{other:?} is no disk work"),
         };
@@ -187,7 +189,7 @@ impl Host {
     }
 
     pub(super) fn promote(&mut self, epoch: Option<u64>) {
-        self.event(BackupEvent::Promote { id: [9; 16], epoch: epoch.map(Epoch) });
+        self.event(BackupEvent::Promote { id: [9; 16], epoch: epoch.map(Epoch), force: false });
     }
 
     pub(super) fn refusal(&self) -> Option<RefuseCode> {

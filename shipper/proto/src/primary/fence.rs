@@ -1,0 +1,284 @@
+//! Being promoted over: what a primary learns of the other side's history, and how it steps down.
+//!
+//! ```text
+//!                  another side's newer generation            nobody has the volume open,
+//!                  of this history, never went on alone       or an operator's demote
+//!   primary ───────────────────────────► outdated ─────────────────────────► backup, Outdated
+//!      │                                    │ the volume is written to           ▲
+//!      │ both went on                       ▼                                    │ resolve --discard-mine
+//!      └─────────────────────────────► split brain ──────────────────────────────┘
+//! ```
+//!
+//! Always holds: a fenced primary replicates to nobody, and stays fenced over restarts; it gives its history up by
+//! itself only if it durably has none of its own behind the fork, and by nothing but an operator's word otherwise; it
+//! steps down only while nobody has its volumes open, and ceases to be a primary only once that is durable.
+
+use std::time::Duration;
+
+use super::{Capture, Primary, PrimaryAction};
+use crate::frame::Frame;
+use crate::ids::Epoch;
+use crate::lineage::{Relation, Standing, compare};
+use crate::message::{Message, RefuseCode};
+use crate::mutant::{self, Mutant};
+use crate::state::{Content, Fence, Role};
+
+/// Why a primary does not step down.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DemoteRefused {
+    /// Nobody was promoted over it.
+    #[error("no other side was promoted over this primary, as far as it knows: `ftship switch` changes roles")]
+    NotFenced,
+    /// It went on alone.
+    #[error("both sides went on: `ftship resolve --discard-mine` throws away what this side has behind epoch {0}")]
+    Split(Epoch),
+    /// There is nothing to resolve.
+    #[error("there is no split brain: `ftship demote` is enough")]
+    NotSplit,
+    /// Somebody uses the volume.
+    #[error("the volume is in use: stop the VM first")]
+    InUse,
+    /// The state cannot be written.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// How the protected volumes are used, as the driver sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Somebody has one of them open.
+    pub open: bool,
+    /// One of them was written to since its stack was made.
+    pub written: bool,
+}
+
+/// How far a primary has come with stepping down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum SteppingDown {
+    /// It is a primary.
+    #[default]
+    No,
+    /// The new role is being made durable.
+    Writing,
+    /// It is a backup.
+    Done,
+}
+
+impl Primary {
+    /// Where this side stands, for the other.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let fork = self.promoted_at();
+        let known = self.state.alone.unwrap_or(Epoch::NONE).max(self.state.highest_epoch_seen);
+        Standing {
+            role: Role::Primary,
+            content: Content::Consistent,
+            lineage: self.state.lineage.clone(),
+            last_epoch: self.committed.max(fork).max(known),
+            alone: self.state.alone,
+        }
+    }
+
+    /// The epoch that the volumes held when this side was promoted; none where it never was.
+    #[must_use]
+    pub fn promoted_at(&self) -> Epoch {
+        let began = self.state.lineage.last().map_or(Epoch::NONE, |entry| entry.first_epoch);
+        Epoch(began.0.saturating_sub(1))
+    }
+
+    /// What this side has learnt of another that was promoted over it, or beside it.
+    #[must_use]
+    pub fn fence(&self) -> Option<Fence> {
+        self.state.fenced
+    }
+
+    /// What the other side said of itself when it was met last.
+    #[must_use]
+    pub fn peer_standing(&self) -> Option<&Standing> {
+        self.peer_standing.as_deref()
+    }
+
+    /// Whether the driver is to tell how the volumes are used, every second or so.
+    #[must_use]
+    pub fn wants_usage(&self) -> bool {
+        self.state.fenced.is_some() || self.state.alone.is_none() && !self.is_in_sync()
+    }
+
+    /// Goes on without a backup from here: durably so, because somebody may be promoted meanwhile.
+    pub(super) fn went_alone(&mut self) {
+        if self.state.alone.is_none() && !mutant::is(Mutant::ForgetAlone) {
+            self.state.alone = Some(self.committed.max(self.state.highest_epoch_seen));
+            self.write_state();
+        }
+    }
+
+    /// Everything that this side has is on the backup too, or on its way there.
+    pub(super) fn alone_no_more(&mut self) {
+        if self.state.alone.take().is_some() {
+            self.write_state();
+        }
+    }
+
+    /// Somebody else knocked: it is told where this side stands, whatever it wants.
+    pub(super) fn visited(&mut self, now: Duration, frame: &Frame) {
+        let (code, text) = match Message::decode(frame) {
+            Ok(Message::Hello(hello)) if hello.group.name() == self.config.group.name() => {
+                self.meet(now, &hello.standing());
+                (RefuseCode::Promoted, format!("this side is the {}", self.standing()))
+            }
+            Ok(Message::Hello(hello)) => {
+                let (theirs, mine) = (hello.group.name(), self.config.group.name());
+                (RefuseCode::Group, format!("the peer's group is {theirs}, this one is {mine}"))
+            }
+            _ => (RefuseCode::ProtocolError, "a greeting belongs here".to_owned()),
+        };
+        let standing = Some(Box::new(self.standing()));
+        self.act(PrimaryAction::Answer(Message::Refuse { code, text, standing }));
+    }
+
+    /// Learns where the other side stands. Whether this side may be its primary.
+    pub(super) fn meet(&mut self, now: Duration, theirs: &Standing) -> bool {
+        self.peer_standing = Some(Box::new(theirs.clone()));
+        let relation = compare(&self.standing(), theirs);
+        match relation {
+            Relation::Outdated { fork } => self.fence_in(now, theirs, fork, false),
+            Relation::SplitBrain { fork } => self.fence_in(now, theirs, fork, true),
+            // The other side has given up what it had.
+            Relation::Overtakes { .. } | Relation::Same if theirs.role == Role::Backup => {
+                if self.state.fenced.take().is_some() {
+                    self.write_state();
+                }
+            }
+            Relation::Overtakes { .. } | Relation::Same | Relation::Fresh | Relation::Unrelated => {}
+        }
+        match relation {
+            Relation::Overtakes { .. } | Relation::Same => true,
+            Relation::Fresh => self.state.fenced.is_none(),
+            Relation::Outdated { .. } | Relation::SplitBrain { .. } | Relation::Unrelated => false,
+        }
+    }
+
+    fn fence_in(&mut self, now: Duration, theirs: &Standing, fork: Epoch, split: bool) {
+        let Some(generation) = theirs.generation() else { return };
+        // A split is healed by people alone.
+        let split = split || self.state.fenced.is_some_and(|fence| fence.split);
+        let fence = Fence { generation, fork, split };
+        if self.state.fenced != Some(fence) {
+            self.state.fenced = Some(fence);
+            self.write_state();
+            let text = self.fence_text();
+            self.degrade(&text);
+        }
+        self.step_down(now);
+    }
+
+    /// What a fenced primary says of itself.
+    #[must_use]
+    pub fn fence_text(&self) -> String {
+        let Some(Fence { generation, fork, split }) = self.state.fenced else { return String::new() };
+        let theirs = match &self.peer_standing {
+            Some(theirs) => format!("{theirs}"),
+            None => format!("generation {}", generation.number),
+        };
+        let mine = self.standing();
+        if split {
+            format!(
+                "both sides went on behind epoch {fork}: the other is the {theirs}; this one the {mine}. Nothing is \
+                 overwritten. `ftship resolve --discard-mine` on the side whose writes are to be thrown away"
+            )
+        } else {
+            format!(
+                "the other side was promoted at epoch {fork} and is the {theirs}: this side becomes its backup once \
+                 nobody has the volume open, by itself or by `ftship demote`"
+            )
+        }
+    }
+
+    /// The driver looked who uses the volumes.
+    pub(super) fn used(&mut self, now: Duration, usage: Usage) {
+        self.usage = Some(usage);
+        if usage.written && !self.is_in_sync() {
+            self.went_alone();
+            if let Some(fence) = &mut self.state.fenced
+                && !fence.split
+            {
+                fence.split = true;
+                self.write_state();
+                let text = self.fence_text();
+                self.degrade(&text);
+            }
+        }
+        self.step_down(now);
+    }
+
+    /// The daemon is about to end; whoever has a volume open goes on without it.
+    pub(super) fn stopping(&mut self, usage: Usage) {
+        if usage.open {
+            self.went_alone();
+        }
+    }
+
+    /// Steps down by itself, where that loses nothing.
+    pub(super) fn step_down(&mut self, now: Duration) {
+        let Some(fence) = self.state.fenced else { return };
+        let went_on = (fence.split || self.state.alone.is_some()) && !mutant::is(Mutant::DemoteAnyway);
+        let is_unused = self.usage.is_some_and(|usage| !usage.open && !usage.written);
+        if !went_on && is_unused && self.capture == Capture::Off && self.is_state_durable() {
+            self.become_backup(now, fence.fork);
+        }
+    }
+
+    /// An operator wants it to step down; with `discard` also where that throws away what it has.
+    pub(super) fn demote(&mut self, now: Duration, id: u64, discard: bool) {
+        let split = self.state.fenced.map(|fence| (fence.fork, fence.split));
+        let is_open = self.usage.is_none_or(|usage| usage.open);
+        let result = match split {
+            _ if self.has_failed() => Err(DemoteRefused::Failed("the state cannot be written".into())),
+            None => Err(DemoteRefused::NotFenced),
+            Some((fork, true)) if !discard => Err(DemoteRefused::Split(fork)),
+            Some((_, false)) if discard => Err(DemoteRefused::NotSplit),
+            Some(_) if is_open || self.capture != Capture::Off => Err(DemoteRefused::InUse),
+            Some((fork, _)) => {
+                self.become_backup(now, fork);
+                Ok(())
+            }
+        };
+        match result {
+            Ok(()) => self.demoting = Some(id),
+            Err(refused) => self.act(PrimaryAction::DemoteDone { id, result: Err(refused) }),
+        }
+    }
+
+    /// Makes the new role durable.
+    pub(super) fn become_backup(&mut self, now: Duration, fork: Epoch) {
+        if self.stepping_down != SteppingDown::No {
+            return;
+        }
+        let is_known = self.state.rolls.start(fork).is_some();
+        self.state.role = Role::Backup;
+        self.state.content = Content::Outdated { fork: is_known.then_some(fork) };
+        self.state.group = Some(self.config.group.clone());
+        self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.last_cut());
+        (self.state.alone, self.state.fenced) = (None, None);
+        self.stepping_down = SteppingDown::Writing;
+        self.write_state();
+        self.lose_link(now, "this side steps down");
+    }
+
+    /// A version of the state is durable: perhaps the one that says that this side is a backup.
+    pub(super) fn stepped_down(&mut self, now: Duration) {
+        if self.stepping_down == SteppingDown::Writing && self.is_state_durable() {
+            self.stepping_down = SteppingDown::Done;
+            if let Some(id) = self.demoting.take() {
+                self.act(PrimaryAction::DemoteDone { id, result: Ok(()) });
+            }
+            self.act(PrimaryAction::Demoted);
+        }
+        self.step_down(now);
+    }
+
+    /// Whether it is no primary any more, or about to be none.
+    pub(super) fn is_stepping_down(&self) -> bool {
+        self.stepping_down != SteppingDown::No
+    }
+}
