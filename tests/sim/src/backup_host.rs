@@ -129,6 +129,7 @@ impl World {
             apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
             commit: self.scenario.commit,
             ack: self.scenario.ack,
+            tracked: self.scenario.is_tracked,
         };
         self.backup.daemon = Some(Box::new(BackupDaemon {
             core: Backup::new(config, recovered),
@@ -223,6 +224,7 @@ impl World {
             BackupAction::FlushVolumes => self.volume_push(0, VolumeJob::Flush),
             BackupAction::Apply { epochs, group } => self.volume_push(0, VolumeJob::Apply(epochs, group)),
             BackupAction::HashVolumes(request) => self.volume_push(0, VolumeJob::Hash(request)),
+            BackupAction::RollEra => self.volume_push(0, VolumeJob::Roll),
             BackupAction::ReleaseVolumes => self.volume_push(0, VolumeJob::Release),
             BackupAction::PromoteDone(result) => self.promote_done(&result),
         }

@@ -21,9 +21,10 @@ impl World {
     pub(crate) fn guest_writes(&mut self) {
         let at = self.now + self.random.around(self.scenario.guest_interval);
         self.schedule(at, Event::Guest);
-        if !self.primary.powered {
+        if !self.primary.powered || !self.primary.has_guest {
             return;
         }
+        self.note_guest_write();
         for _ in 0..=self.random.below(self.scenario.burst) {
             let shape = &self.scenario.shape;
             let mut block = self.random.index(shape.blocks());

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use ftdm_units::Era;
 use ftship_proto::backup::{BackupEvent, Sealed};
 use ftship_proto::frame::Frame;
 use ftship_proto::group::GroupDescription;
@@ -32,6 +33,7 @@ pub(crate) enum VolumeJob {
     Flush,
     Apply(Vec<Sealed>, Box<GroupDescription>),
     Hash(HashRequest),
+    Roll,
     Release,
 }
 
@@ -109,6 +111,10 @@ impl Work {
                 (redo.chain(sync).collect(), Some(BackupEvent::Applied))
             }
             VolumeJob::Hash(request) => (vec![Step::Hash(request)], None),
+            VolumeJob::Roll => {
+                let eras = vec![Era(7); volumes];
+                (Vec::new(), Some(BackupEvent::EraRolled { eras }))
+            }
             VolumeJob::Release => (Vec::new(), Some(BackupEvent::VolumesReleased)),
         };
         Self { steps: steps.into(), report, weight }

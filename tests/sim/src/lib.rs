@@ -5,6 +5,7 @@
 //! [`ftship_proto::backup::Backup`], in lanes as the daemon's drivers run them; what is judged is judged by
 //! the checker, from disks and messages alone.
 
+mod aftermath;
 mod backup_host;
 mod capture;
 mod checker;

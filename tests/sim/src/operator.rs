@@ -12,6 +12,7 @@ use ftship_proto::message::Message;
 use ftship_proto::primary::{PrimaryEvent, Replication, Until};
 
 use crate::net::Item;
+use crate::aftermath::Aftermath;
 use crate::world::{Event, LaneId, Side, World};
 
 /// How long the pair may take to get in step once nothing goes wrong any more, in microseconds.
@@ -90,7 +91,8 @@ pub(crate) struct Operator {
     is_hasty: bool,
     /// The present primary's last greeting.
     hello: Option<Frame>,
-    deadline: u64,
+    pub(crate) deadline: u64,
+    pub(crate) aftermath: Aftermath,
 }
 
 impl Operator {
@@ -198,7 +200,7 @@ impl World {
     }
 
     /// A daemon dies, or its host's power is cut; it comes back after a while.
-    fn stop(&mut self, side: Side, power: bool) {
+    pub(crate) fn stop(&mut self, side: Side, power: bool) {
         if !self.is_powered(side) && !power {
             return;
         }
@@ -210,6 +212,7 @@ impl World {
                     let (primary, random) = (&mut self.primary, &mut self.random);
                     primary.state.power_cut(random);
                     self.guest_power_cut();
+                    self.forget_unnoted();
                 }
             }
             Side::Backup => {
@@ -247,7 +250,7 @@ impl World {
             Side::Backup if run == self.backup.run => self.backup_start(),
             _ => return,
         }
-        if side == Side::Backup && self.operator.promoting.is_some() {
+        if side == Side::Backup && !self.in_aftermath() && self.operator.promoting.is_some() {
             self.ask_to_promote();
         }
     }
@@ -333,7 +336,7 @@ impl World {
         if let Some(epoch) = epoch {
             self.checker.chosen(epoch);
         }
-        self.backup_handle(BackupEvent::Promote { id, epoch });
+        self.backup_handle(BackupEvent::Promote { id, epoch, force: false });
         self.schedule(self.now + SECOND, Event::Calm);
     }
 
@@ -344,6 +347,9 @@ impl World {
                 let is_chosen = chosen.map_or(!self.is_external(), |chosen| chosen == *epoch);
                 assert!(is_chosen, "promoted at {epoch}, asked for was {chosen:?}");
                 self.checker.promoted(&self.backup.disks, *epoch, self.scenario.noisy);
+                if self.operator.promoting.is_some() && self.begin_aftermath(*epoch) {
+                    return;
+                }
             }
             Err(refused) => {
                 let must = self.operator.promoting == Some(true) && !self.checker.is_struck();
@@ -357,6 +363,9 @@ impl World {
 
     /// An operator who watches asks at once for the full sync that the primary says is needed.
     pub(crate) fn state_changed(&mut self) {
+        if self.primary.daemon.as_ref().is_some_and(|daemon| daemon.core.is_in_sync()) {
+            self.primary.alone_since = None;
+        }
         let Some(daemon) = &self.primary.daemon else { return };
         let is_needed = matches!(daemon.core.replication(), Replication::Degraded { .. });
         if is_needed && daemon.core.is_connected() && self.scenario.is_eager {

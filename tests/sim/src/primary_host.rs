@@ -86,6 +86,13 @@ pub(crate) struct PrimaryHost {
     pub(crate) generation: Generation,
     pub(crate) state: Disk,
     pub(crate) powered: bool,
+    /// The VM runs here.
+    pub(crate) has_guest: bool,
+    /// It wrote since the host was powered on.
+    pub(crate) written: bool,
+    /// When it first wrote while nobody but this side had it, since the pair was last in sync.
+    pub(crate) alone_since: Option<u64>,
+    pub(crate) daemon_since: Option<u64>,
     pub(crate) run: u32,
     pub(crate) daemon: Option<Box<PrimaryDaemon>>,
 }
@@ -109,6 +116,10 @@ impl PrimaryHost {
             generation,
             state: primary_state::format(random.id(), generation),
             powered: true,
+            has_guest: true,
+            written: false,
+            alone_since: None,
+            daemon_since: None,
             run: 0,
             daemon: None,
         }
@@ -125,6 +136,7 @@ impl World {
         let (host, scenario) = (&mut self.primary, &self.scenario);
         host.run += 1;
         host.powered = true;
+        host.daemon_since = Some(self.now);
         let header = EpochHeader {
             protocol: PROTOCOL,
             features_optional: 0,
@@ -288,7 +300,8 @@ impl World {
             }
             PrimaryAction::CommitDone { id, result } => self.commit_done(id, &result),
             PrimaryAction::StateChanged => self.state_changed(),
-            PrimaryAction::FullSyncBegun { .. } => {}
+            PrimaryAction::Demoted => self.stepped_down(),
+            PrimaryAction::Answer(_) | PrimaryAction::DemoteDone { .. } | PrimaryAction::FullSyncBegun { .. } => {}
             of_verify => self.verify_perform(of_verify),
         }
     }

@@ -38,6 +38,8 @@ pub(crate) struct Scenario {
     pub(crate) odds_crash: u64,
     pub(crate) request_interval: u64,
     pub(crate) is_eager: bool,
+    /// The backup's volumes are tracked.
+    pub(crate) is_tracked: bool,
     /// The journal does not hold what the guest may write in one epoch.
     pub(crate) is_cramped: bool,
     pub(crate) commit: CommitPolicy,
@@ -69,7 +71,7 @@ impl Scenario {
         // Few kinds at a time: faults that hide one another are seen apart.
         let kinds = random.range(1, 6);
         let faults = (0..kinds).map(|_| all[random.index(all.len())]).collect();
-        Self {
+        let drawn = Self {
             shape,
             noisy: random.coin(),
             ring_blocks,
@@ -95,10 +97,12 @@ impl Scenario {
             odds_crash: pick(random, &[0, 0, 0, 50, 200]),
             request_interval: chaos_until / random.range(2, 12),
             is_eager: random.coin(),
+            is_tracked: false,
             is_cramped,
             commit: if random.coin() { CommitPolicy::External } else { CommitPolicy::Auto },
             ack: if random.once_in(3) { AckPolicy::Received } else { AckPolicy::Durable },
             coordinator_interval: epoch_interval * pick(random, &[1, 1, 3, 10]),
-        }
+        };
+        Self { is_tracked: random.coin(), ..drawn }
     }
 }

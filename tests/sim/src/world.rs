@@ -75,6 +75,9 @@ pub(crate) enum Event {
     Break,
     Failover,
     Promote,
+    /// The old primary's daemon looks who uses its volumes.
+    Look,
+    GuestLeaves,
     Request,
     Coordinator,
     Restart(Side, u32),
@@ -197,6 +200,8 @@ impl World {
             Event::Fault => self.fault(),
             Event::Failover => self.failover(),
             Event::Promote => self.ask_to_promote(),
+            Event::Look => self.look(),
+            Event::GuestLeaves => self.guest_leaves(),
             Event::Break => self.net_break_all(true),
             Event::Request => self.request(),
             Event::Coordinator => self.coordinate(),

@@ -111,7 +111,9 @@ fn seeds() -> Vec<Seed> {
         ("status", Request::Status),
         ("checkpoint", Request::Checkpoint { wait: true, staged: true, quiesced: false }),
         ("commit", Request::Commit { epoch: 9 }),
-        ("promote", Request::Promote { epoch: Some(9) }),
+        ("promote", Request::Promote { epoch: Some(9), force: true }),
+        ("demote", Request::Demote),
+        ("discard-mine", Request::DiscardMine),
         ("full-sync", Request::FullSync),
     ];
     let responses = [

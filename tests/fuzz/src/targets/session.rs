@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ftdm_units::Sectors;
+use ftdm_units::{Era, Sectors};
 use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered};
 use ftship_proto::frame::{Frame, FrameDecoder};
 use ftship_proto::group::GroupDescription;
@@ -39,6 +39,7 @@ const BOUND: usize = 6 << 20;
 
 /// A backup with devices in memory.
 struct Host {
+    volumes: usize,
     backup: Backup,
     disk: Disk,
     superblock: Superblock,
@@ -114,6 +115,7 @@ impl Host {
             apply_delay: Duration::from_millis(500),
             commit,
             ack,
+            tracked: true,
         };
         let recovered = Recovered {
             state: DurableState::new_backup(group.name().clone(), [0xf1; 16]),
@@ -125,6 +127,7 @@ impl Host {
         let backup = Backup::new(config, recovered);
         let (ordered, committed) = (VecDeque::new(), (Epoch::NONE, Digest::ZERO));
         Some(Self {
+            volumes: group.volumes().len(),
             backup,
             disk,
             superblock,
@@ -165,6 +168,10 @@ impl Host {
                     assert!(superblock.tail >= self.superblock.tail);
                     self.superblock = *superblock;
                     self.ordered.push_back(BackupEvent::SuperblockWritten);
+                }
+                BackupAction::RollEra => {
+                    let eras = vec![Era(7); self.volumes];
+                    self.ordered.push_back(BackupEvent::EraRolled { eras });
                 }
                 BackupAction::WriteState(state) => {
                     let body = state.encode();
@@ -244,7 +251,7 @@ impl Host {
         self.do_all();
         // The last one that was committed can always be named.
         let consistent = self.backup.state().content == Content::Consistent;
-        self.tell(BackupEvent::Promote { id: [7; 16], epoch: Some(epoch) });
+        self.tell(BackupEvent::Promote { id: [7; 16], epoch: Some(epoch), force: false });
         self.do_all();
         assert_eq!(self.promoted, Some(matches!(self.backup.phase(), Phase::Promoted)));
         let nothing = epoch.is_none() || !consistent;

@@ -1,0 +1,135 @@
+//! After a promote: the old primary lives on, or comes back, and learns that it was promoted over.
+//!
+//! Always holds: what is judged is what the guest did, not what the state machine remembers of it. A primary never
+//! gives up by itself what its guest wrote while it was not in sync, but for what a power cut takes along: the last
+//! moments, and what was written while no daemon ran.
+
+use ftship_proto::backup::Phase;
+use ftship_proto::ids::Epoch;
+use ftship_proto::primary::{PrimaryEvent, Usage};
+
+use crate::world::{Event, Side, World};
+
+const SECOND: u64 = 1_000_000;
+/// How often the daemon looks who uses the volumes.
+const LOOK: u64 = 20_000;
+/// A daemon that has run so long without a backup has written down that it is alone.
+const NOTED: u64 = 10 * LOOK;
+/// By then both sides know where they stand.
+const LENGTH: u64 = 40 * SECOND;
+
+/// What has become of the old primary.
+#[derive(Debug, Default)]
+pub(crate) struct Aftermath {
+    promoted: Option<Epoch>,
+    demoted: bool,
+    ends: u64,
+}
+
+impl World {
+    /// The guest wrote on the primary's host.
+    pub(crate) fn note_guest_write(&mut self) {
+        let host = &mut self.primary;
+        host.written = true;
+        let in_sync = host.daemon.as_ref().is_some_and(|daemon| daemon.core.is_in_sync());
+        if !in_sync && host.alone_since.is_none() {
+            host.alone_since = Some(self.now);
+        }
+    }
+
+    /// The power of the primary's host is cut: what only its memory knew is gone.
+    pub(crate) fn forget_unnoted(&mut self) {
+        let (now, host) = (self.now, &mut self.primary);
+        host.written = false;
+        let noted = |since: u64| {
+            let runs = host.daemon_since.is_some_and(|from| from.max(since) + NOTED <= now);
+            runs && self.operator.aftermath.promoted.is_some()
+        };
+        if !host.alone_since.is_some_and(noted) {
+            host.alone_since = None;
+        }
+    }
+
+    pub(crate) fn in_aftermath(&self) -> bool {
+        self.operator.aftermath.promoted.is_some()
+    }
+
+    /// The backup was promoted. Whether the history goes on.
+    pub(crate) fn begin_aftermath(&mut self, at: Epoch) -> bool {
+        if self.primary_failed() || self.checker.is_struck() || self.in_aftermath() {
+            return self.in_aftermath();
+        }
+        self.stalled_until = [0; 6];
+        self.operator.deadline = u64::MAX;
+        self.operator.aftermath =
+            Aftermath { promoted: Some(at), demoted: false, ends: self.now + LENGTH };
+        self.note(|_| "AFTERMATH: the old primary is told".into());
+        if self.primary.daemon.is_none() {
+            if !self.primary.powered {
+                let (primary, random) = (&mut self.primary, &mut self.random);
+                primary.state.power_cut(random);
+                self.guest_power_cut();
+                self.primary.alone_since = None;
+                self.primary.written = false;
+                self.primary.has_guest = self.random.once_in(3);
+            }
+            let run = self.primary.run;
+            self.schedule(self.now + SECOND, Event::Restart(Side::Primary, run));
+        }
+        let leaves = self.now + self.random.below(4 * SECOND);
+        self.schedule(leaves, Event::GuestLeaves);
+        self.schedule(self.now + LOOK, Event::Look);
+        true
+    }
+
+    /// The VM is stopped; perhaps its host with it.
+    pub(crate) fn guest_leaves(&mut self) {
+        self.note(|_| "operator: the VM is stopped".into());
+        self.primary.has_guest = false;
+        if self.random.coin() {
+            self.note(|_| "FAULT CutPrimary".into());
+            self.stop(Side::Primary, true);
+        }
+    }
+
+    /// The daemon looks who uses the volumes.
+    pub(crate) fn look(&mut self) {
+        if self.now >= self.operator.aftermath.ends {
+            return self.end_aftermath();
+        }
+        self.schedule(self.now + LOOK, Event::Look);
+        let usage = Usage { open: self.primary.has_guest, written: self.primary.written };
+        if self.primary.daemon.as_ref().is_some_and(|daemon| daemon.core.wants_usage()) {
+            self.primary_handle(PrimaryEvent::Used(usage));
+        }
+    }
+
+    /// The primary stepped down by itself.
+    pub(crate) fn stepped_down(&mut self) {
+        let alone = self.primary.alone_since;
+        assert!(alone.is_none(), "what the guest wrote alone since {alone:?} is given up by nobody's word");
+        assert!(!self.primary.has_guest, "it stepped down while its guest runs");
+        self.operator.aftermath.demoted = true;
+        self.primary_stop(true);
+    }
+
+    fn end_aftermath(&mut self) {
+        let Aftermath { promoted, demoted, .. } = self.operator.aftermath;
+        let at = promoted.expect("an aftermath follows a promote");
+        let alone = self.primary.alone_since;
+        let fence = self.primary.daemon.as_ref().map(|daemon| daemon.core.fence());
+        match fence {
+            _ if demoted => {}
+            Some(Some(fence)) => {
+                assert_eq!(fence.fork, at, "the fork is where the other side was promoted");
+                assert!(alone.is_none() || fence.split, "both sides went on, and it is called {fence:?}");
+            }
+            Some(None) => panic!("40 seconds after a promote the old primary does not know of it"),
+            None => panic!("the old primary does not run"),
+        }
+        self.checker.promoted(&self.backup.disks, at, self.scenario.noisy);
+        let phase = self.backup.daemon.as_ref().map(|daemon| daemon.core.phase().clone());
+        assert!(matches!(phase, None | Some(Phase::Promoted)), "the promoted side is {phase:?}");
+        self.operator.is_done = true;
+    }
+}
