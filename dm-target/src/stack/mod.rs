@@ -450,7 +450,9 @@ impl Stack {
         let device = BlockDevice::open_dm(self.top, access)?;
         match self.info()?.open_count {
             0 | 1 => Ok(device),
-            others => Err(StackError::Busy { name: self.name.to_string(), by: format!("{} others", others - 1) }),
+            others => {
+                Err(StackError::Busy { name: self.name.to_string(), by: format!("{} others", others - 1) })
+            }
         }
     }
 

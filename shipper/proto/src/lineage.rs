@@ -126,7 +126,9 @@ pub fn compare(mine: &Standing, theirs: &Standing) -> Relation {
         Ancestry::Unrelated => Relation::Unrelated,
         Ancestry::Forked(fork) => Relation::SplitBrain { fork },
         // No two daemons ever make the same generation: somebody copied a state.
-        Ancestry::Same if both_primary => Relation::SplitBrain { fork: mine.last_epoch.min(theirs.last_epoch) },
+        Ancestry::Same if both_primary => {
+            Relation::SplitBrain { fork: mine.last_epoch.min(theirs.last_epoch) }
+        }
         Ancestry::Same => Relation::Same,
         Ancestry::Ancestor(fork) if mine.went_on(fork) => Relation::SplitBrain { fork },
         Ancestry::Ancestor(fork) => Relation::Outdated { fork },

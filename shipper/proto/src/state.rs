@@ -208,8 +208,8 @@ mod tag {
     pub(super) const GROUP: u16 = 7;
     pub(super) const LAST_INCARNATION: u16 = 8;
     pub(super) const ROLLS: u16 = super::OPTIONAL | 1;
-    pub(super) const ALONE: u16 = 10;
-    pub(super) const FENCED: u16 = 11;
+    pub(super) const ALONE: u16 = 9;
+    pub(super) const FENCED: u16 = 10;
 }
 
 /// A durable state that cannot be used.

@@ -11,11 +11,12 @@ use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::journal::{Dropped, JournalWriter, Ring, Superblock, encode_padded, recover};
+use ftship_proto::lineage::Standing;
 use ftship_proto::message::{Hello, Message, RefuseCode, Welcome};
 use ftship_proto::record::Content as Data;
 use ftship_proto::rolls::{Roll, RollHistory};
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
-use ftship_proto::state::{Content, DurableState, LineageEntry, Role};
+use ftship_proto::state::{Content, DurableState, Fence, LineageEntry, Role};
 use ftship_proto::verify::{HashRequest, Place};
 
 const INCARNATION: Incarnation = Incarnation([0xa1; 16]);
@@ -149,7 +150,10 @@ fn messages() {
     let all = [
         ("hello", hello),
         ("welcome", welcome),
-        ("refuse", Message::Refuse { code: RefuseCode::VolumeMismatch, text: "resize it".into(), standing: None }),
+        (
+            "refuse",
+            Message::Refuse { code: RefuseCode::VolumeMismatch, text: "resize it".into(), standing: None },
+        ),
         ("sync_begin", Message::SyncBegin { base_id: [0xb1; 16] }),
         ("sync_ready", Message::SyncReady),
         ("base_end", Message::BaseEnd { frames: 77, bytes: 1 << 40 }),
@@ -282,11 +286,48 @@ fn a_state_with_its_rolls() {
         group: None,
         last_incarnation: Some(INCARNATION),
         rolls,
+        alone: None,
+        fenced: None,
     };
     check("state_rolls", &encode(8, SlotKind::State, &state.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("state_rolls").try_into().unwrap();
     let position = SlotPosition { sequence: 8, ..SlotPosition::FIRST };
     assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))));
+}
+
+#[test]
+fn a_state_that_was_promoted_over_and_one_that_stepped_down() {
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
+    let fenced = DurableState {
+        role: Role::Primary,
+        lineage: lineage(),
+        alone: Some(Epoch(4711)),
+        fenced: Some(Fence { generation: generation(3), fork: Epoch(4710), split: true }),
+        ..blank.clone()
+    };
+    let outdated = Content::Outdated { fork: Some(Epoch(4710)) };
+    let outdated = DurableState { lineage: lineage(), content: outdated, ..blank };
+    for (name, state) in [("state_fenced", fenced), ("state_outdated", outdated)] {
+        check(name, &encode(9, SlotKind::State, &state.encode()).unwrap());
+        let slot: [u8; SLOT_SIZE] = golden(name).try_into().unwrap();
+        let (loaded, _) = DurableState::load(&slot, &[0; SLOT_SIZE]).unwrap().unwrap();
+        assert_eq!(loaded, state, "{name}");
+    }
+}
+
+#[test]
+fn a_refusal_that_says_where_its_sender_stands() {
+    let standing = Standing {
+        role: Role::Primary,
+        content: Content::Consistent,
+        lineage: lineage(),
+        last_epoch: Epoch(4712),
+        alone: Some(Epoch(4710)),
+    };
+    let (code, text) = (RefuseCode::Promoted, "this side is a primary".to_owned());
+    let refuse = Message::Refuse { code, text, standing: Some(Box::new(standing)) };
+    check("refuse_standing", &bytes_of(&[refuse.encode(2, INCARNATION)]));
+    assert_eq!(Message::decode(&frames_in(&golden("refuse_standing"))[0]), Ok(refuse));
 }
 
 #[test]

@@ -90,7 +90,9 @@ impl BackupDriver {
             volume = Some(volume_lane(volumes, reader, reports.clone())?);
         }
         if let Some(reason) = &untracked {
-            log::warn!("what changes on the volumes is not tracked: {reason}; after a promote the other side needs a whole copy");
+            log::warn!(
+                "what changes on the volumes is not tracked: {reason}; after a promote the other side needs a whole copy"
+            );
         }
         let shown_volumes = volume_figures(config, &local);
         let core_config = BackupConfig {
@@ -291,9 +293,10 @@ impl BackupDriver {
     fn describe(&self) -> (&'static str, Option<String>) {
         match self.core.phase() {
             Phase::Blank => ("inconsistent", Some("blank: no full sync has reached this backup yet".into())),
-            Phase::Outdated => {
-                ("outdated", Some("the other side was promoted: waiting for it to resynchronise this one".into()))
-            }
+            Phase::Outdated => (
+                "outdated",
+                Some("the other side was promoted: waiting for it to resynchronise this one".into()),
+            ),
             Phase::Inconsistent => {
                 ("inconsistent", Some("a full sync did not end; the primary has to run it again".into()))
             }

@@ -182,7 +182,9 @@ impl VolumeDevice {
         };
         let below = match &stack {
             Some(stack) => stack.open_for_discards()?,
-            None => BlockDevice::open(&volume.device, Access { write: true, direct: true, exclusive: false })?,
+            None => {
+                BlockDevice::open(&volume.device, Access { write: true, direct: true, exclusive: false })?
+            }
         };
         let discarding = discard_granule(&below).map(|granule| (below, granule));
         let (discards, buffer) = (Arc::clone(discards), AlignedBuffer::new(CHUNK));
@@ -289,7 +291,9 @@ fn open_alone(stack: &Stack) -> anyhow::Result<BlockDevice> {
     let begun = Instant::now();
     loop {
         match stack.open_alone() {
-            Err(StackError::Busy { .. } | StackError::Open(OpenError::Busy { .. })) if begun.elapsed() < PATIENCE => {
+            Err(StackError::Busy { .. } | StackError::Open(OpenError::Busy { .. }))
+                if begun.elapsed() < PATIENCE =>
+            {
                 std::thread::sleep(BETWEEN_LOOKS);
             }
             opened => return Ok(opened?),

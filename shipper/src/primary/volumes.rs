@@ -92,7 +92,8 @@ pub(super) fn known_as(
     known: Option<&GroupDescription>,
 ) -> anyhow::Result<GroupDescription> {
     let Some(known) = known else { return Ok(here) };
-    let shape = |group: &GroupDescription| group.volumes().iter().map(|volume| volume.size).collect::<Vec<_>>();
+    let shape =
+        |group: &GroupDescription| group.volumes().iter().map(|volume| volume.size).collect::<Vec<_>>();
     anyhow::ensure!(
         shape(known) == shape(&here),
         "the volumes here have {:?}, those that were synced {:?}: make the stacks as large, in the same order",

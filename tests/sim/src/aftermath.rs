@@ -61,8 +61,7 @@ impl World {
         }
         self.stalled_until = [0; 6];
         self.operator.deadline = u64::MAX;
-        self.operator.aftermath =
-            Aftermath { promoted: Some(at), demoted: false, ends: self.now + LENGTH };
+        self.operator.aftermath = Aftermath { promoted: Some(at), demoted: false, ends: self.now + LENGTH };
         self.note(|_| "AFTERMATH: the old primary is told".into());
         if self.primary.daemon.is_none() {
             if !self.primary.powered {

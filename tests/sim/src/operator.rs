@@ -11,8 +11,8 @@ use ftship_proto::ids::{Digest, Epoch};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{PrimaryEvent, Replication, Until};
 
-use crate::net::Item;
 use crate::aftermath::Aftermath;
+use crate::net::Item;
 use crate::world::{Event, LaneId, Side, World};
 
 /// How long the pair may take to get in step once nothing goes wrong any more, in microseconds.

@@ -301,7 +301,9 @@ impl World {
             PrimaryAction::CommitDone { id, result } => self.commit_done(id, &result),
             PrimaryAction::StateChanged => self.state_changed(),
             PrimaryAction::Demoted => self.stepped_down(),
-            PrimaryAction::Answer(_) | PrimaryAction::DemoteDone { .. } | PrimaryAction::FullSyncBegun { .. } => {}
+            PrimaryAction::Answer(_)
+            | PrimaryAction::DemoteDone { .. }
+            | PrimaryAction::FullSyncBegun { .. } => {}
             of_verify => self.verify_perform(of_verify),
         }
     }

@@ -16,7 +16,8 @@ use crate::state::Content;
 impl Backup {
     pub(super) fn sync_begin(&mut self, now: Duration, base_id: [u8; 16]) -> Result<(), String> {
         match self.phase {
-            Phase::Blank | Phase::Inconsistent | Phase::Outdated | Phase::Consistent if self.open.is_none() => {}
+            Phase::Blank | Phase::Inconsistent | Phase::Outdated | Phase::Consistent
+                if self.open.is_none() => {}
             _ => return Err("a full sync cannot begin now".into()),
         }
         let copying = Copying { base_id, step: CopyStep::Draining, commit_point_synced: false, before: None };

@@ -58,7 +58,11 @@ impl Backup {
 
     pub(super) fn refuse(&mut self, code: RefuseCode, text: String) {
         let reason = format!("refused the peer: {text}");
-        self.act(BackupAction::Send(Message::Refuse { code, text, standing: Some(Box::new(self.standing())) }));
+        self.act(BackupAction::Send(Message::Refuse {
+            code,
+            text,
+            standing: Some(Box::new(self.standing())),
+        }));
         self.link = Link::Down;
         self.act(BackupAction::Close { reason });
     }

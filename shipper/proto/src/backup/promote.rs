@@ -48,7 +48,9 @@ pub enum PromoteRefused {
     #[error("the backup is inconsistent: its full sync did not end; let the primary finish it")]
     Inconsistent,
     /// It was demoted, and its own writes are not overwritten yet.
-    #[error("the backup is outdated: it was a primary that another was promoted over; let that one resynchronise it")]
+    #[error(
+        "the backup is outdated: it was a primary that another was promoted over; let that one resynchronise it"
+    )]
     Outdated,
     /// The daemon has latched a failure.
     #[error("the daemon has failed: {0}; mend the cause and restart it, then promote")]

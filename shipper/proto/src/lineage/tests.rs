@@ -130,9 +130,14 @@ fn promoted_again_and_again() {
 
 #[test]
 fn both_sides_always_agree_on_what_is_lost() {
-    let lineages = [vec![], first(), promoted(2, 100), promoted(3, 100), promoted(3, 80), vec![entry(1, 9, 1)]];
-    let contents =
-        [Content::Blank, Content::Consistent, Content::Outdated { fork: None }, Content::Inconsistent { base_id: [1; 16] }];
+    let lineages =
+        [vec![], first(), promoted(2, 100), promoted(3, 100), promoted(3, 80), vec![entry(1, 9, 1)]];
+    let contents = [
+        Content::Blank,
+        Content::Consistent,
+        Content::Outdated { fork: None },
+        Content::Inconsistent { base_id: [1; 16] },
+    ];
     let mut all = Vec::new();
     for lineage in lineages {
         for content in contents {

@@ -66,13 +66,14 @@ fn any_message() -> impl Strategy<Value = Message> {
             })
         },
     );
-    let standing = (any_lineage(), any::<u64>(), any::<Option<u64>>()).prop_map(|(lineage, last, alone)| Standing {
-        role: Role::Primary,
-        content: Content::Consistent,
-        lineage,
-        last_epoch: Epoch(last),
-        alone: alone.map(Epoch),
-    });
+    let standing =
+        (any_lineage(), any::<u64>(), any::<Option<u64>>()).prop_map(|(lineage, last, alone)| Standing {
+            role: Role::Primary,
+            content: Content::Consistent,
+            lineage,
+            last_epoch: Epoch(last),
+            alone: alone.map(Epoch),
+        });
     let refuse = (any::<u16>(), ".{0,100}", prop::option::of(standing)).prop_map(|(code, text, standing)| {
         let (code, standing) = (RefuseCode::from_number(code), standing.map(Box::new));
         Message::Refuse { code, text, standing }

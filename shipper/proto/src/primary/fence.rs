@@ -27,10 +27,14 @@ use crate::state::{Content, Fence, Role};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DemoteRefused {
     /// Nobody was promoted over it.
-    #[error("no other side was promoted over this primary, as far as it knows: `ftship switch` changes roles")]
+    #[error(
+        "no other side was promoted over this primary, as far as it knows: `ftship switch` changes roles"
+    )]
     NotFenced,
     /// It went on alone.
-    #[error("both sides went on: `ftship resolve --discard-mine` throws away what this side has behind epoch {0}")]
+    #[error(
+        "both sides went on: `ftship resolve --discard-mine` throws away what this side has behind epoch {0}"
+    )]
     Split(Epoch),
     /// There is nothing to resolve.
     #[error("there is no split brain: `ftship demote` is enough")]

@@ -148,7 +148,9 @@ impl Primary {
         };
         if !self.meet(now, &standing) {
             let text = match self.fence_text() {
-                text if text.is_empty() => format!("the histories do not meet: the other side is the {standing}"),
+                text if text.is_empty() => {
+                    format!("the histories do not meet: the other side is the {standing}")
+                }
                 text => text,
             };
             return self.lose_link(now, &text);
