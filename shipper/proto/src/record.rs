@@ -59,6 +59,7 @@ impl RecordKind {
         match frame {
             FrameKind::BaseData => matches!(self, Self::Base | Self::Zero),
             FrameKind::EpochData => self != Self::Base,
+            FrameKind::Differs => self == Self::Unknown,
             _ => false,
         }
     }

@@ -31,7 +31,7 @@ use ftship_proto::primary::{
     DemoteRefused, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until, VerifySizes,
 };
 use ftship_proto::protocol::PROTOCOL;
-use ftship_proto::state::DurableState;
+use ftship_proto::state::{DurableState, Role};
 use mio::Registry;
 use mio::event::Event;
 
@@ -224,13 +224,17 @@ impl PrimaryDriver {
                     let bytes = self.encoded(&message);
                     self.door.answer(bytes);
                 }
-                PrimaryAction::Demoted => {
-                    log::info!("this host is the backup from now on");
+                PrimaryAction::RoleEnded => {
+                    log::info!("this host is the {} from now on", self.core.state().role);
                     self.is_over = true;
                 }
                 PrimaryAction::DemoteDone { id, result } => {
                     let refused = |reason: DemoteRefused| Response::Refused { reason: reason.to_string() };
-                    self.answer(id, result.map_or_else(refused, |()| Response::Started));
+                    let answer = match self.core.state().role {
+                        Role::Primary => Response::Promoted { epoch: self.core.promoted_at().0 },
+                        Role::Backup => Response::Started,
+                    };
+                    self.answer(id, result.map_or_else(refused, |()| answer));
                 }
                 PrimaryAction::Connect => self.connect(now),
                 PrimaryAction::Send(message) => self.send(&message),
@@ -342,6 +346,17 @@ impl PrimaryDriver {
             self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
             self.act(now);
         }
+    }
+
+    /// Goes on with what is here, though another was promoted over it.
+    fn take_up(&mut self, now: Duration, client: ClientId) {
+        let mut generation = [0; 16];
+        if let Err(error) = getrandom::fill(&mut generation) {
+            let reason = format!("no random generation id: {error}");
+            return self.answers.push((client, Response::Failed { reason }));
+        }
+        self.waiting.push(client);
+        self.core.handle(now, PrimaryEvent::TakeUp { id: client.0 as u64, generation });
     }
 
     /// Steps down, where nobody uses the volumes at this moment.
@@ -561,6 +576,7 @@ impl Driver for PrimaryDriver {
             Request::Verify { repair } => self.verify_wanted(now, client, repair),
             Request::Demote => self.demote(now, client, false),
             Request::DiscardMine => self.demote(now, client, true),
+            Request::Promote { force: true, .. } if self.core.fence().is_some() => self.take_up(now, client),
             Request::Promote { .. } if self.core.state().group.is_some() => {
                 let epoch = self.core.promoted_at().0;
                 self.answers.push((client, Response::Promoted { epoch }));

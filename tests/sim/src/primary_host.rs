@@ -300,7 +300,7 @@ impl World {
             }
             PrimaryAction::CommitDone { id, result } => self.commit_done(id, &result),
             PrimaryAction::StateChanged => self.state_changed(),
-            PrimaryAction::Demoted => self.stepped_down(),
+            PrimaryAction::RoleEnded => self.stepped_down(),
             PrimaryAction::Answer(_)
             | PrimaryAction::DemoteDone { .. }
             | PrimaryAction::FullSyncBegun { .. } => {}

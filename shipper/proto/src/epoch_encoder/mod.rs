@@ -165,7 +165,41 @@ impl BaseEncoder {
     }
 }
 
-/// Data frames of one epoch or base copy: what both encoders share.
+/// Turns the extents where a backup has content of its own into frames.
+#[derive(Debug)]
+pub struct DiffersEncoder {
+    group: GroupDescription,
+    frames: DataFrames,
+}
+
+impl DiffersEncoder {
+    /// An encoder for the volumes of `group`; the frames are stamped for the primary that is greeted.
+    #[must_use]
+    pub fn new(group: GroupDescription, generation: u64, incarnation: Incarnation) -> Self {
+        let stamp = Stamp { epoch: Epoch::NONE, generation, incarnation };
+        Self { group, frames: DataFrames::new(FrameKind::Differs, stamp, 0) }
+    }
+
+    /// Adds an extent, behind those before it; frames that are full go to `sink`.
+    ///
+    /// # Errors
+    /// When the extent is none of the volume's.
+    pub fn push(
+        &mut self,
+        volume: VolumeIndex,
+        extent: Extent,
+        sink: &mut dyn FnMut(Frame),
+    ) -> Result<(), RecordError> {
+        self.frames.push(&self.group, volume, extent, Content::Unknown, sink)
+    }
+
+    /// Sends what is left to `sink`.
+    pub fn finish(mut self, sink: &mut dyn FnMut(Frame)) {
+        self.frames.flush(sink);
+    }
+}
+
+/// Data frames of one epoch or base copy: what the encoders share.
 #[derive(Debug)]
 struct DataFrames {
     kind: FrameKind,

@@ -25,6 +25,8 @@ pub enum FrameKind {
     BaseData,
     /// The base copy is whole.
     BaseEnd,
+    /// Where the backup, once a primary, has content of its own: to be copied too.
+    Differs,
     /// First frame of an epoch: its header.
     EpochBegin,
     /// Records of an epoch.
@@ -52,7 +54,7 @@ const OPTIONAL: u16 = 0x8000;
 
 /// Numbers of the known kinds: 0x01.. sessions, 0x10.. base copies, 0x20.. epochs, 0x30.. comparing,
 /// 0x40.. journal only.
-const NUMBERS: [(FrameKind, u16); 20] = [
+const NUMBERS: [(FrameKind, u16); 21] = [
     (FrameKind::Hello, 0x01),
     (FrameKind::Welcome, 0x02),
     (FrameKind::Refuse, 0x03),
@@ -64,6 +66,7 @@ const NUMBERS: [(FrameKind, u16); 20] = [
     (FrameKind::SyncReady, 0x11),
     (FrameKind::BaseData, 0x12),
     (FrameKind::BaseEnd, 0x13),
+    (FrameKind::Differs, 0x14),
     (FrameKind::EpochBegin, 0x20),
     (FrameKind::EpochData, 0x21),
     (FrameKind::EpochEnd, 0x22),
@@ -97,7 +100,7 @@ impl FrameKind {
     /// Whether the payload is records, which may be large and compressed.
     #[must_use]
     pub fn carries_records(self) -> bool {
-        matches!(self, Self::BaseData | Self::EpochData)
+        matches!(self, Self::BaseData | Self::EpochData | Self::Differs)
     }
 
     /// Whether it is one of the three frames that make an epoch.

@@ -103,6 +103,13 @@ pub enum PrimaryEvent {
         /// Also where this side has writes that the other has not.
         discard: bool,
     },
+    /// An operator wants to go on with what this side holds, though another was promoted over it.
+    TakeUp {
+        /// Returned in the answer.
+        id: u64,
+        /// Random id of the generation to be made.
+        generation: [u8; 16],
+    },
     /// An operator wants the backup to be overwritten by a full sync.
     FullSync {
         /// Returned in the answer.
@@ -147,9 +154,10 @@ pub enum PrimaryAction {
     Connect,
     /// Answer whoever said [`PrimaryEvent::Visited`], and see it off.
     Answer(Message),
-    /// This side is a backup from now on, durably: end this role.
-    Demoted,
-    /// Tell who asked whether this side has stepped down.
+    /// The state says durably that this side is a backup, or the primary of another generation: end this role, and begin
+    /// anew with what the state says.
+    RoleEnded,
+    /// Tell who asked whether this side has changed its role.
     DemoteDone {
         /// As given.
         id: u64,

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use super::{Capture, Primary, PrimaryAction};
 use crate::frame::Frame;
-use crate::ids::Epoch;
+use crate::ids::{Epoch, Generation};
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Message, RefuseCode};
 use crate::mutant::{self, Mutant};
-use crate::state::{Content, Fence, Role};
+use crate::state::{Content, Fence, LineageEntry, Role};
 
 /// Why a primary does not step down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,17 +148,21 @@ impl Primary {
             Relation::Outdated { fork } => self.fence_in(now, theirs, fork, false),
             Relation::SplitBrain { fork } => self.fence_in(now, theirs, fork, true),
             // The other side has given up what it had.
-            Relation::Overtakes { .. } | Relation::Same if theirs.role == Role::Backup => {
-                if self.state.fenced.take().is_some() {
-                    self.write_state();
-                }
-            }
+            Relation::Overtakes { .. } | Relation::Same if theirs.role == Role::Backup => self.unfence(),
+            // What it had is gone, and this side has what it wrote itself.
+            Relation::Fresh if self.state.fenced.is_some_and(|fence| fence.split) => self.unfence(),
             Relation::Overtakes { .. } | Relation::Same | Relation::Fresh | Relation::Unrelated => {}
         }
         match relation {
             Relation::Overtakes { .. } | Relation::Same => true,
             Relation::Fresh => self.state.fenced.is_none(),
             Relation::Outdated { .. } | Relation::SplitBrain { .. } | Relation::Unrelated => false,
+        }
+    }
+
+    fn unfence(&mut self) {
+        if self.state.fenced.take().is_some() {
+            self.write_state();
         }
     }
 
@@ -193,7 +197,8 @@ impl Primary {
         } else {
             format!(
                 "the other side was promoted at epoch {fork} and is the {theirs}: this side becomes its backup once \
-                 nobody has the volume open, by itself or by `ftship demote`"
+                 nobody has the volume open, by itself or by `ftship demote`. If the other side is lost for good, \
+                 `ftship promote --force` goes on with what is here"
             )
         }
     }
@@ -253,6 +258,25 @@ impl Primary {
         }
     }
 
+    /// An operator wants to go on with what this side holds, though another was promoted over it: as the primary of a
+    /// generation of its own, whose random id is `generation`. What the other side made is then a split brain.
+    pub(super) fn take_up(&mut self, now: Duration, id: u64, generation: [u8; 16]) {
+        let Some(fence) = self.state.fenced.filter(|_| !self.has_failed() && !self.is_stepping_down()) else {
+            return self.act(PrimaryAction::DemoteDone { id, result: Err(DemoteRefused::NotFenced) });
+        };
+        let at = self.last_cut().max(self.state.highest_epoch_seen).max(fence.fork);
+        let number = self.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
+        self.state.lineage.push(LineageEntry {
+            generation: Generation { number, id: generation },
+            first_epoch: at.next(),
+            digest: self.committed_digest,
+        });
+        self.state.highest_epoch_seen = at;
+        (self.state.alone, self.state.fenced) = (Some(at), None);
+        self.end_role(now, "this side begins a generation of its own");
+        self.demoting = Some(id);
+    }
+
     /// Makes the new role durable.
     pub(super) fn become_backup(&mut self, now: Duration, fork: Epoch) {
         if self.stepping_down != SteppingDown::No {
@@ -264,9 +288,13 @@ impl Primary {
         self.state.group = Some(self.config.group.clone());
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.last_cut());
         (self.state.alone, self.state.fenced) = (None, None);
+        self.end_role(now, "this side steps down");
+    }
+
+    fn end_role(&mut self, now: Duration, reason: &str) {
         self.stepping_down = SteppingDown::Writing;
         self.write_state();
-        self.lose_link(now, "this side steps down");
+        self.lose_link(now, reason);
     }
 
     /// A version of the state is durable: perhaps the one that says that this side is a backup.
@@ -276,7 +304,7 @@ impl Primary {
             if let Some(id) = self.demoting.take() {
                 self.act(PrimaryAction::DemoteDone { id, result: Ok(()) });
             }
-            self.act(PrimaryAction::Demoted);
+            self.act(PrimaryAction::RoleEnded);
         }
         self.step_down(now);
     }

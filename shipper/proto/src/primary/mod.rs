@@ -256,6 +256,7 @@ impl Primary {
             PrimaryEvent::Visited(frame) => self.visited(now, &frame),
             PrimaryEvent::Used(usage) => self.used(now, usage),
             PrimaryEvent::Stopping(usage) => self.stopping(usage),
+            PrimaryEvent::TakeUp { id, generation } => self.take_up(now, id, generation),
             PrimaryEvent::Demote { id, discard } => self.demote(now, id, discard),
             PrimaryEvent::Failed { reason } => self.fail(now, reason),
             PrimaryEvent::Connected => self.connected(now),

@@ -119,7 +119,7 @@ impl Host {
                 let result = Ok(vec![Digest::ZERO; request.digest_count()]);
                 BackupEvent::VolumesHashed { token: request.token, result }
             }
-            BackupAction::RollEra => BackupEvent::EraRolled { eras: vec![ftdm_units::Era(7); 2] },
+            BackupAction::RollEra => BackupEvent::EraRolled { eras: vec![Era(7); 2] },
             BackupAction::ReleaseVolumes => BackupEvent::VolumesReleased,
             other => panic!("{other:?} is no disk work"),
         };
