@@ -28,7 +28,8 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    DemoteRefused, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until, VerifySizes,
+    DemoteRefused, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until,
+    VerifySizes,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::{DurableState, Role};
@@ -49,8 +50,8 @@ use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
 use state_lane::StateLane;
 use status::commit_answer;
-use verify::{VerifyRead, VerifyReader, VerifySchedule};
 use usage::Onlooker;
+use verify::{VerifyRead, VerifyReader, VerifySchedule};
 use volumes::{Volumes, log_size};
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.

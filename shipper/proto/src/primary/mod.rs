@@ -51,8 +51,8 @@ use step::{Capture, SyncStep};
 pub use base::{BasePlan, Moment, Verdict};
 pub use commit::CommitRefused;
 pub use events::{PrimaryAction, PrimaryEvent, Until};
-pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 pub use fence::{DemoteRefused, Usage};
+pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 
 /// What the primary is told at its start.
 #[derive(Clone, Debug)]
