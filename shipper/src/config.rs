@@ -61,6 +61,9 @@ pub struct Config {
     /// Comparing the backup with the primary.
     #[serde(default)]
     pub verify: Verify,
+    /// Recovery points on the backup.
+    #[serde(default)]
+    pub snapshots: Snapshots,
     /// Records for audits.
     #[serde(default)]
     pub audit: Audit,
@@ -238,6 +241,23 @@ pub struct Verify {
     pub rate: Option<ByteSize>,
 }
 
+/// `[snapshots]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Snapshots {
+    /// The backup keeps a recovery point so often: a thin snapshot of a committed epoch.
+    #[serde(with = "humantime_serde")]
+    pub every: Option<Duration>,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { every: None, keep: 24 }
+    }
+}
+
 /// `[audit]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -370,6 +390,10 @@ impl Config {
                 format!("{} is not between 10 and 90", limits.log_watermark),
             ));
         }
+        if !(1..=1000).contains(&self.snapshots.keep) {
+            let text = format!("{} is not between 1 and 1000", self.snapshots.keep);
+            return Some(("snapshots.keep", text));
+        }
         if limits.void_cuts == 0 {
             return Some(("limits.void-cuts", "must be at least 1".into()));
         }
@@ -378,6 +402,7 @@ impl Config {
         }
         let durations = [
             ("epoch", between(self.epoch, ms(5), s(3600))),
+            ("snapshots.every", self.snapshots.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),
             ("verify.every", self.verify.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),
             ("limits.pause-budget", between(limits.pause_budget, ms(1), s(1))),
             ("limits.pause-limit", between(limits.pause_limit, limits.pause_budget, s(1))),

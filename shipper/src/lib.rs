@@ -17,6 +17,7 @@ pub mod peer;
 pub mod primary;
 pub mod reactor;
 pub mod report;
+pub mod snapshots;
 pub mod state_file;
 pub mod storage;
 pub mod watchdog;

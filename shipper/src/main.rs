@@ -12,8 +12,9 @@ use ftship::config::{Config, path_of};
 use ftship::control::client::{ClientError, ask};
 use ftship::control::{Differing, Request, Response};
 use ftship::journal_view::View;
+use ftship::snapshots::Snapshot;
 use ftship::state_file::StateFile;
-use ftship::{daemon, format, journal_report, report, watchdog};
+use ftship::{daemon, format, journal_report, report, snapshots, watchdog};
 use structopt::StructOpt;
 use structopt::clap::ErrorKind;
 
@@ -124,9 +125,26 @@ enum Verb {
         /// Also where the volume holds no committed epoch of the group: it may be a mixture of two
         #[structopt(long)]
         force: bool,
+        /// Do not promote: make a writable copy of this name of what a promote would give, and go on
+        #[structopt(long, value_name = "NAME", conflicts_with = "epoch")]
+        test: Option<String>,
+        /// With --test, where the volume is not thin: room for what changes; a fifth of the volume if not said
+        #[structopt(long, requires = "test")]
+        size: Option<String>,
         /// Give up waiting after so many seconds
         #[structopt(long, default_value = "300")]
         timeout: u64,
+    },
+    /// Backup: lists the copies of committed epochs on this host; a daemon need not run
+    Snapshots {
+        /// Name of the group
+        group: String,
+        /// Remove the one of this name
+        #[structopt(long, value_name = "NAME")]
+        remove: Option<String>,
+        /// As JSON
+        #[structopt(long)]
+        json: bool,
     },
     /// Primary: compares the backup's volumes with this host's, while everything goes on; lists what differs
     Verify {
@@ -237,7 +255,15 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Verb::Promote { group, epoch, force, timeout } => {
+        Verb::Snapshots { group, remove, json } => list_snapshots(&group, remove.as_deref(), json),
+        Verb::Promote { group, test: Some(name), size, timeout, .. } => {
+            match request(&group, &Request::TestCopy { name, size }, Duration::from_secs(timeout))? {
+                Response::Snapshot(snapshot) => print_snapshot(&snapshot),
+                _ => return Err(unexpected()),
+            }
+            Ok(())
+        }
+        Verb::Promote { group, epoch, force, timeout, .. } => {
             if force {
                 eprintln!(
                     "ftship: --force: what the volume holds may be a mixture of two states; check it before it is used"
@@ -261,6 +287,30 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             _ => Err(unexpected()),
         },
     }
+}
+
+fn list_snapshots(group: &str, remove: Option<&str>, json: bool) -> Result<(), Failure> {
+    let failed = |error: anyhow::Error| Failure { code: 1, text: format!("{group}: {error:#}") };
+    // It goes into a selection of LVM's.
+    let name: ftship_proto::ids::GroupName = group.parse().map_err(|error| failure(2, &error))?;
+    let all = snapshots::list(name.as_str()).map_err(failed)?;
+    if let Some(name) = remove {
+        let named = all.iter().find(|snapshot| snapshot.name == name);
+        let text = || format!("{group}: there is no snapshot {name}");
+        return named.ok_or_else(|| Failure { code: 4, text: text() })?.remove().map_err(failed);
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&all).map_err(|error| failure(1, &error))?);
+    } else {
+        all.iter().for_each(print_snapshot);
+    }
+    Ok(())
+}
+
+/// `NAME EPOCH TIME DEVICE...`
+fn print_snapshot(snapshot: &Snapshot) {
+    let devices: Vec<_> = snapshot.devices.iter().map(|device| device.display().to_string()).collect();
+    println!("{} {} {} {}", snapshot.name, snapshot.epoch, snapshot.time, devices.join(" "));
 }
 
 fn verify(group: &str, repair: bool, progress: Option<&Option<String>>) -> Result<(), Failure> {

@@ -55,6 +55,7 @@ pub enum Mutant {
     IgnoreAlone,
     ForgetAlone,
     DemoteAnyway,
+    SnapshotOfCommitted,
 }
 
 impl Mutant {
@@ -109,6 +110,7 @@ impl Mutant {
         Self::IgnoreAlone,
         Self::ForgetAlone,
         Self::DemoteAnyway,
+        Self::SnapshotOfCommitted,
     ];
 }
 

@@ -14,7 +14,7 @@ use ftdm_units::Era;
 use ftship_proto::backup::Sealed;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
-use ftship_proto::ids::Digest;
+use ftship_proto::ids::{Digest, Epoch};
 use ftship_proto::journal::{Placement, Superblock};
 use ftship_proto::state::DurableState;
 use ftship_proto::verify::HashRequest;
@@ -22,6 +22,7 @@ use ftship_proto::verify::HashRequest;
 use super::journal_device::JournalDevice;
 use super::volume_device::Volumes;
 use crate::reactor::Reports;
+use crate::snapshots::{Order, Snapshot};
 use crate::state_file::StateFile;
 
 /// What lanes report.
@@ -51,6 +52,13 @@ pub(super) enum LaneReport {
     Rolled {
         /// Those that began.
         eras: Vec<Era>,
+    },
+    /// What came of a snapshot.
+    Snapshot {
+        /// As ordered.
+        id: u64,
+        /// The snapshot; or why there is none, for people.
+        result: Result<Snapshot, String>,
     },
     /// The volumes are closed.
     VolumesReleased,
@@ -87,6 +95,15 @@ pub(super) enum VolumeJob {
     Hash(HashRequest),
     /// End the era on each volume.
     Roll,
+    /// Take a snapshot of them.
+    Snapshot {
+        /// Returned in the report.
+        id: u64,
+        /// What they hold then.
+        epoch: Epoch,
+        /// What is wanted.
+        order: Box<Order>,
+    },
     /// Close the volumes.
     Release,
 }
@@ -247,6 +264,15 @@ pub(super) fn volume_lane(
                     Vec::new()
                 });
                 Ok(Some(LaneReport::Rolled { eras }))
+            }
+            VolumeJob::Snapshot { id, epoch, order } => {
+                let result = order.take(epoch).map_err(|error| format!("{error:#}"));
+                match order.remove_oldest() {
+                    Ok(names) if names.is_empty() => {}
+                    Ok(names) => log::info!("removed the oldest recovery points: {}", names.join(", ")),
+                    Err(error) => log::error!("removing the oldest recovery points: {error:#}"),
+                }
+                Ok(Some(LaneReport::Snapshot { id, result }))
             }
             VolumeJob::Release => unreachable!("handled above"),
         }

@@ -7,6 +7,7 @@
 mod hash;
 mod journal_device;
 mod lanes;
+mod snapshot;
 mod volume_device;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::state_file::StateFile;
 pub(crate) use journal_device::DeviceReader;
 pub use journal_device::{JournalDevice, JournalFault};
 use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
+use snapshot::Snapshots;
 use volume_device::{DiscardCounts, Volumes};
 
 /// Bytes that may wait for the disks.
@@ -53,6 +55,7 @@ pub struct BackupDriver {
     waiting: Vec<ClientId>,
     answers: Vec<(ClientId, Response)>,
     shown: (&'static str, Option<String>),
+    snapshots: Snapshots,
     volumes: Vec<VolumeFigures>,
     /// Why nothing tells what changes on the volumes: coming back to the other side will cost a whole copy.
     untracked: Option<String>,
@@ -128,6 +131,7 @@ impl BackupDriver {
             waiting: Vec::new(),
             answers: Vec::new(),
             shown: ("", None),
+            snapshots: Snapshots::new(config),
             volumes: shown_volumes,
             untracked,
         })
@@ -202,6 +206,8 @@ impl BackupDriver {
                 }
                 BackupAction::HashVolumes(request) => self.volume_job(now, 0, VolumeJob::Hash(request)),
                 BackupAction::RollEra => self.volume_job(now, 0, VolumeJob::Roll),
+                BackupAction::Snapshot { id, epoch, .. } => self.take_snapshot(now, id, epoch),
+                BackupAction::SnapshotRefused { id, reason } => self.snapshot_refused(id, reason),
                 BackupAction::ReleaseVolumes => self.volume_job(now, 0, VolumeJob::Release),
                 BackupAction::PromoteDone(result) => self.promote_done(&result),
             }
@@ -331,7 +337,7 @@ impl BackupDriver {
 
 impl Driver for BackupDriver {
     fn timeout(&self) -> Option<Duration> {
-        self.core.poll_timeout()
+        [self.core.poll_timeout(), self.snapshots.due()].into_iter().flatten().min()
     }
 
     fn socket_event(&mut self, now: Duration, event: &Event) {
@@ -351,6 +357,7 @@ impl Driver for BackupDriver {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
             Request::Promote { epoch, force } => self.promote(now, client, epoch, force),
             Request::Demote | Request::DiscardMine => self.answers.push((client, refuse("stepping down"))),
+            Request::TestCopy { name, size } => self.test_copy(now, client, name, size),
             Request::Commit { .. } => self.answers.push((client, refuse("commit"))),
             Request::Checkpoint { .. } => self.answers.push((client, refuse("checkpoint"))),
             Request::FullSync => self.answers.push((client, refuse("full-sync"))),
@@ -361,6 +368,10 @@ impl Driver for BackupDriver {
     fn run(&mut self, now: Duration) {
         while let Ok(report) = self.reports.try_recv() {
             let event = match report {
+                LaneReport::Snapshot { id, result } => {
+                    self.snapshot_taken(now, id, result);
+                    continue;
+                }
                 LaneReport::JournalSynced { ticket } => BackupEvent::JournalSynced { ticket },
                 LaneReport::SuperblockWritten => BackupEvent::SuperblockWritten,
                 LaneReport::StateWritten => BackupEvent::StateWritten,
@@ -381,6 +392,7 @@ impl Driver for BackupDriver {
             }
             self.act(now);
         }
+        self.point_when_due(now);
         self.core.handle_timeout(now);
         self.act(now);
         self.receive(now);

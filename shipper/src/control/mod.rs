@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Ack, Commit};
 use crate::metrics::Percentiles;
+use crate::snapshots::Snapshot;
 
 /// Folder of the sockets.
 pub const DIRECTORY: &str = "/run/ftdm";
@@ -59,6 +60,14 @@ pub enum Request {
     Demote,
     /// Split brain: throw away what this side has of its own, and become the other's backup.
     DiscardMine,
+    /// Backup: make a writable copy of the volumes as they are at a committed epoch, and go on.
+    TestCopy {
+        /// What it is called.
+        name: String,
+        /// Room for what changes, as `lvcreate -L` takes it, where the volume is not thin.
+        #[serde(default)]
+        size: Option<String>,
+    },
     /// Primary: overwrite the backup with a new copy.
     FullSync,
     /// Primary: compare the backup's volumes with these, while everything goes on; answers at the end.
@@ -120,6 +129,8 @@ pub enum Response {
         /// The epoch.
         epoch: u64,
     },
+    /// To `test-copy`: what was made.
+    Snapshot(Box<Snapshot>),
     /// To `verify`: what it found.
     Verified(Box<VerifyOutcome>),
     /// To `full-sync`, `demote` and `discard-mine`.

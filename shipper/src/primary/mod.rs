@@ -582,7 +582,7 @@ impl Driver for PrimaryDriver {
                 let epoch = self.core.promoted_at().0;
                 self.answers.push((client, Response::Promoted { epoch }));
             }
-            Request::Promote { .. } => {
+            Request::Promote { .. } | Request::TestCopy { .. } => {
                 let reason = "promote is for the backup; this host is the primary".into();
                 self.answers.push((client, Response::Refused { reason }));
             }

@@ -158,6 +158,7 @@ impl World {
     pub(crate) fn backup_stop(&mut self, tells: bool) {
         self.backup.run += 1;
         let Some(daemon) = self.backup.daemon.take() else { return };
+        self.snapshots_gone();
         self.lanes_interrupted(&daemon);
         if let Some(conn) = daemon.peer {
             self.net_close(conn, Side::Backup, tells);
@@ -225,6 +226,10 @@ impl World {
             BackupAction::Apply { epochs, group } => self.volume_push(0, VolumeJob::Apply(epochs, group)),
             BackupAction::HashVolumes(request) => self.volume_push(0, VolumeJob::Hash(request)),
             BackupAction::RollEra => self.volume_push(0, VolumeJob::Roll),
+            BackupAction::Snapshot { id, epoch, digest } => {
+                self.volume_push(0, VolumeJob::Snapshot(id, epoch, digest));
+            }
+            BackupAction::SnapshotRefused { id, .. } => self.snapshot_ended(id),
             BackupAction::ReleaseVolumes => self.volume_push(0, VolumeJob::Release),
             BackupAction::PromoteDone(result) => self.promote_done(&result),
         }

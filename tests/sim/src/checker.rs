@@ -365,6 +365,13 @@ impl Checker {
         choices
     }
 
+    /// Invariant 13: a snapshot, durable as it is, is exactly the committed epoch whose name it gets.
+    pub(crate) fn snapshot(&self, disks: &Disks, epoch: Epoch, digest: Digest) {
+        for images in [disks.view(), disks.durable()] {
+            self.is_the_cut((epoch, digest), &content::read(&images.volumes, &self.shape));
+        }
+    }
+
     /// Invariant 1: this is exactly the primary's volume at the cut of that commit point.
     fn is_the_cut(&self, (epoch, digest): (Epoch, Digest), content: &Content) {
         let Some(known) = self.known.get(&digest) else {

@@ -9,6 +9,7 @@ use ftdm_units::Era;
 use ftship_proto::backup::{BackupEvent, Sealed};
 use ftship_proto::frame::Frame;
 use ftship_proto::group::GroupDescription;
+use ftship_proto::ids::{Digest, Epoch};
 use ftship_proto::journal::{BLOCK_LEN, EpochFrames, Placement, RING_START, Ring, Superblock, encode_padded};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::record::{Content, Record, RecordIter};
@@ -34,6 +35,7 @@ pub(crate) enum VolumeJob {
     Apply(Vec<Sealed>, Box<GroupDescription>),
     Hash(HashRequest),
     Roll,
+    Snapshot(u64, Epoch, Digest),
     Release,
 }
 
@@ -53,6 +55,7 @@ enum Step {
     Redo(Sealed, Box<GroupDescription>),
     Sync(DiskId),
     Hash(HashRequest),
+    Snapshot(u64, Epoch, Digest),
 }
 
 impl std::fmt::Display for Step {
@@ -63,6 +66,7 @@ impl std::fmt::Display for Step {
             Self::Slotted(kind) => write!(f, "has a new {kind:?}"),
             Self::Redo(sealed, _) => write!(f, "redoes epoch {}", sealed.epoch),
             Self::Sync(disk) => write!(f, "syncs {disk:?}"),
+            Self::Snapshot(_, epoch, _) => write!(f, "takes a snapshot of epoch {epoch}"),
             Self::Hash(request) => write!(f, "hashes {:?} for epoch {}", request.places, request.epoch),
         }
     }
@@ -115,6 +119,7 @@ impl Work {
                 let eras = vec![Era(7); volumes];
                 (Vec::new(), Some(BackupEvent::EraRolled { eras }))
             }
+            VolumeJob::Snapshot(id, epoch, digest) => (vec![Step::Snapshot(id, epoch, digest)], None),
             VolumeJob::Release => (Vec::new(), Some(BackupEvent::VolumesReleased)),
         };
         Self { steps: steps.into(), report, weight }
@@ -241,6 +246,10 @@ impl World {
                 self.disk(disk).write(offset, &bytes);
             }
             Step::Sync(disk) => self.disk(disk).sync(),
+            Step::Snapshot(id, epoch, digest) => {
+                self.checker.snapshot(&self.backup.disks, epoch, digest);
+                self.snapshot_ended(id);
+            }
             Step::Hash(request) => {
                 let result = Ok(backup_digests(&self.backup.disks, &request));
                 self.backup_tell(BackupEvent::VolumesHashed { token: request.token, result });

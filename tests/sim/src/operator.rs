@@ -381,6 +381,7 @@ impl World {
         let next = self.now + self.random.around(self.scenario.request_interval);
         self.schedule(next, Event::Request);
         self.maybe_verify();
+        self.maybe_snapshot();
         if self.random.once_in(3) {
             self.ask_for_full_sync();
         } else {

@@ -4,9 +4,10 @@
 //! and what was flipped is found and repaired, unless an epoch wrote to it first. Chance has a source of its own here,
 //! so a history without a verify is what it was without this module.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ftdm_units::SECTOR_SIZE;
+use ftship_proto::backup::BackupEvent;
 use ftship_proto::ids::Digest;
 use ftship_proto::primary::{PrimaryAction, PrimaryEvent, VerifyError, VerifyReport, VerifySizes};
 use ftship_proto::verify::{HashRequest, Inspection, Place, digests_of};
@@ -44,6 +45,7 @@ pub(crate) struct Verifier {
     /// What was spoilt on the backup's volumes, and whether something was written over it since.
     flipped: BTreeMap<usize, bool>,
     last_steps: u32,
+    snapshots: BTreeSet<u64>,
 }
 
 impl Verifier {
@@ -51,7 +53,15 @@ impl Verifier {
         let mut random = Random::new(seed ^ 0x7665_7269_6679);
         let is_on = random.once_in(3);
         let last_steps = if is_on { LAST_STEPS } else { 0 };
-        Self { random, is_on, next_id: 0, waiting: BTreeMap::new(), flipped: BTreeMap::new(), last_steps }
+        Self {
+            random,
+            is_on,
+            next_id: 0,
+            waiting: BTreeMap::new(),
+            flipped: BTreeMap::new(),
+            last_steps,
+            snapshots: BTreeSet::new(),
+        }
     }
 
     /// Whether this block is known to be wrong on the backup.
@@ -157,6 +167,25 @@ impl World {
         self.note(|_| format!("operator: verify {id}, repair {repair}"));
         self.verifier.waiting.insert(id, repair);
         self.primary_handle(PrimaryEvent::Verify { id, repair });
+    }
+
+    /// Somebody wants a snapshot of the backup.
+    pub(crate) fn maybe_snapshot(&mut self) {
+        if self.verifier.is_on && self.backup.is_up() {
+            self.verifier.next_id += 1;
+            let id = self.verifier.next_id;
+            self.verifier.snapshots.insert(id);
+            self.backup_handle(BackupEvent::Snapshot { id });
+        }
+    }
+
+    pub(crate) fn snapshot_ended(&mut self, id: u64) {
+        assert!(self.verifier.snapshots.remove(&id), "snapshot {id} is answered twice");
+    }
+
+    /// The backup that was asked is gone.
+    pub(crate) fn snapshots_gone(&mut self) {
+        self.verifier.snapshots.clear();
     }
 
     /// The primary that was asked is gone.

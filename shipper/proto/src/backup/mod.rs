@@ -23,6 +23,7 @@ mod greet;
 mod phase;
 mod promote;
 mod receive;
+mod snapshot;
 mod verify;
 
 use std::collections::VecDeque;
@@ -138,6 +139,11 @@ pub enum BackupEvent {
         /// In the group's order.
         eras: Vec<Era>,
     },
+    /// Somebody wants a copy of the volumes as they are at a committed epoch.
+    Snapshot {
+        /// Returned in the answer.
+        id: u64,
+    },
     /// The volumes are closed.
     VolumesReleased,
     /// Something durable failed. Never retried.
@@ -202,6 +208,22 @@ pub enum BackupAction {
     HashVolumes(HashRequest),
     /// Volume lane: end the era on each volume.
     RollEra,
+    /// Volume lane: copy the volumes as they are then.
+    Snapshot {
+        /// As given.
+        id: u64,
+        /// What they hold then, exactly.
+        epoch: Epoch,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// Tell who wanted a snapshot that there is none.
+    SnapshotRefused {
+        /// As given.
+        id: u64,
+        /// For people.
+        reason: String,
+    },
     /// Volume lane: close the volumes, so that somebody else can open them.
     ReleaseVolumes,
     /// Tell whoever asked to promote.
@@ -292,6 +314,7 @@ pub struct Backup {
     apply: apply::ApplyState,
     /// What the primary asked about epochs that are not on the volumes yet.
     questions: Vec<HashRequest>,
+    snapshots: Vec<snapshot::Wanted>,
     /// Decompressed payload of the frame that is being checked.
     scratch: Vec<u8>,
     actions: VecDeque<BackupAction>,
@@ -351,6 +374,7 @@ impl Backup {
             flushes: 0,
             apply: apply::ApplyState::Idle { due: None },
             questions: Vec::new(),
+            snapshots: Vec::new(),
             scratch: Vec::new(),
             actions: VecDeque::new(),
             counters: BackupCounters::default(),
@@ -383,6 +407,7 @@ impl Backup {
             BackupEvent::Applied => self.epochs_applied(),
             BackupEvent::SuperblockWritten => self.superblock_written(now),
             BackupEvent::VolumesHashed { token, result } => self.volumes_hashed(token, result),
+            BackupEvent::Snapshot { id } => self.snapshot(now, id),
             BackupEvent::VolumesReleased => self.volumes_released(),
             BackupEvent::Failed { .. } if mutant::is(Mutant::IgnoreFailure) => {}
             BackupEvent::Failed { reason } => self.fail(reason),
@@ -402,6 +427,7 @@ impl Backup {
     fn go_on(&mut self, now: Duration) {
         self.continue_draining(now);
         self.continue_clearing(now);
+        self.continue_snapshots(now);
         self.promote_continue(now);
         self.greet(now);
     }
@@ -534,6 +560,12 @@ impl Backup {
         if let Phase::Promoting(_) = self.phase {
             self.act(BackupAction::PromoteDone(Err(PromoteRefused::Failed(reason.clone()))));
         }
+        for wanted in std::mem::take(&mut self.snapshots) {
+            self.act(BackupAction::SnapshotRefused {
+                id: wanted.id(),
+                reason: format!("the daemon has failed: {reason}"),
+            });
+        }
         // First of all: nothing that the lost link entails may be decided any more.
         self.phase = Phase::Failed(reason.clone());
         self.close(Duration::ZERO, format!("failed: {reason}"));
@@ -546,6 +578,10 @@ impl Backup {
         match event {
             BackupEvent::Promote { .. } => {
                 self.act(BackupAction::PromoteDone(Err(PromoteRefused::Failed(reason))));
+            }
+            BackupEvent::Snapshot { id } => {
+                let reason = format!("the daemon has failed: {reason}");
+                self.act(BackupAction::SnapshotRefused { id, reason });
             }
             BackupEvent::Accepted => self.refuse(crate::message::RefuseCode::Failed, reason),
             _ => {}

@@ -1,0 +1,42 @@
+#!/bin/bash
+# A writable copy of what a promote would give, of a thin and a thick volume, while replication goes on: it is one
+# committed epoch exactly, whatever is done to it harms nobody, and it goes again.
+. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
+VOLUME_MB=16 SECOND_MB=16 POOL_MB=64 EPOCH=500ms
+EXTRA='[audit]
+digest-file = "/share/digests"
+[watchdog]
+timeout = "30s"
+pause-timeout = "5s"
+[limits]
+pause-limit = "1s"'
+make_group
+start_daemons
+wait_state primary "in sync" 60
+background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 600 --rate 20
+WRITER=$JOB
+step "a copy of one epoch, exactly"
+EPOCH_ASKED=$(on primary ftship checkpoint vm1 --wait)
+read -r NAME EPOCH_COPIED _ THIN THICK < <(on backup ftship promote vm1 --test try)
+expect_equal "$NAME" try
+((EPOCH_COPIED >= EPOCH_ASKED)) || fail "the copy is of $EPOCH_COPIED, committed was $EPOCH_ASKED"
+expect_equal "$(digest backup "$THIN")" "$(recorded "$EPOCH_COPIED")" "the thin copy of epoch $EPOCH_COPIED"
+expect_equal "$(digest backup "$THICK")" "$(recorded "$EPOCH_COPIED" 2)" "the thick copy of epoch $EPOCH_COPIED"
+step "it may be written to, and nobody else notices"
+on backup dd if=/dev/zero of="$THIN" bs=1M count=2 oflag=direct status=none
+expect_code 1 on backup ftship promote vm1 --test try
+expect_code 4 on backup ftship promote vm1 --test 'a b'
+expect_code 4 on primary ftship promote vm1 --test other
+expect_equal "$(on backup ftship snapshots vm1 --json | jq -c '[.[] | [.name, .epoch]]')" "[[\"try\",$EPOCH_COPIED]]"
+on primary ftship verify vm1
+step "one in use stays; then it goes"
+on backup bash -c "exec 9<> $THIN; ! ftship snapshots vm1 --remove try" 2> "$SHARE/refused"
+grep -qi 'in use\|open' "$SHARE/refused" || fail "$(cat "$SHARE/refused")"
+on backup ftship snapshots vm1 --remove try
+expect_equal "$(on backup ftship snapshots vm1)" ""
+is_state primary "in sync" || fail "replication has ended"
+step "promote"
+kill_background "$WRITER" KILL
+promote
+expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
+expect_code 4 on backup ftship promote vm1 --test late
