@@ -192,6 +192,10 @@ impl Host {
                     }
                     self.ordered.push_back(BackupEvent::Applied);
                 }
+                // Nobody here asks for any.
+                BackupAction::Snapshot { .. } | BackupAction::SnapshotRefused { .. } => {
+                    panic!("a snapshot that nobody asked for")
+                }
                 BackupAction::HashVolumes(request) => {
                     // No answer may be longer than a frame, and nothing off the volumes is read.
                     assert!(request.digest_count() <= MAX_DIGESTS && request.sectors() <= MAX_HASHED);
