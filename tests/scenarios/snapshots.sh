@@ -35,8 +35,19 @@ grep -qi 'in use\|open' "$SHARE/refused" || fail "$(cat "$SHARE/refused")"
 on backup ftship snapshots vm1 --remove try
 expect_equal "$(on backup ftship snapshots vm1)" ""
 is_state primary "in sync" || fail "replication has ended"
-step "promote"
+step "two volumes of one size that changed places are noticed; promote"
 kill_background "$WRITER" KILL
+stop_backup
+on backup sed -E -i '/^(name|device) = /{s/vm1"$/swapped"/;s/vm1_b"$/vm1"/;s/swapped"$/vm1_b"/}' /etc/ftdm/vm1.toml
+expect_code 1 on backup ftship run vm1 2> "$SHARE/swapped"
+grep -q 'is not the logical volume that holds volume 0' "$SHARE/swapped" || fail "$(cat "$SHARE/swapped")"
+on backup cp /share/config/backup.toml /etc/ftdm/vm1.toml
+on backup dmsetup create holder --table '0 2048 linear /dev/mapper/vm1 0'
+expect_code 1 on backup ftship run vm1 2> "$SHARE/held"
+grep -q 'in use' "$SHARE/held" || fail "$(cat "$SHARE/held")"
+on backup dmsetup remove holder
+start_backup
+eventually 30 on backup ftship status vm1
 promote
 expect_equal "$(digest backup /dev/vg/vm1)" "$(recorded "$EPOCH_PROMOTED")" "volume of epoch $EPOCH_PROMOTED"
 expect_code 4 on backup ftship promote vm1 --test late

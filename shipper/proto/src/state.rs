@@ -3,8 +3,8 @@
 //! Always holds: a decoded [`DurableState`] is whole and of a known version; its encoding always fits a
 //! slot. It is double-written in slots (see [`crate::slot`]); the configuration only gives the first one.
 
-use crate::group::GroupDescription;
-use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation};
+use crate::group::{GroupDescription, MAX_VOLUMES};
+use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation, VolumeUuid};
 use crate::rolls::RollHistory;
 use crate::slot::{SLOT_SIZE, SlotError, SlotKind, SlotPosition, choose};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
@@ -165,6 +165,20 @@ pub struct DurableState {
     pub alone: Option<Epoch>,
     /// A primary: the other side was promoted over it.
     pub fenced: Option<Fence>,
+    /// A backup: identities of this host's logical volumes, in the group's order, since the last copy onto them
+    /// began. Empty: not known.
+    pub devices: Vec<VolumeUuid>,
+}
+
+/// Identities, 16 bytes each.
+fn decode_devices(mut value: Value<'_>) -> Result<Vec<VolumeUuid>, TlvError> {
+    let count = value.left() / 16;
+    if count > MAX_VOLUMES {
+        return Err(value.invalid(format_args!("{count} volumes, more than {MAX_VOLUMES}")));
+    }
+    let devices = (0..count).map(|_| value.array().map(VolumeUuid)).collect::<Result<_, _>>()?;
+    value.end()?;
+    Ok(devices)
 }
 
 /// What a primary has learnt of the side that was promoted over it, or beside it.
@@ -208,6 +222,7 @@ mod tag {
     pub(super) const GROUP: u16 = 7;
     pub(super) const LAST_INCARNATION: u16 = 8;
     pub(super) const ROLLS: u16 = super::OPTIONAL | 1;
+    pub(super) const DEVICES: u16 = super::OPTIONAL | 2;
     pub(super) const ALONE: u16 = 9;
     pub(super) const FENCED: u16 = 10;
 }
@@ -239,6 +254,7 @@ impl DurableState {
             alone: None,
             fenced: None,
             rolls: RollHistory::default(),
+            devices: Vec::new(),
         }
     }
 
@@ -275,6 +291,10 @@ impl DurableState {
         if self.rolls.last().is_some() {
             fields.field(tag::ROLLS, &self.rolls.encode());
         }
+        if !self.devices.is_empty() {
+            let ids: Vec<_> = self.devices.iter().map(|device| device.0).collect();
+            fields.field(tag::DEVICES, ids.as_flattened());
+        }
         fields.finish()
     }
 
@@ -293,8 +313,10 @@ impl DurableState {
         let alone = fields.optional_array(tag::ALONE)?.map(u64::from_le_bytes).map(Epoch);
         let fenced = fields.optional(tag::FENCED).map(Fence::decode).transpose()?;
         let rolls = fields.optional(tag::ROLLS).map(RollHistory::decode).transpose()?.unwrap_or_default();
+        let devices = fields.optional(tag::DEVICES).map(decode_devices).transpose()?.unwrap_or_default();
         fields.finish()?;
         Ok(Self {
+            devices,
             group_name,
             formatted_id,
             role,

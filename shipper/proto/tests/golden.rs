@@ -262,6 +262,7 @@ fn durable_state() {
         rolls: RollHistory::default(),
         alone: None,
         fenced: None,
+        devices: Vec::new(),
     };
     check("state", &encode(7, SlotKind::State, &state.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("state").try_into().unwrap();
@@ -288,6 +289,7 @@ fn a_state_with_its_rolls() {
         rolls,
         alone: None,
         fenced: None,
+        devices: Vec::new(),
     };
     check("state_rolls", &encode(8, SlotKind::State, &state.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("state_rolls").try_into().unwrap();
@@ -307,7 +309,9 @@ fn a_state_that_was_promoted_over_and_one_that_stepped_down() {
     };
     let outdated = Content::Outdated { fork: Some(Epoch(4710)) };
     let outdated = DurableState { lineage: lineage(), content: outdated, ..blank };
-    for (name, state) in [("state_fenced", fenced), ("state_outdated", outdated)] {
+    let placed =
+        DurableState { devices: vec![VolumeUuid([0xf7; 16]), VolumeUuid([0xf8; 16])], ..outdated.clone() };
+    for (name, state) in [("state_devices", placed), ("state_fenced", fenced), ("state_outdated", outdated)] {
         check(name, &encode(9, SlotKind::State, &state.encode()).unwrap());
         let slot: [u8; SLOT_SIZE] = golden(name).try_into().unwrap();
         let (loaded, _) = DurableState::load(&slot, &[0; SLOT_SIZE]).unwrap().unwrap();

@@ -5,6 +5,7 @@
 //! bounded by [`BACKLOG_LIMIT`] and one frame.
 
 mod hash;
+mod identity;
 mod journal_device;
 mod lanes;
 mod snapshot;
@@ -31,6 +32,7 @@ use crate::control::{BackupFigures, Epochs, Request, Response, Status, VolumeFig
 use crate::peer::PeerConnection;
 use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports};
 use crate::state_file::StateFile;
+use identity::{check_identities, identities};
 pub(crate) use journal_device::DeviceReader;
 pub use journal_device::{JournalDevice, JournalFault};
 use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
@@ -79,6 +81,7 @@ impl BackupDriver {
         let reader = journal.reader()?;
         let is_promoted = state.role == Role::Primary;
         let mut local = Vec::new();
+        let mut devices = Vec::new();
         let mut discards = Arc::default();
         let mut untracked = None;
         let mut volume = None;
@@ -88,6 +91,8 @@ impl BackupDriver {
             if let Some(group) = &state.group {
                 volumes.check(group)?;
             }
+            devices = identities(&config.volume);
+            check_identities(&config.volume, &state.devices, &devices)?;
             local = volumes.local();
             discards = volumes.discards();
             volume = Some(volume_lane(volumes, reader, reports.clone())?);
@@ -101,6 +106,7 @@ impl BackupDriver {
         let core_config = BackupConfig {
             group: config.group.clone(),
             volumes: local,
+            devices,
             timeout: config.limits.timeout,
             apply_delay: config.journal.apply_delay,
             commit: config.commit.into(),

@@ -125,6 +125,7 @@ impl World {
         let config = BackupConfig {
             group: crate::encoding::group_name(),
             volumes: self.scenario.shape.0.iter().map(local).collect(),
+            devices: Vec::new(),
             timeout: std::time::Duration::from_micros(self.scenario.timeout),
             apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
             commit: self.scenario.commit,

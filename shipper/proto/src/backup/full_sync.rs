@@ -51,6 +51,7 @@ impl Backup {
         self.state.content = Content::Inconsistent { base_id };
         if let Link::Up { peer, .. } = &self.link {
             self.state.group = Some(peer.group.clone());
+            self.state.devices.clone_from(&self.config.devices);
             self.state.lineage.clone_from(&peer.lineage);
             self.state.last_incarnation = Some(peer.incarnation);
         }

@@ -32,7 +32,7 @@ use std::time::Duration;
 use crate::digest::EpochVerifier;
 use crate::frame::Frame;
 use crate::group::GroupDescription;
-use crate::ids::{Digest, Epoch, GroupName, Incarnation};
+use crate::ids::{Digest, Epoch, GroupName, Incarnation, VolumeUuid};
 use crate::journal::{JournalWriter, Placement, Superblock};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
@@ -51,6 +51,8 @@ pub struct BackupConfig {
     pub group: GroupName,
     /// Size and logical block size of each volume here, in the group's order.
     pub volumes: Vec<LocalVolume>,
+    /// Their identities as this host's devices; none where one has none.
+    pub devices: Vec<VolumeUuid>,
     /// A peer that is silent for this long is gone.
     pub timeout: Duration,
     /// Longest time that committed epochs wait in the journal before they are applied.

@@ -47,6 +47,7 @@ fn any_state() -> impl Strategy<Value = DurableState> {
                 fork: Epoch(seen),
                 split: known,
             }),
+            devices: (0..generations % 17).map(|n| VolumeUuid([u8::try_from(n).unwrap(); 16])).collect(),
         },
     )
 }
@@ -88,6 +89,7 @@ fn the_largest_state_fits_a_slot() {
         last_incarnation: Some(Incarnation([3; 16])),
         rolls: rolls(2 * u32::try_from(MAX_ROLLS).unwrap(), MAX_VOLUMES),
         alone: Some(Epoch(u64::MAX)),
+        devices: vec![VolumeUuid([5; 16]); MAX_VOLUMES],
         fenced: Some(Fence { generation: entry(7).generation, fork: Epoch(9), split: true }),
     };
     let body = state.encode();

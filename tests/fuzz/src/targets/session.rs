@@ -111,6 +111,7 @@ impl Host {
         let config = BackupConfig {
             group: group.name().clone(),
             volumes: volumes.collect(),
+            devices: Vec::new(),
             timeout: Duration::from_secs(5),
             apply_delay: Duration::from_millis(500),
             commit,

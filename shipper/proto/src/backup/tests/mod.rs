@@ -47,6 +47,7 @@ impl Host {
         let config = BackupConfig {
             group: "vm1".parse().unwrap(),
             volumes: group().volumes().iter().map(local).collect(),
+            devices: Vec::new(),
             timeout: Duration::from_secs(5),
             apply_delay: Duration::ZERO,
             commit,
