@@ -59,9 +59,10 @@ make_volume() {
 # make_meta HOST NAME: room for what dm-era keeps of a volume.
 make_meta() { on "$1" lvcreate -q -y -W n -n "$2_meta" -L 16M vg; }
 
-# make_stack HOST NAME MB: /dev/mapper/NAME over vg/NAME, as it has to be made after each boot.
+# make_stack HOST NAME MB [META DISCARDS]: /dev/mapper/NAME over vg/NAME, as it has to be made after each boot.
 make_stack() {
-    on "$1" ftdm create "$2" --table "0 $(($3 * 2048)) ft /dev/vg/$2_meta /dev/vg/$2 128" --discards "$DISCARDS"
+    local meta=${4-/dev/vg/$2_meta}
+    on "$1" ftdm create "$2" --table "0 $(($3 * 2048)) ft $meta /dev/vg/$2 128" --discards "${5-$DISCARDS}"
 }
 
 # make_volumes: logical volumes, stacks, formatted states and journals, on both hosts alike.
@@ -86,8 +87,12 @@ make_group() {
     for host in primary backup; do
         on "$host" lvcreate -q -y -W n -n vm1_b -L "${SECOND_MB}M" vg
         make_meta "$host" vm1_b
-        make_stack "$host" vm1_b "$SECOND_MB"
     done
+    if [[ $META_B != /dev/vg/* ]]; then
+        on primary dmsetup create "${META_B##*/}" --table "0 32768 linear /dev/vg/vm1_b_meta 0"
+    fi
+    make_stack primary vm1_b "$SECOND_MB" "$META_B" off
+    if [[ -z $BARE_BACKUP ]]; then make_stack backup vm1_b "$SECOND_MB" /dev/vg/vm1_b_meta off; fi
 }
 
 # boot HOST: powers it on, and makes what does not outlive its kernel.
@@ -95,7 +100,7 @@ boot() {
     power_on "$1"
     on "$1" install -D -m 644 "/share/config/$1.toml" /etc/ftdm/vm1.toml
     make_stack "$1" vm1 "$VOLUME_MB"
-    if [[ -n $SECOND_MB ]]; then make_stack "$1" vm1_b "$SECOND_MB"; fi
+    if [[ -n $SECOND_MB ]]; then make_stack "$1" vm1_b "$SECOND_MB" /dev/vg/vm1_b_meta off; fi
 }
 
 # status HOST FILTER: one field of the status, by jq.

@@ -4,6 +4,7 @@
 # want of room, a daemon stopped and killed within a cut, discards of one volume, tracking lost on one. After each the
 # promoted volumes are those of one epoch, from one instant. Needs the feature fault-points.
 VOLUME_MB=16 SECOND_MB=24 LOG_SIZE="32 MiB" EPOCH=150ms DISCARDS=pass META_B=/dev/mapper/meta_b
+BARE_BACKUP=yes
 EXTRA='[audit]
 digest-file = "/share/digests"
 [limits]
