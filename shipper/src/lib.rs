@@ -13,6 +13,7 @@ pub mod format;
 pub mod journal_report;
 pub mod journal_view;
 pub mod metrics;
+pub mod offline;
 pub mod peer;
 pub mod primary;
 pub mod reactor;

@@ -3,7 +3,9 @@
 // This is the place where people are spoken to; everything below returns values.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use ftship::control::{Differing, Request, Response};
 use ftship::journal_view::View;
 use ftship::snapshots::Snapshot;
 use ftship::state_file::StateFile;
-use ftship::{daemon, format, journal_report, report, snapshots, watchdog};
+use ftship::{daemon, format, journal_report, offline, report, snapshots, watchdog};
 use structopt::StructOpt;
 use structopt::clap::ErrorKind;
 
@@ -148,8 +150,17 @@ enum Verb {
     },
     /// Primary: compares the backup's volumes with this host's, while everything goes on; lists what differs
     Verify {
-        /// Name of the group
+        /// Name of the group; with --offline a configuration file, or the name of a group in /etc/ftdm
         group: String,
+        /// Of a pair that is stopped, on either host: compares by a list of digests
+        #[structopt(long, conflicts_with_all = &["repair", "progress"])]
+        offline: bool,
+        /// With --offline: writes the list of this host's volumes
+        #[structopt(long, value_name = "FILE", requires = "offline", conflicts_with = "against")]
+        write: Option<PathBuf>,
+        /// With --offline: compares this host's volumes with the list of the other host
+        #[structopt(long, value_name = "FILE", requires = "offline")]
+        against: Option<PathBuf>,
         /// Mend what differs on the backup
         #[structopt(long)]
         repair: bool,
@@ -275,7 +286,10 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Verb::Verify { group, repair, progress } => verify(&group, repair, progress.as_ref()),
+        Verb::Verify { group, offline: true, write, against, .. } => {
+            verify_offline(&load(&group)?, write.as_deref(), against.as_deref())
+        }
+        Verb::Verify { group, repair, progress, .. } => verify(&group, repair, progress.as_ref()),
         Verb::Demote { group } => started(&group, &Request::Demote),
         Verb::Resolve { group, discard_mine: true } => started(&group, &Request::DiscardMine),
         Verb::Resolve { .. } => Err(Failure {
@@ -356,6 +370,43 @@ fn started(group: &str, asked: &Request) -> Result<(), Failure> {
     match request(group, asked, Some(ANSWER_TIMEOUT))? {
         Response::Started => Ok(()),
         _ => Err(unexpected()),
+    }
+}
+
+fn verify_offline(config: &Config, write: Option<&Path>, against: Option<&Path>) -> Result<(), Failure> {
+    let refused = |text: String| Failure { code: 4, text: format!("{}: {text}", config.group) };
+    let failed = |error: anyhow::Error| Failure { code: 1, text: format!("{}: {error:#}", config.group) };
+    let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));
+    if !matches!(answer, Err(ClientError::NoDaemon { .. })) {
+        return Err(refused("its daemon runs here: stop it first, or verify without --offline".into()));
+    }
+    if let Some(reason) = offline::unapplied(config).map_err(failed)? {
+        return Err(refused(reason));
+    }
+    let file = |path: &Path, result: std::io::Result<File>| {
+        result.map_err(|error| failure(1, &format!("{}: {error}", path.display())))
+    };
+    match (write, against) {
+        (Some(path), _) => {
+            let mut out = BufWriter::new(file(path, File::create(path))?);
+            let bytes = offline::write(config, &mut out).map_err(failed)?;
+            eprintln!("{bytes} bytes: {}", path.display());
+            Ok(())
+        }
+        (None, Some(path)) => {
+            let mut list = BufReader::new(file(path, File::open(path))?);
+            let found = offline::against(config, &mut list).map_err(failed)?;
+            for Differing { volume, sector, sectors } in &found.differing {
+                println!("{volume} {sector} {sectors}");
+            }
+            let differing: u64 = found.differing.iter().map(|place| place.sectors * 512).sum();
+            eprintln!("{} bytes compared, {differing} in units that differ", found.bytes);
+            if differing == 0 {
+                return Ok(());
+            }
+            Err(Failure { code: 8, text: format!("{}: the volumes differ, see above", config.group) })
+        }
+        (None, None) => Err(failure(2, &"--offline wants --write FILE or --against FILE")),
     }
 }
 

@@ -3,7 +3,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
 VOLUME_MB=40
 SECOND_MB=16
-EPOCH=200ms
+EPOCH=200ms LOG_SIZE="64 MiB"
 EXTRA='[verify]
 every = "6s"
 rate = "32 MiB"
@@ -33,7 +33,7 @@ start_daemons
 wait_state primary "in sync" 60
 step "a writer goes on all the time, on all of one volume and half of the other: nothing differs"
 on primary dmsetup create half --table "0 $((VOLUME_MB * 1024)) linear /dev/mapper/vm1 0"
-background primary ftdm-workload churn /dev/mapper/half --seed "$LAB_SEED" --seconds 600 --rate 80
+background primary ftdm-workload churn /dev/mapper/half --seed "$LAB_SEED" --seconds 600 --rate 20
 WRITER=$JOB
 on primary ftship verify vm1 --progress
 step "bits flipped on the backup are found where they are"
@@ -69,3 +69,15 @@ expect_equal "$CODE" 1 "its exit code"
 job_errors "$VERIFY" | grep -q interrupted || fail "$(job_errors "$VERIFY")"
 expect_equal "$(status primary .verify.running)" null "what is left of it"
 expect_code 4 on primary ftship verify vm1
+step "both stopped: by a list of digests"
+expect_code 4 on primary ftship verify vm1 --offline --write /share/list
+kill_background "$PRIMARY_JOB" TERM
+wait_background "$PRIMARY_JOB"
+stop_backup
+on primary ftship verify vm1 --offline --write /share/list
+on backup ftship verify vm1 --offline --against /share/list
+flip /dev/vg/vm1 "$SECTOR"
+FOUND=$(expect_code 8 on backup ftship verify vm1 --offline --against /share/list)
+expect_equal "$FOUND" "vm1 $((SECTOR - SECTOR % 2048)) 2048" "what differs"
+sed -i '4s/./x/' "$SHARE/list"
+expect_code 1 on backup ftship verify vm1 --offline --against /share/list
