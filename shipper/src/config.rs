@@ -39,6 +39,9 @@ pub struct Config {
     /// Time between two epochs.
     #[serde(default = "default_epoch", with = "humantime_serde")]
     pub epoch: Duration,
+    /// While in sync dm-era is rolled so often, in the pause of a cut: how far back a later sync has to start.
+    #[serde(with = "humantime_serde", default = "default_roll_interval")]
+    pub roll_interval: Duration,
     /// Who commits an epoch; the same on both hosts.
     #[serde(default)]
     pub commit: Commit,
@@ -271,6 +274,10 @@ fn default_epoch() -> Duration {
     Duration::from_millis(50)
 }
 
+fn default_roll_interval() -> Duration {
+    Duration::from_secs(300)
+}
+
 fn default_apply_delay() -> Duration {
     Duration::from_millis(500)
 }
@@ -403,6 +410,7 @@ impl Config {
         let durations = [
             ("epoch", between(self.epoch, ms(5), s(3600))),
             ("snapshots.every", self.snapshots.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),
+            ("roll-interval", between(self.roll_interval, s(1), s(7 * 24 * 3600))),
             ("verify.every", self.verify.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),
             ("limits.pause-budget", between(limits.pause_budget, ms(1), s(1))),
             ("limits.pause-limit", between(limits.pause_limit, limits.pause_budget, s(1))),

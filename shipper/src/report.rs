@@ -3,7 +3,35 @@
 use std::fmt::Write;
 
 use crate::config::{Ack, Commit};
-use crate::control::{Epochs, Status, VerifyFigures, VerifyOutcome, VerifyRunning, VolumeFigures};
+use crate::control::{
+    Epochs, Status, SyncCarrier, SyncStatus, VerifyFigures, VerifyOutcome, VerifyRunning, VolumeFigures,
+};
+
+/// How, and since which epoch.
+fn carrier_and_base(sync: &SyncStatus) -> (&'static str, String) {
+    let carrier = match sync.carrier {
+        Some(SyncCarrier::Staged) => "staged",
+        Some(SyncCarrier::InPlace) => "in place",
+        None => "planned",
+    };
+    (carrier, sync.base.map_or(", whole".into(), |epoch| format!(", changes since epoch {epoch}")))
+}
+
+/// How far a sync is, at which rate, and how long what is left of its round takes at that.
+#[must_use]
+pub fn sync_under_way(sync: &SyncStatus) -> String {
+    let (carrier, base) = carrier_and_base(sync);
+    let done = sync.bytes.saturating_sub(sync.left);
+    let mut text = format!("{carrier}{base}: {done} of {} bytes, round {}", sync.bytes, sync.rounds);
+    if sync.seconds > 0.0 && done > 0 {
+        // Far more bytes than a f64 counts exactly would not change what is shown.
+        #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+        let (done, left) = (done as f64, sync.left as f64);
+        let rate = done / sync.seconds;
+        text.push_str(&format!(", {:.1} MB/s, {:.0} s left", rate / 1e6, left / rate));
+    }
+    text
+}
 
 /// Several lines, one figure each; the first says role and state.
 #[must_use]
@@ -54,8 +82,12 @@ pub fn status(status: &Status) -> String {
                 epochs.cut, epochs.staged, epochs.committed, epochs.in_flight, epochs.applied
             ),
         );
-        if status.state == "syncing" {
-            line("base copy", format!("{} of {} bytes", primary.base_copied, primary.volume_size));
+        if let Some(sync) = &primary.sync {
+            line("sync", sync_under_way(sync));
+        } else if let Some(sync) = &primary.last_sync {
+            let (carrier, base) = carrier_and_base(sync);
+            let text = format!("{carrier}{base}, {} bytes sent in {:.1} s", sync.sent, sync.seconds);
+            line("last sync", text);
         }
         let p = &primary.pause_ms;
         line(

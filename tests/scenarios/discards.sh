@@ -74,9 +74,6 @@ PYTHON
 step "writers all over the volume, and discards in their midst: the copy is the same in every sector"
 background primary ftship run vm1
 PRIMARY_JOB=$JOB
-connected() { [[ $(status primary .connected 2>/dev/null) == true ]]; }
-eventually 30 connected
-is_state primary "in sync" || on primary ftship full-sync vm1 || true
 wait_state primary "in sync" 60
 background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 3 --rate 40
 WRITERS=$JOB

@@ -18,6 +18,5 @@ wait_background "$PRIMARY_JOB"
 on primary mkfs.ext4 -q /dev/ram3
 background primary ftship run vm1
 said() { job_errors "$JOB" | grep "2 free RAM disks of 16384 sectors.*ram1 holds something.*modprobe -r brd" > /dev/null; }
-eventually 20 on primary ftship full-sync vm1
 eventually 20 said
 on primary e2fsck -fn /dev/ram3

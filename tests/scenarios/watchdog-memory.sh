@@ -23,6 +23,7 @@ PY
 background primary python3 /share/sample.py 9
 SAMPLES=$JOB
 sleep 1
+degraded=$(degradations)
 step "the daemon stops, and writes go on at full speed, without a flush"
 kill_background "$PRIMARY_JOB" STOP
 on primary bash -c 'begun=$(date +%s%N)
@@ -42,4 +43,4 @@ echo "memory in use: $before MB before, $peak MB at the peak (unreclaimable slab
 # What stays is the log's RAM disk, which the log filled.
 ((after <= before + 40)) || fail "$((after - before)) MB were not given back"
 kill_background "$PRIMARY_JOB" CONT
-wait_state primary degraded
+eventually 30 more_degradations "$degraded"

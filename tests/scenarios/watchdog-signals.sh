@@ -21,12 +21,13 @@ for round in 1 2; do
     step "SIGSTOP, round $round"
     sleep "0.$((RANDOM % 10))"
     longest_stall > /dev/null
+    degraded=$(degradations)
     kill_background "$PRIMARY_JOB" STOP
     sleep 1.2
     expect_flow "SIGSTOP"
     sleep 3
     kill_background "$PRIMARY_JOB" CONT
-    wait_state primary degraded
+    eventually 30 more_degradations "$degraded"
     expect_flow "SIGCONT"
     again
 done

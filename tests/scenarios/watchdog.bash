@@ -99,12 +99,8 @@ killed_at() {
 
 is_served() { on primary ftship status vm1 > /dev/null; }
 
-# again: from degraded to in sync.
-again() {
-    eventually 20 bash -c "'$LAB' ctl on primary ftship status vm1 --json | jq -e .connected >/dev/null"
-    is_state primary "in sync" || is_state primary "syncing" || on primary ftship full-sync vm1 || true
-    wait_state primary "in sync" 60
-}
+# again: in sync by itself.
+again() { wait_state primary "in sync" 60; }
 
 # restart_backup: SIGKILL of the backup's daemon, which ends the capture on the primary, and a new one.
 restart_backup() {
@@ -113,11 +109,14 @@ restart_backup() {
     start_backup
 }
 
-# degrade_primary: in the middle of a capture.
+# degrade_primary: in the middle of a capture; it is connected again.
 degrade_primary() {
+    local before
+    before=$(degradations)
     restart_backup
-    wait_state primary degraded
+    eventually 20 more_degradations "$before"
     eventually 20 bash -c "'$LAB' ctl on primary ftship status vm1 --json | jq -e .connected >/dev/null"
 }
 
-full_sync() { on primary ftship full-sync vm1; }
+# full_sync: a whole copy, unless one is under way.
+full_sync() { on primary ftship full-sync vm1 || true; }

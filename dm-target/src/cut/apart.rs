@@ -48,5 +48,8 @@ fn cut_one(at: usize, capture: &mut Capture, request: &mut CutRequest<'_>) -> Re
         }
     };
     let in_pause = Some(&mut look as _);
-    together(std::slice::from_mut(capture), CutRequest { mode, epoch, budget, rotate_above, in_pause })
+    together(
+        std::slice::from_mut(capture),
+        CutRequest { mode, epoch, budget, rotate_above, roll: false, in_pause },
+    )
 }

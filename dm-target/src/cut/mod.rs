@@ -8,6 +8,7 @@
 //! flush, mark       each: what completed goes into its log, then the mark
 //! read              each: the log up to the mark
 //! suspects          each: read from below the log, direct
+//! roll              each: dm-era is flushed, and its era ended, when asked for
 //! verify            each: still suspended, log still on, nothing behind the mark
 //! rotate            each: the other log takes over, when asked for
 //! discard           each: a little of what the guest has discarded is given to the volume, between two checks
@@ -65,6 +66,8 @@ pub struct CutRequest<'a> {
     pub budget: Duration,
     /// Change a volume to its other log when more than this many bytes of the one in use are used.
     pub rotate_above: Option<u64>,
+    /// End each volume's era: flush dm-era and roll it, in the pause. Not where nothing is suspended.
+    pub roll: bool,
     /// Called for each volume while all stand still, after the suspects were read; from then on the budget
     /// does not apply. For audits: it may read the whole volume.
     pub in_pause: Option<InPause<'a>>,
@@ -103,6 +106,8 @@ pub struct CutStats {
     pub suspect_sectors: u64,
     /// Logs that were changed.
     pub rotations: usize,
+    /// Every volume's era was ended.
+    pub rolled: bool,
     /// Discards sent to the volumes.
     pub discards: usize,
 }
@@ -158,6 +163,9 @@ pub enum VoidReason {
     /// It could not be suspended.
     #[error("suspend: {0}")]
     Suspend(io::Error),
+    /// dm-era could not be flushed and rolled.
+    #[error("ending the era: {0}")]
+    Roll(io::Error),
     /// A suspect could not be read.
     #[error("reading suspects: {0}")]
     Suspects(io::Error),

@@ -172,9 +172,14 @@ impl<'a> Paused<'a> {
             }
             stats.caller = laps.lap();
         }
+        if request.roll && request.mode == CutMode::Suspend {
+            self.each(Standing::roll)?;
+            stats.rolled = true;
+            stats.caller += laps.lap();
+        }
         self.each(Standing::verify)?;
         // Neither is worth a void cut: with no time left the next cut does it.
-        let time_left = request.in_pause.is_some() || Instant::now() < deadline;
+        let time_left = request.in_pause.is_some() || stats.rolled || Instant::now() < deadline;
         if time_left {
             self.each(|volume| volume.rotate_when_ready(stats))?;
         }
@@ -263,6 +268,13 @@ impl Standing<'_> {
                 PoolError::Late => VoidReason::Budget("by reading suspects"),
             })
         })
+    }
+
+    /// Ends the era. A write that is not durable yet could revert in a power cut and would not be shipped again.
+    fn roll(&mut self) -> Result<(), Stop> {
+        let mut era = self.capture.era_control();
+        let rolled = era.flush().and_then(|()| era.message("checkpoint"));
+        rolled.map_err(|e| Stop::Void(VoidReason::Roll(e)))
     }
 
     /// The volume still stands, the log is on and has nothing behind the mark.

@@ -83,6 +83,9 @@ pub enum WrittenError {
     /// The volume did not stand still.
     #[error("somebody resumed the visible device in the pause: nothing is lost, try again")]
     Resumed,
+    /// The metadata snapshot that was taken is not there.
+    #[error("the metadata snapshot is gone: somebody dropped it")]
+    NoSnapshot,
     /// A step failed.
     #[error("cannot {step}: {source}")]
     Step {
@@ -101,6 +104,18 @@ pub enum WrittenError {
 }
 
 impl WrittenError {
+    /// dm-era could not be asked.
+    #[must_use]
+    pub fn asking(source: io::Error) -> Self {
+        step("ask dm-era")(source)
+    }
+
+    /// The metadata snapshot could not be dropped.
+    #[must_use]
+    pub fn dropping(source: io::Error) -> Self {
+        step("drop the metadata snapshot")(source)
+    }
+
     /// What changed before cannot be known any more: a full verify is needed.
     #[must_use]
     pub fn tracking_lost(&self) -> bool {
@@ -229,9 +244,9 @@ impl Stack {
         let _lock = self.prepare(&mut era, since)?;
         let (mut held, pause) = self.roll(era, pulse)?;
         let snapshot = held.era.status()?.snapshot;
-        let gone = || step("find the metadata snapshot")(io::ErrorKind::NotFound.into());
         let began = Instant::now();
-        let delta = snapshot.ok_or_else(gone).and_then(|block| self.read_snapshot(block, since));
+        let delta =
+            snapshot.ok_or(WrittenError::NoSnapshot).and_then(|block| self.read_snapshot(block, since));
         let read = began.elapsed();
         held.release()?;
         Ok(Written { delta: delta?, pause, read, shape: self.shape()? })
@@ -268,6 +283,16 @@ impl Stack {
         self.make_room(era, since)?;
         era.device.flush().map_err(step("flush the volume"))?;
         Ok(lock)
+    }
+
+    /// Checks that dm-era can be rolled and that what was written since an era can be told then; drops a metadata
+    /// snapshot that nobody holds any more. To be called before [`Capture::start`](crate::capture::Capture::start)
+    /// rolls.
+    ///
+    /// # Errors
+    /// See [`WrittenError`].
+    pub fn ready_to_roll(&self, since: Era) -> Result<(), WrittenError> {
+        self.make_room(&mut EraDevice::open(self)?, since)
     }
 
     /// Checks that the era is known and that there is room; drops what a killed predecessor left.

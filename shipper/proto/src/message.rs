@@ -126,6 +126,8 @@ pub struct Welcome {
     pub role: Role,
     /// Bytes that its journal holds, where it says so: what is staged and not committed must fit.
     pub journal_size: Option<u64>,
+    /// The epoch of `chain_digest`, where it says so: the last one that is wholly in its journal or on its volumes.
+    pub held: Option<Epoch>,
 }
 
 /// A control message.
@@ -144,14 +146,16 @@ pub enum Message {
         /// Where the declining side stands, where that is the matter.
         standing: Option<Box<Standing>>,
     },
-    /// The primary starts a base copy.
+    /// The primary starts to overwrite the backup's volumes.
     SyncBegin {
-        /// Drawn at random for it.
+        /// Another one for each time.
         base_id: [u8; 16],
+        /// What is left out has not changed since this epoch; `None`: nothing is left out.
+        base: Option<Epoch>,
     },
     /// The backup has durably noted that it is being rewritten.
     SyncReady,
-    /// The base copy is whole.
+    /// Everything that was to be copied is.
     BaseEnd {
         /// Data frames sent.
         frames: u64,
@@ -316,7 +320,12 @@ impl Message {
                     fields.field(OPTIONAL | 1, &standing.encode());
                 }
             }
-            Self::SyncBegin { base_id } => fields.field(1, base_id),
+            Self::SyncBegin { base_id, base } => {
+                fields.field(1, base_id);
+                if let Some(base) = base {
+                    fields.u64(OPTIONAL | 1, base.0);
+                }
+            }
             Self::SyncReady => {}
             Self::BaseEnd { frames, bytes } => {
                 fields.u64(1, *frames);
@@ -363,7 +372,10 @@ impl Message {
                 let standing = fields.optional(OPTIONAL | 1).map(Standing::decode).transpose()?;
                 Self::Refuse { code, text, standing: standing.map(Box::new) }
             }
-            FrameKind::SyncBegin => Self::SyncBegin { base_id: fields.array(1)? },
+            FrameKind::SyncBegin => Self::SyncBegin {
+                base_id: fields.array(1)?,
+                base: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
+            },
             FrameKind::SyncReady => Self::SyncReady,
             FrameKind::BaseEnd => Self::BaseEnd { frames: fields.u64(1)?, bytes: fields.u64(2)? },
             FrameKind::Staged => {
@@ -455,6 +467,9 @@ impl Welcome {
         if let Some(size) = self.journal_size {
             fields.u64(OPTIONAL | 1, size);
         }
+        if let Some(held) = self.held {
+            fields.u64(OPTIONAL | 2, held.0);
+        }
     }
 
     fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
@@ -468,6 +483,7 @@ impl Welcome {
             content: Content::decode(fields.required(7)?)?,
             role: Role::decode(fields.required(8)?)?,
             journal_size: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes),
+            held: fields.optional_array(OPTIONAL | 2)?.map(u64::from_le_bytes).map(Epoch),
         })
     }
 }

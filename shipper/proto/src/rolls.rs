@@ -14,6 +14,7 @@ use ftdm_units::Era;
 
 use crate::group::MAX_VOLUMES;
 use crate::ids::Epoch;
+use crate::mutant::{self, Mutant};
 use crate::tlv::{TlvError, Value};
 
 /// Most entries that are kept.
@@ -81,7 +82,8 @@ impl RollHistory {
     /// cut. `None` when the history does not reach back so far: then everything counts as written.
     #[must_use]
     pub fn start(&self, base: Epoch) -> Option<&[Era]> {
-        let at_cut = self.rolls.iter().find(|roll| roll.epoch == base && roll.at_cut);
+        let behind = mutant::is(Mutant::RollBehindCutCounts);
+        let at_cut = self.rolls.iter().find(|roll| roll.epoch == base && (roll.at_cut || behind));
         let before = || self.rolls.iter().rev().find(|roll| roll.epoch < base);
         at_cut.or_else(before).map(|roll| &*roll.eras)
     }

@@ -58,10 +58,13 @@ impl Role {
 pub enum Content {
     /// Nothing of the group yet.
     Blank,
-    /// A base copy is under way or broke off: not promotable.
+    /// A sync in place is under way or broke off: not promotable.
     Inconsistent {
-        /// Which base copy.
+        /// Which sync.
         base_id: [u8; 16],
+        /// The epoch from which the volumes differ only in blocks that the primary's changes since that epoch name.
+        /// `None`: nothing is known of them.
+        base: Option<Epoch>,
     },
     /// Exactly one committed epoch.
     Consistent,
@@ -74,12 +77,15 @@ pub enum Content {
 }
 
 impl Content {
-    /// The encoding: u8 {0 blank, 1 inconsistent, 2 consistent, 3 outdated}, then the base copy's id if inconsistent,
-    /// the fork if outdated and known.
+    /// The encoding: u8 {0 blank, 1 inconsistent, 2 consistent, 3 outdated}, then if inconsistent the sync's id, and its
+    /// base if there is one; the fork if outdated and known.
     pub(crate) fn encode(self) -> Vec<u8> {
         match self {
             Self::Blank => vec![0],
-            Self::Inconsistent { base_id } => [&[1][..], &base_id].concat(),
+            Self::Inconsistent { base_id, base: None } => [&[1][..], &base_id].concat(),
+            Self::Inconsistent { base_id, base: Some(base) } => {
+                [&[1][..], &base_id, &base.0.to_le_bytes()].concat()
+            }
             Self::Consistent => vec![2],
             Self::Outdated { fork: None } => vec![3],
             Self::Outdated { fork: Some(fork) } => [&[3][..], &fork.0.to_le_bytes()].concat(),
@@ -89,7 +95,11 @@ impl Content {
     pub(crate) fn decode(mut value: Value<'_>) -> Result<Self, TlvError> {
         let content = match value.u8()? {
             0 => Self::Blank,
-            1 => Self::Inconsistent { base_id: value.array()? },
+            1 => {
+                let base_id = value.array()?;
+                let base = if value.left() > 0 { Some(Epoch(value.u64()?)) } else { None };
+                Self::Inconsistent { base_id, base }
+            }
             2 => Self::Consistent,
             3 if value.left() == 0 => Self::Outdated { fork: None },
             3 => Self::Outdated { fork: Some(Epoch(value.u64()?)) },

@@ -143,9 +143,10 @@ fn messages() {
         highest_epoch_seen: Epoch(4713),
         committed: Epoch(4710),
         chain_digest: Digest([0xd3; 32]),
-        content: Content::Inconsistent { base_id: [0xb1; 16] },
+        content: Content::Inconsistent { base_id: [0xb1; 16], base: None },
         role: Role::Backup,
         journal_size: None,
+        held: None,
     });
     let all = [
         ("hello", hello),
@@ -154,7 +155,7 @@ fn messages() {
             "refuse",
             Message::Refuse { code: RefuseCode::VolumeMismatch, text: "resize it".into(), standing: None },
         ),
-        ("sync_begin", Message::SyncBegin { base_id: [0xb1; 16] }),
+        ("sync_begin", Message::SyncBegin { base_id: [0xb1; 16], base: None }),
         ("sync_ready", Message::SyncReady),
         ("base_end", Message::BaseEnd { frames: 77, bytes: 1 << 40 }),
         ("staged", Message::Staged { epoch: Epoch(4712), digest: Digest([0xd2; 32]) }),
@@ -210,9 +211,32 @@ fn a_welcome_with_its_optional_field() {
         content: Content::Consistent,
         role: Role::Backup,
         journal_size: Some(15 << 20),
+        held: None,
     });
     check("welcome_journal", &bytes_of(&[welcome.encode(2, INCARNATION)]));
     assert_eq!(Message::decode(&frames_in(&golden("welcome_journal"))[0]), Ok(welcome));
+}
+
+#[test]
+fn what_a_sync_starts_from() {
+    let base = Some(Epoch(4711));
+    let welcome = Message::Welcome(Welcome {
+        protocol: 1,
+        features: 0,
+        lineage: lineage(),
+        highest_epoch_seen: Epoch(4713),
+        committed: Epoch(4710),
+        chain_digest: Digest([0xd3; 32]),
+        content: Content::Inconsistent { base_id: [0xb1; 16], base },
+        role: Role::Backup,
+        journal_size: Some(15 << 20),
+        held: Some(Epoch(4712)),
+    });
+    let begin = Message::SyncBegin { base_id: [0xb1; 16], base };
+    for (name, message) in [("welcome_held", welcome), ("sync_begin_base", begin)] {
+        check(name, &bytes_of(&[message.encode(2, INCARNATION)]));
+        assert_eq!(Message::decode(&frames_in(&golden(name))[0]), Ok(message), "{name}");
+    }
 }
 
 #[test]

@@ -304,15 +304,19 @@ impl BackupDriver {
 
     fn describe(&self) -> (&'static str, Option<String>) {
         match self.core.phase() {
-            Phase::Blank => ("inconsistent", Some("blank: no full sync has reached this backup yet".into())),
+            Phase::Blank => ("inconsistent", Some("blank: no sync has reached this backup yet".into())),
             Phase::Outdated => (
                 "outdated",
                 Some("the other side was promoted: waiting for it to resynchronise this one".into()),
             ),
             Phase::Inconsistent => {
-                ("inconsistent", Some("a full sync did not end; the primary has to run it again".into()))
+                ("inconsistent", Some("a sync in place did not end; the primary runs it again".into()))
             }
-            Phase::Copying(_) => ("syncing", Some("a full sync is under way; not promotable yet".into())),
+            Phase::Copying(_) => ("syncing", Some("a sync in place is under way; not promotable yet".into())),
+            Phase::Consistent if self.core.is_catching_up() => {
+                let text = format!("what changed arrives; promotable to epoch {}", self.core.committed());
+                ("syncing", Some(text))
+            }
             Phase::Consistent if self.core.is_replicating() => ("in sync", None),
             Phase::Consistent if self.core.is_connected() => {
                 ("degraded", Some("the primary is connected but sends no epochs; promotable".into()))

@@ -298,7 +298,7 @@ pub struct PrimaryFigures {
     pub bytes_written: u64,
     /// Bytes sent for epochs.
     pub bytes_shipped: u64,
-    /// Bytes sent for base copies.
+    /// Bytes sent for what syncs copy.
     pub base_bytes_shipped: u64,
     /// Sectors read in the pause because the log alone does not prove them.
     pub suspect_sectors: u64,
@@ -323,10 +323,43 @@ pub struct PrimaryFigures {
     pub log_used: u64,
     /// Log bytes of that volume in all.
     pub log_size: u64,
-    /// How far the base copy is, in bytes, while syncing.
-    pub base_copied: u64,
+    /// The sync under way.
+    #[serde(default)]
+    pub sync: Option<SyncStatus>,
+    /// The last sync that came to its end.
+    #[serde(default)]
+    pub last_sync: Option<SyncStatus>,
     /// Bytes of the volumes.
     pub volume_size: u64,
+}
+
+/// How what a sync copies reaches the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncCarrier {
+    /// As one epoch; until that is committed the backup keeps the epoch that it has.
+    Staged,
+    /// Over its volumes, which are inconsistent until the end.
+    InPlace,
+}
+
+/// A sync. Sizes are bytes of the volumes but for `sent`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// Known once the size of the first round is.
+    pub carrier: Option<SyncCarrier>,
+    /// What was written since this epoch is copied; nothing: everything.
+    pub base: Option<u64>,
+    /// Rounds of copying so far, the one under way included.
+    pub rounds: u32,
+    /// Bytes that these rounds cover.
+    pub bytes: u64,
+    /// Of those of the present round, how many are still to be copied.
+    pub left: u64,
+    /// Bytes sent for them.
+    pub sent: u64,
+    /// How long it has taken.
+    pub seconds: f64,
 }
 
 /// Figures of a backup.

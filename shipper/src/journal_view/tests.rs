@@ -177,7 +177,7 @@ fn what_is_applied_is_listed_until_it_is_overwritten() {
 #[test]
 fn without_a_consistent_state_nothing_is_committed() {
     let mut journal = Journal::with_epochs(1);
-    journal.state.content = Content::Inconsistent { base_id: [0; 16] };
+    journal.state.content = Content::Inconsistent { base_id: [0; 16], base: None };
     let picture = journal.view(false).unwrap();
     assert_eq!(states(&picture), [(1, EpochState::Staged)]);
     assert_eq!(picture.promotable, None);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
-use ftdm::capture::{Capture, EraReader, Followed, LostReason};
+use ftdm::capture::{Capture, EraControl, EraReader, Followed, LostReason};
 use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::discard::DiscardFigures;
 use ftdm::ioctl::{Urgency, set_urgency};
@@ -22,11 +22,12 @@ use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::pulse::{Phase, Pulse, shared};
 use ftdm::stack::{Bypassed, Stack};
-use ftdm_units::{Extent, Sector, Sectors};
+use ftdm_units::{Era, Extent, Sector, Sectors};
 use ftship_proto::ids::{Digest, Epoch};
 use sha2::{Digest as _, Sha256};
 
 use super::heartbeat::Heartbeat;
+use super::rounds::{self, Rolled};
 use crate::reactor::Reports;
 
 /// The watchdog hears from this thread, and the log is followed, at least so often.
@@ -40,8 +41,18 @@ const HISTORY_INTERVAL: Duration = Duration::from_secs(1);
 /// What the cut thread is asked to do.
 #[derive(Debug)]
 pub(super) enum CaptureJob {
-    /// Capture from now on.
-    Start,
+    /// End each volume's era in a pause, and tell what was written since.
+    Roll {
+        /// Returned in the answer.
+        attempt: u32,
+        /// The eras to start from; `None`: everything.
+        since: Option<Vec<Era>>,
+    },
+    /// Capture from now on; roll in the pause of the switch, and tell what was written since.
+    Start {
+        /// The eras to start from.
+        since: Vec<Era>,
+    },
     /// End the epoch.
     Cut {
         /// Its number.
@@ -50,6 +61,8 @@ pub(super) enum CaptureJob {
         mode: CutMode,
         /// How long they may stand still.
         budget: Duration,
+        /// End each volume's era in the pause.
+        roll: bool,
     },
     /// Keep up with the log.
     Follow,
@@ -64,10 +77,31 @@ pub(super) enum CaptureJob {
 /// What it reports.
 #[derive(Debug)]
 pub(super) enum CaptureReport {
+    /// The eras have ended.
+    Rolled {
+        /// As ordered.
+        attempt: u32,
+        /// What was written before.
+        written: Rolled,
+    },
+    /// They have not, or what was written cannot be told.
+    RollFailed {
+        /// As ordered.
+        attempt: u32,
+        /// Why.
+        reason: String,
+        /// It will never be.
+        tracking_lost: bool,
+    },
     /// Capturing.
-    Started,
+    Started {
+        /// What was written before.
+        written: Rolled,
+    },
     /// The epoch has ended.
     Taken {
+        /// The eras that began in its pause, when that was ordered and done.
+        eras: Option<Vec<Era>>,
         /// What was captured of each volume.
         logs: Vec<EpochLog>,
         /// Figures.
@@ -340,8 +374,11 @@ impl Worker {
 
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
         let result = match job {
-            CaptureJob::Start => self.begin().map(|()| Some(CaptureReport::Started)),
-            CaptureJob::Cut { epoch, mode, budget } => self.cut(epoch, mode, budget),
+            CaptureJob::Roll { attempt, since } => Ok(Some(self.roll(attempt, since.as_deref()))),
+            CaptureJob::Start { since } => {
+                self.begin(&since).map(|written| Some(CaptureReport::Started { written }))
+            }
+            CaptureJob::Cut { epoch, mode, budget, roll } => self.cut(epoch, mode, budget, roll),
             CaptureJob::Renew => self.renew(),
             CaptureJob::Follow => self.follow(),
             CaptureJob::Stop => {
@@ -367,9 +404,22 @@ impl Worker {
         }
     }
 
+    fn roll(&self, attempt: u32, since: Option<&[Era]>) -> CaptureReport {
+        match rounds::roll(&self.stacks, since, &*self.heartbeat) {
+            Ok(written) => CaptureReport::Rolled { attempt, written },
+            Err((stack, error)) => {
+                let (reason, tracking_lost) = (format!("volume {stack}: {error}"), error.tracking_lost());
+                CaptureReport::RollFailed { attempt, reason, tracking_lost }
+            }
+        }
+    }
+
     /// Begins to capture one volume after the other: not at one instant, which only a cut is.
-    fn begin(&mut self) -> anyhow::Result<()> {
+    fn begin(&mut self, since: &[Era]) -> anyhow::Result<Rolled> {
         self.end_capture();
+        for (stack, since) in self.stacks.iter().zip(since) {
+            stack.ready_to_roll(*since).with_context(|| format!("volume {}", stack.name()))?;
+        }
         let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
         let pulses = shared(&pulse, self.stacks.len());
         let logs = match &self.settings.logs {
@@ -377,14 +427,15 @@ impl Worker {
             None => LogPair::free(self.stacks.len(), self.settings.log_size)?,
         };
         for ((stack, logs), pulse) in self.stacks.iter().zip(logs).zip(pulses) {
-            let begun = Capture::start(stack, logs, None, pulse);
+            let mut take = |era: &mut EraControl<'_>| era.take_snapshot();
+            let begun = Capture::start(stack, logs, Some(&mut take), pulse);
             let mut capture = begun.with_context(|| format!("volume {}", stack.name()))?;
             if let Some((percent, _)) = self.settings.hold {
                 capture.hold_above(percent);
             }
             self.captures.push(capture);
         }
-        Ok(())
+        Ok(rounds::written_before(&mut self.captures, since, &*self.heartbeat)?)
     }
 
     fn follow(&mut self) -> anyhow::Result<Option<CaptureReport>> {
@@ -402,6 +453,7 @@ impl Worker {
         epoch: Epoch,
         mode: CutMode,
         budget: Duration,
+        roll: bool,
     ) -> anyhow::Result<Option<CaptureReport>> {
         let Some(capacity) = self.captures.iter().map(|capture| capture.log_usage().1).min() else {
             return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
@@ -413,6 +465,7 @@ impl Worker {
             mode,
             epoch: epoch.0,
             budget,
+            roll,
             rotate_above: Some(capacity / 100 * u64::from(self.settings.rotate_at)),
             in_pause: if self.audit.is_some() { Some(&mut audit) } else { None },
         };
@@ -421,7 +474,8 @@ impl Worker {
                 if let Some(file) = &mut self.audit {
                     note_digests(file, epoch, digests)?;
                 }
-                Ok(Some(CaptureReport::Taken { logs, stats: Box::new(stats) }))
+                let eras = if stats.rolled { rounds::eras(&mut self.captures) } else { None };
+                Ok(Some(CaptureReport::Taken { eras, logs, stats: Box::new(stats) }))
             }
             CutOutcome::Void { volume, reason, .. } => {
                 let reason = match self.stacks.len() {

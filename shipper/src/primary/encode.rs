@@ -37,14 +37,21 @@ pub(super) enum EncodeJob {
         /// Digest before its first epoch.
         previous: Digest,
     },
-    /// A part of the base copy.
-    Base(BaseChunk),
-    /// An epoch as captured.
-    Epoch {
+    /// What is copied from now on is part of this epoch.
+    CatchUp {
+        /// See [`EpochHeader`].
+        first: Epoch,
         /// Its number.
         epoch: Epoch,
         /// See [`EpochHeader`].
-        commit_point: bool,
+        staged: Epoch,
+    },
+    /// A piece of what is copied: of a base copy, or of the epoch that was opened for it.
+    Copied(Piece),
+    /// An epoch as captured; behind what was copied into it.
+    Epoch {
+        /// Its number.
+        epoch: Epoch,
         /// See [`EpochHeader`].
         staged: Epoch,
         /// What was captured of each volume.
@@ -58,7 +65,7 @@ pub(super) enum EncodeJob {
 
 /// A run of a volume's content as read.
 #[derive(Debug)]
-pub(super) struct BaseChunk {
+pub(super) struct Piece {
     /// Which volume.
     pub(super) volume: VolumeIndex,
     /// Where.
@@ -99,10 +106,10 @@ pub(super) enum EncodedItem {
         /// The digests of its places.
         digests: Vec<Option<Digest>>,
     },
-    /// A part of the base copy is out.
-    BaseDone {
+    /// A piece of what is copied is out, or in a frame that is being filled.
+    Copied {
         /// Its buffer is free again.
-        chunk: BaseChunk,
+        piece: Piece,
         /// Frames that it took.
         frames: u64,
         /// Their bytes.
@@ -133,7 +140,8 @@ impl Encoder {
         let (sender, output) = mpsc::sync_channel(FRAMES_AHEAD);
         let sink = Sink { chain: 0, sender, reports };
         let base = BaseEncoder::new(header.group.clone(), stamp.generation, stamp.incarnation);
-        let mut worker = Worker { stamp, header, base, sink, inspecting: Inspecting::default() };
+        let mut worker =
+            Worker { stamp, header, base, catch_up: None, sink, inspecting: Inspecting::default() };
         let thread = std::thread::Builder::new()
             .name("encoder".into())
             .stack_size(512 << 10)
@@ -147,7 +155,7 @@ impl Encoder {
         Ok(Self { jobs: Some(jobs), output: Some(output), thread: Some(thread) })
     }
 
-    /// Queues a job. The driver bounds how many: by the window, and by the base copy's chunks.
+    /// Queues a job. The driver bounds how many: by the window, and by the pieces that are copied.
     pub(super) fn push(&self, job: EncodeJob) {
         if let Some(jobs) = &self.jobs
             && jobs.send(job).is_err()
@@ -203,6 +211,8 @@ struct Worker {
     /// The header of the next epoch, but for its numbers.
     header: EpochHeader,
     base: BaseEncoder,
+    /// The epoch that is being copied into.
+    catch_up: Option<EpochEncoder>,
     sink: Sink,
     inspecting: Inspecting,
 }
@@ -214,6 +224,7 @@ impl Worker {
                 self.sink.chain = chain;
                 self.inspecting = Inspecting::default();
                 self.header.previous = previous;
+                self.catch_up = None;
                 let Stamp { generation, incarnation, .. } = self.stamp;
                 self.base = BaseEncoder::new(self.header.group.clone(), generation, incarnation);
             }
@@ -221,9 +232,14 @@ impl Worker {
                 self.sink.frame(&message.encode(self.stamp.generation, self.stamp.incarnation));
             }
             EncodeJob::Inspect(job) => self.inspecting.perform(job),
-            EncodeJob::Base(chunk) => self.base(chunk),
-            EncodeJob::Epoch { epoch, commit_point, staged, logs } => {
-                (self.header.commit_point, self.header.staged) = (commit_point, staged);
+            EncodeJob::CatchUp { first, epoch, staged } => {
+                let header = &mut self.header;
+                (header.first_epoch, header.last_epoch, header.staged) = (first, epoch, staged);
+                self.catch_up = Some(EpochEncoder::new(header.clone()));
+            }
+            EncodeJob::Copied(piece) => self.copied(piece),
+            EncodeJob::Epoch { epoch, staged, logs } => {
+                self.header.staged = staged;
                 if let Err(error) = self.epoch(epoch, &logs) {
                     self.sink.put(EncodedItem::Failed { reason: format!("epoch {epoch}: {error:#}") });
                 }
@@ -233,8 +249,10 @@ impl Worker {
     }
 
     fn epoch(&mut self, epoch: Epoch, logs: &[EpochLog]) -> anyhow::Result<()> {
-        self.header.first_epoch = epoch;
-        self.header.last_epoch = epoch;
+        let mut encoder = self.catch_up.take().unwrap_or_else(|| {
+            (self.header.first_epoch, self.header.last_epoch) = (epoch, epoch);
+            EpochEncoder::new(self.header.clone())
+        });
         let sink = &self.sink;
         // The last frame makes the backup answer: the digest has to be known here before.
         let mut last = None;
@@ -245,7 +263,6 @@ impl Worker {
                 sink.frame(&frame);
             }
         };
-        let mut encoder = EpochEncoder::new(self.header.clone());
         for (volume, log) in (0..).map(VolumeIndex).zip(logs) {
             self.inspecting.lay_over(volume, log);
             let inspecting = &self.inspecting;
@@ -264,7 +281,7 @@ impl Worker {
         Ok(())
     }
 
-    fn base(&mut self, chunk: BaseChunk) {
+    fn copied(&mut self, piece: Piece) {
         let (mut frames, mut stored) = (0, 0);
         let sink = &self.sink;
         let mut put = |frame: Frame| {
@@ -272,19 +289,21 @@ impl Worker {
             stored += frame.wire_len();
             sink.frame(&frame);
         };
-        let encoder = &mut self.base;
-        let len = usize::try_from(chunk.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
-        let data = &chunk.buffer.bytes()[..len];
-        let result = split_zeroes(chunk.extent, data, &mut |extent, content| {
-            encoder.push(chunk.volume, extent, content_of(content), &mut put)
+        let Self { catch_up, base, .. } = self;
+        let len = usize::try_from(piece.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
+        let data = &piece.buffer.bytes()[..len];
+        let result = split_zeroes(piece.extent, data, &mut |extent, content| match catch_up {
+            Some(epoch) => epoch.push(piece.volume, extent, content_of(content), &mut put),
+            None => base.push(piece.volume, extent, content_of(content), &mut put),
         });
-        encoder.flush(&mut put);
-        if let Err(error) = result {
-            self.sink.put(EncodedItem::Failed {
-                reason: format!("base copy, {}, {}: {error}", chunk.volume, chunk.extent),
-            });
+        if catch_up.is_none() {
+            base.flush(&mut put);
         }
-        self.sink.put(EncodedItem::BaseDone { chunk, frames, stored });
+        if let Err(error) = result {
+            let reason = format!("copying {}, {}: {error}", piece.volume, piece.extent);
+            self.sink.put(EncodedItem::Failed { reason });
+        }
+        self.sink.put(EncodedItem::Copied { piece, frames, stored });
     }
 }
 

@@ -3,11 +3,12 @@
 //! Always holds: what belongs to a chain of epochs that was given up never reaches a later connection;
 //! memory is bounded by the window, the base copy's pieces and the connection's output.
 
-mod base;
 mod capture;
+mod copying;
 mod door;
 mod encode;
 mod heartbeat;
+mod rounds;
 mod state_lane;
 mod status;
 mod usage;
@@ -21,14 +22,14 @@ use anyhow::Context;
 use ftdm::cut::CutMode;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm_units::SECTOR_SIZE;
+use ftdm_units::{Era, SECTOR_SIZE};
 use ftship_proto::epoch::EpochHeader;
 use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    DemoteRefused, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Until,
+    DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Until,
     VerifySizes,
 };
 use ftship_proto::protocol::PROTOCOL;
@@ -43,11 +44,12 @@ use crate::metrics::Latencies;
 use crate::peer::PeerConnection;
 use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports, VISITOR};
 use crate::state_file::StateFile;
-use base::{BaseCopy, BaseRead};
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
+use copying::{Copying, PieceRead};
 use door::Door;
 use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
+use rounds::Rolled;
 use state_lane::StateLane;
 use status::commit_answer;
 use usage::Onlooker;
@@ -59,6 +61,8 @@ const ROTATE_AT: u8 = 30;
 
 /// How often it is looked who uses the volumes, while that matters.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A round that is so small a part of the log is the last one before the capture: what comes meanwhile fits then.
+const SMALL_ROUND_OF_LOG: u64 = 4;
 
 /// So many bytes that the connection took are progress; less may be greetings in a buffer on this side.
 const PROGRESS_BYTES: u64 = 64 << 10;
@@ -75,12 +79,17 @@ pub struct PrimaryDriver {
     cut_thread: CutThread,
     captures: Receiver<CaptureReport>,
     encoder: Encoder,
-    base: BaseCopy,
-    base_reads: Receiver<BaseRead>,
+    copying: Copying,
+    pieces: Receiver<PieceRead>,
+    /// Numbers the chains of epochs.
+    chain: u64,
+    /// What the last roll noted.
+    scope: Scope,
+    /// Bytes of frames that this chain's copying made.
+    copied: u64,
     verify_reader: VerifyReader,
     verify_reads: Receiver<VerifyRead>,
     verifies: VerifySchedule,
-    moment: Moment,
     /// What the last cut captured, until the core says that it is to be shipped.
     captured: Option<Vec<EpochLog>>,
     waiting: Vec<ClientId>,
@@ -141,7 +150,7 @@ impl PrimaryDriver {
             first_epoch: Epoch::NONE,
             last_epoch: Epoch::NONE,
             previous: Digest::ZERO,
-            commit_point: false,
+            commit_point: true,
             staged: Epoch::NONE,
         };
         let settings = PrimaryConfig {
@@ -155,6 +164,8 @@ impl PrimaryDriver {
             pause_budget: config.limits.pause_budget,
             pause_limit: config.limits.pause_limit,
             void_limit: config.limits.void_cuts,
+            small_round: log_size(config).bytes().unwrap_or(u64::MAX) / SMALL_ROUND_OF_LOG,
+            roll_interval: config.roll_interval,
             commit: config.commit.into(),
             verify: VerifySizes::default(),
         };
@@ -175,7 +186,7 @@ impl PrimaryDriver {
             digest_file: config.audit.digest_file.clone(),
         };
         let (capture_reports, captures) = Reports::channel(reactor.waker());
-        let (base_reports, base_reads) = Reports::channel(reactor.waker());
+        let (read, pieces) = Reports::channel(reactor.waker());
         let (written, state_reports) = Reports::channel(reactor.waker());
         let (verify_reports, verify_reads) = Reports::channel(reactor.waker());
         let rate = config.verify.rate.map(|rate| rate.as_u64());
@@ -191,12 +202,14 @@ impl PrimaryDriver {
             cut_thread: CutThread::start(volumes.stacks, settings, Heartbeat::new(config), capture_reports)?,
             captures,
             encoder: Encoder::start(stamp, header, encoder_wakes)?,
-            base: BaseCopy::start(readers, base_reports)?,
-            base_reads,
+            copying: Copying::start(readers, read)?,
+            pieces,
+            chain: 0,
+            scope: Scope::new(),
+            copied: 0,
             verify_reader,
             verify_reads,
             verifies: VerifySchedule::new(&config.verify),
-            moment: Moment { chain: 0, epochs: 0 },
             captured: None,
             waiting: Vec::new(),
             quiesced: Vec::new(),
@@ -246,19 +259,25 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::OpenChain { previous } => {
                     self.next_chain();
-                    self.encoder.push(EncodeJob::Open { chain: self.moment.chain, previous });
+                    self.encoder.push(EncodeJob::Open { chain: self.chain, previous });
                 }
-                PrimaryAction::StartCapture => self.cut_thread.push(CaptureJob::Start),
+                PrimaryAction::OpenCatchUp { first, epoch, staged } => {
+                    self.encoder.push(EncodeJob::CatchUp { first, epoch, staged });
+                }
+                PrimaryAction::Roll { attempt, since } => {
+                    self.cut_thread.push(CaptureJob::Roll { attempt, since });
+                }
+                PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, budget, .. } => {
+                PrimaryAction::Cut { epoch, roll, budget } => {
                     self.cutting = std::mem::take(&mut self.quiesced);
                     let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
-                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget });
+                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget, roll });
                 }
-                PrimaryAction::Ship { epoch, commit_point } => self.ship(epoch, commit_point),
+                PrimaryAction::Ship { epoch } => self.ship(epoch),
                 PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
-                PrimaryAction::StartBase => self.base.begin(self.moment),
-                PrimaryAction::StopBase => self.base.end(),
+                PrimaryAction::Copy => self.copy(now),
+                PrimaryAction::StopCopy => self.copying.end(),
                 PrimaryAction::CheckpointReached { id, epoch, .. } => {
                     self.answer(id, Response::Checkpoint { epoch: epoch.0 });
                 }
@@ -319,7 +338,8 @@ impl PrimaryDriver {
     }
 
     fn next_chain(&mut self) {
-        self.moment = Moment { chain: self.moment.chain + 1, epochs: 0 };
+        self.chain += 1;
+        self.copied = 0;
     }
 
     fn lost(&mut self, now: Duration, reason: String) {
@@ -367,17 +387,41 @@ impl PrimaryDriver {
         self.core.handle(now, PrimaryEvent::Demote { id: client.0 as u64, discard });
     }
 
-    fn ship(&mut self, epoch: Epoch, commit_point: bool) {
+    fn ship(&mut self, epoch: Epoch) {
         if let Some(logs) = self.captured.take() {
-            self.moment.epochs += 1;
             let staged = self.core.known_durable();
-            self.encoder.push(EncodeJob::Epoch { epoch, commit_point, staged, logs });
+            self.encoder.push(EncodeJob::Epoch { epoch, staged, logs });
         }
+    }
+
+    /// Begins the round that the last roll noted.
+    fn copy(&mut self, now: Duration) {
+        let scope = std::mem::take(&mut self.scope);
+        if self.copying.begin(self.chain, scope) {
+            self.core.handle(now, PrimaryEvent::Copied { frames: 0 });
+        }
+    }
+
+    /// Keeps what is to be copied; returns the eras that began, and how many bytes were written before.
+    fn note_scope(&mut self, written: Rolled) -> (Vec<Era>, u64) {
+        let bytes = written.bytes();
+        self.scope = written.scope;
+        (written.eras, bytes)
     }
 
     fn capture_report(&mut self, now: Duration, report: CaptureReport) {
         let event = match report {
-            CaptureReport::Started => PrimaryEvent::CaptureStarted,
+            CaptureReport::Rolled { attempt, written } => {
+                let (eras, bytes) = self.note_scope(written);
+                PrimaryEvent::Rolled { attempt, eras, bytes }
+            }
+            CaptureReport::RollFailed { attempt, reason, tracking_lost } => {
+                PrimaryEvent::RollFailed { attempt, reason, tracking_lost }
+            }
+            CaptureReport::Started { written } => {
+                let (eras, bytes) = self.note_scope(written);
+                PrimaryEvent::CaptureStarted { eras, bytes }
+            }
             CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
             CaptureReport::Held => {
                 self.figures.holds += 1;
@@ -403,7 +447,7 @@ impl PrimaryDriver {
                 }
                 PrimaryEvent::LogUse { used, capacity }
             }
-            CaptureReport::Taken { logs, stats } => {
+            CaptureReport::Taken { eras, logs, stats } => {
                 self.pauses.record(stats.pause);
                 for (volume, log) in self.volumes.iter_mut().zip(&logs) {
                     let sectors: u64 = log.entries().iter().map(|entry| entry.extent.len().0).sum();
@@ -416,7 +460,7 @@ impl PrimaryDriver {
                     self.discard_times.record(stats.discard);
                 }
                 self.captured = Some(logs);
-                PrimaryEvent::CutTaken
+                PrimaryEvent::CutTaken { eras }
             }
         };
         if !matches!(event, PrimaryEvent::LogUse { .. } | PrimaryEvent::CutVoid { .. }) {
@@ -461,9 +505,9 @@ impl PrimaryDriver {
         }
     }
 
-    fn base_read(&mut self, now: Duration, read: BaseRead) {
-        match self.base.take(read, self.moment) {
-            Ok(Some(chunk)) => self.encoder.push(EncodeJob::Base(chunk)),
+    fn piece_read(&mut self, now: Duration, read: PieceRead) {
+        match self.copying.take(read, self.chain) {
+            Ok(Some(piece)) => self.encoder.push(EncodeJob::Copied(piece)),
             Ok(None) => {}
             Err(error) => {
                 let reason = format!("{error:#}");
@@ -477,16 +521,12 @@ impl PrimaryDriver {
     fn pump(&mut self, now: Duration) {
         while self.peer.as_ref().is_none_or(PeerConnection::wants_output) {
             let Some(encoded) = self.encoder.pull() else { break };
-            let is_current = encoded.chain == self.moment.chain;
+            let is_current = encoded.chain == self.chain;
             match encoded.item {
                 EncodedItem::LogsDone(logs) => self.cut_thread.push(CaptureJob::Recycle(logs)),
-                EncodedItem::BaseDone { chunk, frames, stored } => {
-                    self.figures.base_bytes_shipped += stored;
-                    if self.base.encoded(chunk, frames, encoded.chain, self.moment) && is_current {
-                        let (frames, copied) = (self.base.frames(), self.base.copied());
-                        let bytes = copied.bytes().unwrap_or(u64::MAX);
-                        self.core.handle(now, PrimaryEvent::BaseCopied { frames, bytes });
-                    }
+                EncodedItem::Copied { piece, frames, stored } => {
+                    let is_complete = self.copying.encoded(piece, frames, encoded.chain, self.chain);
+                    self.copied_piece(now, stored, is_current, is_complete);
                 }
                 // A chain that was given up.
                 _ if !is_current => {}
@@ -508,6 +548,18 @@ impl PrimaryDriver {
                 }
             }
             self.act(now);
+        }
+    }
+
+    fn copied_piece(&mut self, now: Duration, stored: u64, is_current: bool, is_complete: bool) {
+        self.figures.base_bytes_shipped += stored;
+        if is_current {
+            self.copied += stored;
+            self.core.handle(now, PrimaryEvent::CopyProgressed { stored: self.copied });
+        }
+        if is_current && is_complete {
+            let frames = self.copying.frames();
+            self.core.handle(now, PrimaryEvent::Copied { frames });
         }
     }
 
@@ -597,8 +649,8 @@ impl Driver for PrimaryDriver {
             self.core.handle(now, event);
             self.act(now);
         }
-        while let Ok(read) = self.base_reads.try_recv() {
-            self.base_read(now, read);
+        while let Ok(read) = self.pieces.try_recv() {
+            self.piece_read(now, read);
         }
         while let Ok(read) = self.verify_reads.try_recv() {
             self.verify_read(now, read);

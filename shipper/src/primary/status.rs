@@ -7,12 +7,12 @@ use std::time::Duration;
 use ftdm::discard::DiscardFigures;
 use ftdm_units::Sectors;
 use ftship_proto::ids::Epoch;
-use ftship_proto::primary::{CommitRefused, Replication};
+use ftship_proto::primary::{Carrier, CommitRefused, Replication, SyncFigures};
 
 use super::PrimaryDriver;
 use super::capture::LogUse;
 use crate::config::Ack;
-use crate::control::{Epochs, PrimaryFigures, Response, Status};
+use crate::control::{Epochs, PrimaryFigures, Response, Status, SyncCarrier, SyncStatus};
 
 impl PrimaryDriver {
     /// Keeps how full each log is; returns the use and capacity of the one that is fullest.
@@ -43,7 +43,7 @@ impl PrimaryDriver {
         }
         match self.core.replication() {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
-            Replication::Syncing => ("syncing", Some("a full sync is under way".into())),
+            Replication::Syncing => ("syncing", None),
             Replication::InSync => ("in sync", None),
             Replication::Failed { reason } => {
                 ("failed", Some(format!("{reason}; mend the cause and restart the daemon")))
@@ -84,11 +84,27 @@ impl PrimaryDriver {
                 commit_lag_ms: self.lags.percentiles(),
                 void_cuts: counters.void_cuts,
                 void_ticks: counters.void_ticks,
-                base_copied: self.base.copied().bytes().unwrap_or(u64::MAX),
+                sync: core.sync(now).map(|sync| shown(&sync, self.copying.left())),
+                last_sync: core.last_sync().map(|sync| shown(&sync, Sectors(0))),
                 ..self.figures
             }),
             backup: None,
         }
+    }
+}
+
+fn shown(sync: &SyncFigures, left: Sectors) -> SyncStatus {
+    SyncStatus {
+        carrier: sync.carrier.map(|carrier| match carrier {
+            Carrier::Staged => SyncCarrier::Staged,
+            Carrier::InPlace => SyncCarrier::InPlace,
+        }),
+        base: sync.base.map(|epoch| epoch.0),
+        rounds: sync.rounds,
+        bytes: sync.bytes,
+        left: left.bytes().unwrap_or(u64::MAX),
+        sent: sync.stored,
+        seconds: sync.elapsed.as_secs_f64(),
     }
 }
 

@@ -21,7 +21,7 @@ macro_rules! golden {
     };
 }
 
-const GOLDEN: [(&str, &str); 23] = golden![
+const GOLDEN: [(&str, &str); 25] = golden![
     "base_end",
     "bye",
     "commit",
@@ -43,8 +43,10 @@ const GOLDEN: [(&str, &str); 23] = golden![
     "state_rolls",
     "superblock",
     "sync_begin",
+    "sync_begin_base",
     "sync_ready",
     "welcome",
+    "welcome_held",
 ];
 
 /// The frozen bytes of one encoding: total length, then lines of offset and hexadecimal digits.
@@ -145,13 +147,13 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
         alone: None,
     });
     let say = |message: Message| message.encode(GENERATION.number, INCARNATION);
-    let mut frames = vec![say(hello), say(Message::SyncBegin { base_id: [0xb1; 16] })];
-    let (first, digest) = epoch(1, Digest::ZERO, false)?;
-    frames.extend(first);
+    let mut frames = vec![say(hello), say(Message::SyncBegin { base_id: [0xb1; 16], base: None })];
     let mut base = BaseEncoder::new(group()?, GENERATION.number, INCARNATION);
     let extent = Extent::new(Sector(0), Sectors(8))?;
     base.push(VolumeIndex(0), extent, Content::Data(&[0x5a; 4096]), &mut |frame| frames.push(frame)).ok()?;
     base.finish(&mut |frame| frames.push(frame));
+    let (first, digest) = epoch(1, Digest::ZERO, true)?;
+    frames.extend(first);
     let (second, digest) = epoch(2, digest, true)?;
     frames.extend(second);
     frames.push(say(Message::Ping { token: 7 }));

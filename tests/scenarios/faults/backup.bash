@@ -68,15 +68,8 @@ acknowledged() { tail -n 1 "$SHARE/acknowledged"; }
 
 more_acknowledged() { [[ $(acknowledged) != "$1" ]]; }
 
-# goes_on EPOCH: in sync, and something else than EPOCH was acknowledged. A machine that is too slow for its
-# writers may degrade meanwhile: then the full sync is asked for again.
-goes_on() {
-    case $(status primary .state 2>/dev/null) in
-        "in sync") more_acknowledged "$1" ;;
-        degraded) on primary ftship full-sync vm1 2>/dev/null; false ;;
-        *) false ;;
-    esac
-}
+# goes_on EPOCH: in sync, and something else than EPOCH was acknowledged.
+goes_on() { is_state primary "in sync" && more_acknowledged "$1"; }
 
 # renew_backup: what it holds is forgotten, and synced anew; needs `follow`.
 renew_backup() {

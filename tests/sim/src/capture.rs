@@ -1,15 +1,17 @@
-//! The guest, the capture of its writes, and the base copy's reads: exact by construction.
+//! The guest, the capture of its writes, and the copying's reads: exact by construction.
 //!
 //! Always holds: an epoch is the set of blocks written between two cuts, with their content at the later
-//! one; a piece of the base copy is read block by block while the guest goes on writing.
+//! one; a piece of what is copied is read block by block while the guest goes on writing.
 
 use std::collections::BTreeSet;
 
+use ftdm_units::Era;
 use ftship_proto::ids::Epoch;
 use ftship_proto::mutant::{self, Mutant};
-use ftship_proto::primary::{PrimaryEvent, Verdict};
+use ftship_proto::primary::PrimaryEvent;
 
-use crate::encoding::{BaseChunk, Captured, EncodeJob};
+use crate::encoding::{Captured, EncodeJob, Piece};
+use crate::eras::bytes_of;
 use crate::primary_host::{CutJob, PrimaryReport};
 use crate::world::{Event, LaneId, World};
 
@@ -36,6 +38,8 @@ impl World {
                 zero = false;
             }
             host.writes += 1;
+            host.eras.note(block);
+            host.touched[block] = host.writes;
             host.unflushed.push_back((block, host.volume[block]));
             if host.unflushed.len() > UNFLUSHED {
                 host.unflushed.pop_front();
@@ -88,17 +92,31 @@ impl World {
                 daemon.dirty = None;
                 Some(PrimaryReport::Event(PrimaryEvent::CaptureLost { reason: "log off".into() }))
             }
-            CutJob::Start => {
+            CutJob::Roll(attempt, _) if void && self.random.coin() => {
+                let (reason, tracking_lost) = ("no room in the metadata".into(), self.random.once_in(8));
+                Some(PrimaryReport::Event(PrimaryEvent::RollFailed { attempt, reason, tracking_lost }))
+            }
+            CutJob::Roll(attempt, since) => {
+                let eras = self.roll();
+                let scope = self.primary.eras.written_since(since.as_deref());
+                let bytes = bytes_of(&scope);
+                Some(PrimaryReport::Scope(scope, PrimaryEvent::Rolled { attempt, eras, bytes }))
+            }
+            CutJob::Start(since) => {
+                let eras = self.roll();
+                let scope = self.primary.eras.written_since(Some(&since));
+                let bytes = bytes_of(&scope);
+                let Some(daemon) = &mut self.primary.daemon else { return };
                 daemon.dirty = Some(BTreeSet::new());
                 daemon.log_used = 0;
-                Some(PrimaryReport::Event(PrimaryEvent::CaptureStarted))
+                Some(PrimaryReport::Scope(scope, PrimaryEvent::CaptureStarted { eras, bytes }))
             }
             CutJob::Stop => {
                 daemon.dirty = None;
                 Some(PrimaryReport::Event(PrimaryEvent::CaptureStopped))
             }
             CutJob::Follow => None,
-            CutJob::Cut(epoch) => Some(self.cut(epoch, void)),
+            CutJob::Cut(epoch, roll) => Some(self.cut(epoch, roll, void)),
         };
         self.note(|_| format!("cut thread: {report:?}"));
         if let Some(report) = report {
@@ -114,7 +132,20 @@ impl World {
         }
     }
 
-    fn cut(&mut self, epoch: Epoch, void: bool) -> PrimaryReport {
+    /// Ends the era of every volume, drained and flushed.
+    fn roll(&mut self) -> Vec<Era> {
+        if !mutant::is(Mutant::RollUnflushed) {
+            self.primary.unflushed.clear();
+        }
+        let eras = self.primary.eras.roll();
+        self.checker.rolled(&eras, self.primary.writes);
+        eras
+    }
+
+    fn cut(&mut self, epoch: Epoch, roll: bool, void: bool) -> PrimaryReport {
+        // A void cut may have rolled all the same.
+        let is_capturing = self.primary.daemon.as_ref().is_some_and(|daemon| daemon.dirty.is_some());
+        let eras = (roll && is_capturing && !(void && self.random.coin())).then(|| self.roll());
         let host = &mut self.primary;
         let report = |reason: &str| PrimaryReport::Event(PrimaryEvent::CutVoid { reason: reason.into() });
         let Some(daemon) = &mut host.daemon else { return report("stopped") };
@@ -124,63 +155,56 @@ impl World {
                 daemon.log_used = 0;
                 let content = dirty.into_iter().map(|block| (block, host.volume[block])).collect();
                 self.checker.cut(daemon.incarnation, epoch, &host.volume, host.writes);
-                PrimaryReport::Taken(Captured(content))
+                PrimaryReport::Taken(Captured(content), eras)
             }
             Some(_) => report("checks failed"),
             None => report("not capturing"),
         }
     }
 
-    /// Orders pieces of the base copy as long as the plan has any.
-    pub(crate) fn base_order(&mut self) {
+    /// Orders pieces of what is copied as long as the plan has any.
+    pub(crate) fn copy_order(&mut self) {
         while let Some(daemon) = &mut self.primary.daemon {
             let Some((volume, extent)) = daemon.plan.order() else { return };
-            let ordered = daemon.moment;
-            self.read_push(BaseChunk { volume, extent, ordered, content: Vec::new() });
-        }
-    }
-
-    fn read_push(&mut self, chunk: BaseChunk) {
-        let Some(daemon) = &mut self.primary.daemon else { return };
-        daemon.read.jobs.push_back(chunk);
-        if daemon.read.jobs.len() == 1 {
-            self.read_begin();
+            let piece = Piece { volume, extent, chain: daemon.chain, content: Vec::new() };
+            daemon.read.jobs.push_back(piece);
+            if daemon.read.jobs.len() == 1 {
+                self.read_begin();
+            }
         }
     }
 
     /// The thread reads some blocks at once, and the rest when the job ends.
     fn read_begin(&mut self) {
         let host = &mut self.primary;
-        if let Some(chunk) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.front_mut()) {
-            chunk.content = chunk.blocks(&self.scenario.shape).map(|block| host.volume[block]).collect();
+        if let Some(piece) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.front_mut()) {
+            piece.content = piece.blocks(&self.scenario.shape).map(|block| host.volume[block]).collect();
             self.lane_begin(LaneId::Read, self.primary.run);
         }
     }
 
     pub(crate) fn read_done(&mut self) {
         let host = &mut self.primary;
-        let Some(mut chunk) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.pop_front()) else {
+        let Some(mut piece) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.pop_front()) else {
             return;
         };
-        for (block, number) in chunk.blocks(&self.scenario.shape).zip(&mut chunk.content) {
+        for (block, number) in piece.blocks(&self.scenario.shape).zip(&mut piece.content) {
             if self.random.coin() {
                 *number = host.volume[block];
             }
         }
-        self.primary_tell(PrimaryReport::Read(chunk));
+        self.primary_tell(PrimaryReport::Read(piece));
         self.read_begin();
     }
 
-    pub(crate) fn base_read(&mut self, mut chunk: BaseChunk) {
+    pub(crate) fn piece_read(&mut self, piece: Piece) {
         let Some(daemon) = &mut self.primary.daemon else { return };
-        match daemon.plan.judge(chunk.ordered, daemon.moment) {
-            Verdict::Queue => self.encoder_push(EncodeJob::Base(chunk)),
-            Verdict::ReadAgain => {
-                chunk.ordered = daemon.moment;
-                self.read_push(chunk);
-            }
-            Verdict::Forget if mutant::is(Mutant::StalledByOldPieces) => {}
-            Verdict::Forget => self.base_order(),
+        if daemon.plan.is_running(piece.chain) {
+            return self.encoder_push(EncodeJob::Copied(piece));
+        }
+        if !mutant::is(Mutant::StalledByOldPieces) {
+            daemon.plan.failed();
+            self.copy_order();
         }
     }
 }

@@ -12,7 +12,6 @@ use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, GroupName, VolumeIndex, VolumeUuid};
 use ftship_proto::journal::padded_len;
 use ftship_proto::message::Message;
-use ftship_proto::primary::Moment;
 use ftship_proto::record::Content;
 
 use ftship_proto::verify::{Inspection, patch};
@@ -40,16 +39,16 @@ pub(crate) fn group(scenario: &Scenario) -> GroupDescription {
 #[derive(Debug)]
 pub(crate) struct Captured(pub(crate) Vec<(usize, u64)>);
 
-/// A piece of the base copy.
+/// A piece of what is copied.
 #[derive(Debug)]
-pub(crate) struct BaseChunk {
+pub(crate) struct Piece {
     pub(crate) volume: VolumeIndex,
     pub(crate) extent: Extent,
-    pub(crate) ordered: Moment,
+    pub(crate) chain: u64,
     pub(crate) content: Vec<u64>,
 }
 
-impl BaseChunk {
+impl Piece {
     /// The places of its blocks.
     pub(crate) fn blocks(&self, shape: &Shape) -> Range<usize> {
         let start = shape.start(self.volume);
@@ -61,8 +60,9 @@ impl BaseChunk {
 #[derive(Debug)]
 pub(crate) enum EncodeJob {
     Open { chain: u64, previous: Digest },
-    Base(BaseChunk),
-    Epoch { epoch: Epoch, commit_point: bool, staged: Epoch, captured: Captured },
+    CatchUp { first: Epoch, epoch: Epoch, staged: Epoch },
+    Copied(Piece),
+    Epoch { epoch: Epoch, staged: Epoch, captured: Captured },
     Message(Message),
     Inspect(u64, Inspection),
     Fill(u64, Vec<Vec<u8>>),
@@ -81,7 +81,7 @@ pub(crate) struct Encoded {
 pub(crate) enum EncodedItem {
     Frame(Frame),
     Epoch { epoch: Epoch, digest: Digest, stored: u64 },
-    BaseDone { extent: Extent, frames: u64 },
+    Copied { extent: Extent, frames: u64, stored: u64 },
     Concluded { token: u64, digests: Vec<Option<Digest>> },
 }
 
@@ -104,6 +104,7 @@ impl World {
                 daemon.encoder_chain = chain;
                 daemon.inspecting = Inspecting::default();
                 daemon.header.previous = previous;
+                daemon.catch_up = None;
                 let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
                 daemon.base_encoder = BaseEncoder::new(self.primary.group.clone(), generation, incarnation);
             }
@@ -115,21 +116,37 @@ impl World {
                 let frame = message.encode(daemon.stamp.generation, daemon.stamp.incarnation);
                 out.push(EncodedItem::Frame(frame));
             }
-            EncodeJob::Base(chunk) => {
-                let mut sink = |frame| out.push(EncodedItem::Frame(frame));
-                let blocks = chunk.blocks(shape).zip(chunk.content.iter().copied());
+            EncodeJob::CatchUp { first, epoch, staged } => {
+                let header = &mut daemon.header;
+                (header.staged, header.first_epoch, header.last_epoch) = (staged, first, epoch);
+                daemon.catch_up = Some(EpochEncoder::new(header.clone()));
+            }
+            EncodeJob::Copied(piece) => {
+                let mut frames = Vec::new();
+                let mut sink = |frame| frames.push(frame);
+                let blocks = piece.blocks(shape).zip(piece.content.iter().copied());
                 for (volume, extent, data) in runs(blocks, shape, noisy) {
-                    let pushed = daemon.base_encoder.push(volume, extent, content_of(&data), &mut sink);
+                    let pushed = match &mut daemon.catch_up {
+                        Some(encoder) => encoder.push(volume, extent, content_of(&data), &mut sink),
+                        None => daemon.base_encoder.push(volume, extent, content_of(&data), &mut sink),
+                    };
                     pushed.expect("a piece lies on the volume");
                 }
-                daemon.base_encoder.flush(&mut sink);
-                let frames = out.len() as u64;
-                out.push(EncodedItem::BaseDone { extent: chunk.extent, frames });
+                if daemon.catch_up.is_none() {
+                    daemon.base_encoder.flush(&mut sink);
+                }
+                let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
+                let count = frames.len() as u64;
+                out.extend(frames.into_iter().map(EncodedItem::Frame));
+                out.push(EncodedItem::Copied { extent: piece.extent, frames: count, stored });
             }
-            EncodeJob::Epoch { epoch, commit_point, staged, captured } => {
+            EncodeJob::Epoch { epoch, staged, captured } => {
                 let header = &mut daemon.header;
-                (header.commit_point, header.staged) = (commit_point, staged);
-                (header.first_epoch, header.last_epoch) = (epoch, epoch);
+                let encoder = daemon.catch_up.take().unwrap_or_else(|| {
+                    header.staged = staged;
+                    (header.first_epoch, header.last_epoch) = (epoch, epoch);
+                    EpochEncoder::new(header.clone())
+                });
                 let runs = runs(captured.0.iter().copied(), shape, noisy);
                 if let Some(inspection) = daemon.inspecting.inspection() {
                     for (volume, extent, data) in &runs {
@@ -137,13 +154,12 @@ impl World {
                     }
                 }
                 let repairs = daemon.inspecting.repairs();
-                let (frames, digest) =
-                    epoch_frames(EpochEncoder::new(header.clone()), &runs, repairs, shape.0.len());
+                let (frames, digest) = epoch_frames(encoder, &runs, repairs, shape.0.len());
                 header.previous = digest;
                 if let Some((token, digests)) = daemon.inspecting.concluded() {
                     out.push(EncodedItem::Concluded { token, digests });
                 }
-                self.checker.encoded(daemon.incarnation, epoch, digest, commit_point);
+                self.checker.encoded(daemon.incarnation, epoch, digest);
                 let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
                 for frame in frames {
                     if frame.header.kind == FrameKind::EpochEnd {

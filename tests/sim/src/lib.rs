@@ -7,12 +7,14 @@
 
 mod aftermath;
 mod backup_host;
+mod bounds;
 mod capture;
 mod checker;
 mod content;
 mod coordinator;
 mod disk;
 mod encoding;
+mod eras;
 mod lanes;
 #[cfg(feature = "mutants")]
 pub mod mutants;

@@ -1,7 +1,7 @@
 //! What goes wrong, and what the people do about it.
 //!
-//! Always holds: after the time of faults nothing goes wrong any more, everything is started again, and a
-//! full sync is asked for when the primary says that one is needed; then the pair must get in step.
+//! Always holds: after the time of faults nothing goes wrong any more and everything is started again; then the pair
+//! must get in step by itself.
 
 use std::collections::VecDeque;
 
@@ -137,7 +137,8 @@ impl Operator {
 impl World {
     pub(crate) fn begin(&mut self) {
         self.operator.deadline = u64::MAX;
-        self.schedule(self.scenario.chaos_until, Event::Calm);
+        let patience = if self.scenario.settles_first.is_some() { 4 } else { 1 };
+        self.schedule(patience * self.scenario.chaos_until, Event::Calm);
         self.backup_start();
         self.primary_start();
         self.guest_writes();
@@ -157,6 +158,9 @@ impl World {
         }
         let next = self.now + self.random.around(self.scenario.fault_interval);
         self.schedule(next, Event::Fault);
+        if self.scenario.settles_first.is_some() {
+            return;
+        }
         let fault = self.scenario.faults[self.random.index(self.scenario.faults.len())];
         self.note(|_| format!("FAULT {fault:?}"));
         match fault {
@@ -189,8 +193,8 @@ impl World {
                 }
                 let wait = self.random.below(2 * self.scenario.epoch_interval);
                 self.schedule(self.now + wait, Event::Break);
-                // And the people are quick: a full sync begins while old epochs are still on their way.
-                self.scenario.is_eager = true;
+                // And the people are quick: a whole copy begins while old epochs are still on their way.
+                self.scenario.is_eager = self.random.coin();
                 self.operator.is_hasty = self.random.once_in(2);
             }
             Fault::SecondConnection => self.second_connection(),
@@ -361,15 +365,20 @@ impl World {
         }
     }
 
-    /// An operator who watches asks at once for the full sync that the primary says is needed.
+    /// An operator who watches asks for a whole copy as soon as a sync begins.
     pub(crate) fn state_changed(&mut self) {
         if self.primary.daemon.as_ref().is_some_and(|daemon| daemon.core.is_in_sync()) {
             self.primary.alone_since = None;
         }
         let Some(daemon) = &self.primary.daemon else { return };
-        let is_needed = matches!(daemon.core.replication(), Replication::Degraded { .. });
-        if is_needed && daemon.core.is_connected() && self.scenario.is_eager {
-            self.ask_for_full_sync();
+        match daemon.core.replication() {
+            Replication::InSync => {
+                let Some(odds) = self.scenario.settles_first.take() else { return };
+                self.scenario.set_odds(odds);
+                self.schedule(self.now + self.scenario.chaos_until, Event::Calm);
+            }
+            Replication::Syncing if std::mem::take(&mut self.scenario.is_eager) => self.ask_for_full_sync(),
+            _ => {}
         }
     }
 
@@ -382,7 +391,7 @@ impl World {
         self.schedule(next, Event::Request);
         self.maybe_verify();
         self.maybe_snapshot();
-        if self.random.once_in(3) {
+        if self.random.once_in(16) && self.scenario.settles_first.is_none() {
             self.ask_for_full_sync();
         } else {
             let until = [Until::Cut, Until::Staged, Until::Committed, Until::Committed];
@@ -418,16 +427,13 @@ impl World {
 
     fn end_faults(&mut self) {
         let scenario = &mut self.scenario;
-        scenario.odds_void = 0;
+        scenario.set_odds([0; 4]);
         if scenario.is_cramped {
             // The guest gives way: what does not fit the journal will never get in sync.
             scenario.guest_interval = scenario.guest_interval.max(2 * scenario.epoch_interval);
             scenario.burst = 1;
         }
         scenario.coordinator_interval = scenario.coordinator_interval.min(scenario.epoch_interval);
-        scenario.odds_lost = 0;
-        scenario.odds_disk = 0;
-        scenario.odds_crash = 0;
         scenario.log_capacity = u64::MAX / 4096;
         scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
         scenario.net_delay = scenario.net_delay.min(2_000);
@@ -438,6 +444,7 @@ impl World {
     /// Nothing goes wrong any more. Looks once a second whether the pair is in step, and helps.
     pub(crate) fn calm(&mut self) {
         if !self.operator.is_calm {
+            self.scenario.settles_first = None;
             self.note(|_| "CALM: nothing goes wrong from now on".into());
             self.operator.is_calm = true;
             self.operator.deadline = self.now + PATIENCE;
@@ -455,17 +462,13 @@ impl World {
             self.stop(Side::Primary, false);
         }
         let Some(daemon) = &self.primary.daemon else { return };
-        match daemon.core.replication() {
-            Replication::Degraded { .. } if daemon.core.is_connected() => self.ask_for_full_sync(),
-            Replication::InSync if self.operator.last_checkpoint.is_none() => {
-                if !self.last_verifies() {
-                    return;
-                }
-                let id = self.operator.next_id + 1;
-                self.operator.last_checkpoint = Some(id);
-                self.ask_for_checkpoint(Until::Committed);
+        if *daemon.core.replication() == Replication::InSync && self.operator.last_checkpoint.is_none() {
+            if !self.last_verifies() {
+                return;
             }
-            _ => {}
+            let id = self.operator.next_id + 1;
+            self.operator.last_checkpoint = Some(id);
+            self.ask_for_checkpoint(Until::Committed);
         }
     }
 

@@ -6,16 +6,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use ftdm_units::Sectors;
+use ftdm_units::{Era, Sectors};
 use ftship_proto::epoch::EpochHeader;
-use ftship_proto::epoch_encoder::BaseEncoder;
+use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
 use ftship_proto::frame::{Frame, Stamp};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
-    BasePlan, Moment, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication,
+    CopyPlan, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::slot::SlotPosition;
@@ -23,7 +23,8 @@ use ftship_proto::state::DurableState;
 
 use crate::content::Content;
 use crate::disk::Disk;
-use crate::encoding::{BaseChunk, Captured, EncodeJob, Encoded, EncodedItem};
+use crate::encoding::{Captured, EncodeJob, Encoded, EncodedItem, Piece};
+use crate::eras::Eras;
 use crate::net::{ConnId, Item};
 use crate::primary_state;
 use crate::random::Random;
@@ -34,8 +35,11 @@ use crate::world::{Event, Lane, LaneId, Side, World};
 /// What the cut thread is asked to do.
 #[derive(Debug)]
 pub(crate) enum CutJob {
-    Start,
-    Cut(Epoch),
+    /// Roll, for the attempt of this number.
+    Roll(u32, Option<Vec<Era>>),
+    Start(Vec<Era>),
+    /// End this epoch, and roll in its pause or not.
+    Cut(Epoch, bool),
     Follow,
     Stop,
 }
@@ -43,9 +47,11 @@ pub(crate) enum CutJob {
 /// What the cut thread and the base copy report.
 #[derive(Debug)]
 pub(crate) enum PrimaryReport {
-    Taken(Captured),
+    Taken(Captured, Option<Vec<Era>>),
+    /// What was written since the eras asked for; the event says which began.
+    Scope(Scope, PrimaryEvent),
     Event(PrimaryEvent),
-    Read(BaseChunk),
+    Read(Piece),
 }
 
 /// A running daemon.
@@ -57,14 +63,20 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) base_encoder: BaseEncoder,
     pub(crate) encoder_chain: u64,
     pub(crate) peer: Option<ConnId>,
-    pub(crate) moment: Moment,
+    pub(crate) chain: u64,
     captured: Option<Captured>,
-    pub(crate) plan: BasePlan,
+    /// What the last roll noted.
+    scope: Scope,
+    /// The epoch that what is copied is part of.
+    pub(crate) catch_up: Option<EpochEncoder>,
+    /// Bytes of the frames of this chain's copying.
+    copied: u64,
+    pub(crate) plan: CopyPlan,
     /// Blocks written since the last cut, while capturing.
     pub(crate) dirty: Option<BTreeSet<usize>>,
     pub(crate) log_used: u64,
     pub(crate) cut: Lane<CutJob>,
-    pub(crate) read: Lane<BaseChunk>,
+    pub(crate) read: Lane<Piece>,
     pub(crate) encode: Lane<EncodeJob>,
     pub(crate) state: Lane<Box<DurableState>>,
     pub(crate) state_at: SlotPosition,
@@ -78,8 +90,11 @@ pub(crate) struct PrimaryDaemon {
 /// See the head of this module.
 pub(crate) struct PrimaryHost {
     pub(crate) volume: Content,
+    pub(crate) eras: Eras,
     /// Number of the last write.
     pub(crate) writes: u64,
+    /// The number of the last write to each block, whether it lasted or not.
+    pub(crate) touched: Vec<u64>,
     /// Last writes that a power cut may undo: block and content before.
     pub(crate) unflushed: VecDeque<(usize, u64)>,
     pub(crate) group: GroupDescription,
@@ -110,6 +125,8 @@ impl PrimaryHost {
         let generation = Generation { number: 1, id: random.id() };
         Self {
             volume,
+            eras: Eras::new(scenario),
+            touched: vec![0; scenario.shape.blocks()],
             writes,
             unflushed: VecDeque::new(),
             group: crate::encoding::group(scenario),
@@ -147,13 +164,13 @@ impl World {
             first_epoch: Epoch::NONE,
             last_epoch: Epoch::NONE,
             previous: Digest::ZERO,
-            commit_point: false,
+            commit_point: true,
             staged: Epoch::NONE,
         };
         let config = PrimaryConfig {
             group: host.group.clone(),
             incarnation,
-            eras: None,
+            eras: Some(host.eras.now()),
             epoch_interval: std::time::Duration::from_micros(scenario.epoch_interval),
             window: scenario.window,
             timeout: std::time::Duration::from_micros(scenario.timeout),
@@ -161,11 +178,12 @@ impl World {
             pause_budget: std::time::Duration::from_millis(10),
             pause_limit: std::time::Duration::from_millis(100),
             void_limit: 5,
+            small_round: scenario.small_round,
+            roll_interval: std::time::Duration::from_micros(scenario.roll_interval),
             commit: scenario.commit,
             verify: Verifier::sizes(scenario),
         };
         let core = Primary::new(config, state);
-        let sizes: Vec<Sectors> = host.group.volumes().iter().map(|volume| volume.size).collect();
         host.daemon = Some(Box::new(PrimaryDaemon {
             core,
             incarnation,
@@ -174,9 +192,12 @@ impl World {
             header,
             encoder_chain: 0,
             peer: None,
-            moment: Moment { chain: 0, epochs: 0 },
+            chain: 0,
             captured: None,
-            plan: BasePlan::new(&sizes, Sectors(scenario.piece), scenario.ahead),
+            scope: Scope::new(),
+            catch_up: None,
+            copied: 0,
+            plan: CopyPlan::new(Sectors(scenario.piece), scenario.ahead),
             dirty: None,
             log_used: 0,
             cut: Lane::default(),
@@ -265,26 +286,25 @@ impl World {
             PrimaryAction::Close { .. } => self.primary_hang_up(),
             PrimaryAction::OpenChain { previous } => {
                 daemon.next_chain();
-                let chain = daemon.moment.chain;
+                let chain = daemon.chain;
                 self.encoder_push(EncodeJob::Open { chain, previous });
             }
-            PrimaryAction::StartCapture => self.cut_push(CutJob::Start),
+            PrimaryAction::OpenCatchUp { first, epoch, staged } => {
+                self.encoder_push(EncodeJob::CatchUp { first, epoch, staged });
+            }
+            PrimaryAction::Roll { attempt, since } => self.cut_push(CutJob::Roll(attempt, since)),
+            PrimaryAction::StartCapture { since } => self.cut_push(CutJob::Start(since)),
             PrimaryAction::StopCapture => self.cut_push(CutJob::Stop),
-            PrimaryAction::Cut { epoch, .. } => self.cut_push(CutJob::Cut(epoch)),
-            PrimaryAction::Ship { epoch, commit_point } => {
+            PrimaryAction::Cut { epoch, roll, .. } => self.cut_push(CutJob::Cut(epoch, roll)),
+            PrimaryAction::Ship { epoch } => {
                 if let Some(captured) = daemon.captured.take() {
-                    daemon.moment.epochs += 1;
                     let staged = daemon.core.known_durable();
-                    self.encoder_push(EncodeJob::Epoch { epoch, commit_point, staged, captured });
+                    self.encoder_push(EncodeJob::Epoch { epoch, staged, captured });
                 }
             }
             PrimaryAction::Follow => self.cut_push(CutJob::Follow),
-            PrimaryAction::StartBase => {
-                let chain = daemon.moment.chain;
-                daemon.plan.begin(chain);
-                self.base_order();
-            }
-            PrimaryAction::StopBase => daemon.plan.end(),
+            PrimaryAction::Copy => self.copy(),
+            PrimaryAction::StopCopy => daemon.plan.end(),
             PrimaryAction::CheckpointReached { id, epoch, until } => {
                 let incarnation = daemon.incarnation;
                 self.checker.checkpoint_reached(id, incarnation, epoch, until);
@@ -305,6 +325,27 @@ impl World {
             | PrimaryAction::DemoteDone { .. }
             | PrimaryAction::FullSyncBegun { .. } => {}
             of_verify => self.verify_perform(of_verify),
+        }
+    }
+
+    /// Begins the round that the last roll noted.
+    fn copy(&mut self) {
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        let (chain, scope) = (daemon.chain, std::mem::take(&mut daemon.scope));
+        let sync = daemon.core.sync(std::time::Duration::ZERO).expect("a sync copies");
+        self.checker.round(&self.primary, &sync, &scope);
+        let Some(daemon) = &mut self.primary.daemon else { return };
+        if daemon.plan.begin(chain, scope) {
+            return self.primary_handle(PrimaryEvent::Copied { frames: 0 });
+        }
+        self.copy_order();
+    }
+
+    fn copied_piece(&mut self, stored: u64) {
+        if let Some(daemon) = &mut self.primary.daemon {
+            daemon.copied += stored;
+            let stored = daemon.copied;
+            self.primary_handle(PrimaryEvent::CopyProgressed { stored });
         }
     }
 
@@ -379,16 +420,19 @@ impl World {
                 return;
             }
             let Some(encoded) = daemon.encoded.pop_front() else { return };
-            let is_current = encoded.chain == daemon.moment.chain;
+            let is_current = encoded.chain == daemon.chain;
             match encoded.item {
-                EncodedItem::BaseDone { extent, frames } => {
+                EncodedItem::Copied { extent, frames, stored } => {
                     let is_complete = daemon.plan.encoded(extent, encoded.chain, frames);
-                    let event = PrimaryEvent::BaseCopied { frames: daemon.plan.frames(), bytes: 0 };
+                    let frames = daemon.plan.frames();
                     if is_current || !mutant::is(Mutant::StalledByOldPieces) {
-                        self.base_order();
+                        self.copy_order();
+                    }
+                    if is_current {
+                        self.copied_piece(stored);
                     }
                     if is_complete && is_current {
-                        self.primary_handle(event);
+                        self.primary_handle(PrimaryEvent::Copied { frames });
                     }
                 }
                 _ if !is_current => {}
@@ -407,7 +451,7 @@ impl World {
     pub(crate) fn primary_tell(&mut self, report: PrimaryReport) {
         let wait = match report {
             // Verifying and resuming, behind the instant of the cut.
-            PrimaryReport::Taken(_) => self.random.around(self.scenario.lane_delay[LaneId::Cut as usize]),
+            PrimaryReport::Taken(..) => self.random.around(self.scenario.lane_delay[LaneId::Cut as usize]),
             _ => self.random.around(20),
         };
         let (now, run) = (self.now, self.primary.run);
@@ -425,11 +469,15 @@ impl World {
         let Some(daemon) = &mut self.primary.daemon else { return };
         let event = match report {
             PrimaryReport::Event(event) => event,
-            PrimaryReport::Taken(captured) => {
+            PrimaryReport::Taken(captured, eras) => {
                 daemon.captured = Some(captured);
-                PrimaryEvent::CutTaken
+                PrimaryEvent::CutTaken { eras }
             }
-            PrimaryReport::Read(chunk) => return self.base_read(chunk),
+            PrimaryReport::Scope(scope, event) => {
+                daemon.scope = scope;
+                event
+            }
+            PrimaryReport::Read(piece) => return self.piece_read(piece),
         };
         self.primary_handle(event);
         if let Some(daemon) = &mut self.primary.daemon {
@@ -460,6 +508,7 @@ impl World {
 
 impl PrimaryDaemon {
     fn next_chain(&mut self) {
-        self.moment = Moment { chain: self.moment.chain + 1, epochs: 0 };
+        self.chain += 1;
+        self.copied = 0;
     }
 }

@@ -15,6 +15,11 @@ pub(crate) struct Scenario {
     pub(crate) shape: Shape,
     pub(crate) noisy: bool,
     pub(crate) ring_blocks: u64,
+    /// Blocks that dm-era takes for one.
+    pub(crate) granule: usize,
+    /// In bytes.
+    pub(crate) small_round: u64,
+    pub(crate) roll_interval: u64,
     pub(crate) piece: u64,
     pub(crate) ahead: usize,
     pub(crate) window: usize,
@@ -40,6 +45,8 @@ pub(crate) struct Scenario {
     pub(crate) is_eager: bool,
     /// The backup's volumes are tracked.
     pub(crate) is_tracked: bool,
+    /// Nothing goes wrong before the pair was in step once; then these are the odds, in their order below.
+    pub(crate) settles_first: Option<[u64; 4]>,
     /// The journal does not hold what the guest may write in one epoch.
     pub(crate) is_cramped: bool,
     pub(crate) commit: CommitPolicy,
@@ -71,10 +78,13 @@ impl Scenario {
         // Few kinds at a time: faults that hide one another are seen apart.
         let kinds = random.range(1, 6);
         let faults = (0..kinds).map(|_| all[random.index(all.len())]).collect();
-        let drawn = Self {
+        let mut scenario = Self {
             shape,
             noisy: random.coin(),
             ring_blocks,
+            granule: 1 << random.below(5),
+            small_round: 512 << random.below(6),
+            roll_interval: epoch_interval * pick(random, &[1, 5, 1000]),
             piece: 1 << random.range(1, 5),
             ahead: usize::try_from(random.range(1, 4)).unwrap_or(1),
             window: usize::try_from(random.range(1, 6)).unwrap_or(1),
@@ -96,13 +106,25 @@ impl Scenario {
             odds_disk: pick(random, &[0, 0, 0, 100, 400]),
             odds_crash: pick(random, &[0, 0, 0, 50, 200]),
             request_interval: chaos_until / random.range(2, 12),
-            is_eager: random.coin(),
+            is_eager: random.once_in(20),
+            settles_first: None,
             is_tracked: false,
             is_cramped,
             commit: if random.coin() { CommitPolicy::External } else { CommitPolicy::Auto },
             ack: if random.once_in(3) { AckPolicy::Received } else { AckPolicy::Durable },
             coordinator_interval: epoch_interval * pick(random, &[1, 1, 3, 10]),
         };
-        Self { is_tracked: random.coin(), ..drawn }
+        scenario.is_tracked = random.coin();
+        if random.coin() {
+            let odds = [scenario.odds_void, scenario.odds_lost, scenario.odds_disk, scenario.odds_crash];
+            scenario.settles_first = Some(odds);
+            scenario.set_odds([0; 4]);
+        }
+        scenario
+    }
+
+    /// How likely it is from now on that something goes wrong by itself.
+    pub(crate) fn set_odds(&mut self, odds: [u64; 4]) {
+        [self.odds_void, self.odds_lost, self.odds_disk, self.odds_crash] = odds;
     }
 }

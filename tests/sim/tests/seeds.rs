@@ -50,6 +50,5 @@ mod found_by_simulation {
     regression!(what_is_synced_while_draining_is_committed, 30_073, CommitsLostInDraining);
     regression!(a_failed_backup_asks_for_no_timer, 91, SpinWhenFailed);
     regression!(what_a_killed_daemon_left_is_synced_first, 54, TrustUnsyncedDisks);
-    regression!(a_checkpoint_to_be_staged_is_no_epoch_of_a_copy, 10, CheckpointOfCopy);
     regression!(a_redo_takes_only_the_frames_of_its_epoch, 5_024, RedoWhateverLiesThere);
 }

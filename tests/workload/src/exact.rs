@@ -109,6 +109,7 @@ fn cut_repeatedly(capture: &mut Capture, plan: Plan, images: &mut Images) -> any
             mode: CutMode::Suspend,
             epoch: tally.taken + 1,
             budget: plan.budget,
+            roll: false,
             rotate_above: Some(plan.rotate_above),
             in_pause: Some(&mut look),
         };

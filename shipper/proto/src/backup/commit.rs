@@ -179,7 +179,7 @@ impl Backup {
     pub(super) fn drop_foreign(&mut self) {
         if self.committed.is_none() {
             let base_id = self.state.last_incarnation.unwrap_or_default().0;
-            self.state.content = Content::Inconsistent { base_id };
+            self.state.content = Content::Inconsistent { base_id, base: None };
             self.write_state();
             self.enter(Phase::Inconsistent);
         } else {
@@ -223,9 +223,7 @@ impl Backup {
                 CopyStep::Draining => is_committed || self.state.content != Content::Consistent,
                 CopyStep::Marking => false,
                 CopyStep::Clearing => true,
-                CopyStep::Base | CopyStep::Flushing | CopyStep::Flushed | CopyStep::Sealing => {
-                    !sealed.commit_point
-                }
+                CopyStep::Base | CopyStep::Flushing | CopyStep::Flushed | CopyStep::Sealing => false,
             },
             Phase::Failed(_) => false,
             _ => is_committed,

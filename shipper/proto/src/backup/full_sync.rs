@@ -1,4 +1,4 @@
-//! The full sync on this side: from the first word to the state that says `Consistent` again.
+//! A sync in place on this side: from the first word to the state that says `Consistent` again.
 //!
 //! Always holds: nothing is overwritten before the state that says so is durable, and nothing of an earlier
 //! content is left to be applied then; the last word is had by the first commit point that is durable behind a
@@ -9,21 +9,44 @@ use std::time::Duration;
 use super::phase::CopyStep;
 use super::{Backup, BackupAction, Copying, Link, Phase};
 use crate::frame::Frame;
+use crate::ids::Epoch;
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
 use crate::state::Content;
 
 impl Backup {
-    pub(super) fn sync_begin(&mut self, now: Duration, base_id: [u8; 16]) -> Result<(), String> {
+    pub(super) fn sync_begin(
+        &mut self,
+        now: Duration,
+        base_id: [u8; 16],
+        base: Option<Epoch>,
+    ) -> Result<(), String> {
         match self.phase {
             Phase::Blank | Phase::Inconsistent | Phase::Outdated | Phase::Consistent
                 if self.open.is_none() => {}
-            _ => return Err("a full sync cannot begin now".into()),
+            _ => return Err("a sync cannot begin now".into()),
         }
-        let copying = Copying { base_id, step: CopyStep::Draining, commit_point_synced: false, before: None };
+        if let Some(base) = base.filter(|base| !self.has_base(*base)) {
+            return Err(format!("what is here does not differ from epoch {base} in later changes alone"));
+        }
+        let (step, before) = (CopyStep::Draining, None);
+        let copying = Copying { base_id, base, step, commit_point_synced: false, before };
         self.enter(Phase::Copying(copying));
         self.go_on(now);
         Ok(())
+    }
+
+    /// Whether what is here, once it is drained, has what every later epoch is based on.
+    fn has_base(&self, base: Epoch) -> bool {
+        if mutant::is(Mutant::ResumeWithNewBase) {
+            return true;
+        }
+        match self.state.content {
+            Content::Blank | Content::Outdated { .. } => false,
+            Content::Inconsistent { base: known, .. } => known.is_some_and(|known| base <= known),
+            Content::Consistent if self.is_external() => base <= self.committed,
+            Content::Consistent => base <= self.held(),
+        }
     }
 
     /// Whether everything that may be applied is, and nothing more is about to be committed.
@@ -45,10 +68,12 @@ impl Backup {
         if !self.is_drained() && !mutant::is(Mutant::OverwriteUndrained) {
             return self.apply_now(now);
         }
-        let (base_id, before) = (copying.base_id, Some(Box::new(self.state.clone())));
+        let (base_id, base, before) = (copying.base_id, copying.base, Some(Box::new(self.state.clone())));
         let step = CopyStep::Marking;
-        self.enter(Phase::Copying(Copying { base_id, step, commit_point_synced: false, before }));
-        self.state.content = Content::Inconsistent { base_id };
+        self.enter(Phase::Copying(Copying { base_id, base, step, commit_point_synced: false, before }));
+        if !mutant::is(Mutant::OverwriteUnmarked) {
+            self.state.content = Content::Inconsistent { base_id, base };
+        }
         if let Link::Up { peer, .. } = &self.link {
             self.state.group = Some(peer.group.clone());
             self.state.devices.clone_from(&self.config.devices);
@@ -102,7 +127,7 @@ impl Backup {
 
     pub(super) fn base_data(&mut self, frame: Frame) -> Result<(), String> {
         if self.phase.copying() != Some(CopyStep::Base) {
-            return Err("base copy data outside a full sync".into());
+            return Err("base copy data outside a sync in place".into());
         }
         self.check_records(&frame)?;
         let Link::Up { peer, .. } = &self.link else { return Ok(()) };
@@ -114,7 +139,7 @@ impl Backup {
 
     pub(super) fn base_end(&mut self) -> Result<(), String> {
         if self.phase.copying() != Some(CopyStep::Base) {
-            return Err("the end of a base copy outside a full sync".into());
+            return Err("the end of a base copy outside a sync in place".into());
         }
         self.copy_step(CopyStep::Flushing);
         if mutant::is(Mutant::BaseWithoutFlush) {
@@ -136,19 +161,11 @@ impl Backup {
         }
     }
 
-    /// What the journal's sync means to a full sync: a commit point that came over its connection is durable,
-    /// or what is told of the epochs before it.
+    /// What the journal's sync means to a sync in place: an epoch that came behind the copy is durable.
     pub(super) fn copy_synced(&mut self, now: Duration) {
         let newest = self.synced;
         let Phase::Copying(copying) = &mut self.phase else { return };
-        let mut durable = self.sealed.iter().filter(|sealed| sealed.epoch <= newest);
-        copying.commit_point_synced |= durable.clone().any(|sealed| sealed.commit_point);
-        if !copying.commit_point_synced {
-            let last = durable.next_back().map(|sealed| (sealed.epoch, sealed.digest));
-            if let (Some((epoch, digest)), Link::Up { .. }) = (last, &self.link) {
-                self.act(BackupAction::Send(Message::Staged { epoch, digest }));
-            }
-        }
+        copying.commit_point_synced |= self.sealed.iter().any(|sealed| sealed.epoch <= newest);
         self.end_full_sync(now);
     }
 

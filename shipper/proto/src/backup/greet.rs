@@ -143,6 +143,7 @@ impl Backup {
             content: self.state.content,
             role: self.state.role,
             journal_size: Some(self.journal.capacity()),
+            held: Some(self.held()),
         };
         // Replies are stamped with the peer's incarnation, so the link comes first.
         self.link = Link::Up { peer, heard: now, report_at: now, replicates: false };

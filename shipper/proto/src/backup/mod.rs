@@ -250,7 +250,7 @@ enum Link {
         peer: Peer,
         heard: Duration,
         report_at: Duration,
-        /// An epoch has begun to arrive over it.
+        /// An epoch has come over it.
         replicates: bool,
     },
 }
@@ -290,6 +290,8 @@ pub struct Backup {
     /// The epoch that is arriving.
     open: Option<EpochVerifier>,
     open_commit_point: bool,
+    /// It stands for several: a staged sync.
+    catches_up: bool,
     /// A frame for which the journal had no room.
     blocked: Option<Frame>,
     /// Sealed and not applied, oldest first.
@@ -361,6 +363,7 @@ impl Backup {
             journal,
             open: None,
             open_commit_point: false,
+            catches_up: false,
             blocked: None,
             sealed: sealed.into(),
             synced: applied,
@@ -495,6 +498,17 @@ impl Backup {
     #[must_use]
     pub fn is_replicating(&self) -> bool {
         matches!(self.link, Link::Up { replicates: true, .. })
+    }
+
+    /// Whether a staged sync is arriving: the content stays what it is until that is committed.
+    #[must_use]
+    pub fn is_catching_up(&self) -> bool {
+        self.open.is_some() && self.catches_up
+    }
+
+    /// The last epoch that is wholly in the journal or on the volumes: the next one continues it.
+    fn held(&self) -> Epoch {
+        self.sealed.back().map_or(self.applied, |last| last.epoch)
     }
 
     /// The last epoch that is wholly staged and could be committed.

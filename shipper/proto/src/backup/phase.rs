@@ -25,6 +25,7 @@
 //! ```
 
 use super::{Backup, promote};
+use crate::ids::Epoch;
 use crate::mutant::{self, Mutant};
 use crate::state::{Content, DurableState, Role};
 
@@ -33,13 +34,13 @@ use crate::state::{Content, DurableState, Role};
 pub enum Phase {
     /// Nothing received yet.
     Blank,
-    /// A full sync did not end; nothing promotable is here.
+    /// A sync in place did not end; nothing promotable is here.
     Inconsistent,
     /// This side was demoted and has writes that the other side's history has not: to be overwritten there.
     Outdated,
-    /// A full sync is under way.
+    /// A sync in place is under way.
     Copying(Copying),
-    /// Promotable: to the last committed epoch, or to one that the coordinator chooses.
+    /// Promotable: to the last committed epoch, or to one that the coordinator chooses; while a staged sync arrives too.
     Consistent,
     /// A promote is under way.
     Promoting(promote::Step),
@@ -49,10 +50,12 @@ pub enum Phase {
     Failed(String),
 }
 
-/// How far a full sync has come on this side.
+/// How far a sync in place has come on this side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copying {
     pub(super) base_id: [u8; 16],
+    /// What is left out of the copy has not changed since this epoch.
+    pub(super) base: Option<Epoch>,
     pub(super) step: CopyStep,
     /// Whether a commit point is durable in the journal.
     pub(super) commit_point_synced: bool,
@@ -60,7 +63,7 @@ pub struct Copying {
     pub(super) before: Option<Box<DurableState>>,
 }
 
-/// The steps of a full sync.
+/// The steps of a sync in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CopyStep {
     /// Committed epochs are being applied before anything is overwritten.
@@ -69,11 +72,11 @@ pub(super) enum CopyStep {
     Marking,
     /// It is durable: what nobody committed is got out of the journal's way.
     Clearing,
-    /// The base copy arrives, and epochs that are no commit points yet.
+    /// What is copied arrives.
     Base,
     /// The base copy has ended and is being flushed.
     Flushing,
-    /// The base copy is durable; the next durable commit point ends the full sync.
+    /// The base copy is durable; the next durable commit point ends the sync.
     Flushed,
     /// `Consistent` is being made durable.
     Sealing,
@@ -155,7 +158,7 @@ impl Phase {
         }
     }
 
-    /// The full sync's step, while there is one.
+    /// Its step, while there is one.
     pub(super) fn copying(&self) -> Option<CopyStep> {
         if let Self::Copying(copying) = self { Some(copying.step) } else { None }
     }
@@ -172,7 +175,7 @@ impl Backup {
         }
     }
 
-    /// Takes the next step of a full sync.
+    /// Takes the next step of a sync in place.
     pub(super) fn copy_step(&mut self, step: CopyStep) {
         if let Phase::Copying(copying) = &self.phase {
             self.enter(Phase::Copying(Copying { step, ..copying.clone() }));

@@ -51,7 +51,7 @@ impl Backup {
         match Message::decode(frame).map_err(|error| error.to_string())? {
             Message::Ping { token } => self.act(BackupAction::Send(Message::Pong { token })),
             Message::Pong { .. } => {}
-            Message::SyncBegin { base_id } => return self.sync_begin(now, base_id),
+            Message::SyncBegin { base_id, base } => return self.sync_begin(now, base_id, base),
             Message::BaseEnd { .. } => return self.base_end(),
             Message::Commit { epoch } => return self.commit_word(now, epoch),
             Message::Hash(request) => return self.question(now, request),
@@ -76,16 +76,22 @@ impl Backup {
         if frame.header.epoch <= self.highest_epoch() || header.last_epoch != frame.header.epoch {
             return Err(format!("epoch {} after {}", frame.header.epoch, self.highest_epoch()));
         }
-        match (&self.phase, self.phase.copying()) {
-            (Phase::Consistent, _) if header.commit_point => {}
-            (_, Some(CopyStep::Base)) if !header.commit_point => {}
-            (_, Some(_)) if mutant::is(Mutant::CommitPointAlways) => {}
-            (_, Some(CopyStep::Flushing | CopyStep::Flushed | CopyStep::Sealing)) => {}
+        let is_behind = header.first_epoch > self.held().next() && !mutant::is(Mutant::StagedOfWrongBase);
+        match self.phase.copying() {
+            None if self.phase == Phase::Consistent && header.commit_point => {
+                if is_behind {
+                    let first = header.first_epoch;
+                    return Err(format!(
+                        "epochs from {first} on do not follow epoch {}, held here",
+                        self.held()
+                    ));
+                }
+            }
+            Some(CopyStep::Flushing | CopyStep::Flushed | CopyStep::Sealing) if header.commit_point => {}
+            Some(CopyStep::Base) if mutant::is(Mutant::CutInLastRound) => {}
             _ => return Err(format!("epoch {} does not fit the state here", frame.header.epoch)),
         }
-        if let Link::Up { replicates, .. } = &mut self.link {
-            *replicates = true;
-        }
+        self.catches_up = header.first_epoch < header.last_epoch;
         self.open_commit_point = header.commit_point;
         self.open = Some(EpochVerifier::new(self.digest));
         self.place(frame)
@@ -145,6 +151,10 @@ impl Backup {
     fn seal(&mut self, epoch: Epoch, digest: Digest, incarnation: Incarnation) {
         let (start, end) = self.journal.seal();
         self.open = None;
+        self.catches_up = false;
+        if let Link::Up { replicates, .. } = &mut self.link {
+            *replicates = true;
+        }
         self.digest = digest;
         let commit_point = self.open_commit_point;
         self.sealed.push_back(Sealed { epoch, digest, incarnation, start, end, commit_point });

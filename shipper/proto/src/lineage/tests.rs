@@ -50,7 +50,7 @@ fn one_history() {
     // Put away before the other was promoted: a backup that is behind.
     assert_eq!(both(&q, &backup(first(), 100)), (Overtakes { fork }, Outdated { fork }));
     assert_eq!(both(&q, &backup(first(), 40)), (Overtakes { fork }, Outdated { fork }));
-    let inconsistent = Content::Inconsistent { base_id: [1; 16] };
+    let inconsistent = Content::Inconsistent { base_id: [1; 16], base: None };
     for content in [inconsistent, Content::Outdated { fork: Some(fork) }, Content::Outdated { fork: None }] {
         let b = holding(backup(first(), 140), content);
         assert_eq!(both(&q, &b), (Overtakes { fork }, Outdated { fork }), "{content:?}");
@@ -136,7 +136,7 @@ fn both_sides_always_agree_on_what_is_lost() {
         Content::Blank,
         Content::Consistent,
         Content::Outdated { fork: None },
-        Content::Inconsistent { base_id: [1; 16] },
+        Content::Inconsistent { base_id: [1; 16], base: None },
     ];
     let mut all = Vec::new();
     for lineage in lineages {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Checkpoint, Link, Primary, PrimaryAction, Replication, SyncStep, Until};
+use super::{Checkpoint, Link, Primary, PrimaryAction, SyncStep, Until};
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
@@ -27,7 +27,7 @@ pub enum CommitRefused {
         staged: Epoch,
     },
     /// Nothing could be promoted to up to there.
-    #[error("epoch {epoch} is part of a full sync: the first that can be committed is epoch {first}")]
+    #[error("epoch {epoch} is part of a sync: the first that can be committed is epoch {first}")]
     PartOfSync {
         /// As asked.
         epoch: Epoch,
@@ -36,7 +36,7 @@ pub enum CommitRefused {
     },
     /// The backup cannot be told now.
     #[error(
-        "the backup is not connected: it is told to commit epoch {0} as soon as it is back, unless a full sync comes first"
+        "the backup is not connected: it is told to commit epoch {0} as soon as it is back, unless a sync in place comes first"
     )]
     Later(Epoch),
     /// The connection was lost before the backup said that it is done.
@@ -63,12 +63,8 @@ impl Primary {
     /// The last epoch of this chain that is known to be durable on the backup.
     #[must_use]
     pub fn known_durable(&self) -> Epoch {
-        let in_chain = self.sync != SyncStep::Asked && !self.staged.is_none();
-        match (in_chain, self.acks_received()) {
-            (false, _) => Epoch::NONE,
-            (true, false) => self.staged,
-            (true, true) => self.committed,
-        }
+        // While syncing, only what the backup has said over this connection.
+        if self.sync == SyncStep::None && !self.acks_received() { self.staged } else { self.committed }
     }
 
     /// Whether the journal can take one more epoch while those in flight may stay there: only where a coordinator
@@ -95,20 +91,13 @@ impl Primary {
         }
         for one in self.in_flight.iter_mut().filter(|one| one.epoch <= epoch) {
             one.staged = true;
-            if one.commit_point {
-                self.staged = one.epoch;
-                self.first_point.get_or_insert(one.epoch);
-            }
+            self.staged = one.epoch;
         }
-        // The backup applies these without further ado: they are nothing that could be promoted to.
-        while self.in_flight.pop_front_if(|one| one.staged && !one.commit_point).is_some() {}
         if !self.is_external() && !self.acks_received() || mutant::is(Mutant::StagedIsCommitted) {
             self.committed_up_to(now, epoch);
         }
-        if self.sync == SyncStep::Finishing && !self.staged.is_none() {
-            self.enter_sync(now, SyncStep::None);
-            self.backoff = super::link::FIRST_BACKOFF;
-            self.set_replication(Replication::InSync);
+        if self.sync == SyncStep::Finishing {
+            self.synced(now);
         }
         self.answer_checkpoints();
         self.cut_timeout(now);
@@ -143,8 +132,8 @@ impl Primary {
         } else if epoch > self.staged() {
             Some(CommitRefused::NotStaged { epoch, staged: self.staged() })
         } else {
-            let first = self.first_point.filter(|first| epoch < *first);
-            first.map(|first| CommitRefused::PartOfSync { epoch, first })
+            let sync = self.synced_by.filter(|(after, first)| (after.next()..*first).contains(&epoch));
+            sync.map(|(_, first)| CommitRefused::PartOfSync { epoch, first })
         };
         if let Some(refused) = refused {
             return self.act(PrimaryAction::CommitDone { id, result: Err(refused) });

@@ -33,6 +33,12 @@ impl Primary {
         self.write_state();
     }
 
+    /// Nothing tells any more what changed since any epoch.
+    pub(super) fn forget_rolls(&mut self) {
+        self.state.rolls.clear();
+        self.write_state();
+    }
+
     pub(super) fn write_state(&mut self) {
         if !self.has_failed() {
             self.state_writes += 1;

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use ftdm_units::Era;
+
 use super::{CommitRefused, DemoteRefused, Usage, VerifyError, VerifyReport};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
@@ -25,8 +27,31 @@ pub enum PrimaryEvent {
     },
     /// A whole frame arrived, its checksums verified.
     Frame(Frame),
+    /// dm-era was rolled, and what was asked for is known.
+    Rolled {
+        /// As ordered.
+        attempt: u32,
+        /// The era of each volume that began.
+        eras: Vec<Era>,
+        /// Bytes of the volumes that were written since the eras named.
+        bytes: u64,
+    },
+    /// dm-era was not rolled, or what it recorded is not known.
+    RollFailed {
+        /// As ordered.
+        attempt: u32,
+        /// For people.
+        reason: String,
+        /// It never will be: the history of rolls is of no use any more.
+        tracking_lost: bool,
+    },
     /// Writes are being captured from now on.
-    CaptureStarted,
+    CaptureStarted {
+        /// The era of each volume that began in the pause of its switch.
+        eras: Vec<Era>,
+        /// Bytes of the volumes that were written since the eras named, and before the switch.
+        bytes: u64,
+    },
     /// The capture has ended; writes are only tracked.
     CaptureStopped,
     /// The capture could not start, or lost writes.
@@ -35,7 +60,10 @@ pub enum PrimaryEvent {
         reason: String,
     },
     /// The cut that was ordered is done.
-    CutTaken,
+    CutTaken {
+        /// The era of each volume that began in its pause, where a roll was ordered and done.
+        eras: Option<Vec<Era>>,
+    },
     /// The cut that was ordered failed its checks; the epoch goes on.
     CutVoid {
         /// For people.
@@ -57,12 +85,15 @@ pub enum PrimaryEvent {
         /// Bytes of all its frames.
         stored: u64,
     },
-    /// Everything of the base copy was read and queued for sending.
-    BaseCopied {
-        /// Frames queued.
+    /// Pieces of what is copied are out.
+    CopyProgressed {
+        /// Bytes of all frames made for this sync so far.
+        stored: u64,
+    },
+    /// Everything of the round was read and queued for sending.
+    Copied {
+        /// Frames of the base copy that this round made; none where it is staged.
         frames: u64,
-        /// Bytes of the volumes that they cover.
-        bytes: u64,
     },
     /// Somebody wants a checkpoint.
     Checkpoint {
@@ -173,21 +204,41 @@ pub enum PrimaryAction {
         /// For the log.
         reason: String,
     },
+    /// End each volume's era in a short pause, drained and flushed, and note what was written since.
+    Roll {
+        /// Returned in the answer: an earlier attempt's tells nothing.
+        attempt: u32,
+        /// The eras to start from; `None`: everything.
+        since: Option<Vec<Era>>,
+    },
     /// Begin a new chain of epochs: forget everything queued, chain the first epoch to this digest.
     OpenChain {
         /// Digest before the first epoch.
         previous: Digest,
     },
-    /// Start to capture writes.
-    StartCapture,
+    /// What is copied from now on is part of this epoch, which the next [`PrimaryAction::Ship`] ends.
+    OpenCatchUp {
+        /// The first epoch that it stands for.
+        first: Epoch,
+        /// Its number.
+        epoch: Epoch,
+        /// The last epoch of this chain that is known to be durable.
+        staged: Epoch,
+    },
+    /// Start to capture writes; in the pause of the switch roll each volume's era, and note what was written since
+    /// these.
+    StartCapture {
+        /// The eras to start from.
+        since: Vec<Era>,
+    },
     /// Stop to capture writes.
     StopCapture,
     /// Cut now; what was captured becomes this epoch.
     Cut {
         /// Its number.
         epoch: Epoch,
-        /// Whether the backup is one exact state once it has this epoch.
-        commit_point: bool,
+        /// Roll each volume's era in its pause.
+        roll: bool,
         /// How long the volume may stand still for it.
         budget: Duration,
     },
@@ -195,15 +246,13 @@ pub enum PrimaryAction {
     Ship {
         /// Its number.
         epoch: Epoch,
-        /// As ordered with the cut.
-        commit_point: bool,
     },
     /// No cut now, but keep up with the log and tell its use.
     Follow,
-    /// Copy the volumes, live.
-    StartBase,
+    /// Copy what the last roll noted, live.
+    Copy,
     /// Stop copying.
-    StopBase,
+    StopCopy,
     /// Tell who asked for a checkpoint that it has come as far as asked.
     CheckpointReached {
         /// As given.

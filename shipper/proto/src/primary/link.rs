@@ -11,10 +11,12 @@ use crate::lineage::Standing;
 use crate::message::{Hello, Message, Welcome};
 use crate::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY};
 
-/// Wait before the second attempt to connect; doubled at each further one until in sync.
+/// Wait before the second attempt to connect; doubled at each further one until in sync for a while.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait between two attempts.
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
+/// How long a pair is in sync before what went wrong earlier is forgotten.
+const STEADY: Duration = Duration::from_secs(10);
 /// Longest time between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -54,7 +56,10 @@ impl Primary {
         if let Link::Down { .. } = self.link {
             return;
         }
-        // Reset only by being in sync: a pair that fails anew at each attempt is not to be hurried.
+        // Reset only by being in sync for a while: a pair that fails anew at each attempt is not to be hurried.
+        if self.in_sync_since.take().is_some_and(|since| now >= since + STEADY) {
+            self.backoff = FIRST_BACKOFF;
+        }
         self.link = Link::Down { retry_at: now + self.backoff };
         self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
         self.link_error = Some(reason.to_owned());
@@ -119,13 +124,19 @@ impl Primary {
             Message::SyncReady if self.sync == SyncStep::Asked => self.sync_ready(now),
             Message::Staged { epoch, digest } => self.staged_by_backup(now, epoch, digest),
             Message::Report { committed, applied, .. } => {
+                if applied != self.peer_applied {
+                    self.attempt.progressed(now);
+                }
                 self.peer_applied = applied;
                 self.reported(now, committed);
             }
             Message::Digests { token, result } => self.peer_digests(now, token, result),
             Message::Ping { token } => self.act(PrimaryAction::Send(Message::Pong { token })),
             Message::Pong { .. } => {}
-            Message::Bye { text } => self.lose_link(now, &format!("the backup said goodbye: {text}")),
+            Message::Bye { text } => {
+                self.staging_refused();
+                self.lose_link(now, &format!("the backup said goodbye: {text}"));
+            }
             other => self.lose_link(now, &format!("a {} message is not for a primary", other.name())),
         }
     }

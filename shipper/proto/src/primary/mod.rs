@@ -6,31 +6,31 @@
 //! Always holds:
 //! - At most one cut is under way, and at most `window` epochs are cut but not acknowledged: when the
 //!   window is full the epoch grows longer (a void tick), the volume never waits.
-//! - A cut is a commit point only if it was ordered after the whole base copy had been queued.
+//! - Every epoch is one exact state: nothing is cut while a sync copies.
 //! - An epoch counts as staged only by a STAGED of its own digest. Where a coordinator commits, or where STAGED
 //!   comes before the backup's disk has it, it counts as committed only by a report of the backup.
 //! - Whatever is lost (link, log, agreement) ends in [`Replication::Degraded`] with a reason, and the
 //!   capture is stopped.
 //!
 //! ```text
-//!             greeted, backup blank or inconsistent,        first commit point
-//!             or a full sync was asked for                  acknowledged
-//!   Degraded ───────────────────────────────────► Syncing ──────────────────► InSync
-//!      ▲                                              │                          │
-//!      └────────── link, log or agreement lost ───────┴──────────────────────────┘
+//!                    greeted            first commit point acknowledged
+//!   Degraded ───────────────────► Syncing ─────────────────────────────► InSync
+//!      ▲                             │                                     │
+//!      └── link, log or agreement lost ────────────────────────────────────┘
 //! ```
 //!
 //! Whoever learns that the other side was promoted steps aside: see `fence.rs`.
 //!
 //! The steps of these, and of link and capture, are drawn in `step.rs`, which checks each of them.
 
-mod base;
 mod commit;
+mod copy;
 mod cut;
 mod durable;
 mod events;
 mod fence;
 mod link;
+mod plan;
 mod step;
 mod sync;
 mod verify;
@@ -48,10 +48,11 @@ use crate::state::DurableState;
 use ftdm_units::Era;
 use step::{Capture, SyncStep};
 
-pub use base::{BasePlan, Moment, Verdict};
 pub use commit::CommitRefused;
+pub use copy::{CopyPlan, Scope};
 pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
+pub use plan::{Carrier, SyncFigures};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 
 /// What the primary is told at its start.
@@ -77,6 +78,10 @@ pub struct PrimaryConfig {
     pub pause_limit: Duration,
     /// After this many void cuts in a row replication degrades.
     pub void_limit: u32,
+    /// A round of so many bytes, or fewer, is the last one before the capture starts.
+    pub small_round: u64,
+    /// While in sync dm-era is rolled so often, in the pause of a cut: a later sync starts at the last one.
+    pub roll_interval: Duration,
     /// Who commits.
     pub commit: CommitPolicy,
     /// What a verify works with.
@@ -91,7 +96,7 @@ pub enum Replication {
         /// Why, for people.
         reason: String,
     },
-    /// A full sync is under way.
+    /// What the backup lacks is being copied.
     Syncing,
     /// Epochs are committed as they are cut.
     InSync,
@@ -113,7 +118,6 @@ enum Link {
 #[derive(Debug)]
 struct InFlight {
     epoch: Epoch,
-    commit_point: bool,
     cut_at: Duration,
     digest: Option<Digest>,
     /// What its frames take; estimated until they are made.
@@ -129,15 +133,6 @@ struct Checkpoint {
     epoch: Option<Epoch>,
     /// That cut is done.
     is_cut: bool,
-}
-
-impl Checkpoint {
-    /// Whether the next cut is its cut. What is to be staged or committed has to be a commit point: of the epochs
-    /// of a copy under way nobody can commit one, or promote to it.
-    fn awaits(&self, commit_point: bool) -> bool {
-        let fits = commit_point || self.until == Until::Cut || mutant::is(Mutant::CheckpointOfCopy);
-        self.epoch.is_none() && fits
-    }
 }
 
 /// Figures for status displays.
@@ -164,22 +159,31 @@ pub struct Primary {
     replication: Replication,
     capture: Capture,
     sync: SyncStep,
-    /// Full syncs begun by this incarnation; with it, names each of them.
+    attempt: plan::Attempt,
+    last_sync: Option<SyncFigures>,
+    /// An operator wants a whole copy.
+    wants_whole: bool,
+    /// How often staging a sync came to nothing for the backup's reasons since it was in sync.
+    staged_in_vain: u32,
+    in_sync_since: Option<Duration>,
+    /// Syncs begun by this incarnation; names each roll's purpose.
+    attempts: u32,
+    rolled_at: Duration,
+    /// In-place syncs begun by this incarnation; with it, names each of them.
     syncs_begun: u32,
     next_epoch: Epoch,
     cut_at: Duration,
-    last_cut: Duration,
     log_percent: u64,
     log_used: u64,
     /// The cut that was ordered and is not done.
-    cutting: Option<(Epoch, bool)>,
+    cutting: Option<Epoch>,
     void_run: u32,
     in_flight: VecDeque<InFlight>,
     checkpoints: Vec<Checkpoint>,
     /// The last commit point of this chain that the backup acknowledged.
     staged: Epoch,
-    /// The first of them.
-    first_point: Option<Epoch>,
+    /// The last sync: the epoch behind which it came, and the one that it made of all since.
+    synced_by: Option<(Epoch, Epoch)>,
     committed: Epoch,
     committed_digest: Digest,
     /// What the coordinator said of this chain, and who waits for it to be done.
@@ -216,10 +220,16 @@ impl Primary {
             replication: Replication::Degraded { reason: "not connected to the backup yet".into() },
             capture: Capture::Off,
             sync: SyncStep::None,
+            attempt: plan::Attempt::default(),
+            last_sync: None,
+            wants_whole: false,
+            staged_in_vain: 0,
+            in_sync_since: None,
+            attempts: 0,
+            rolled_at: Duration::ZERO,
             syncs_begun: 0,
             next_epoch,
             cut_at: Duration::ZERO,
-            last_cut: Duration::ZERO,
             log_percent: 0,
             log_used: 0,
             cutting: None,
@@ -227,7 +237,7 @@ impl Primary {
             in_flight: VecDeque::new(),
             checkpoints: Vec::new(),
             staged: Epoch::NONE,
-            first_point: None,
+            synced_by: None,
             committed: Epoch::NONE,
             committed_digest: Digest::ZERO,
             word: Epoch::NONE,
@@ -262,17 +272,25 @@ impl Primary {
             PrimaryEvent::Connected => self.connected(now),
             PrimaryEvent::Disconnected { reason } => self.disconnected(now, &reason),
             PrimaryEvent::Frame(frame) => self.frame(now, &frame),
-            PrimaryEvent::CaptureStarted => self.capture_started(now),
+            PrimaryEvent::Rolled { attempt, eras, bytes } => self.rolled(now, attempt, eras, bytes),
+            PrimaryEvent::RollFailed { attempt, reason, tracking_lost } => {
+                if tracking_lost {
+                    self.forget_rolls();
+                }
+                self.roll_failed(now, attempt, &reason);
+            }
+            PrimaryEvent::CaptureStarted { eras, bytes } => self.capture_started(now, eras, bytes),
             PrimaryEvent::CaptureStopped => {
                 self.capture_stopped();
                 self.step_down(now);
             }
             PrimaryEvent::CaptureLost { reason } => self.capture_lost(now, &reason),
-            PrimaryEvent::CutTaken => self.cut_taken(now),
+            PrimaryEvent::CutTaken { eras } => self.cut_taken(now, eras),
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
             PrimaryEvent::LogUse { used, capacity } => self.log_use(now, used, capacity),
             PrimaryEvent::Encoded { epoch, digest, stored } => self.encoded(epoch, digest, stored),
-            PrimaryEvent::BaseCopied { frames, bytes } => self.base_copied(now, frames, bytes),
+            PrimaryEvent::CopyProgressed { stored } => self.copy_progressed(now, stored),
+            PrimaryEvent::Copied { frames } => self.copied(now, frames),
             PrimaryEvent::Checkpoint { id, until } => self.checkpoint(now, id, until),
             PrimaryEvent::Commit { id, epoch } => self.commit(id, epoch),
             PrimaryEvent::CheckpointWithdrawn { id } => self.checkpoints.retain(|one| one.id != id),
@@ -287,6 +305,7 @@ impl Primary {
     /// Tells that time has come to `now`.
     pub fn handle_timeout(&mut self, now: Duration) {
         self.link_timeout(now);
+        self.sync_timeout(now);
         self.cut_timeout(now);
         self.verify_timeout(now);
     }
@@ -301,7 +320,7 @@ impl Primary {
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
         let cut = (self.capture == Capture::On && self.cutting.is_none()).then_some(self.cut_at);
-        [link, cut, self.verify_due()].into_iter().flatten().min()
+        [link, cut, self.sync_deadline(), self.verify_due()].into_iter().flatten().min()
     }
 
     /// The next thing to do.
@@ -369,6 +388,18 @@ impl Primary {
         self.in_flight.len()
     }
 
+    /// The sync under way.
+    #[must_use]
+    pub fn sync(&self, now: Duration) -> Option<SyncFigures> {
+        (self.sync != SyncStep::None).then(|| self.attempt.figures(now))
+    }
+
+    /// The last sync that came to its end.
+    #[must_use]
+    pub fn last_sync(&self) -> Option<SyncFigures> {
+        self.last_sync
+    }
+
     /// Figures for status displays.
     #[must_use]
     pub fn counters(&self) -> PrimaryCounters {
@@ -398,8 +429,8 @@ impl Primary {
             self.enter_capture(Capture::Stopping);
             self.act(PrimaryAction::StopCapture);
         }
-        if self.sync == SyncStep::Copying {
-            self.act(PrimaryAction::StopBase);
+        if matches!(self.sync, SyncStep::Copying | SyncStep::LastRound) {
+            self.act(PrimaryAction::StopCopy);
         }
         self.sync = SyncStep::None;
         self.interrupt_verify(reason);

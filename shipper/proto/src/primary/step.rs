@@ -2,12 +2,15 @@
 //!
 //! Always holds: steps are changed by [`Primary::enter_sync`] and [`Primary::enter_capture`] alone, but for
 //! degrading, which is legal from everywhere; a change that is not drawn here is a fault of this program, is named
-//! as the reason, and degrades.
+//! as the reason, and degrades. Every step of a sync has a deadline, which progress puts off.
 //!
 //! ```text
-//!   sync       None ──SyncBegin sent──► Asked ──SyncReady──► Ready ──capture on──► Copying ──all queued──► Finishing
-//!               ▲ ▲                                                                                         │
-//!               │ └───────────────────── first commit point acknowledged: in sync ──────────────────────────┘
+//!   sync       None ──greeted──► Rolling ──scope known: staged──────────► Copying ──small──► Switching
+//!               ▲ ▲                │  ▲                                    ▲   │                │ capture on, rolled
+//!               │ │                │  └──────────── one more round ────────│───┘                ▼
+//!               │ │                └─in place─► Asked ──SyncReady──────────┘                LastRound
+//!               │ │                                                                             │ all queued
+//!               │ └───────────── first commit point acknowledged: in sync ────────── Finishing ◄┘
 //!               └── degraded: from every step
 //!
 //!   capture    Off ──StartCapture──► Starting ──started──► On
@@ -30,13 +33,17 @@ pub(super) enum Capture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SyncStep {
     None,
+    /// dm-era is being rolled: what the next round copies is what was written before.
+    Rolling,
     /// SyncBegin was sent.
     Asked,
-    /// The backup is ready; the capture is starting.
-    Ready,
-    /// The base copy is being read.
+    /// A round is being copied; the volumes run, uncaptured.
     Copying,
-    /// The base copy is queued; the first commit point is not acknowledged yet.
+    /// The capture is starting; in its switch's pause dm-era is rolled.
+    Switching,
+    /// What was written before the switch is being copied, while the log has what is written since.
+    LastRound,
+    /// Everything is queued; the first commit point is not acknowledged yet.
     Finishing,
 }
 
@@ -49,21 +56,28 @@ impl Capture {
 
 impl SyncStep {
     pub(super) fn may_become(self, next: Self) -> bool {
-        use SyncStep::{Asked, Copying, Finishing, None, Ready};
+        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Switching};
         matches!(
             (self, next),
-            (None, Asked) | (Asked, Ready) | (Ready, Copying) | (Copying, Finishing) | (Finishing, None)
+            (None, Rolling)
+                | (Rolling, Rolling | Asked | Copying)
+                | (Asked, Copying)
+                | (Copying, Rolling | Switching)
+                | (Switching, LastRound)
+                | (LastRound, Finishing)
+                | (Finishing, None)
         )
     }
 }
 
 impl Primary {
-    /// Takes the next step of a full sync. False: there is no such way, and replication is degraded.
+    /// Takes the next step of a sync. False: there is no such way, and replication is degraded.
     pub(super) fn enter_sync(&mut self, now: Duration, next: SyncStep) -> bool {
         let from = self.sync;
         let is_legal = from.may_become(next);
         if is_legal {
             self.sync = next;
+            self.attempt.progressed(now);
         } else {
             self.lose_replication(
                 now,
@@ -88,13 +102,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_sync_takes_every_step_in_order_and_none_twice() {
-        use SyncStep::{Asked, Copying, Finishing, None, Ready};
-        let all = [None, Asked, Ready, Copying, Finishing];
-        for (i, from) in all.into_iter().enumerate() {
-            let next: Vec<_> = all.into_iter().filter(|to| from.may_become(*to)).collect();
-            assert_eq!(next, [all[(i + 1) % all.len()]], "{from:?}");
-        }
+    fn a_sync_ends_only_by_a_last_round_under_the_capture() {
+        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Switching};
+        let all = [None, Rolling, Asked, Copying, Switching, LastRound, Finishing];
+        let into = |to: SyncStep| all.into_iter().filter(|from| from.may_become(to)).collect::<Vec<_>>();
+        assert_eq!(into(None), [Finishing]);
+        assert_eq!(into(Finishing), [LastRound]);
+        assert_eq!(into(LastRound), [Switching]);
+        assert_eq!(into(Switching), [Copying]);
+        assert_eq!(into(Copying), [Rolling, Asked]);
+        assert_eq!(into(Asked), [Rolling]);
+        assert_eq!(into(Rolling), [None, Rolling, Copying], "too much to be staged: another plan");
     }
 
     #[test]

@@ -1,101 +1,279 @@
-//! The full sync: a copy of the live volumes, overridden by what is captured meanwhile.
+//! A sync: rounds of copying while the volumes run, then a capture, and one exact state.
 //!
-//! The capture starts before the first block is read, and the driver queues every block that it read
-//! before the epochs that were cut after the read began. So an epoch always arrives after any older
-//! content of its sectors, and the first epoch that was ordered after the whole copy was queued is one
-//! exact state: a commit point.
+//! Round 0 copies what the backup lacks, or everything; each further round what was written during the one before,
+//! as dm-era's roll before it says. When a round is small, or rounds do not shrink any more, the capture starts; in
+//! its switch's pause dm-era is rolled once more. What that roll names is read while the log has what is written
+//! meanwhile, and which overrides it. The first cut behind that read is the commit point.
 //!
-//! Always holds: a backup that holds a committed epoch is overwritten only on an operator's word.
+//! Always holds:
+//! - Nothing is cut between the beginning of a sync and the end of its last round.
+//! - A round copies everything that was written since the roll before the last one ended; the last one, since the last.
+//! - A consistent backup keeps its last committed epoch until the sync's one is committed, unless it was told to give
+//!   that up; it is told so only when staging does not do, or an operator wants a whole copy.
 
 use std::time::Duration;
 
+use ftdm_units::Era;
+
+use super::plan::{Attempt, Carrier, Plan};
 use super::{Capture, Link, Primary, PrimaryAction, Replication, SyncStep};
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
+use crate::rolls::Roll;
 use crate::state::Content;
 
+/// How many time-outs a step may take without any progress.
+const PATIENCE: u32 = 10;
+/// Goodbyes of the backup after which a sync is not staged again.
+const STAGED_ATTEMPTS: u32 = 2;
+
 impl Primary {
-    /// What follows a greeting depends on what the backup holds.
+    /// Whatever the backup holds: a sync begins.
     pub(super) fn greeted(&mut self, now: Duration) {
         let Link::Up { welcome, .. } = &self.link else { return };
-        match welcome.content {
-            Content::Blank | Content::Inconsistent { .. } | Content::Outdated { .. } => self.begin_sync(now),
-            Content::Consistent => {
-                self.committed = welcome.committed;
-                let reason = format!(
-                    "the backup holds epoch {} and keeps it: what changed since is only \
-                     tracked. `ftship full-sync` overwrites the backup with a new copy",
-                    welcome.committed
-                );
-                self.set_replication(Replication::Degraded { reason });
-                self.repeat_word();
-            }
+        if !mutant::is(Mutant::NumberFromOne) {
+            self.next_epoch = self.next_epoch.max(welcome.highest_epoch_seen.next());
+        }
+        if welcome.content == Content::Consistent {
+            self.committed = welcome.committed;
+            self.repeat_word();
+        }
+        self.set_replication(Replication::Syncing);
+        self.begin_sync(now);
+    }
+
+    fn begin_sync(&mut self, now: Duration) {
+        let Some(Plan { base, since, stages }) = self.plan() else { return };
+        self.attempt = Attempt { base, stages, is_whole: since.is_none(), begun: now, ..Attempt::default() };
+        self.attempts += 1;
+        self.roll(now, since);
+    }
+
+    fn plan(&self) -> Option<Plan> {
+        let Link::Up { welcome, .. } = &self.link else { return None };
+        let in_place = self.staged_in_vain >= STAGED_ATTEMPTS;
+        Some(Plan::new(welcome, &self.state.rolls, self.wants_whole, in_place))
+    }
+
+    fn roll(&mut self, now: Duration, since: Option<Vec<Era>>) {
+        if self.enter_sync(now, SyncStep::Rolling) {
+            let attempt = self.attempts;
+            self.act(PrimaryAction::Roll { attempt, since });
         }
     }
 
+    /// An operator wants everything to be copied anew: over a new connection.
     pub(super) fn full_sync(&mut self, now: Duration, id: u64) {
         let result = match (&self.link, &self.replication) {
-            (Link::Up { .. }, Replication::Degraded { .. }) if self.sync == SyncStep::None => {
-                self.begin_sync(now);
+            (_, Replication::Failed { reason }) => Err(reason.clone()),
+            (Link::Up { .. }, _) if self.sync != SyncStep::None && self.attempt.is_whole => {
+                Err("a full sync is under way".to_owned())
+            }
+            (Link::Up { .. }, _) => {
+                self.wants_whole = true;
+                self.sync_anew(now, "a full sync was asked for");
                 Ok(())
             }
-            (_, Replication::Failed { reason }) => Err(reason.clone()),
-            (Link::Up { .. }, _) => Err("the backup is in sync, or syncing already".to_owned()),
             _ => Err("the backup is not connected".to_owned()),
         };
         self.act(PrimaryAction::FullSyncBegun { id, result });
     }
 
-    fn begin_sync(&mut self, now: Duration) {
-        let Link::Up { welcome, .. } = &self.link else { return };
-        if !mutant::is(Mutant::NumberFromOne) {
-            self.next_epoch = self.next_epoch.max(welcome.highest_epoch_seen.next());
+    /// Gives up what is under way and connects again at once.
+    fn sync_anew(&mut self, now: Duration, reason: &str) {
+        self.lose_replication(now, reason);
+        self.link = Link::Down { retry_at: now };
+        self.link_timeout(now);
+    }
+
+    pub(super) fn rolled(&mut self, now: Duration, attempt: u32, eras: Vec<Era>, bytes: u64) {
+        let is_awaited = attempt == self.attempts || mutant::is(Mutant::RollOfEarlierAttempt);
+        if self.sync != SyncStep::Rolling || !is_awaited {
+            return;
         }
+        self.note_round(eras, bytes);
+        match self.attempt.carrier {
+            Some(_) => self.copy(now, SyncStep::Copying),
+            None if self.is_stageable() => self.stage(now),
+            None => {
+                self.staged_in_vain = STAGED_ATTEMPTS;
+                // What is staged and not committed is no base to write over.
+                if self.plan().is_some_and(|plan| plan.base != self.attempt.base) {
+                    return self.begin_sync(now);
+                }
+                self.overwrite(now);
+            }
+        }
+    }
+
+    pub(super) fn roll_failed(&mut self, now: Duration, attempt: u32, reason: &str) {
+        if self.sync == SyncStep::Rolling && attempt == self.attempts {
+            self.lose_replication(now, &format!("what was written cannot be told: {reason}"));
+        }
+    }
+
+    /// Notes a roll, and the round that copies what was written before it.
+    fn note_round(&mut self, eras: Vec<Era>, bytes: u64) {
+        self.note_roll(false, eras.clone());
+        self.attempt.since = eras;
+        self.attempt.round(bytes);
+    }
+
+    /// Makes a roll durable. One that does not follow the others begins a new history.
+    pub(super) fn note_roll(&mut self, at_cut: bool, eras: Vec<Era>) {
+        let roll = Roll { epoch: self.last_cut(), at_cut, eras };
+        let rolls = &mut self.state.rolls;
+        if let Err(error) = rolls.push(roll) {
+            rolls.clear();
+            // Alone it follows nothing.
+            let _ = rolls.push(error.next);
+        }
+        let needed = if mutant::is(Mutant::ForgetNeededRolls) { self.next_epoch } else { self.committed };
+        if !needed.is_none() {
+            rolls.forget_before(needed);
+        }
+        self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(Epoch(self.next_epoch.0 - 1));
+        self.write_state();
+    }
+
+    fn journal_size(&self) -> u64 {
+        let Link::Up { welcome, .. } = &self.link else { return 0 };
+        welcome.journal_size.unwrap_or(0)
+    }
+
+    /// Half of the journal is for what later rounds add, and for what the capture takes.
+    fn is_stageable(&self) -> bool {
+        self.attempt.stages && self.attempt.bytes <= self.journal_size() / 2
+    }
+
+    fn stage(&mut self, now: Duration) {
+        let Link::Up { welcome, .. } = &self.link else { return };
+        let previous = welcome.chain_digest;
+        let first = self.attempt.base.unwrap_or_default().next();
+        self.attempt.carrier = Some(Carrier::Staged);
+        self.act(PrimaryAction::OpenChain { previous });
+        let (epoch, staged) = (self.next_epoch, self.known_durable());
+        self.act(PrimaryAction::OpenCatchUp { first, epoch, staged });
+        self.copy(now, SyncStep::Copying);
+    }
+
+    fn overwrite(&mut self, now: Duration) {
+        let Link::Up { welcome, .. } = &self.link else { return };
         let previous = welcome.chain_digest;
         let mut base_id = self.config.incarnation.0;
         for (byte, count) in base_id.iter_mut().zip(self.syncs_begun.to_le_bytes()) {
             *byte ^= count;
         }
         self.syncs_begun += 1;
+        self.attempt.carrier = Some(Carrier::InPlace);
         if !self.enter_sync(now, SyncStep::Asked) {
             return;
         }
         // What the backup has staged and committed is about to be overwritten.
         self.staged = Epoch::NONE;
-        self.first_point = None;
         self.committed = Epoch::NONE;
         self.committed_digest = Digest::ZERO;
         self.word = Epoch::NONE;
-        self.words_unknown("a full sync overwrites what the backup has staged");
+        self.words_unknown("a sync overwrites what the backup has staged");
         self.act(PrimaryAction::OpenChain { previous });
-        self.act(PrimaryAction::Send(Message::SyncBegin { base_id }));
-        self.set_replication(Replication::Syncing);
+        let base = self.attempt.base;
+        self.act(PrimaryAction::Send(Message::SyncBegin { base_id, base }));
     }
 
     pub(super) fn sync_ready(&mut self, now: Duration) {
-        self.enter_sync(now, SyncStep::Ready);
-        self.start_capture();
+        self.copy(now, SyncStep::Copying);
+    }
+
+    fn copy(&mut self, now: Duration, step: SyncStep) {
+        if self.enter_sync(now, step) {
+            self.act(PrimaryAction::Copy);
+            if mutant::is(Mutant::CutInLastRound) && step == SyncStep::LastRound {
+                self.enter_sync(now, SyncStep::Finishing);
+            }
+        }
+    }
+
+    /// Part of a round is out, `stored` bytes of frames in all rounds so far.
+    pub(super) fn copy_progressed(&mut self, now: Duration, stored: u64) {
+        self.attempt.stored = stored;
+        self.attempt.progressed(now);
+        self.guard_journal(now, stored);
+    }
+
+    /// What is staged has to fit the journal whole, with what the capture adds to it. Returns whether it does.
+    fn guard_journal(&mut self, now: Duration, stored: u64) -> bool {
+        let size = self.journal_size();
+        let fits = self.attempt.carrier != Some(Carrier::Staged) || stored <= size - size / 8;
+        if !fits && self.sync != SyncStep::None {
+            self.staged_in_vain = STAGED_ATTEMPTS;
+            self.sync_anew(now, "what has changed does not fit the backup's journal: it is written in place");
+        }
+        fits
+    }
+
+    /// The backup ended the connection on purpose while something was being staged.
+    pub(super) fn staging_refused(&mut self) {
+        if self.sync != SyncStep::None && self.attempt.carrier == Some(Carrier::Staged) {
+            self.staged_in_vain += 1;
+        }
+    }
+
+    pub(super) fn copied(&mut self, now: Duration, frames: u64) {
+        self.attempt.frames += frames;
+        match self.sync {
+            SyncStep::Copying if self.attempt.is_last_next(self.config.small_round) => {
+                self.enter_sync(now, SyncStep::Switching);
+                self.start_capture();
+            }
+            SyncStep::Copying => {
+                let since = self.attempt.since.clone();
+                self.roll(now, Some(since));
+            }
+            SyncStep::LastRound => self.finish(now),
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, now: Duration) {
+        if !self.guard_journal(now, self.attempt.stored.saturating_add(self.log_used))
+            || !self.enter_sync(now, SyncStep::Finishing)
+        {
+            return;
+        }
+        self.attempt.epoch = self.next_epoch;
+        if self.attempt.carrier == Some(Carrier::InPlace) {
+            let (frames, bytes) = (self.attempt.frames, self.attempt.total);
+            self.act(PrimaryAction::SendInOrder(Message::BaseEnd { frames, bytes }));
+        }
+        // The commit point need not wait for the next tick.
+        self.cut_at = now;
+        self.cut_timeout(now);
     }
 
     fn start_capture(&mut self) {
         // A capture that is still winding up starts anew from `capture_stopped`.
-        if self.capture == Capture::Off && self.sync == SyncStep::Ready {
+        if self.capture == Capture::Off && self.sync == SyncStep::Switching {
             self.enter_capture(Capture::Starting);
-            self.act(PrimaryAction::StartCapture);
+            let since = self.attempt.since.clone();
+            self.act(PrimaryAction::StartCapture { since });
         }
     }
 
-    pub(super) fn capture_started(&mut self, now: Duration) {
+    pub(super) fn capture_started(&mut self, now: Duration, eras: Vec<Era>, bytes: u64) {
         // Else degraded meanwhile: the stop is on its way.
-        if self.capture == Capture::Starting && self.enter_capture(Capture::On) {
-            self.cut_at = now + self.config.epoch_interval;
-            self.last_cut = now;
-            (self.log_percent, self.log_used) = (0, 0);
-            if self.enter_sync(now, SyncStep::Copying) {
-                self.act(PrimaryAction::StartBase);
-            }
+        if self.capture != Capture::Starting || !self.enter_capture(Capture::On) {
+            return;
         }
+        self.cut_at = now + self.config.epoch_interval;
+        (self.log_percent, self.log_used) = (0, 0);
+        self.rolled_at = now;
+        self.note_round(eras, bytes);
+        if mutant::is(Mutant::LastRoundForgotten) {
+            self.enter_sync(now, SyncStep::LastRound);
+            return self.finish(now);
+        }
+        self.copy(now, SyncStep::LastRound);
     }
 
     pub(super) fn capture_stopped(&mut self) {
@@ -109,18 +287,33 @@ impl Primary {
         self.lose_replication(now, &format!("capture lost: {reason}"));
     }
 
+    /// The first commit point is acknowledged.
+    pub(super) fn synced(&mut self, now: Duration) {
+        if self.enter_sync(now, SyncStep::None) {
+            self.in_sync_since = Some(now);
+            let after = self.attempt.base.filter(|_| self.attempt.carrier == Some(Carrier::Staged));
+            self.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
+            (self.wants_whole, self.staged_in_vain) = (false, 0);
+            self.last_sync = Some(self.attempt.figures(now));
+            self.set_replication(Replication::InSync);
+        }
+    }
+
     /// Replication cannot go on over this link: degrade, and let the backup see the connection end.
     pub(super) fn lose_replication(&mut self, now: Duration, reason: &str) {
         self.degrade(reason);
         self.lose_link(now, reason);
     }
 
-    pub(super) fn base_copied(&mut self, now: Duration, frames: u64, bytes: u64) {
-        if self.sync == SyncStep::Copying && self.enter_sync(now, SyncStep::Finishing) {
-            self.act(PrimaryAction::SendInOrder(Message::BaseEnd { frames, bytes }));
-            // The commit point need not wait for the next tick.
-            self.cut_at = now;
-            self.cut_timeout(now);
+    /// When the present step is given up unless there is progress.
+    pub(super) fn sync_deadline(&self) -> Option<Duration> {
+        (self.sync != SyncStep::None).then(|| self.attempt.progressed + self.config.timeout * PATIENCE)
+    }
+
+    pub(super) fn sync_timeout(&mut self, now: Duration) {
+        if self.sync_deadline().is_some_and(|at| at <= now) {
+            let reason = format!("the sync made no progress for {:?}", self.config.timeout * PATIENCE);
+            self.lose_replication(now, &reason);
         }
     }
 }

@@ -27,7 +27,8 @@ fn any_state() -> impl Strategy<Value = DurableState> {
         Just(Content::Blank),
         Just(Content::Consistent),
         any::<Option<u64>>().prop_map(|fork| Content::Outdated { fork: fork.map(Epoch) }),
-        any::<[u8; 16]>().prop_map(|base_id| Content::Inconsistent { base_id })
+        (any::<[u8; 16]>(), any::<Option<u64>>())
+            .prop_map(|(base_id, base)| Content::Inconsistent { base_id, base: base.map(Epoch) })
     ];
     let role = prop_oneof![Just(Role::Primary), Just(Role::Backup)];
     (content, role, 0u64..=64, any::<u64>(), any::<bool>(), any::<Option<[u8; 16]>>(), 0u32..20).prop_map(
@@ -85,7 +86,7 @@ fn the_largest_state_fits_a_slot() {
         role: Role::Backup,
         lineage: (0..100).map(entry).collect(),
         highest_epoch_seen: Epoch(u64::MAX),
-        content: Content::Inconsistent { base_id: [2; 16] },
+        content: Content::Inconsistent { base_id: [2; 16], base: Some(Epoch(7)) },
         last_incarnation: Some(Incarnation([3; 16])),
         rolls: rolls(2 * u32::try_from(MAX_ROLLS).unwrap(), MAX_VOLUMES),
         alone: Some(Epoch(u64::MAX)),

@@ -85,17 +85,10 @@ renew() {
     stop_backup
     on backup ftship format --force vm1 > /dev/null
     start_backup
-    # A machine that is too slow for its writers may degrade meanwhile.
     eventually 120 in_sync_again
 }
 
-in_sync_again() {
-    case $(status primary .state 2>/dev/null) in
-        "in sync") ;;
-        degraded) on primary ftship full-sync vm1 2>/dev/null; false ;;
-        *) false ;;
-    esac
-}
+in_sync_again() { is_state primary "in sync"; }
 
 # expect_both_flow WHAT: writes to either volume end at once.
 expect_both_flow() {

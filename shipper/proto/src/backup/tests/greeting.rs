@@ -62,7 +62,7 @@ fn both_sides_must_name_the_same_policy() {
 #[test]
 fn a_host_that_is_promoted_or_busy_says_so() {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
-    host.tell(Message::SyncBegin { base_id: BASE_ID });
+    host.tell(Message::SyncBegin { base_id: BASE_ID, base: None });
     host.event(BackupEvent::Disconnected);
     assert_eq!(host.core.phase().copying(), Some(phase::CopyStep::Marking));
     host.event(BackupEvent::Accepted);
@@ -87,7 +87,7 @@ fn a_second_connection_is_not_admitted_while_a_greeted_primary_is_there() {
 #[test]
 fn what_is_staged_outlives_a_lost_link_of_the_same_incarnation() {
     let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
-    host.epoch(true);
+    host.epoch();
     host.finish();
     host.event(BackupEvent::Disconnected);
     host.greet(INCARNATION);
@@ -100,7 +100,7 @@ fn what_is_staged_outlives_a_lost_link_of_the_same_incarnation() {
 #[test]
 fn another_incarnation_is_welcomed_once_what_only_its_predecessor_could_commit_is_dropped_durably() {
     let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
-    host.epoch(true);
+    host.epoch();
     host.finish();
     host.tell(Message::Commit { epoch: Epoch(2) });
     host.finish();

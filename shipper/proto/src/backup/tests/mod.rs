@@ -3,6 +3,7 @@
 mod greeting;
 mod promoting;
 mod staging;
+mod syncing;
 mod verifying;
 
 use std::collections::VecDeque;
@@ -74,12 +75,12 @@ impl Host {
     pub(super) fn in_sync(commit: CommitPolicy, ack: AckPolicy) -> Self {
         let mut host = Self::new(commit, ack);
         host.greet(INCARNATION);
-        host.tell(Message::SyncBegin { base_id: BASE_ID });
+        host.tell(Message::SyncBegin { base_id: BASE_ID, base: None });
         host.finish();
         assert_eq!(host.said.pop(), Some(Message::SyncReady));
-        host.epoch(false);
         host.tell(Message::BaseEnd { frames: 0, bytes: 0 });
-        host.epoch(true);
+        host.next = 2;
+        host.epoch();
         host.finish();
         assert_eq!(host.core.phase(), &Phase::Consistent);
         host
@@ -168,9 +169,18 @@ impl Host {
     }
 
     /// The next epoch arrives whole.
-    pub(super) fn epoch(&mut self, commit_point: bool) -> Epoch {
+    pub(super) fn epoch(&mut self) -> Epoch {
+        self.epoch_since(self.next)
+    }
+
+    /// The next epoch arrives whole; it stands for all from `first` on.
+    pub(super) fn epoch_since(&mut self, first: u64) -> Epoch {
         let features_mandatory = self.hello().features_mandatory;
-        let header = EpochHeader { commit_point, features_mandatory, ..epoch_header(self.next, self.digest) };
+        let header = EpochHeader {
+            features_mandatory,
+            first_epoch: Epoch(first),
+            ..epoch_header(self.next, self.digest)
+        };
         let (frames, summary) = frames_of(header, 4096);
         for frame in frames {
             self.event(BackupEvent::Frame(frame));
@@ -208,7 +218,7 @@ fn a_step_that_is_not_drawn_latches_a_failure() {
     host.collect();
     let Phase::Failed(reason) = host.core.phase() else { panic!("{:?}", host.core.phase()) };
     assert!(reason.contains("Consistent") && reason.contains("Promoted"), "{reason}");
-    host.epoch(true);
+    host.epoch();
     host.promote(None);
     assert!(host.pending.is_empty(), "nothing is done any more");
     assert!(matches!(host.promoted.as_slice(), [Err(PromoteRefused::Failed(_))]));
@@ -218,7 +228,7 @@ fn a_step_that_is_not_drawn_latches_a_failure() {
 fn after_a_failed_write_nothing_is_acknowledged() {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
     let told = host.staged();
-    host.epoch(true);
+    host.epoch();
     host.event(BackupEvent::Failed { reason: "journal: I/O error".into() });
     host.finish();
     assert_eq!(host.staged(), told);

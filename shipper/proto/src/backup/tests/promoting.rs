@@ -4,8 +4,8 @@ use super::*;
 
 fn draining() -> Host {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
-    host.epoch(true);
-    host.tell(Message::SyncBegin { base_id: BASE_ID });
+    host.epoch();
+    host.tell(Message::SyncBegin { base_id: BASE_ID, base: None });
     host
 }
 
@@ -58,7 +58,7 @@ fn once_overwriting_is_possible_nothing_is() {
 fn external() -> Host {
     let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
     for _ in 0..3 {
-        host.epoch(true);
+        host.epoch();
     }
     host.finish();
     host.tell(Message::Commit { epoch: Epoch(3) });

@@ -5,11 +5,11 @@ use super::*;
 #[test]
 fn by_itself_a_backup_commits_what_its_journal_holds_durably() {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
-    assert_eq!((host.staged(), host.core.committed()), (vec![1, 2], Epoch(2)));
-    host.epoch(true);
-    assert_eq!((host.staged(), host.core.committed()), (vec![1, 2], Epoch(2)));
+    assert_eq!((host.staged(), host.core.committed()), (vec![2], Epoch(2)));
+    host.epoch();
+    assert_eq!((host.staged(), host.core.committed()), (vec![2], Epoch(2)));
     host.step();
-    assert_eq!((host.staged(), host.core.committed()), (vec![1, 2, 3], Epoch(3)));
+    assert_eq!((host.staged(), host.core.committed()), (vec![2, 3], Epoch(3)));
     assert_eq!(host.superblock.committed, None);
 }
 
@@ -17,7 +17,7 @@ fn by_itself_a_backup_commits_what_its_journal_holds_durably() {
 fn a_coordinator_commits_what_it_names_and_all_before_and_only_a_superblock_does_it() {
     let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
     for _ in 0..3 {
-        host.epoch(true);
+        host.epoch();
     }
     host.finish();
     assert_eq!((host.core.staged(), host.core.committed()), (Epoch(5), Epoch::NONE));
@@ -35,7 +35,7 @@ fn a_coordinator_commits_what_it_names_and_all_before_and_only_a_superblock_does
 fn a_word_reaches_no_further_than_what_is_here() {
     let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
     host.tell(Message::Commit { epoch: Epoch(1_000) });
-    host.epoch(true);
+    host.epoch();
     host.finish();
     assert_eq!((host.core.committed(), host.core.staged()), (Epoch(2), Epoch(3)));
 }
@@ -50,8 +50,8 @@ fn where_nobody_commits_a_word_is_a_breach() {
 #[test]
 fn received_means_before_the_disk_and_committed_still_means_behind_it() {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Received);
-    host.epoch(true);
-    assert_eq!((host.staged(), host.core.committed()), (vec![1, 2, 3], Epoch(2)));
+    host.epoch();
+    assert_eq!((host.staged(), host.core.committed()), (vec![2, 3], Epoch(2)));
     host.step();
     assert_eq!(host.core.committed(), Epoch(3));
     assert!(matches!(host.said.last(), Some(Message::Report { committed: Epoch(3), .. })));
@@ -64,34 +64,34 @@ fn a_primary_that_does_not_know_received_gets_durable() {
     host.tell(Message::Hello(Hello { features_optional: 0, ..host.hello() }));
     let Some(Message::Welcome(welcome)) = host.said.last() else { panic!("{:?}", host.said.last()) };
     assert_eq!(welcome.features, 0);
-    host.epoch(true);
-    assert_eq!(host.staged(), [1, 2]);
+    host.epoch();
+    assert_eq!(host.staged(), [2]);
     host.step();
-    assert_eq!(host.staged(), [1, 2, 3]);
+    assert_eq!(host.staged(), [2, 3]);
 }
 
 #[test]
 fn what_is_synced_while_draining_is_committed() {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
-    host.epoch(true);
-    host.tell(Message::SyncBegin { base_id: BASE_ID });
+    host.epoch();
+    host.tell(Message::SyncBegin { base_id: BASE_ID, base: None });
     assert_eq!(host.core.committed(), Epoch(2));
     host.step();
-    assert_eq!((host.core.committed(), host.staged()), (Epoch(3), vec![1, 2, 3]));
+    assert_eq!((host.core.committed(), host.staged()), (Epoch(3), vec![2, 3]));
     assert_eq!(host.state.content, Content::Consistent, "it is applied first");
     host.finish();
-    assert_eq!(host.state.content, Content::Inconsistent { base_id: BASE_ID });
+    assert_eq!(host.state.content, Content::Inconsistent { base_id: BASE_ID, base: None });
     assert_eq!((host.core.applied(), host.said.last()), (Epoch(3), Some(&Message::SyncReady)));
 }
 
 #[test]
 fn what_nobody_committed_goes_only_once_overwriting_is_marked() {
     let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Durable);
-    host.epoch(true);
+    host.epoch();
     host.finish();
     host.tell(Message::Commit { epoch: Epoch(2) });
     host.finish();
-    host.tell(Message::SyncBegin { base_id: BASE_ID });
+    host.tell(Message::SyncBegin { base_id: BASE_ID, base: None });
     assert!(matches!(host.pending.front(), Some(BackupAction::WriteState(_))));
     assert_eq!((host.core.staged(), host.core.applied()), (Epoch(3), Epoch(2)));
     host.step();
@@ -109,7 +109,7 @@ fn a_journal_full_of_what_nobody_commits_ends_the_connection() {
         if !host.core.is_connected() {
             break;
         }
-        host.epoch(true);
+        host.epoch();
         host.finish();
     }
     assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("await their COMMIT")));

@@ -58,7 +58,7 @@ fn a_question_about_an_epoch_is_answered_between_it_and_the_next() {
     let mut host = asked();
     host.tell(Message::Hash(request(4)));
     for _ in 3..=6 {
-        host.epoch(true);
+        host.epoch();
     }
     // One sync covers the first, the next all others.
     let lane = volume_lane(&mut host);
@@ -76,7 +76,7 @@ fn what_is_past_or_does_not_come_by_itself_is_answered_by_a_text() {
     // Asked about epoch 3, and it never comes.
     host.tell(Message::Hash(request(3)));
     host.next = 4;
-    host.epoch(true);
+    host.epoch_since(3);
     host.finish();
     assert!(matches!(answer(&host), Some((103, Err(text))) if text.contains("by itself")));
     assert_eq!(host.core.applied(), Epoch(4));
@@ -88,7 +88,7 @@ fn questions_are_of_one_connection_that_agreed_on_them() {
     host.tell(Message::Hash(request(3)));
     host.event(BackupEvent::Disconnected);
     host.greet(INCARNATION);
-    host.epoch(true);
+    host.epoch();
     host.finish();
     assert_eq!((answer(&host), host.core.applied()), (None, Epoch(3)));
     host.tell(Message::Hash(request(0)));

@@ -30,6 +30,8 @@ fn config() -> PrimaryConfig {
         pause_budget: SECOND / 100,
         pause_limit: SECOND / 10,
         void_limit: 5,
+        small_round: 1 << 20,
+        roll_interval: 60 * SECOND,
         commit: CommitPolicy::Auto,
         verify: VerifySizes::default(),
     }

@@ -1,0 +1,220 @@
+//! What a sync starts from and how it reaches the backup.
+//!
+//! Always holds: blocks are left out only if the history of rolls has everything that was written since an epoch that
+//! the backup holds, or differs from in those blocks alone; a sync is staged only behind the epoch that the backup
+//! holds.
+//!
+//! | the backup is | it is known what changed since | carrier, base |
+//! |---|---|---|
+//! | consistent | the epoch that it holds, and that fits the journal | staged |
+//! | consistent | its last committed epoch | in place, since that |
+//! | consistent | nothing | in place, whole |
+//! | inconsistent, with a base | the base | in place, since that: the same base |
+//! | inconsistent, with a base | nothing | in place, whole |
+//! | inconsistent without a base, or blank | | in place, whole |
+
+use std::time::Duration;
+
+use ftdm_units::Era;
+
+use crate::ids::Epoch;
+use crate::message::Welcome;
+use crate::mutant::{self, Mutant};
+use crate::rolls::RollHistory;
+use crate::state::Content;
+
+/// How what is copied reaches the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// As one epoch, which stands for all since the one that the backup holds; until it is committed the backup keeps
+    /// that one.
+    Staged,
+    /// Over the backup's volumes, which it says are inconsistent until the first commit point.
+    InPlace,
+}
+
+/// What is known when a sync begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The epoch that the backup holds, or from which it differs only in what changed since. `None`: nothing known.
+    pub(super) base: Option<Epoch>,
+    /// The eras in which that is recorded; `None`: everything counts as written.
+    pub(super) since: Option<Vec<Era>>,
+    /// It may be staged, as far as the backup's content goes.
+    pub(super) stages: bool,
+}
+
+impl Plan {
+    /// For a backup that answered so. `whole`: whatever it holds; `in_place`: staging it was tried in vain.
+    pub(super) fn new(welcome: &Welcome, rolls: &RollHistory, whole: bool, in_place: bool) -> Self {
+        let nothing = Self { base: None, since: None, stages: false };
+        let since = |epoch: Epoch, stages| {
+            let start = if mutant::is(Mutant::OlderEraSkipped) {
+                rolls.last().map(|roll| &*roll.eras)
+            } else {
+                rolls.start(epoch)
+            };
+            start.map(|eras| Self { base: Some(epoch), since: Some(eras.to_vec()), stages })
+        };
+        let known = match (welcome.content, welcome.held) {
+            _ if whole => None,
+            (Content::Consistent, Some(_)) if mutant::is(Mutant::StagedOfWrongBase) => {
+                since(welcome.highest_epoch_seen.next(), true)
+            }
+            (Content::Consistent, Some(held)) if !in_place && !held.is_none() => since(held, true),
+            (Content::Consistent, _) if !welcome.committed.is_none() => since(welcome.committed, false),
+            (Content::Inconsistent { .. }, _) if mutant::is(Mutant::ResumeWithNewBase) => {
+                since(welcome.highest_epoch_seen, false)
+            }
+            (Content::Inconsistent { base: Some(base), .. }, _) => since(base, false),
+            _ => None,
+        };
+        known.unwrap_or(nothing)
+    }
+}
+
+/// A sync in figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncFigures {
+    /// The epoch since which changes are copied.
+    pub base: Option<Epoch>,
+    /// How they reach the backup, once that is known.
+    pub carrier: Option<Carrier>,
+    /// Everything is copied.
+    pub is_whole: bool,
+    /// Rounds begun.
+    pub rounds: u32,
+    /// Bytes of the volumes that the present round covers.
+    pub round_bytes: u64,
+    /// Bytes of the volumes that all rounds so far cover.
+    pub bytes: u64,
+    /// Bytes sent for them.
+    pub stored: u64,
+    /// Time since it began; of one that has ended, how long it took.
+    pub elapsed: Duration,
+}
+
+/// How far a sync has come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attempt {
+    /// See [`Plan`].
+    pub(super) base: Option<Epoch>,
+    pub(super) stages: bool,
+    pub(super) is_whole: bool,
+    /// Known once the first round's size is.
+    pub(super) carrier: Option<Carrier>,
+    /// The eras that the last roll began: what was written since is the next round.
+    pub(super) since: Vec<Era>,
+    /// Rounds that were begun.
+    pub(super) rounds: u32,
+    /// Bytes of the volumes that the present round covers, and the one before did.
+    pub(super) bytes: u64,
+    pub(super) bytes_before: u64,
+    /// Bytes of the volumes that all rounds so far cover.
+    pub(super) total: u64,
+    /// Frames of a base copy, and the bytes of all frames.
+    pub(super) frames: u64,
+    pub(super) stored: u64,
+    /// The epoch that it makes.
+    pub(super) epoch: Epoch,
+    pub(super) begun: Duration,
+    pub(super) progressed: Duration,
+}
+
+impl Attempt {
+    pub(super) fn progressed(&mut self, now: Duration) {
+        self.progressed = now;
+    }
+
+    /// Notes a round of so many bytes.
+    pub(super) fn round(&mut self, bytes: u64) {
+        self.rounds += 1;
+        self.bytes_before = std::mem::replace(&mut self.bytes, bytes);
+        self.total += bytes;
+    }
+
+    pub(super) fn figures(&self, now: Duration) -> SyncFigures {
+        SyncFigures {
+            base: self.base,
+            carrier: self.carrier,
+            is_whole: self.is_whole,
+            rounds: self.rounds,
+            round_bytes: self.bytes,
+            bytes: self.total,
+            stored: self.stored,
+            elapsed: now.saturating_sub(self.begun),
+        }
+    }
+
+    /// Whether what was written during the present round is to be the last one: it is small, or rounds do not shrink
+    /// any more.
+    pub(super) fn is_last_next(&self, small: u64) -> bool {
+        let shrinks = self.rounds < 2 || self.bytes < self.bytes_before / 4 * 3;
+        self.bytes <= small || !shrinks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Digest;
+    use crate::rolls::Roll;
+    use crate::state::Role;
+
+    fn welcome(content: Content, committed: u64, held: u64) -> Welcome {
+        Welcome {
+            protocol: 1,
+            features: 0,
+            lineage: Vec::new(),
+            highest_epoch_seen: Epoch(held),
+            committed: Epoch(committed),
+            chain_digest: Digest::ZERO,
+            content,
+            role: Role::Backup,
+            journal_size: None,
+            held: Some(Epoch(held)),
+        }
+    }
+
+    fn plan(welcome: &Welcome) -> (Option<u64>, Option<u32>, bool) {
+        let mut rolls = RollHistory::default();
+        for (era, epoch, at_cut) in [(3, 10, true), (5, 20, false)] {
+            rolls.push(Roll { epoch: Epoch(epoch), at_cut, eras: vec![Era(era)] }).unwrap();
+        }
+        let Plan { base, since, stages } = Plan::new(welcome, &rolls, false, false);
+        let in_place = Plan::new(welcome, &rolls, false, true);
+        assert!(!in_place.stages);
+        assert_eq!(Plan::new(welcome, &rolls, true, false).base, None, "a whole copy was asked for");
+        (base.map(|epoch| epoch.0), since.map(|eras| eras[0].0), stages)
+    }
+
+    #[test]
+    fn each_row_of_the_table() {
+        let id = [1; 16];
+        assert_eq!(plan(&welcome(Content::Consistent, 9, 12)), (Some(12), Some(3), true));
+        assert_eq!(plan(&welcome(Content::Consistent, 30, 30)), (Some(30), Some(5), true));
+        assert_eq!(plan(&welcome(Content::Consistent, 5, 5)), (None, None, false));
+        assert_eq!(plan(&welcome(Content::Consistent, 0, 0)), (None, None, false));
+        let older = Welcome { held: None, ..welcome(Content::Consistent, 12, 12) };
+        assert_eq!(plan(&older), (Some(12), Some(3), false), "which epoch it holds is not known");
+        let base = |base: u64| Content::Inconsistent { base_id: id, base: Some(Epoch(base)) };
+        assert_eq!(plan(&welcome(base(10), 0, 30)), (Some(10), Some(3), false));
+        assert_eq!(plan(&welcome(base(9), 0, 30)), (None, None, false));
+        let without = Content::Inconsistent { base_id: id, base: None };
+        assert_eq!(plan(&welcome(without, 0, 30)), (None, None, false));
+        assert_eq!(plan(&welcome(Content::Blank, 0, 0)), (None, None, false));
+    }
+
+    #[test]
+    fn rounds_go_on_while_they_shrink_and_are_not_small() {
+        let mut attempt = Attempt::default();
+        let mut next = |bytes| {
+            attempt.round(bytes);
+            attempt.is_last_next(10)
+        };
+        assert!(!next(1000) && !next(700) && next(700) && next(5));
+        attempt = Attempt::default();
+        attempt.round(10);
+        assert!(attempt.is_last_next(10));
+    }
+}
