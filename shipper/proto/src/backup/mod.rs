@@ -302,6 +302,8 @@ pub struct Backup {
     acknowledged: Epoch,
     /// The coordinator's last word.
     word: Epoch,
+    /// The last epoch that was committed when the daemon started: an earlier one may have redone it in part.
+    found: Epoch,
     /// The last epoch that is durably committed.
     committed: Epoch,
     committed_digest: Digest,
@@ -369,6 +371,7 @@ impl Backup {
             synced: applied,
             acknowledged: applied,
             word: named.unwrap_or(last),
+            found: named.unwrap_or(last),
             committed,
             committed_digest,
             applied,

@@ -41,7 +41,7 @@ impl Backup {
         if let Some(reason) = refused {
             return self.act(BackupAction::SnapshotRefused { id, reason });
         }
-        self.snapshots.push(Wanted { id, epoch: self.committed });
+        self.snapshots.push(Wanted { id, epoch: self.committed.max(self.found) });
         self.continue_snapshots(now);
     }
 
