@@ -16,6 +16,7 @@ use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch};
 use ftship_proto::journal::{Placement, Superblock};
+use ftship_proto::primary::Scope;
 use ftship_proto::state::DurableState;
 use ftship_proto::verify::HashRequest;
 
@@ -47,6 +48,11 @@ pub(super) enum LaneReport {
         token: u64,
         /// The digests; or why not, for people.
         result: Result<Vec<Digest>, String>,
+    },
+    /// What was written in the eras asked for; or why it is not known.
+    OwnRead {
+        /// Where.
+        result: Result<Scope, String>,
     },
     /// The era was ended on each volume; none where that failed.
     Rolled {
@@ -93,6 +99,8 @@ pub(super) enum VolumeJob {
     Apply(Vec<Sealed>, Box<GroupDescription>),
     /// Hash what they hold.
     Hash(HashRequest),
+    /// Find out what was written in these eras and later.
+    ReadOwn(Vec<Era>),
     /// End the era on each volume.
     Roll,
     /// Take a snapshot of them.
@@ -256,6 +264,10 @@ pub(super) fn volume_lane(
             VolumeJob::Hash(request) => {
                 let result = volumes.digests(&request).map_err(|error| format!("{error:#}"));
                 Ok(Some(LaneReport::Hashed { token: request.token, result }))
+            }
+            VolumeJob::ReadOwn(since) => {
+                let result = volumes.written_since(&since).map_err(|error| format!("{error:#}"));
+                Ok(Some(LaneReport::OwnRead { result }))
             }
             VolumeJob::Roll => {
                 // A promote goes on all the same: what is not known is copied.

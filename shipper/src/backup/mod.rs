@@ -84,10 +84,12 @@ impl BackupDriver {
         let mut devices = Vec::new();
         let mut discards = Arc::default();
         let mut untracked = None;
+        let mut eras = None;
         let mut volume = None;
         if !is_promoted {
             let volumes = Volumes::open(&config.volume)?;
             untracked = volumes.untracked();
+            eras = volumes.eras();
             if let Some(group) = &state.group {
                 volumes.check(group)?;
             }
@@ -111,7 +113,7 @@ impl BackupDriver {
             apply_delay: config.journal.apply_delay,
             commit: config.commit.into(),
             ack: config.ack.into(),
-            tracked: !is_promoted && untracked.is_none(),
+            eras,
         };
         let recovered = Recovered {
             state,
@@ -211,6 +213,14 @@ impl BackupDriver {
                     self.volume_job(now, 0, VolumeJob::Apply(epochs, group));
                 }
                 BackupAction::HashVolumes(request) => self.volume_job(now, 0, VolumeJob::Hash(request)),
+                BackupAction::SendFrame(frame) => {
+                    if let Some(peer) = &mut self.peer {
+                        let mut bytes = Vec::new();
+                        frame.encode_into(&mut bytes);
+                        peer.queue(bytes);
+                    }
+                }
+                BackupAction::ReadOwn { since } => self.volume_job(now, 0, VolumeJob::ReadOwn(since)),
                 BackupAction::RollEra => self.volume_job(now, 0, VolumeJob::Roll),
                 BackupAction::Snapshot { id, epoch, .. } => self.take_snapshot(now, id, epoch),
                 BackupAction::SnapshotRefused { id, reason } => self.snapshot_refused(id, reason),
@@ -388,6 +398,7 @@ impl Driver for BackupDriver {
                 LaneReport::VolumesFlushed => BackupEvent::VolumesFlushed,
                 LaneReport::Applied => BackupEvent::Applied,
                 LaneReport::Hashed { token, result } => BackupEvent::VolumesHashed { token, result },
+                LaneReport::OwnRead { result } => BackupEvent::OwnRead { result },
                 LaneReport::Rolled { eras } => BackupEvent::EraRolled { eras },
                 LaneReport::VolumesReleased => BackupEvent::VolumesReleased,
                 LaneReport::Failed { reason } => {

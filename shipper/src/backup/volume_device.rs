@@ -20,12 +20,16 @@ use ftship_proto::backup::LocalVolume;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::VolumeIndex;
+use ftship_proto::primary::Scope;
 use ftship_proto::record::{Content, Record, RecordIter};
 
 use crate::config::Volume;
 
 /// Bytes written at a time; also how many zeros are kept at hand.
 const CHUNK: usize = 1 << 20;
+
+/// Most extents that a backup names as its own.
+const MOST_EXTENTS: usize = 1 << 20;
 
 /// How long a device that somebody has open is waited for, and how often it is looked at.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,6 +68,28 @@ impl Volumes {
     #[must_use]
     pub(super) fn untracked(&self) -> Option<String> {
         self.devices.iter().find_map(VolumeDevice::untracked)
+    }
+
+    /// The era that each volume's writes go to, in the group's order. `None` when one is not tracked, or does not say.
+    #[must_use]
+    pub(super) fn eras(&self) -> Option<Vec<Era>> {
+        let era = |volume: &VolumeDevice| Some(volume.stack.as_ref()?.status().ok()?.era?.current);
+        self.devices.iter().map(era).collect()
+    }
+
+    /// What was written in these eras and later, on all volumes; where that would be too many extents, with what lies
+    /// between those that are close.
+    ///
+    /// # Errors
+    /// When a volume is not tracked, or its history is of no use.
+    pub(super) fn written_since(&self, since: &[Era]) -> anyhow::Result<Scope> {
+        let mut scope = Scope::new();
+        for ((index, volume), since) in (0..).zip(&self.devices).zip(since) {
+            let stack = volume.stack.as_ref().context("there is no stack")?;
+            let written = stack.written_since(*since, &*unwatched())?;
+            scope.extend(written.extents().map(|extent| (VolumeIndex(index), extent)));
+        }
+        Ok(coarsened(scope, MOST_EXTENTS))
     }
 
     /// Ends the era on every volume; returns those that begin, in the group's order.
@@ -310,6 +336,25 @@ fn discard_granule(device: &BlockDevice) -> Option<Sectors> {
     Sectors::from_bytes(granule)
 }
 
+/// At most so many extents that cover all of these.
+fn coarsened(mut scope: Scope, most: usize) -> Scope {
+    let mut gap = 1;
+    while scope.len() > most {
+        gap *= 2;
+        let mut merged: Scope = Vec::with_capacity(scope.len());
+        for (volume, extent) in scope {
+            match merged.last_mut() {
+                Some((before, last)) if *before == volume && extent.start().0 - last.end().0 <= gap => {
+                    *last = Extent::between(last.start(), extent.end()).unwrap_or(*last);
+                }
+                _ => merged.push((volume, extent)),
+            }
+        }
+        scope = merged;
+    }
+    scope
+}
+
 /// The whole units of `granule` within `extent`.
 fn inner(extent: Extent, granule: Sectors) -> Option<Extent> {
     let start = extent.start().0.checked_next_multiple_of(granule.0)?;
@@ -320,6 +365,17 @@ fn inner(extent: Extent, granule: Sectors) -> Option<Extent> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_extents_cover_what_many_did() {
+        let extent = |start, end| Extent::between(Sector(start), Sector(end)).unwrap();
+        let (a, b) = (VolumeIndex(0), VolumeIndex(1));
+        let scope = vec![(a, extent(0, 8)), (a, extent(16, 24)), (a, extent(100, 108)), (b, extent(108, 116))];
+        assert_eq!(coarsened(scope.clone(), 4), scope);
+        let three = vec![(a, extent(0, 24)), (a, extent(100, 108)), (b, extent(108, 116))];
+        assert_eq!(coarsened(scope.clone(), 3), three);
+        assert_eq!(coarsened(scope, 2), [(a, extent(0, 108)), (b, extent(108, 116))]);
+    }
 
     #[test]
     fn only_whole_units_are_discarded() {

@@ -29,8 +29,7 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Until,
-    VerifySizes,
+    DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Until, VerifySizes, union,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::{DurableState, Role};
@@ -276,6 +275,11 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::Ship { epoch } => self.ship(epoch),
                 PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
+                PrimaryAction::Widen(scope) => {
+                    self.scope = union(std::mem::take(&mut self.scope), scope);
+                    let bytes = self.scope.iter().filter_map(|(_, extent)| extent.len().bytes()).sum();
+                    self.core.handle(now, PrimaryEvent::Widened { bytes });
+                }
                 PrimaryAction::Copy => self.copy(now),
                 PrimaryAction::StopCopy => self.copying.end(),
                 PrimaryAction::CheckpointReached { id, epoch, .. } => {

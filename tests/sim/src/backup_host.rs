@@ -4,6 +4,7 @@
 //! lane writes journal, superblock and state, the volume lane the volume; each in order, both at the same
 //! time; after its first error a lane does nothing more.
 
+use ftdm_units::Era;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::backup::{
     Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered, Sealed,
@@ -130,7 +131,7 @@ impl World {
             apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
             commit: self.scenario.commit,
             ack: self.scenario.ack,
-            tracked: self.scenario.is_tracked,
+            eras: self.scenario.is_tracked.then(|| vec![Era(7); self.scenario.shape.0.len()]),
         };
         self.backup.daemon = Some(Box::new(BackupDaemon {
             core: Backup::new(config, recovered),
@@ -226,6 +227,9 @@ impl World {
             BackupAction::FlushVolumes => self.volume_push(0, VolumeJob::Flush),
             BackupAction::Apply { epochs, group } => self.volume_push(0, VolumeJob::Apply(epochs, group)),
             BackupAction::HashVolumes(request) => self.volume_push(0, VolumeJob::Hash(request)),
+            BackupAction::SendFrame(_) | BackupAction::ReadOwn { .. } => {
+                unreachable!("a backup that never was a primary has nothing of its own")
+            }
             BackupAction::RollEra => self.volume_push(0, VolumeJob::Roll),
             BackupAction::Snapshot { id, epoch, digest } => {
                 self.volume_push(0, VolumeJob::Snapshot(id, epoch, digest));

@@ -6,13 +6,16 @@
 
 use std::time::Duration;
 
-use super::phase::CopyStep;
+use super::phase::{CopyStep, OwnChanges};
 use super::{Backup, BackupAction, Copying, Link, Phase};
+use crate::epoch_encoder::DiffersEncoder;
 use crate::frame::Frame;
 use crate::ids::Epoch;
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
-use crate::state::Content;
+use crate::primary::Scope;
+use crate::state::{Content, DurableState, Role};
+use ftdm_units::Era;
 
 impl Backup {
     pub(super) fn sync_begin(
@@ -22,15 +25,14 @@ impl Backup {
         base: Option<Epoch>,
     ) -> Result<(), String> {
         match self.phase {
-            Phase::Blank | Phase::Inconsistent | Phase::Outdated | Phase::Consistent
-                if self.open.is_none() => {}
+            Phase::Blank | Phase::Inconsistent | Phase::Outdated | Phase::Consistent if self.open.is_none() => {}
             _ => return Err("a sync cannot begin now".into()),
         }
         if let Some(base) = base.filter(|base| !self.has_base(*base)) {
             return Err(format!("what is here does not differ from epoch {base} in later changes alone"));
         }
-        let (step, before) = (CopyStep::Draining, None);
-        let copying = Copying { base_id, base, step, commit_point_synced: false, before };
+        let (step, before, own) = (CopyStep::Draining, None, OwnChanges::Unread);
+        let copying = Copying { base_id, base, step, own, commit_point_synced: false, before };
         self.enter(Phase::Copying(copying));
         self.go_on(now);
         Ok(())
@@ -42,11 +44,41 @@ impl Backup {
             return true;
         }
         match self.state.content {
-            Content::Blank | Content::Outdated { .. } => false,
-            Content::Inconsistent { base: known, .. } => known.is_some_and(|known| base <= known),
+            Content::Blank => false,
+            Content::Inconsistent { base: known, .. } | Content::Outdated { fork: known } => {
+                known.is_some_and(|known| base <= known) && self.can_tell_since(base)
+            }
             Content::Consistent if self.is_external() => base <= self.committed,
             Content::Consistent => base <= self.held(),
         }
+    }
+
+    /// Forgets a history of what this side wrote itself that the volumes' eras do not continue: then only a whole copy
+    /// helps.
+    pub(super) fn check_own_history(&mut self) {
+        let DurableState { role, rolls, content, .. } = &mut self.state;
+        let continues = self.config.eras.as_ref().is_some_and(|eras| rolls.is_continued_by(eras));
+        if *role != Role::Backup || rolls.last().is_none() || continues {
+            return;
+        }
+        rolls.clear();
+        match content {
+            Content::Outdated { fork } => *fork = None,
+            Content::Inconsistent { base, .. } => *base = None,
+            Content::Blank | Content::Consistent => {}
+        }
+        self.write_state();
+    }
+
+    /// Whether this side can tell what it has of its own behind an epoch: it never had anything, or recorded it.
+    fn can_tell_since(&self, base: Epoch) -> bool {
+        self.state.rolls.last().is_none() || self.state.rolls.start(base).is_some()
+    }
+
+    /// The eras in which what this side has of its own behind the sync's base is recorded. `None`: it has nothing, or
+    /// everything is copied anyway.
+    fn own_since(&self, base: Option<Epoch>) -> Option<Vec<Era>> {
+        self.state.rolls.start(base?).map(<[Era]>::to_vec)
     }
 
     /// Whether everything that may be applied is, and nothing more is about to be committed.
@@ -69,8 +101,12 @@ impl Backup {
             return self.apply_now(now);
         }
         let (base_id, base, before) = (copying.base_id, copying.base, Some(Box::new(self.state.clone())));
-        let step = CopyStep::Marking;
-        self.enter(Phase::Copying(Copying { base_id, base, step, commit_point_synced: false, before }));
+        let (step, own) = (CopyStep::Marking, OwnChanges::Unread);
+        self.enter(Phase::Copying(Copying { base_id, base, step, own, commit_point_synced: false, before }));
+        if base.is_none() {
+            // Nothing of what is here will be left.
+            self.state.rolls.clear();
+        }
         if !mutant::is(Mutant::OverwriteUnmarked) {
             self.state.content = Content::Inconsistent { base_id, base };
         }
@@ -117,12 +153,59 @@ impl Backup {
             return;
         }
         let is_clear = self.sealed.is_empty() || mutant::is(Mutant::OverwriteUndrained);
-        if is_clear && !self.superblocks.is_busy() {
-            self.copy_step(CopyStep::Base);
-            self.act(BackupAction::Send(Message::SyncReady));
-        } else {
-            self.apply_now(now);
+        if !is_clear || self.superblocks.is_busy() {
+            return self.apply_now(now);
         }
+        let Phase::Copying(copying) = &mut self.phase else { return };
+        let (base, own) = (copying.base, copying.own);
+        match (own, self.own_since(base)) {
+            (OwnChanges::Unread, Some(since)) => {
+                if let Phase::Copying(copying) = &mut self.phase {
+                    copying.own = OwnChanges::Reading;
+                }
+                self.reads += 1;
+                self.act(BackupAction::ReadOwn { since });
+            }
+            (OwnChanges::Reading, _) => {}
+            (OwnChanges::Told, _) | (OwnChanges::Unread, None) => {
+                self.copy_step(CopyStep::Base);
+                self.act(BackupAction::Send(Message::SyncReady));
+            }
+        }
+    }
+
+    /// What this side has of its own behind the sync's base is known, and told; or never will be.
+    pub(super) fn own_read(&mut self, now: Duration, result: Result<Scope, String>) {
+        self.reads = self.reads.saturating_sub(1);
+        let is_awaited = self.reads == 0 && self.phase.copying() == Some(CopyStep::Clearing);
+        let Phase::Copying(copying) = &mut self.phase else { return };
+        if !is_awaited || copying.own != OwnChanges::Reading {
+            return;
+        }
+        copying.own = OwnChanges::Told;
+        let base_id = copying.base_id;
+        match result.and_then(|scope| self.tell_own(&scope)) {
+            Ok(()) => self.continue_clearing(now),
+            Err(reason) => {
+                self.state.rolls.clear();
+                self.state.content = Content::Inconsistent { base_id, base: None };
+                self.write_state();
+                self.bye(now, format!("what this side wrote itself cannot be told, so all is needed: {reason}"));
+            }
+        }
+    }
+
+    fn tell_own(&mut self, scope: &Scope) -> Result<(), String> {
+        let Link::Up { peer, .. } = &self.link else { return Ok(()) };
+        let mut frames = Vec::new();
+        let mut encoder = DiffersEncoder::new(peer.group.clone(), peer.generation, peer.incarnation);
+        for (volume, extent) in scope {
+            let pushed = encoder.push(*volume, *extent, &mut |frame| frames.push(frame));
+            pushed.map_err(|error| error.to_string())?;
+        }
+        encoder.finish(&mut |frame| frames.push(frame));
+        frames.into_iter().for_each(|frame| self.act(BackupAction::SendFrame(frame)));
+        Ok(())
     }
 
     pub(super) fn base_data(&mut self, frame: Frame) -> Result<(), String> {
@@ -177,6 +260,8 @@ impl Backup {
         if copying.step == CopyStep::Flushed && has_commit_point {
             self.copy_step(CopyStep::Sealing);
             self.state.content = Content::Consistent;
+            // What this side had of its own is overwritten.
+            self.state.rolls.clear();
             self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.synced);
             self.write_state();
             if mutant::is(Mutant::AckBeforeState) {

@@ -36,6 +36,7 @@ use crate::ids::{Digest, Epoch, GroupName, Incarnation, VolumeUuid};
 use crate::journal::{JournalWriter, Placement, Superblock};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
+use crate::primary::Scope;
 use crate::protocol::{AckPolicy, CommitPolicy};
 use crate::state::{DurableState, LineageEntry};
 use crate::verify::HashRequest;
@@ -61,8 +62,8 @@ pub struct BackupConfig {
     pub commit: CommitPolicy,
     /// What STAGED promises.
     pub ack: AckPolicy,
-    /// What changes on the volumes is tracked.
-    pub tracked: bool,
+    /// The era that each volume's writes go to, in the group's order; `None` where that is not tracked, or not known.
+    pub eras: Option<Vec<Era>>,
 }
 
 /// A volume as the backup's own device gives it.
@@ -141,10 +142,17 @@ pub enum BackupEvent {
         /// In the group's order.
         eras: Vec<Era>,
     },
+<<<<<<< HEAD
     /// Somebody wants a copy of the volumes as they are at a committed epoch.
     Snapshot {
         /// Returned in the answer.
         id: u64,
+=======
+    /// What a [`BackupAction::ReadOwn`] found; or why it is not known, for people.
+    OwnRead {
+        /// Where something was written.
+        result: Result<Scope, String>,
+>>>>>>> a7b40aa (Failing back costs what changed on both sides: a demoted side names what it wrote itself)
     },
     /// The volumes are closed.
     VolumesReleased,
@@ -208,6 +216,13 @@ pub enum BackupAction {
     },
     /// Volume lane: hash what the volumes hold then.
     HashVolumes(HashRequest),
+    /// Send to the peer.
+    SendFrame(Frame),
+    /// Volume lane: find out what was written in these eras of the volumes and later.
+    ReadOwn {
+        /// In the group's order.
+        since: Vec<Era>,
+    },
     /// Volume lane: end the era on each volume.
     RollEra,
     /// Volume lane: copy the volumes as they are then.
@@ -317,6 +332,8 @@ pub struct Backup {
     /// Flushes of the volumes that were ordered and are not done: those of a base copy that was given up
     /// may still be on their way when the next one ends.
     flushes: u32,
+    /// Reads of what this side wrote itself that were ordered and are not done: only the last one counts.
+    reads: u32,
     apply: apply::ApplyState,
     /// What the primary asked about epochs that are not on the volumes yet.
     questions: Vec<HashRequest>,
@@ -380,6 +397,7 @@ impl Backup {
             superblocks: commit::SuperblockWrites::default(),
             state_writes: 0,
             flushes: 0,
+            reads: 0,
             apply: apply::ApplyState::Idle { due: None },
             questions: Vec::new(),
             snapshots: Vec::new(),
@@ -397,6 +415,7 @@ impl Backup {
             // In the same lane, so behind that sync and before any frame.
             backup.want_superblock();
         }
+        backup.check_own_history();
         backup
     }
 
@@ -419,6 +438,7 @@ impl Backup {
             BackupEvent::VolumesReleased => self.volumes_released(),
             BackupEvent::Failed { .. } if mutant::is(Mutant::IgnoreFailure) => {}
             BackupEvent::Failed { reason } => self.fail(reason),
+            BackupEvent::OwnRead { result } => self.own_read(now, result),
             BackupEvent::EraRolled { eras } => self.era_rolled(eras),
             BackupEvent::Promote { id, epoch, force } => self.promote(now, id, epoch, force),
         }

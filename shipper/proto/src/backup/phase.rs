@@ -57,10 +57,23 @@ pub struct Copying {
     /// What is left out of the copy has not changed since this epoch.
     pub(super) base: Option<Epoch>,
     pub(super) step: CopyStep,
+    /// What this side has of its own behind the base.
+    pub(super) own: OwnChanges,
     /// Whether a commit point is durable in the journal.
     pub(super) commit_point_synced: bool,
     /// The durable state before `Inconsistent` was written.
     pub(super) before: Option<Box<DurableState>>,
+}
+
+/// How far a backup that was a primary is with telling what it has of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnChanges {
+    /// Not asked for yet.
+    Unread,
+    /// Being read.
+    Reading,
+    /// The primary has it.
+    Told,
 }
 
 /// The steps of a sync in place.

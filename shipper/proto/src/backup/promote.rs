@@ -192,7 +192,7 @@ impl Backup {
         if self.has_applicable() && !mutant::is(Mutant::PromoteUnapplied) || !self.apply.is_idle() {
             return self.apply_now(now);
         }
-        if self.config.tracked {
+        if self.config.eras.is_some() {
             self.enter(Phase::Promoting(Step::Rolling { id }));
             return self.act(BackupAction::RollEra);
         }

@@ -10,6 +10,24 @@ use crate::ids::VolumeIndex;
 /// What a round copies: extents of the group's volumes, in the order in which they are read.
 pub type Scope = Vec<(VolumeIndex, Extent)>;
 
+/// What either of two names.
+#[must_use]
+pub fn union(one: Scope, other: Scope) -> Scope {
+    let mut all = [one, other].concat();
+    all.sort_unstable_by_key(|(volume, extent)| (*volume, extent.start()));
+    let mut merged = Scope::with_capacity(all.len());
+    for (volume, extent) in all {
+        match merged.last_mut() {
+            Some((before, last)) if *before == volume && extent.start() <= last.end() => {
+                let end = last.end().max(extent.end());
+                *last = Extent::between(last.start(), end).unwrap_or(*last);
+            }
+            _ => merged.push((volume, extent)),
+        }
+    }
+    merged
+}
+
 /// Progress of a round, and of the pieces that an earlier one left behind.
 #[derive(Clone, Debug)]
 pub struct CopyPlan {
@@ -122,6 +140,15 @@ mod tests {
         let done: Vec<bool> = pieces.iter().map(|(_, extent)| plan.encoded(*extent, 1, 1)).collect();
         assert_eq!(done, [false, false, false, false, true]);
         assert_eq!((plan.frames(), plan.left(), plan.order()), (5, Sectors(0), None));
+    }
+
+    #[test]
+    fn a_union_has_what_either_has_once() {
+        let one = scope(&[(0, 0, 8), (0, 16, 8), (1, 0, 4)]);
+        let other = scope(&[(0, 4, 4), (0, 20, 12), (0, 40, 1), (1, 4, 4), (2, 0, 1)]);
+        let both = scope(&[(0, 0, 8), (0, 16, 16), (0, 40, 1), (1, 0, 8), (2, 0, 1)]);
+        assert_eq!(union(one.clone(), other.clone()), both);
+        assert_eq!(union(other, one), both);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ftdm_units::Era;
 
-use super::{CommitRefused, DemoteRefused, Usage, VerifyError, VerifyReport};
+use super::{CommitRefused, DemoteRefused, Scope, Usage, VerifyError, VerifyReport};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
@@ -34,6 +34,11 @@ pub enum PrimaryEvent {
         /// The era of each volume that began.
         eras: Vec<Era>,
         /// Bytes of the volumes that were written since the eras named.
+        bytes: u64,
+    },
+    /// What a [`PrimaryAction::Widen`] named is part of the round.
+    Widened {
+        /// Bytes that the round covers now.
         bytes: u64,
     },
     /// dm-era was not rolled, or what it recorded is not known.
@@ -183,6 +188,8 @@ pub enum PrimaryAction {
     WriteState(Box<DurableState>),
     /// Connect to the peer.
     Connect,
+    /// The backup has content of its own there: the round that is about to be copied covers that too.
+    Widen(Scope),
     /// Answer whoever said [`PrimaryEvent::Visited`], and see it off.
     Answer(Message),
     /// The state says durably that this side is a backup, or the primary of another generation: end this role, and begin

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{Link, Primary, PrimaryAction, Replication, SyncStep};
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameKind};
 use crate::lineage::Standing;
 use crate::message::{Hello, Message, Welcome};
 use crate::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY};
@@ -96,6 +96,9 @@ impl Primary {
     }
 
     pub(super) fn frame(&mut self, now: Duration, frame: &Frame) {
+        if frame.header.kind == FrameKind::Differs {
+            return self.differs(now, frame);
+        }
         let message = match Message::decode(frame) {
             Ok(message) => message,
             Err(error) => return self.lose_link(now, &format!("the backup sent nonsense: {error}")),

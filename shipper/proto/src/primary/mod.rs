@@ -49,7 +49,7 @@ use ftdm_units::Era;
 use step::{Capture, SyncStep};
 
 pub use commit::CommitRefused;
-pub use copy::{CopyPlan, Scope};
+pub use copy::{CopyPlan, Scope, union};
 pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
 pub use plan::{Carrier, SyncFigures};
@@ -273,6 +273,7 @@ impl Primary {
             PrimaryEvent::Disconnected { reason } => self.disconnected(now, &reason),
             PrimaryEvent::Frame(frame) => self.frame(now, &frame),
             PrimaryEvent::Rolled { attempt, eras, bytes } => self.rolled(now, attempt, eras, bytes),
+            PrimaryEvent::Widened { bytes } => self.attempt.widened(bytes),
             PrimaryEvent::RollFailed { attempt, reason, tracking_lost } => {
                 if tracking_lost {
                     self.forget_rolls();

@@ -11,7 +11,8 @@
 //! | consistent | nothing | in place, whole |
 //! | inconsistent, with a base | the base | in place, since that: the same base |
 //! | inconsistent, with a base | nothing | in place, whole |
-//! | inconsistent without a base, or blank | | in place, whole |
+//! | outdated since a fork | the fork | in place, since that, and what it says that it has of its own |
+//! | inconsistent without a base, outdated without a fork, or blank | | in place, whole |
 
 use std::time::Duration;
 
@@ -66,7 +67,9 @@ impl Plan {
             (Content::Inconsistent { .. }, _) if mutant::is(Mutant::ResumeWithNewBase) => {
                 since(welcome.highest_epoch_seen, false)
             }
-            (Content::Inconsistent { base: Some(base), .. }, _) => since(base, false),
+            (Content::Inconsistent { base: Some(base), .. } | Content::Outdated { fork: Some(base) }, _) => {
+                since(base, false)
+            }
             _ => None,
         };
         known.unwrap_or(nothing)
@@ -124,6 +127,12 @@ pub(super) struct Attempt {
 impl Attempt {
     pub(super) fn progressed(&mut self, now: Duration) {
         self.progressed = now;
+    }
+
+    /// The round covers so many bytes now, some of which only the backup named.
+    pub(super) fn widened(&mut self, bytes: u64) {
+        self.total += bytes.saturating_sub(self.bytes);
+        self.bytes = bytes.max(self.bytes);
     }
 
     /// Notes a round of so many bytes.

@@ -16,10 +16,12 @@ use std::time::Duration;
 use ftdm_units::Era;
 
 use super::plan::{Attempt, Carrier, Plan};
-use super::{Capture, Link, Primary, PrimaryAction, Replication, SyncStep};
+use super::{Capture, Link, Primary, PrimaryAction, Replication, Scope, SyncStep};
+use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
+use crate::record::{Record, RecordIter};
 use crate::rolls::Roll;
 use crate::state::Content;
 
@@ -52,7 +54,9 @@ impl Primary {
 
     fn plan(&self) -> Option<Plan> {
         let Link::Up { welcome, .. } = &self.link else { return None };
-        let in_place = self.staged_in_vain >= STAGED_ATTEMPTS;
+        // What is staged continues the backup's own generation.
+        let is_older = welcome.lineage.last() != self.state.lineage.last();
+        let in_place = self.staged_in_vain >= STAGED_ATTEMPTS || is_older;
         Some(Plan::new(welcome, &self.state.rolls, self.wants_whole, in_place))
     }
 
@@ -179,6 +183,32 @@ impl Primary {
         self.act(PrimaryAction::OpenChain { previous });
         let base = self.attempt.base;
         self.act(PrimaryAction::Send(Message::SyncBegin { base_id, base }));
+    }
+
+    /// The backup, which was a primary once, names where it has content of its own.
+    pub(super) fn differs(&mut self, now: Duration, frame: &Frame) {
+        let Link::Up { heard, .. } = &mut self.link else { return };
+        *heard = now;
+        if self.sync != SyncStep::Asked || self.attempt.base.is_none() {
+            return self.lose_link(now, "the backup names changes of its own that nobody asked for");
+        }
+        self.attempt.progressed(now);
+        match self.extents_of(frame) {
+            Ok(scope) => self.act(PrimaryAction::Widen(scope)),
+            Err(error) => self.lose_link(now, &format!("the backup sent nonsense: {error}")),
+        }
+    }
+
+    fn extents_of(&self, frame: &Frame) -> Result<Scope, String> {
+        let mut raw = Vec::new();
+        let raw = frame.raw_payload(&mut raw).map_err(|error| error.to_string())?;
+        let (kind, count) = (frame.header.kind, frame.header.record_count);
+        let records = RecordIter::new(raw, kind, count, &self.config.group).map_err(|error| error.to_string())?;
+        let extent = |record| match record {
+            Record::Content { volume, extent, .. } => Some((volume, extent)),
+            Record::Resize { .. } => None,
+        };
+        Ok(records.filter_map(extent).collect())
     }
 
     pub(super) fn sync_ready(&mut self, now: Duration) {

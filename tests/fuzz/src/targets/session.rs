@@ -116,7 +116,7 @@ impl Host {
             apply_delay: Duration::from_millis(500),
             commit,
             ack,
-            tracked: true,
+            eras: Some(vec![Era(7); group.volumes().len()]),
         };
         let recovered = Recovered {
             state: DurableState::new_backup(group.name().clone(), [0xf1; 16]),
@@ -169,6 +169,9 @@ impl Host {
                     assert!(superblock.tail >= self.superblock.tail);
                     self.superblock = *superblock;
                     self.ordered.push_back(BackupEvent::SuperblockWritten);
+                }
+                BackupAction::SendFrame(_) | BackupAction::ReadOwn { .. } => {
+                    unreachable!("it never was a primary")
                 }
                 BackupAction::RollEra => {
                     let eras = vec![Era(7); self.volumes];

@@ -53,7 +53,7 @@ impl Host {
             apply_delay: Duration::ZERO,
             commit,
             ack,
-            tracked: false,
+            eras: None,
         };
         let journal = JournalWriter::new(superblock.clone(), &recovery);
         let recovered = Recovered {
@@ -121,6 +121,7 @@ impl Host {
                 let result = Ok(vec![Digest::ZERO; request.digest_count()]);
                 BackupEvent::VolumesHashed { token: request.token, result }
             }
+            BackupAction::ReadOwn { .. } => BackupEvent::OwnRead { result: Ok(Vec::new()) },
             BackupAction::RollEra => BackupEvent::EraRolled { eras: vec![Era(7); 2] },
             BackupAction::ReleaseVolumes => BackupEvent::VolumesReleased,
             other => panic!("{other:?} is no disk work"),

@@ -1,6 +1,7 @@
 //! What a primary decides, event by event.
 
 mod durable;
+mod fence;
 
 use std::time::Duration;
 

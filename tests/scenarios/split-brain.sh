@@ -1,0 +1,58 @@
+#!/bin/bash
+# lab: timeout=240
+# Both sides are written to while the link is down: both say split brain, nothing is overwritten, and who is to give
+# way is a person's word.
+VOLUME_MB=32
+EXTRA='[limits]
+timeout = "2s"'
+. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
+is_role() { [[ $(status "$1" .role 2>/dev/null) == "$2" ]]; }
+scribble() { on "$1" dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count=8 seek="$2" oflag=direct conv=notrunc,fsync status=none; }
+
+step "the link is lost, the backup is promoted while the primary lives; both are written to"
+protect
+scribble primary 0
+on primary ftship checkpoint vm1 --wait
+link down
+wait_state primary degraded
+scribble primary 16
+promote
+eventually 20 is_role backup primary
+scribble backup 32
+on backup ftship status vm1
+
+step "they meet"
+link up
+wait_state primary "split brain" 60
+wait_state backup "split brain" 60
+on primary ftship status vm1
+on backup ftship status vm1
+expect_code 4 on primary ftship demote vm1
+expect_code 2 on primary ftship resolve vm1
+mine=$(digest primary /dev/vg/vm1) theirs=$(digest backup /dev/vg/vm1)
+[[ $mine != "$theirs" ]] || fail "both hold the same"
+
+step "so they stay, also over a restart"
+kill_background "$PRIMARY_JOB" TERM
+wait_background "$PRIMARY_JOB" || fail "the primary's daemon did not stop cleanly"
+background primary ftship run vm1
+PRIMARY_JOB=$JOB
+wait_state primary "split brain"
+expect_equal "$(digest primary /dev/vg/vm1)" "$mine" "the primary's volume"
+expect_equal "$(digest backup /dev/vg/vm1)" "$theirs" "the promoted volume"
+
+step "the promoted side is told to give way; not while it is in use"
+background backup bash -c 'exec 9</dev/mapper/vm1; sleep 1000'
+HOLDER=$JOB
+opened() { (($(on backup dmsetup info -c --noheadings -o open vm1) > 0)); }
+eventually 10 opened
+expect_code 4 on backup ftship resolve vm1 --discard-mine
+kill_background "$HOLDER" KILL
+wait_background "$HOLDER" || true
+on backup ftship resolve vm1 --discard-mine
+eventually 20 is_role backup backup
+wait_state primary "in sync" 60
+on primary ftship checkpoint vm1 --wait
+promote_equals() { [[ $(digest backup /dev/vg/vm1) == "$mine" ]]; }
+eventually 20 promote_equals
+expect_equal "$(digest primary /dev/vg/vm1)" "$mine" "the primary's volume"
