@@ -370,7 +370,8 @@ mod tests {
     fn few_extents_cover_what_many_did() {
         let extent = |start, end| Extent::between(Sector(start), Sector(end)).unwrap();
         let (a, b) = (VolumeIndex(0), VolumeIndex(1));
-        let scope = vec![(a, extent(0, 8)), (a, extent(16, 24)), (a, extent(100, 108)), (b, extent(108, 116))];
+        let scope =
+            vec![(a, extent(0, 8)), (a, extent(16, 24)), (a, extent(100, 108)), (b, extent(108, 116))];
         assert_eq!(coarsened(scope.clone(), 4), scope);
         let three = vec![(a, extent(0, 24)), (a, extent(100, 108)), (b, extent(108, 116))];
         assert_eq!(coarsened(scope.clone(), 3), three);

@@ -29,7 +29,8 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Until, VerifySizes, union,
+    DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Until,
+    VerifySizes, union,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::{DurableState, Role};

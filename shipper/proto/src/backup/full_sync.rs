@@ -25,7 +25,8 @@ impl Backup {
         base: Option<Epoch>,
     ) -> Result<(), String> {
         match self.phase {
-            Phase::Blank | Phase::Inconsistent | Phase::Outdated | Phase::Consistent if self.open.is_none() => {}
+            Phase::Blank | Phase::Inconsistent | Phase::Outdated | Phase::Consistent
+                if self.open.is_none() => {}
             _ => return Err("a sync cannot begin now".into()),
         }
         if let Some(base) = base.filter(|base| !self.has_base(*base)) {
@@ -190,7 +191,10 @@ impl Backup {
                 self.state.rolls.clear();
                 self.state.content = Content::Inconsistent { base_id, base: None };
                 self.write_state();
-                self.bye(now, format!("what this side wrote itself cannot be told, so all is needed: {reason}"));
+                self.bye(
+                    now,
+                    format!("what this side wrote itself cannot be told, so all is needed: {reason}"),
+                );
             }
         }
     }

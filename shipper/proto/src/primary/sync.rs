@@ -203,7 +203,8 @@ impl Primary {
         let mut raw = Vec::new();
         let raw = frame.raw_payload(&mut raw).map_err(|error| error.to_string())?;
         let (kind, count) = (frame.header.kind, frame.header.record_count);
-        let records = RecordIter::new(raw, kind, count, &self.config.group).map_err(|error| error.to_string())?;
+        let records =
+            RecordIter::new(raw, kind, count, &self.config.group).map_err(|error| error.to_string())?;
         let extent = |record| match record {
             Record::Content { volume, extent, .. } => Some((volume, extent)),
             Record::Resize { .. } => None,

@@ -1,5 +1,6 @@
 //! The backup's decisions, scripted: each event and each completion in the order that a test wants.
 
+mod failback;
 mod greeting;
 mod promoting;
 mod staging;
@@ -25,6 +26,8 @@ pub(super) struct Host {
     /// Disk work that is not done.
     pub(super) pending: VecDeque<BackupAction>,
     pub(super) said: Vec<Message>,
+    /// Sent, and no messages.
+    pub(super) frames: Vec<Frame>,
     pub(super) promoted: Vec<Result<Epoch, PromoteRefused>>,
     /// Durable.
     pub(super) state: DurableState,
@@ -35,12 +38,21 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(commit: CommitPolicy, ack: AckPolicy) -> Self {
+        Self::of(DurableState::new_backup("vm1".parse().unwrap(), [1; 16]), None, commit, ack)
+    }
+
+    /// One that starts with this state and an empty journal, on volumes of these eras.
+    pub(super) fn of(
+        state: DurableState,
+        eras: Option<Vec<Era>>,
+        commit: CommitPolicy,
+        ack: AckPolicy,
+    ) -> Self {
         let superblock = Superblock::format([7; 16], "vm1".parse().unwrap(), MIN_JOURNAL_LEN).unwrap();
         let Ok(recovery) = recover(&superblock, &mut |_, buf: &mut [u8]| {
             buf.fill(0);
             Ok::<_, std::convert::Infallible>(())
         });
-        let state = DurableState::new_backup("vm1".parse().unwrap(), [1; 16]);
         let local = |volume: &crate::group::VolumeDescription| LocalVolume {
             size: volume.size,
             logical_block_size: volume.logical_block_size,
@@ -53,7 +65,7 @@ impl Host {
             apply_delay: Duration::ZERO,
             commit,
             ack,
-            eras: None,
+            eras,
         };
         let journal = JournalWriter::new(superblock.clone(), &recovery);
         let recovered = Recovered {
@@ -64,9 +76,9 @@ impl Host {
             applied_digest: Digest::ZERO,
         };
         let core = Backup::new(config, recovered);
-        let (pending, said, promoted) = (VecDeque::new(), Vec::new(), Vec::new());
+        let (pending, said, promoted, frames) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
         let digest = Digest::ZERO;
-        let mut host = Self { core, pending, said, promoted, state, superblock, digest, next: 1 };
+        let mut host = Self { core, pending, said, frames, promoted, state, superblock, digest, next: 1 };
         host.finish();
         host
     }
@@ -95,6 +107,7 @@ impl Host {
         while let Some(action) = self.core.poll_action() {
             match action {
                 BackupAction::Send(message) => self.said.push(message),
+                BackupAction::SendFrame(frame) => self.frames.push(frame),
                 BackupAction::Close { .. } | BackupAction::Append { .. } | BackupAction::WriteBase { .. } => {
                 }
                 BackupAction::PromoteDone(result) => self.promoted.push(result),

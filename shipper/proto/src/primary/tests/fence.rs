@@ -114,8 +114,7 @@ fn one_that_went_alone_gives_nothing_up_by_itself_also_after_a_restart() {
         primary.handle(SECOND, PrimaryEvent::Demote { id: 4, discard: false });
         let ordered = actions(&mut primary);
         let refused = Err(DemoteRefused::Split(FORK));
-        let is_refused =
-            |action: &PrimaryAction| matches!(action, PrimaryAction::DemoteDone { id: 4, result } if *result == refused);
+        let is_refused = |action: &PrimaryAction| matches!(action, PrimaryAction::DemoteDone { id: 4, result } if *result == refused);
         assert!(ordered.iter().any(is_refused) && !has_ended(&ordered));
         primary.handle(SECOND, PrimaryEvent::Demote { id: 5, discard: true });
         let state = written(&actions(&mut primary)).unwrap().clone();
