@@ -142,17 +142,15 @@ pub enum BackupEvent {
         /// In the group's order.
         eras: Vec<Era>,
     },
-<<<<<<< HEAD
     /// Somebody wants a copy of the volumes as they are at a committed epoch.
     Snapshot {
         /// Returned in the answer.
         id: u64,
-=======
+    },
     /// What a [`BackupAction::ReadOwn`] found; or why it is not known, for people.
     OwnRead {
         /// Where something was written.
         result: Result<Scope, String>,
->>>>>>> a7b40aa (Failing back costs what changed on both sides: a demoted side names what it wrote itself)
     },
     /// The volumes are closed.
     VolumesReleased,
