@@ -168,6 +168,14 @@ enum Verb {
         #[structopt(long, require_equals = true, possible_values = &["json"])]
         progress: Option<Option<String>>,
     },
+    /// Primary: hands over to the backup and becomes its backup; nobody may have the volume open
+    Switch {
+        /// Name of the group
+        group: String,
+        /// Give up waiting after so many seconds
+        #[structopt(long, default_value = "60")]
+        timeout: u64,
+    },
     /// A primary that the other side was promoted over becomes its backup
     Demote {
         /// Name of the group
@@ -290,6 +298,12 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             verify_offline(&load(&group)?, write.as_deref(), against.as_deref())
         }
         Verb::Verify { group, repair, progress, .. } => verify(&group, repair, progress.as_ref()),
+        Verb::Switch { group, timeout } => {
+            match request(&group, &Request::Switch, Duration::from_secs(timeout))? {
+                Response::Started => Ok(()),
+                _ => Err(unexpected()),
+            }
+        }
         Verb::Demote { group } => started(&group, &Request::Demote),
         Verb::Resolve { group, discard_mine: true } => started(&group, &Request::DiscardMine),
         Verb::Resolve { .. } => Err(Failure {

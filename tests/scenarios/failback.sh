@@ -85,3 +85,18 @@ on primary umount /mnt
 on primary ftship checkpoint vm1 --wait
 same() { [[ $(digest primary /dev/vg/vm1) == $(digest backup /dev/vg/vm1) ]]; }
 eventually 20 same
+
+step "roles are exchanged on purpose, without a loss; not while the volume is in use"
+on primary mount /dev/mapper/vm1 /mnt
+expect_code 4 on primary ftship switch vm1
+on primary dd if=/dev/urandom of=/mnt/since bs=64k count=8 conv=notrunc,fsync status=none
+sum=$(on primary md5sum /mnt/since)
+on primary umount /mnt
+on primary ftship switch vm1
+eventually 20 is_role backup primary
+eventually 20 is_role primary backup
+wait_state backup "in sync" 60
+status backup .primary.last_sync
+on backup mount /dev/mapper/vm1 /mnt
+expect_equal "$(on backup md5sum /mnt/since)" "$sum"
+on backup umount /mnt

@@ -174,6 +174,11 @@ pub enum Message {
         /// The epoch.
         epoch: Epoch,
     },
+    /// The primary has durably stepped down, and everything that it had is committed: the backup is to be promoted.
+    TakeOver {
+        /// Random id of the generation to be made.
+        generation: [u8; 16],
+    },
     /// The backup's progress.
     Report {
         /// Last epoch committed.
@@ -246,6 +251,7 @@ impl Message {
             Self::BaseEnd { .. } => FrameKind::BaseEnd,
             Self::Staged { .. } => FrameKind::Staged,
             Self::Commit { .. } => FrameKind::Commit,
+            Self::TakeOver { .. } => FrameKind::TakeOver,
             Self::Report { .. } => FrameKind::Report,
             Self::Ping { .. } => FrameKind::Ping,
             Self::Pong { .. } => FrameKind::Pong,
@@ -267,6 +273,7 @@ impl Message {
             Self::BaseEnd { .. } => "BaseEnd",
             Self::Staged { .. } => "Staged",
             Self::Commit { .. } => "Commit",
+            Self::TakeOver { .. } => "TakeOver",
             Self::Report { .. } => "Report",
             Self::Ping { .. } => "Ping",
             Self::Pong { .. } => "Pong",
@@ -336,6 +343,7 @@ impl Message {
                 fields.field(2, &digest.0);
             }
             Self::Commit { epoch } => fields.u64(1, epoch.0),
+            Self::TakeOver { generation } => fields.field(1, generation),
             Self::Report { committed, applied, journal_used, journal_size } => {
                 fields.u64(1, committed.0);
                 fields.u64(2, applied.0);
@@ -382,6 +390,7 @@ impl Message {
                 Self::Staged { epoch: Epoch(fields.u64(1)?), digest: Digest(fields.array(2)?) }
             }
             FrameKind::Commit => Self::Commit { epoch: Epoch(fields.u64(1)?) },
+            FrameKind::TakeOver => Self::TakeOver { generation: fields.array(1)? },
             FrameKind::Report => Self::Report {
                 committed: Epoch(fields.u64(1)?),
                 applied: Epoch(fields.u64(2)?),

@@ -56,6 +56,8 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Primary: exchange the roles, while nobody has the volumes open.
+    Switch,
     /// Primary that another was promoted over: become its backup.
     Demote,
     /// Split brain: throw away what this side has of its own, and become the other's backup.
@@ -133,7 +135,7 @@ pub enum Response {
     Snapshot(Box<Snapshot>),
     /// To `verify`: what it found.
     Verified(Box<VerifyOutcome>),
-    /// To `full-sync`, `demote` and `discard-mine`.
+    /// To `full-sync`, `switch`, `demote` and `discard-mine`.
     Started,
     /// The request does not fit the daemon's role or state; nothing was changed.
     Refused {

@@ -112,6 +112,8 @@ pub struct PrimaryDriver {
     usage: Onlooker,
     /// When to look again who uses the volumes.
     look_at: Duration,
+    /// Who wants the roles to be exchanged, and how much the volumes had been written to then.
+    switching: Option<(ClientId, Option<u64>)>,
     is_over: bool,
     state: StateLane,
     state_reports: Receiver<PrimaryEvent>,
@@ -224,6 +226,7 @@ impl PrimaryDriver {
             volumes: shown_volumes,
             usage,
             look_at: Duration::ZERO,
+            switching: None,
             is_over: false,
             state: StateLane::start(state_file, written)?,
             state_reports,
@@ -283,10 +286,14 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::Copy => self.copy(now),
                 PrimaryAction::StopCopy => self.copying.end(),
+                PrimaryAction::CheckpointReached { id, .. } if self.switching.is_some_and(|(client, _)| client.0 as u64 == id) => {
+                    self.hand_over(now);
+                }
                 PrimaryAction::CheckpointReached { id, epoch, .. } => {
                     self.answer(id, Response::Checkpoint { epoch: epoch.0 });
                 }
                 PrimaryAction::CheckpointFailed { id, reason } => {
+                    self.switching.take_if(|(client, _)| client.0 as u64 == id);
                     self.quiesced.retain(|client| client.0 as u64 != id);
                     self.answer(id, Response::Failed { reason });
                 }
@@ -383,6 +390,36 @@ impl PrimaryDriver {
         }
         self.waiting.push(client);
         self.core.handle(now, PrimaryEvent::TakeUp { id: client.0 as u64, generation });
+    }
+
+    /// Exchanges the roles: a last epoch first, which the backup has to commit.
+    fn switch(&mut self, now: Duration, client: ClientId) {
+        let usage = self.usage.look();
+        if usage.open || self.switching.is_some() {
+            let reason = "the volume is in use, or a switch is under way: stop the VM first".into();
+            return self.answers.push((client, Response::Refused { reason }));
+        }
+        self.switching = Some((client, self.usage.writes()));
+        self.waiting.push(client);
+        let (id, until) = (client.0 as u64, Until::Committed);
+        self.core.handle(now, PrimaryEvent::Checkpoint { id, until });
+    }
+
+    /// The last epoch is committed: hands over, if nothing was written behind it.
+    fn hand_over(&mut self, now: Duration) {
+        let Some((client, writes)) = self.switching.take() else { return };
+        let mut generation = [0; 16];
+        let id = client.0 as u64;
+        if let Err(error) = getrandom::fill(&mut generation) {
+            return self.answer(id, Response::Failed { reason: format!("no random generation id: {error}") });
+        }
+        let usage = self.usage.look();
+        if usage.open || writes.is_none() || self.usage.writes() != writes {
+            let reason = "the volume was written to meanwhile: stop the VM first".into();
+            return self.answer(id, Response::Refused { reason });
+        }
+        self.core.handle(now, PrimaryEvent::Used(usage));
+        self.core.handle(now, PrimaryEvent::Switch { id, generation });
     }
 
     /// Steps down, where nobody uses the volumes at this moment.
@@ -632,6 +669,7 @@ impl Driver for PrimaryDriver {
                 self.core.handle(now, PrimaryEvent::Commit { id, epoch: Epoch(epoch) });
             }
             Request::Verify { repair } => self.verify_wanted(now, client, repair),
+            Request::Switch => self.switch(now, client),
             Request::Demote => self.demote(now, client, false),
             Request::DiscardMine => self.demote(now, client, true),
             Request::Promote { force: true, .. } if self.core.fence().is_some() => self.take_up(now, client),

@@ -41,6 +41,8 @@ pub enum FrameKind {
     Hash,
     /// Answers a [`FrameKind::Hash`].
     Digests,
+    /// The primary has stepped down on purpose: the backup is to be the primary.
+    TakeOver,
     /// Journal only: nothing up to the ring's end, the next frame is at its start.
     JournalPad,
     /// Journal only: whatever lay here up to this frame's epoch was dropped on purpose.
@@ -54,7 +56,7 @@ const OPTIONAL: u16 = 0x8000;
 
 /// Numbers of the known kinds: 0x01.. sessions, 0x10.. base copies, 0x20.. epochs, 0x30.. comparing,
 /// 0x40.. journal only.
-const NUMBERS: [(FrameKind, u16); 21] = [
+const NUMBERS: [(FrameKind, u16); 22] = [
     (FrameKind::Hello, 0x01),
     (FrameKind::Welcome, 0x02),
     (FrameKind::Refuse, 0x03),
@@ -72,6 +74,7 @@ const NUMBERS: [(FrameKind, u16); 21] = [
     (FrameKind::EpochEnd, 0x22),
     (FrameKind::Staged, 0x23),
     (FrameKind::Commit, 0x24),
+    (FrameKind::TakeOver, 0x25),
     (FrameKind::Hash, 0x30),
     (FrameKind::Digests, 0x31),
     (FrameKind::JournalPad, 0x40),

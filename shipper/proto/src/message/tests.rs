@@ -91,6 +91,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         (any::<u64>(), any::<[u8; 32]>())
             .prop_map(|(epoch, digest)| Message::Staged { epoch: Epoch(epoch), digest: Digest(digest) }),
         any::<u64>().prop_map(|epoch| Message::Commit { epoch: Epoch(epoch) }),
+        any::<[u8; 16]>().prop_map(|generation| Message::TakeOver { generation }),
         any::<[u64; 4]>().prop_map(|[committed, applied, journal_used, journal_size]| Message::Report {
             committed: Epoch(committed),
             applied: Epoch(applied),

@@ -139,6 +139,14 @@ pub enum PrimaryEvent {
         /// Also where this side has writes that the other has not.
         discard: bool,
     },
+    /// An operator wants the roles to be exchanged; nobody has the volumes open, and nothing was written since a cut that
+    /// is committed.
+    Switch {
+        /// Returned in the answer.
+        id: u64,
+        /// Random id of the generation that the other side is to make.
+        generation: [u8; 16],
+    },
     /// An operator wants to go on with what this side holds, though another was promoted over it.
     TakeUp {
         /// Returned in the answer.

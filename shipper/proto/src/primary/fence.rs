@@ -21,6 +21,7 @@ use crate::ids::{Epoch, Generation};
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Message, RefuseCode};
 use crate::mutant::{self, Mutant};
+use crate::protocol::CommitPolicy;
 use crate::state::{Content, Fence, LineageEntry, Role};
 
 /// Why a primary does not step down.
@@ -39,6 +40,12 @@ pub enum DemoteRefused {
     /// There is nothing to resolve.
     #[error("there is no split brain: `ftship demote` is enough")]
     NotSplit,
+    /// The backup does not have everything.
+    #[error("the pair is not in sync: roles are exchanged only while the backup has everything")]
+    NotInSync,
+    /// A coordinator decides.
+    #[error("this group's coordinator commits: stop the VM, let it commit the last epoch, then demote and promote by it")]
+    External,
     /// Somebody uses the volume.
     #[error("the volume is in use: stop the VM first")]
     InUse,
@@ -258,6 +265,26 @@ impl Primary {
         }
     }
 
+    /// Steps down in favour of the backup, which has everything: durably here first, then the backup is told. If the word
+    /// is lost there is no primary until somebody promotes the backup; there are never two.
+    pub(super) fn switch(&mut self, id: u64, generation: [u8; 16]) {
+        let is_open = self.usage.is_none_or(|usage| usage.open);
+        let refused = match () {
+            () if self.config.commit == CommitPolicy::External => Some(DemoteRefused::External),
+            () if !self.is_in_sync() || self.is_stepping_down() => Some(DemoteRefused::NotInSync),
+            () if is_open => Some(DemoteRefused::InUse),
+            () => None,
+        };
+        if let Some(refused) = refused {
+            return self.act(PrimaryAction::DemoteDone { id, result: Err(refused) });
+        }
+        (self.demoting, self.handing_over) = (Some(id), Some(generation));
+        // Whatever was cut since is empty: this side holds what the backup will hold, whichever it is promoted at.
+        self.put_away(self.last_cut());
+        self.stepping_down = SteppingDown::Writing;
+        self.write_state();
+    }
+
     /// An operator wants to go on with what this side holds, though another was promoted over it: as the primary of a
     /// generation of its own, whose random id is `generation`. What the other side made is then a split brain.
     pub(super) fn take_up(&mut self, now: Duration, id: u64, generation: [u8; 16]) {
@@ -282,13 +309,18 @@ impl Primary {
         if self.stepping_down != SteppingDown::No {
             return;
         }
+        self.put_away(fork);
+        self.end_role(now, "this side steps down");
+    }
+
+    /// The state of a backup that holds the volumes of epoch `fork`, but for what this side wrote behind it.
+    fn put_away(&mut self, fork: Epoch) {
         let is_known = self.state.rolls.start(fork).is_some();
         self.state.role = Role::Backup;
         self.state.content = Content::Outdated { fork: is_known.then_some(fork) };
         self.state.group = Some(self.config.group.clone());
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.last_cut());
         (self.state.alone, self.state.fenced) = (None, None);
-        self.end_role(now, "this side steps down");
     }
 
     fn end_role(&mut self, now: Duration, reason: &str) {
@@ -301,6 +333,10 @@ impl Primary {
     pub(super) fn stepped_down(&mut self, now: Duration) {
         if self.stepping_down == SteppingDown::Writing && self.is_state_durable() {
             self.stepping_down = SteppingDown::Done;
+            if let Some(generation) = self.handing_over.take() {
+                self.act(PrimaryAction::Send(Message::TakeOver { generation }));
+                self.lose_link(now, "this side has handed over");
+            }
             if let Some(id) = self.demoting.take() {
                 self.act(PrimaryAction::DemoteDone { id, result: Ok(()) });
             }

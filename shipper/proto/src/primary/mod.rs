@@ -198,6 +198,8 @@ pub struct Primary {
     stepping_down: fence::SteppingDown,
     /// Who waits for it.
     demoting: Option<u64>,
+    /// The generation that the backup is to make once this side has stepped down.
+    handing_over: Option<[u8; 16]>,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -249,6 +251,7 @@ impl Primary {
             usage: None,
             stepping_down: fence::SteppingDown::default(),
             demoting: None,
+            handing_over: None,
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -266,6 +269,7 @@ impl Primary {
             PrimaryEvent::Visited(frame) => self.visited(now, &frame),
             PrimaryEvent::Used(usage) => self.used(now, usage),
             PrimaryEvent::Stopping(usage) => self.stopping(usage),
+            PrimaryEvent::Switch { id, generation } => self.switch(id, generation),
             PrimaryEvent::TakeUp { id, generation } => self.take_up(now, id, generation),
             PrimaryEvent::Demote { id, discard } => self.demote(now, id, discard),
             PrimaryEvent::Failed { reason } => self.fail(now, reason),

@@ -112,6 +112,7 @@ fn seeds() -> Vec<Seed> {
         ("checkpoint", Request::Checkpoint { wait: true, staged: true, quiesced: false }),
         ("commit", Request::Commit { epoch: 9 }),
         ("promote", Request::Promote { epoch: Some(9), force: true }),
+        ("switch", Request::Switch),
         ("demote", Request::Demote),
         ("discard-mine", Request::DiscardMine),
         ("full-sync", Request::FullSync),

@@ -257,6 +257,10 @@ impl Host {
         self.backup.handle_timeout(NOW + Duration::from_secs(60));
         self.perform();
         self.do_all();
+        if *self.backup.phase() == Phase::Promoted {
+            // The peer handed over.
+            return;
+        }
         // The last one that was committed can always be named.
         let consistent = self.backup.state().content == Content::Consistent;
         self.tell(BackupEvent::Promote { id: [7; 16], epoch: Some(epoch), force: false });
