@@ -160,6 +160,7 @@ fn messages() {
         ("base_end", Message::BaseEnd { frames: 77, bytes: 1 << 40 }),
         ("staged", Message::Staged { epoch: Epoch(4712), digest: Digest([0xd2; 32]) }),
         ("commit", Message::Commit { epoch: Epoch(4712) }),
+        ("take_over", Message::TakeOver { generation: [0xe3; 16] }),
         (
             "report",
             Message::Report {

@@ -286,7 +286,9 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::Copy => self.copy(now),
                 PrimaryAction::StopCopy => self.copying.end(),
-                PrimaryAction::CheckpointReached { id, .. } if self.switching.is_some_and(|(client, _)| client.0 as u64 == id) => {
+                PrimaryAction::CheckpointReached { id, .. }
+                    if self.switching.is_some_and(|(client, _)| client.0 as u64 == id) =>
+                {
                     self.hand_over(now);
                 }
                 PrimaryAction::CheckpointReached { id, epoch, .. } => {

@@ -44,7 +44,9 @@ pub enum DemoteRefused {
     #[error("the pair is not in sync: roles are exchanged only while the backup has everything")]
     NotInSync,
     /// A coordinator decides.
-    #[error("this group's coordinator commits: stop the VM, let it commit the last epoch, then demote and promote by it")]
+    #[error(
+        "this group's coordinator commits: stop the VM, let it commit the last epoch, then demote and promote by it"
+    )]
     External,
     /// Somebody uses the volume.
     #[error("the volume is in use: stop the VM first")]
