@@ -114,7 +114,7 @@ pub fn unapplied(config: &Config) -> anyhow::Result<Option<String>> {
     };
     let picture = view.take()?;
     let waits = |line: &&EpochLine| matches!(line.state, EpochState::Committed | EpochState::Staged);
-    Ok(picture.epochs.iter().filter(waits).next_back().map(|last| {
+    Ok(picture.epochs.iter().rfind(waits).map(|last| {
         format!(
             "epochs up to {} are in the journal and not on the volumes yet: run the daemon until `ftship status` says that \
              they are, without its primary, and stop it",

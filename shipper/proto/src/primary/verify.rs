@@ -216,7 +216,9 @@ impl Primary {
             {
                 None
             }
-            (_, Replication::Degraded { reason }) => Some(VerifyError::NotInSync(reason.clone())),
+            (_, Replication::Degraded { reason } | Replication::Failed { reason }) => {
+                Some(VerifyError::NotInSync(reason.clone()))
+            }
             _ => Some(VerifyError::NotInSync("it is being synced".into())),
         };
         if let Some(refused) = refused {

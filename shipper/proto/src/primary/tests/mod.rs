@@ -2,6 +2,7 @@
 
 mod durable;
 mod fence;
+mod verifying;
 
 use std::time::Duration;
 
