@@ -8,6 +8,7 @@ mod copying;
 mod door;
 mod encode;
 mod heartbeat;
+mod roles;
 mod rounds;
 mod state_lane;
 mod status;
@@ -23,6 +24,7 @@ use ftdm::cut::CutMode;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm_units::{Era, SECTOR_SIZE};
+use ftship_proto::backup::PromoteRefused;
 use ftship_proto::epoch::EpochHeader;
 use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
@@ -59,8 +61,6 @@ use volumes::{Volumes, log_size};
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
 const ROTATE_AT: u8 = 30;
 
-/// How often it is looked who uses the volumes, while that matters.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A round that is so small a part of the log is the last one before the capture: what comes meanwhile fits then.
 const SMALL_ROUND_OF_LOG: u64 = 4;
 
@@ -374,63 +374,6 @@ impl PrimaryDriver {
         bytes
     }
 
-    /// Looks who uses the volumes, when it is time.
-    fn look(&mut self, now: Duration) {
-        if self.core.wants_usage() && self.look_at <= now {
-            self.look_at = now + LOOK_INTERVAL;
-            self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
-            self.act(now);
-        }
-    }
-
-    /// Goes on with what is here, though another was promoted over it.
-    fn take_up(&mut self, now: Duration, client: ClientId) {
-        let mut generation = [0; 16];
-        if let Err(error) = getrandom::fill(&mut generation) {
-            let reason = format!("no random generation id: {error}");
-            return self.answers.push((client, Response::Failed { reason }));
-        }
-        self.waiting.push(client);
-        self.core.handle(now, PrimaryEvent::TakeUp { id: client.0 as u64, generation });
-    }
-
-    /// Exchanges the roles: a last epoch first, which the backup has to commit.
-    fn switch(&mut self, now: Duration, client: ClientId) {
-        let usage = self.usage.look();
-        if usage.open || self.switching.is_some() {
-            let reason = "the volume is in use, or a switch is under way: stop the VM first".into();
-            return self.answers.push((client, Response::Refused { reason }));
-        }
-        self.switching = Some((client, self.usage.writes()));
-        self.waiting.push(client);
-        let (id, until) = (client.0 as u64, Until::Committed);
-        self.core.handle(now, PrimaryEvent::Checkpoint { id, until });
-    }
-
-    /// The last epoch is committed: hands over, if nothing was written behind it.
-    fn hand_over(&mut self, now: Duration) {
-        let Some((client, writes)) = self.switching.take() else { return };
-        let mut generation = [0; 16];
-        let id = client.0 as u64;
-        if let Err(error) = getrandom::fill(&mut generation) {
-            return self.answer(id, Response::Failed { reason: format!("no random generation id: {error}") });
-        }
-        let usage = self.usage.look();
-        if usage.open || writes.is_none() || self.usage.writes() != writes {
-            let reason = "the volume was written to meanwhile: stop the VM first".into();
-            return self.answer(id, Response::Refused { reason });
-        }
-        self.core.handle(now, PrimaryEvent::Used(usage));
-        self.core.handle(now, PrimaryEvent::Switch { id, generation });
-    }
-
-    /// Steps down, where nobody uses the volumes at this moment.
-    fn demote(&mut self, now: Duration, client: ClientId, discard: bool) {
-        self.waiting.push(client);
-        self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
-        self.core.handle(now, PrimaryEvent::Demote { id: client.0 as u64, discard });
-    }
-
     fn ship(&mut self, epoch: Epoch) {
         if let Some(logs) = self.captured.take() {
             let staged = self.core.known_durable();
@@ -675,9 +618,14 @@ impl Driver for PrimaryDriver {
             Request::Demote => self.demote(now, client, false),
             Request::DiscardMine => self.demote(now, client, true),
             Request::Promote { force: true, .. } if self.core.fence().is_some() => self.take_up(now, client),
-            Request::Promote { .. } if self.core.state().group.is_some() => {
-                let epoch = self.core.promoted_at().0;
-                self.answers.push((client, Response::Promoted { epoch }));
+            Request::Promote { epoch, .. } if self.core.state().group.is_some() => {
+                let at = self.core.promoted_at();
+                let answer = if epoch.is_none_or(|epoch| epoch == at.0) {
+                    Response::Promoted { epoch: at.0 }
+                } else {
+                    Response::Refused { reason: PromoteRefused::Elsewhere(at).to_string() }
+                };
+                self.answers.push((client, answer));
             }
             Request::Promote { .. } | Request::TestCopy { .. } => {
                 let reason = "promote is for the backup; this host is the primary".into();
