@@ -193,6 +193,10 @@ enum Verb {
     FullSync {
         /// Name of the group
         group: String,
+        /// Wait until it is done, and say every second how far it is; with --progress=json one JSON object a line, on
+        /// standard output
+        #[structopt(long, require_equals = true, possible_values = &["json"])]
+        progress: Option<Option<String>>,
     },
 }
 
@@ -310,10 +314,10 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             code: 2,
             text: "say --discard-mine on the side whose writes are to be thrown away".into(),
         }),
-        Verb::FullSync { group } => match request(&group, &Request::FullSync, ANSWER_TIMEOUT)? {
-            Response::Started => Ok(()),
-            _ => Err(unexpected()),
-        },
+        Verb::FullSync { group, progress } => {
+            started(&group, &Request::FullSync)?;
+            progress.map_or(Ok(()), |form| follow_full_sync(&group, form.is_some()))
+        }
     }
 }
 
@@ -377,6 +381,38 @@ fn verify(group: &str, repair: bool, progress: Option<&Option<String>>) -> Resul
     match outcome.differing_bytes {
         0 => Ok(()),
         _ => Err(Failure { code: 8, text: format!("{group}: the backup differed, see above") }),
+    }
+}
+
+/// Says how far the whole copy that was begun is, until the pair is in sync.
+fn follow_full_sync(group: &str, json: bool) -> Result<(), Failure> {
+    loop {
+        std::thread::sleep(PROGRESS_INTERVAL);
+        let Response::Status(status) = request(group, &Request::Status, Some(ANSWER_TIMEOUT))? else {
+            return Err(unexpected());
+        };
+        let figures = status.primary.unwrap_or_default();
+        if let Some(sync) = figures.sync {
+            if json {
+                println!("{}", serde_json::json!({ "syncing": sync }));
+            } else {
+                eprintln!("{}", report::sync_under_way(&sync));
+            }
+        }
+        match (status.state.as_str(), figures.last_sync) {
+            ("in sync", Some(sync)) if sync.base.is_none() => {
+                if json {
+                    println!("{}", serde_json::json!({ "synced": sync }));
+                }
+                return Ok(());
+            }
+            // Whatever broke off is begun anew by itself.
+            ("in sync" | "syncing" | "degraded", _) => {}
+            (state, _) => {
+                let reason = status.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                return Err(Failure { code: 1, text: format!("{group}: {state}{reason}") });
+            }
+        }
     }
 }
 

@@ -19,8 +19,10 @@ on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=1M count=8 oflag=direct conv
 link up
 wait_state primary "in sync" 90
 step "a full sync on demand"
-on primary ftship full-sync vm1
-wait_state primary "in sync" 60
+on primary ftship full-sync vm1 --progress=json > "$SHARE/progress"
+jq -es 'length > 0 and (.[-1].synced.bytes >= 33554432) and all(.[:-1][]; .syncing.bytes > 0)' "$SHARE/progress" > /dev/null ||
+    fail "$(cat "$SHARE/progress")"
+expect_equal "$(status primary .state)" "in sync"
 expect_equal "$(status primary '.primary.last_sync | "\(.carrier) \(.base)"')" "in-place null" "what was copied"
 on primary ftship checkpoint vm1 --wait
 promote
