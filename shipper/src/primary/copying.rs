@@ -6,14 +6,16 @@
 use std::io::ErrorKind;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
-use ftdm_units::{SECTOR_SIZE, Sectors};
-use ftship_proto::primary::{CopyPlan, Scope};
+use ftdm_units::{Era, SECTOR_SIZE, Sectors};
+use ftship_proto::primary::{CopyPlan, PrimaryEvent, Scope};
 
-use super::encode::Piece;
-use super::run_in_background;
+use super::encode::{EncodeJob, Piece};
+use super::rounds::Rolled;
+use super::{PrimaryDriver, run_in_background};
 use crate::reactor::Reports;
 
 /// Sectors read at a time: 1 MiB.
@@ -127,6 +129,47 @@ impl Copying {
         self.free.push(piece.buffer);
         self.order_more(chain);
         is_complete
+    }
+}
+
+impl PrimaryDriver {
+    /// Begins the round that the last roll noted.
+    pub(super) fn copy(&mut self, now: Duration) {
+        let scope = std::mem::take(&mut self.scope);
+        if self.copying.begin(self.chain, scope) {
+            self.core.handle(now, PrimaryEvent::Copied { frames: 0 });
+        }
+    }
+
+    /// Keeps what is to be copied; returns the eras that began, and how many bytes were written before.
+    pub(super) fn note_scope(&mut self, written: Rolled) -> (Vec<Era>, u64) {
+        let bytes = written.bytes();
+        self.scope = written.scope;
+        (written.eras, bytes)
+    }
+
+    pub(super) fn piece_read(&mut self, now: Duration, read: PieceRead) {
+        match self.copying.take(read, self.chain) {
+            Ok(Some(piece)) => self.encoder.push(EncodeJob::Copied(piece)),
+            Ok(None) => {}
+            Err(error) => {
+                let reason = format!("{error:#}");
+                self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+                self.act(now);
+            }
+        }
+    }
+
+    pub(super) fn copied_piece(&mut self, now: Duration, stored: u64, is_current: bool, is_complete: bool) {
+        self.figures.base_bytes_shipped += stored;
+        if is_current {
+            self.copied += stored;
+            self.core.handle(now, PrimaryEvent::CopyProgressed { stored: self.copied });
+        }
+        if is_current && is_complete {
+            let frames = self.copying.frames();
+            self.core.handle(now, PrimaryEvent::Copied { frames });
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod copying;
 mod door;
 mod encode;
 mod heartbeat;
+mod reports;
 mod roles;
 mod rounds;
 mod state_lane;
@@ -23,8 +24,6 @@ use anyhow::Context;
 use ftdm::cut::CutMode;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm_units::{Era, SECTOR_SIZE};
-use ftship_proto::backup::PromoteRefused;
 use ftship_proto::epoch::EpochHeader;
 use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
@@ -51,9 +50,8 @@ use copying::{Copying, PieceRead};
 use door::Door;
 use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
-use rounds::Rolled;
 use state_lane::StateLane;
-use status::commit_answer;
+use status::{commit_answer, promoted_already};
 use usage::Onlooker;
 use verify::{VerifyRead, VerifyReader, VerifySchedule};
 use volumes::{Volumes, log_size};
@@ -381,129 +379,6 @@ impl PrimaryDriver {
         }
     }
 
-    /// Begins the round that the last roll noted.
-    fn copy(&mut self, now: Duration) {
-        let scope = std::mem::take(&mut self.scope);
-        if self.copying.begin(self.chain, scope) {
-            self.core.handle(now, PrimaryEvent::Copied { frames: 0 });
-        }
-    }
-
-    /// Keeps what is to be copied; returns the eras that began, and how many bytes were written before.
-    fn note_scope(&mut self, written: Rolled) -> (Vec<Era>, u64) {
-        let bytes = written.bytes();
-        self.scope = written.scope;
-        (written.eras, bytes)
-    }
-
-    fn capture_report(&mut self, now: Duration, report: CaptureReport) {
-        let event = match report {
-            CaptureReport::Rolled { attempt, written } => {
-                let (eras, bytes) = self.note_scope(written);
-                PrimaryEvent::Rolled { attempt, eras, bytes }
-            }
-            CaptureReport::RollFailed { attempt, reason, tracking_lost } => {
-                PrimaryEvent::RollFailed { attempt, reason, tracking_lost }
-            }
-            CaptureReport::Started { written } => {
-                let (eras, bytes) = self.note_scope(written);
-                PrimaryEvent::CaptureStarted { eras, bytes }
-            }
-            CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
-            CaptureReport::Held => {
-                self.figures.holds += 1;
-                self.progress = Some(self.progress_now());
-                return;
-            }
-            CaptureReport::Void { reason } => {
-                log::debug!("void cut: {reason}");
-                self.withdraw(now, &reason);
-                PrimaryEvent::CutVoid { reason }
-            }
-            CaptureReport::Lost { reason } => PrimaryEvent::CaptureLost { reason },
-            CaptureReport::TrackingLost { reason } => {
-                self.tracking_lost = Some(reason.clone());
-                PrimaryEvent::CaptureLost { reason }
-            }
-            CaptureReport::LogUse { logs, discards } => {
-                let (used, capacity) = self.note_log_use(&logs);
-                self.note_discards(discards);
-                if self.config.limits.overrun == Overrun::Throttle {
-                    // The cut thread holds writes back before the log is full.
-                    return;
-                }
-                PrimaryEvent::LogUse { used, capacity }
-            }
-            CaptureReport::Taken { eras, logs, stats } => {
-                self.pauses.record(stats.pause);
-                for (volume, log) in self.volumes.iter_mut().zip(&logs) {
-                    let sectors: u64 = log.entries().iter().map(|entry| entry.extent.len().0).sum();
-                    volume.bytes_written += sectors * SECTOR_SIZE as u64;
-                    self.figures.bytes_written += sectors * SECTOR_SIZE as u64;
-                }
-                self.figures.suspect_sectors += stats.suspect_sectors;
-                self.figures.log_rotations += stats.rotations as u64;
-                if stats.discards > 0 {
-                    self.discard_times.record(stats.discard);
-                }
-                self.captured = Some(logs);
-                PrimaryEvent::CutTaken { eras }
-            }
-        };
-        if !matches!(event, PrimaryEvent::LogUse { .. } | PrimaryEvent::CutVoid { .. }) {
-            // Nothing is held any more. After a void cut writes may be: a lease too many does no harm.
-            self.progress = None;
-        }
-        if matches!(event, PrimaryEvent::CaptureStopped | PrimaryEvent::CaptureLost { .. }) {
-            self.figures.discards_pending = 0;
-        }
-        self.core.handle(now, event);
-        self.act(now);
-        // An epoch that is not to be shipped any more.
-        if let Some(logs) = self.captured.take() {
-            self.cut_thread.push(CaptureJob::Recycle(logs));
-        }
-    }
-
-    /// A cut without a suspend was asked for and could not be taken: nobody gets a suspend instead.
-    fn withdraw(&mut self, now: Duration, reason: &str) {
-        for client in std::mem::take(&mut self.cutting) {
-            let id = client.0 as u64;
-            self.core.handle(now, PrimaryEvent::CheckpointWithdrawn { id });
-            self.answer(id, Response::Refused { reason: reason.to_owned() });
-        }
-    }
-
-    /// What changes when the backup takes in anything.
-    fn progress_now(&self) -> (Epoch, usize, u64) {
-        let sent = self.peer.as_ref().map_or(0, PeerConnection::sent);
-        (self.core.committed(), self.core.in_flight(), sent)
-    }
-
-    /// Renews the lease of writes that are held back, when there was progress.
-    fn renew(&mut self) {
-        let now = self.progress_now();
-        let is_progress = self.progress.is_some_and(|(committed, in_flight, sent)| {
-            (committed, in_flight) != (now.0, now.1) || now.2 >= sent + PROGRESS_BYTES
-        });
-        if is_progress {
-            self.progress = Some(now);
-            self.cut_thread.push(CaptureJob::Renew);
-        }
-    }
-
-    fn piece_read(&mut self, now: Duration, read: PieceRead) {
-        match self.copying.take(read, self.chain) {
-            Ok(Some(piece)) => self.encoder.push(EncodeJob::Copied(piece)),
-            Ok(None) => {}
-            Err(error) => {
-                let reason = format!("{error:#}");
-                self.core.handle(now, PrimaryEvent::CaptureLost { reason });
-                self.act(now);
-            }
-        }
-    }
-
     /// Moves what the encoder has made to the connection, as far as that wants it.
     fn pump(&mut self, now: Duration) {
         while self.peer.as_ref().is_none_or(PeerConnection::wants_output) {
@@ -535,18 +410,6 @@ impl PrimaryDriver {
                 }
             }
             self.act(now);
-        }
-    }
-
-    fn copied_piece(&mut self, now: Duration, stored: u64, is_current: bool, is_complete: bool) {
-        self.figures.base_bytes_shipped += stored;
-        if is_current {
-            self.copied += stored;
-            self.core.handle(now, PrimaryEvent::CopyProgressed { stored: self.copied });
-        }
-        if is_current && is_complete {
-            let frames = self.copying.frames();
-            self.core.handle(now, PrimaryEvent::Copied { frames });
         }
     }
 
@@ -619,12 +482,7 @@ impl Driver for PrimaryDriver {
             Request::DiscardMine => self.demote(now, client, true),
             Request::Promote { force: true, .. } if self.core.fence().is_some() => self.take_up(now, client),
             Request::Promote { epoch, .. } if self.core.state().group.is_some() => {
-                let at = self.core.promoted_at();
-                let answer = if epoch.is_none_or(|epoch| epoch == at.0) {
-                    Response::Promoted { epoch: at.0 }
-                } else {
-                    Response::Refused { reason: PromoteRefused::Elsewhere(at).to_string() }
-                };
+                let answer = promoted_already(self.core.promoted_at(), epoch);
                 self.answers.push((client, answer));
             }
             Request::Promote { .. } | Request::TestCopy { .. } => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ftdm::discard::DiscardFigures;
 use ftdm_units::Sectors;
+use ftship_proto::backup::PromoteRefused;
 use ftship_proto::ids::Epoch;
 use ftship_proto::primary::{Carrier, CommitRefused, Replication, SyncFigures};
 
@@ -105,6 +106,16 @@ fn shown(sync: &SyncFigures, left: Sectors) -> SyncStatus {
         left: left.bytes().unwrap_or(u64::MAX),
         sent: sync.stored,
         seconds: sync.elapsed.as_secs_f64(),
+    }
+}
+
+/// The answer to a promote of a side that was promoted at `at`.
+pub(super) fn promoted_already(at: Epoch, asked: Option<u64>) -> Response {
+    match asked {
+        Some(epoch) if epoch != at.0 => {
+            Response::Refused { reason: PromoteRefused::Elsewhere(at).to_string() }
+        }
+        _ => Response::Promoted { epoch: at.0 },
     }
 }
 
