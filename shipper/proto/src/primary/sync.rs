@@ -133,9 +133,8 @@ impl Primary {
             // Alone it follows nothing.
             let _ = rolls.push(error.next);
         }
-        let needed = if mutant::is(Mutant::ForgetNeededRolls) { self.next_epoch } else { self.committed };
-        if !needed.is_none() {
-            rolls.forget_before(needed);
+        if !self.committed.is_none() {
+            rolls.forget_before(self.committed);
         }
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(Epoch(self.next_epoch.0 - 1));
         self.write_state();
