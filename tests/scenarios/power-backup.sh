@@ -1,11 +1,11 @@
 #!/bin/bash
 # lab: timeout=600
-# The backup loses its power while it receives, ten times, and a seeded part of what its disk had not
+# The backup loses its power while it receives, ROUNDS times, and a seeded part of what its disk had not
 # flushed survives: what it acknowledged is there, and its volume is exactly one recorded epoch.
 VOLUME_MB=32
 EXTRA='[audit]
 digest-file = "/share/digests"'
-ROUNDS=${ROUNDS-10}
+ROUNDS=${ROUNDS-5}
 . "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
 protect
 background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 900 --rate 60
