@@ -10,7 +10,7 @@ resource r0 {
     device /dev/drbd0;
     disk /dev/vg/drbd;
     meta-disk internal;
-    net { protocol ${2-C}; max-buffers 8000; max-epoch-size 8000; after-sb-0pri discard-zero-changes; after-sb-1pri discard-secondary; }
+    net { protocol ${2-C}; max-buffers 8000; max-epoch-size 8000; ping-int 2; connect-int 1; timeout 9; after-sb-0pri discard-zero-changes; after-sb-1pri discard-secondary; }
     disk { on-io-error detach; c-plan-ahead 0; resync-rate 1G; al-extents 1237; }
     on primary { address 10.9.0.1:7790; }
     on backup { address 10.9.0.2:7790; }
@@ -35,7 +35,7 @@ drbd_up() {
     on "$1" drbdadm up r0
 }
 
-drbd_in_sync() { on "$1" grep -q 'ds:UpToDate/UpToDate' /proc/drbd; }
+drbd_in_sync() { on "${1-primary}" grep -q 'ds:UpToDate/UpToDate' /proc/drbd; }
 
 # drbd_protocol A|B|C: from now on.
 drbd_protocol() {
