@@ -42,6 +42,9 @@ pub struct Config {
     /// While in sync dm-era is rolled so often, in the pause of a cut: how far back a later sync has to start.
     #[serde(with = "humantime_serde", default = "default_roll_interval")]
     pub roll_interval: Duration,
+    /// Whether writes are captured all the time, or only what changed is looked at once in `epoch`.
+    #[serde(default)]
+    pub mode: Mode,
     /// Who commits an epoch; the same on both hosts.
     #[serde(default)]
     pub commit: Commit,
@@ -73,6 +76,17 @@ pub struct Config {
     /// Where this was read from.
     #[serde(skip)]
     pub path: PathBuf,
+}
+
+/// `mode`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Every write is captured; an epoch is what was captured since the one before.
+    #[default]
+    Continuous,
+    /// Writes are tracked; an epoch is the blocks that changed in the interval.
+    Interval,
 }
 
 /// `commit`
@@ -407,8 +421,12 @@ impl Config {
         if let Some(rate) = self.verify.rate.filter(|rate| *rate < ByteSize::mib(1)) {
             return Some(("verify.rate", format!("{rate} a second is less than 1 MiB")));
         }
+        let (shortest, longest) = match self.mode {
+            Mode::Continuous => (ms(5), s(3600)),
+            Mode::Interval => (s(1), s(7 * 86_400)),
+        };
         let durations = [
-            ("epoch", between(self.epoch, ms(5), s(3600))),
+            ("epoch", between(self.epoch, shortest, longest)),
             ("snapshots.every", self.snapshots.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),
             ("roll-interval", between(self.roll_interval, s(1), s(7 * 24 * 3600))),
             ("verify.every", self.verify.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),

@@ -160,5 +160,7 @@ promote_recorded_after() {
 }
 
 # recorded EPOCH [VOLUME]: the digest that the primary recorded of that volume, counted from 1, in the pause of
-# that epoch's cut.
-recorded() { awk -v epoch="$1" -v field="$((${2-1} + 1))" '$1 == epoch { print $field }' "$SHARE/digests"; }
+# that epoch's cut. A cut that was thrown away, because the link went in its pause, leaves a line too: the last one counts.
+recorded() {
+    awk -v epoch="$1" -v field="$((${2-1} + 1))" '$1 == epoch { digest = $field } END { print digest }' "$SHARE/digests"
+}

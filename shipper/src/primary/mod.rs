@@ -38,7 +38,7 @@ use ftship_proto::state::{DurableState, Role};
 use mio::Registry;
 use mio::event::Event;
 
-use crate::config::{Config, Overrun};
+use crate::config::{Config, Mode, Overrun};
 use crate::control::server::ClientId;
 use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
 use crate::metrics::Latencies;
@@ -158,6 +158,7 @@ impl PrimaryDriver {
             incarnation: stamp.incarnation,
             eras: volumes.eras(),
             epoch_interval: config.epoch,
+            interval: config.mode == Mode::Interval,
             window: config.limits.window,
             timeout: config.limits.timeout,
             log_watermark: config.limits.log_watermark,
@@ -456,6 +457,10 @@ impl Driver for PrimaryDriver {
         let id = client.0 as u64;
         match request {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status(now))))),
+            Request::Checkpoint { quiesced: true, .. } if self.config.mode == Mode::Interval => {
+                let reason = "with mode = \"interval\" every checkpoint suspends the volume".into();
+                self.answers.push((client, Response::Refused { reason }));
+            }
             Request::Checkpoint { wait, staged, quiesced } => {
                 self.waiting.push(client);
                 if quiesced {

@@ -43,7 +43,9 @@ impl World {
         host.written = false;
         let noted = |since: u64| {
             let runs = host.daemon_since.is_some_and(|from| from.max(since) + NOTED <= now);
-            runs && self.operator.aftermath.promoted.is_some()
+            // A state's disk that stalls has nothing yet.
+            let is_durable = host.daemon.as_ref().is_none_or(|daemon| daemon.core.is_state_durable());
+            runs && is_durable && self.operator.aftermath.promoted.is_some()
         };
         if !host.alone_since.is_some_and(noted) {
             host.alone_since = None;

@@ -172,6 +172,7 @@ impl World {
             incarnation,
             eras: Some(host.eras.now()),
             epoch_interval: std::time::Duration::from_micros(scenario.epoch_interval),
+            interval: scenario.is_interval,
             window: scenario.window,
             timeout: std::time::Duration::from_micros(scenario.timeout),
             log_watermark: 80,

@@ -43,6 +43,8 @@ pub(crate) struct Scenario {
     pub(crate) odds_crash: u64,
     pub(crate) request_interval: u64,
     pub(crate) is_eager: bool,
+    /// Nothing is captured between two epochs.
+    pub(crate) is_interval: bool,
     /// The backup's volumes are tracked.
     pub(crate) is_tracked: bool,
     /// Nothing goes wrong before the pair was in step once; then these are the odds, in their order below.
@@ -107,6 +109,7 @@ impl Scenario {
             odds_crash: pick(random, &[0, 0, 0, 50, 200]),
             request_interval: chaos_until / random.range(2, 12),
             is_eager: random.once_in(20),
+            is_interval: random.clone().once_in(8),
             settles_first: None,
             is_tracked: false,
             is_cramped,

@@ -195,7 +195,8 @@ impl World {
 
     /// In the end, in sync: flips a block and has it repaired, then asks again. Whether that is over.
     pub(crate) fn last_verifies(&mut self) -> bool {
-        if self.verifier.last_steps == 0 || self.checker.is_struck() {
+        // In interval mode no verify is possible.
+        if self.verifier.last_steps == 0 || self.checker.is_struck() || self.scenario.is_interval {
             return self.verifier.waiting.is_empty();
         }
         if self.verifier.waiting.is_empty() {

@@ -100,6 +100,7 @@ impl Primary {
             self.synced(now);
         }
         self.answer_checkpoints();
+        self.rest();
         self.cut_timeout(now);
     }
 
@@ -108,6 +109,7 @@ impl Primary {
         self.committed_up_to(now, committed);
         self.answer_words();
         self.answer_checkpoints();
+        self.rest();
         self.cut_timeout(now);
     }
 

@@ -43,7 +43,8 @@ impl Primary {
     }
 
     pub(super) fn checkpoint(&mut self, now: Duration, id: u64, until: Until) {
-        if self.capture != Capture::On {
+        let rests = self.config.interval && self.is_in_sync();
+        if self.capture != Capture::On && !rests {
             let reason = match &self.replication {
                 Replication::Degraded { reason } | Replication::Failed { reason } => reason.clone(),
                 Replication::Syncing | Replication::InSync => "the backup is being synchronised".into(),
@@ -56,6 +57,7 @@ impl Primary {
         self.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false });
         self.cut_at = now;
         self.cut_timeout(now);
+        self.interval_timeout(now);
     }
 
     pub(super) fn cut_taken(&mut self, now: Duration, eras: Option<Vec<Era>>) {

@@ -29,6 +29,7 @@ mod cut;
 mod durable;
 mod events;
 mod fence;
+mod interval;
 mod link;
 mod plan;
 mod step;
@@ -64,8 +65,10 @@ pub struct PrimaryConfig {
     pub incarnation: Incarnation,
     /// The era that each volume's writes go to, in the group's order; `None` where that is not tracked, or not known.
     pub eras: Option<Vec<Era>>,
-    /// Time between two cuts.
+    /// Time between two cuts, or between the beginnings of two intervals' syncs.
     pub epoch_interval: Duration,
+    /// Nothing is captured between two epochs: each is a sync of what was written since the one before.
+    pub interval: bool,
     /// Largest number of epochs that are cut and not acknowledged; where a coordinator commits, not committed.
     pub window: usize,
     /// A peer that is silent for this long is gone.
@@ -312,6 +315,7 @@ impl Primary {
         self.link_timeout(now);
         self.sync_timeout(now);
         self.cut_timeout(now);
+        self.interval_timeout(now);
         self.verify_timeout(now);
     }
 
@@ -325,7 +329,7 @@ impl Primary {
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
         let cut = (self.capture == Capture::On && self.cutting.is_none()).then_some(self.cut_at);
-        [link, cut, self.sync_deadline(), self.verify_due()].into_iter().flatten().min()
+        [link, cut, self.interval_due(), self.sync_deadline(), self.verify_due()].into_iter().flatten().min()
     }
 
     /// The next thing to do.

@@ -29,6 +29,8 @@ use crate::state::Content;
 const PATIENCE: u32 = 10;
 /// Goodbyes of the backup after which a sync is not staged again.
 const STAGED_ATTEMPTS: u32 = 2;
+/// What their count is set to then: with each interval it is halved, so the next one is in place at once.
+const IN_PLACE: u32 = 2 * STAGED_ATTEMPTS;
 
 impl Primary {
     /// Whatever the backup holds: a sync begins.
@@ -45,7 +47,7 @@ impl Primary {
         self.begin_sync(now);
     }
 
-    fn begin_sync(&mut self, now: Duration) {
+    pub(super) fn begin_sync(&mut self, now: Duration) {
         let Some(Plan { base, since, stages }) = self.plan() else { return };
         self.attempt = Attempt { base, stages, is_whole: since.is_none(), begun: now, ..Attempt::default() };
         self.attempts += 1;
@@ -101,7 +103,7 @@ impl Primary {
             Some(_) => self.copy(now, SyncStep::Copying),
             None if self.is_stageable() => self.stage(now),
             None => {
-                self.staged_in_vain = STAGED_ATTEMPTS;
+                self.staged_in_vain = self.staged_in_vain.max(STAGED_ATTEMPTS);
                 // What is staged and not committed is no base to write over.
                 if self.plan().is_some_and(|plan| plan.base != self.attempt.base) {
                     return self.begin_sync(now);
@@ -236,7 +238,7 @@ impl Primary {
         let size = self.journal_size();
         let fits = self.attempt.carrier != Some(Carrier::Staged) || stored <= size - size / 8;
         if !fits && self.sync != SyncStep::None {
-            self.staged_in_vain = STAGED_ATTEMPTS;
+            self.staged_in_vain = IN_PLACE;
             self.sync_anew(now, "what has changed does not fit the backup's journal: it is written in place");
         }
         fits
@@ -246,6 +248,9 @@ impl Primary {
     pub(super) fn staging_refused(&mut self) {
         if self.sync != SyncStep::None && self.attempt.carrier == Some(Carrier::Staged) {
             self.staged_in_vain += 1;
+            if self.staged_in_vain >= STAGED_ATTEMPTS {
+                self.staged_in_vain = IN_PLACE;
+            }
         }
     }
 
@@ -323,7 +328,9 @@ impl Primary {
             self.in_sync_since = Some(now);
             let after = self.attempt.base.filter(|_| self.attempt.carrier == Some(Carrier::Staged));
             self.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
-            (self.wants_whole, self.staged_in_vain) = (false, 0);
+            self.wants_whole = false;
+            // The next interval may well change as much.
+            self.staged_in_vain = if self.config.interval { self.staged_in_vain / 2 } else { 0 };
             self.last_sync = Some(self.attempt.figures(now));
             self.set_replication(Replication::InSync);
         }

@@ -212,13 +212,16 @@ impl Primary {
         let refused = match (&self.link, &self.replication) {
             (Link::Up { welcome, .. }, _) if welcome.features & VERIFY == 0 => Some(VerifyError::Unknown),
             (Link::Up { .. }, Replication::InSync)
-                if self.capture == Capture::On && self.sync == SyncStep::None =>
+                if self.capture == Capture::On && self.sync == SyncStep::None && !self.config.interval =>
             {
                 None
             }
             (_, Replication::Degraded { reason } | Replication::Failed { reason }) => {
                 Some(VerifyError::NotInSync(reason.clone()))
             }
+            _ if self.config.interval => Some(VerifyError::NotInSync(
+                "no epochs are cut between two intervals (mode = \"interval\"); see --offline".into(),
+            )),
             _ => Some(VerifyError::NotInSync("it is being synced".into())),
         };
         if let Some(refused) = refused {

@@ -2,6 +2,7 @@
 
 mod durable;
 mod fence;
+mod interval;
 mod verifying;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ fn config() -> PrimaryConfig {
         incarnation: Incarnation([0xa1; 16]),
         eras: Some(vec![Era(7); group().volumes().len()]),
         epoch_interval: SECOND / 20,
+        interval: false,
         window: 4,
         timeout: SECOND,
         log_watermark: 80,

@@ -1,0 +1,54 @@
+#!/bin/bash
+# lab: timeout=300
+# Interval mode: a block written again and again travels a few times in an interval, nothing is captured between, a checkpoint
+# comes at once when asked for, and a power cut within an interval leaves the backup at exactly the last epoch.
+VOLUME_MB=64
+EPOCH=4s
+POLICY='mode = "interval"'
+EXTRA='[audit]
+digest-file = "/share/digests"'
+. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
+
+committed() { status primary .epochs.committed; }
+shipped() { status primary '.primary | .bytes_shipped + .base_bytes_shipped'; }
+is_tracking() { on primary ftdm status vm1 | grep -q ' tracking '; }
+is_beyond() { (($(committed) > $1)); }
+
+step "refused: an interval of half a second"
+config primary primary 10.9.0.1 10.9.0.2
+on primary sed 's/^epoch = .*/epoch = "500ms"/' /etc/ftdm/vm1.toml > "$SHARE/short.toml"
+expect_code 2 on primary ftship run /share/short.toml
+
+protect
+eventually 30 is_tracking
+expect_code 4 on primary ftship checkpoint vm1 --quiesced
+expect_code 4 on primary ftship verify vm1
+
+step "half a megabyte, written again and again"
+before=$(shipped) epoch=$(committed)
+background primary bash -c 'while :; do dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count=8 seek=100 oflag=direct \
+    conv=fsync status=none; echo >> /share/rounds; done'
+eventually 60 is_beyond $((epoch + 1))
+kill_background "$JOB" KILL
+wait_background "$JOB" || true
+rounds=$(wc -l < "$SHARE/rounds") epochs=$(($(committed) - epoch))
+bytes=$(($(shipped) - before))
+echo "$((rounds / 2)) MB written in $epochs intervals, $((bytes / 1024)) KiB shipped"
+((rounds > 4 * epochs)) || fail "only $rounds rounds in $epochs intervals: nothing was written twice"
+# Each interval: the half megabyte, once more what the capture saw of it, and frames.
+((bytes < (epochs + 1) * 1536 * 1024)) || fail "blocks travel more than once"
+
+step "a checkpoint does not wait for the interval"
+on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count=4 seek=300 oflag=direct conv=fsync status=none
+epoch=$(on primary ftship checkpoint vm1 --wait)
+eventually 30 is_tracking
+expect_equal "$(digest primary /dev/mapper/vm1)" "$(recorded "$epoch")" "the volume since epoch $epoch"
+
+step "a power cut within an interval"
+background primary bash -c 'while :; do dd if=/dev/urandom of=/dev/mapper/vm1 bs=4k count=32 seek=$((RANDOM % 8192)) \
+    oflag=direct status=none; done'
+eventually 60 is_beyond "$epoch"
+epoch=$(committed)
+sleep 1
+power_off primary
+promote_recorded_after "$epoch"
