@@ -18,6 +18,7 @@
 
 mod apply;
 mod commit;
+mod events;
 mod full_sync;
 mod greet;
 mod phase;
@@ -33,15 +34,14 @@ use crate::digest::EpochVerifier;
 use crate::frame::Frame;
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, GroupName, Incarnation, VolumeUuid};
-use crate::journal::{JournalWriter, Placement, Superblock};
-use crate::message::Message;
+use crate::journal::JournalWriter;
 use crate::mutant::{self, Mutant};
-use crate::primary::Scope;
 use crate::protocol::{AckPolicy, CommitPolicy};
 use crate::state::{DurableState, LineageEntry};
 use crate::verify::HashRequest;
 use ftdm_units::{Era, Sectors};
 
+pub use events::{BackupAction, BackupEvent};
 pub use phase::{Copying, Phase};
 pub use promote::PromoteRefused;
 
@@ -106,143 +106,6 @@ pub struct Sealed {
     pub end: u64,
     /// Whether the volumes are one exact state once it is applied.
     pub commit_point: bool,
-}
-
-/// What happened outside.
-#[derive(Debug)]
-pub enum BackupEvent {
-    /// A connection was accepted, as [`Backup::admits`] allows (any earlier one was closed before).
-    Accepted,
-    /// A whole frame arrived, its checksums verified.
-    Frame(Frame),
-    /// The connection ended.
-    Disconnected,
-    /// The sync with this ticket succeeded: everything appended before it was issued is durable.
-    JournalSynced {
-        /// As given in [`BackupAction::SyncJournal`].
-        ticket: u64,
-    },
-    /// The earliest [`BackupAction::FlushVolumes`] that was not answered yet succeeded.
-    VolumesFlushed,
-    /// The last [`BackupAction::WriteState`] is durable.
-    StateWritten,
-    /// The last [`BackupAction::WriteSuperblock`] is durable.
-    SuperblockWritten,
-    /// The last [`BackupAction::Apply`] is written and flushed.
-    Applied,
-    /// What a [`BackupAction::HashVolumes`] found.
-    VolumesHashed {
-        /// As given.
-        token: u64,
-        /// The digests; or why not, for people.
-        result: Result<Vec<Digest>, String>,
-    },
-    /// The era was ended on each volume: those that began; none where that failed.
-    EraRolled {
-        /// In the group's order.
-        eras: Vec<Era>,
-    },
-    /// Somebody wants a copy of the volumes as they are at a committed epoch.
-    Snapshot {
-        /// Returned in the answer.
-        id: u64,
-    },
-    /// What a [`BackupAction::ReadOwn`] found; or why it is not known, for people.
-    OwnRead {
-        /// Where something was written.
-        result: Result<Scope, String>,
-    },
-    /// The volumes are closed.
-    VolumesReleased,
-    /// Something durable failed. Never retried.
-    Failed {
-        /// What failed, for people: the device, the operation and the error.
-        reason: String,
-    },
-    /// An operator or a cluster manager asks to promote; `id` is a fresh random generation id.
-    Promote {
-        /// Random id of the generation to be made.
-        id: [u8; 16],
-        /// The epoch that the volumes are to hold; needed where a coordinator commits.
-        epoch: Option<Epoch>,
-        /// Also where what the volumes hold is no epoch of the group at all.
-        force: bool,
-    },
-}
-
-/// What the driver must do.
-#[derive(Debug)]
-pub enum BackupAction {
-    /// Send to the peer.
-    Send(Message),
-    /// Close the connection, for this reason, after what was sent has left.
-    Close {
-        /// For the log.
-        reason: String,
-    },
-    /// Journal lane: write the frame at its place.
-    Append {
-        /// Where.
-        placement: Placement,
-        /// The frame as received.
-        frame: Frame,
-    },
-    /// Journal lane: make everything appended so far durable.
-    SyncJournal {
-        /// Returned in [`BackupEvent::JournalSynced`].
-        ticket: u64,
-    },
-    /// Journal lane: write the superblock and make it durable.
-    WriteSuperblock(Box<Superblock>),
-    /// State lane: write the state and make it durable.
-    WriteState(Box<DurableState>),
-    /// Volume lane: write the records of a base copy frame.
-    WriteBase {
-        /// A `BaseData` frame.
-        frame: Frame,
-        /// What its records are checked against.
-        group: Box<GroupDescription>,
-    },
-    /// Volume lane: make everything written so far durable.
-    FlushVolumes,
-    /// Volume lane: write the records of these epochs from the journal, then make them durable.
-    Apply {
-        /// The epochs, oldest first, contiguous in the journal.
-        epochs: Vec<Sealed>,
-        /// What their records are checked against.
-        group: Box<GroupDescription>,
-    },
-    /// Volume lane: hash what the volumes hold then.
-    HashVolumes(HashRequest),
-    /// Send to the peer.
-    SendFrame(Frame),
-    /// Volume lane: find out what was written in these eras of the volumes and later.
-    ReadOwn {
-        /// In the group's order.
-        since: Vec<Era>,
-    },
-    /// Volume lane: end the era on each volume.
-    RollEra,
-    /// Volume lane: copy the volumes as they are then.
-    Snapshot {
-        /// As given.
-        id: u64,
-        /// What they hold then, exactly.
-        epoch: Epoch,
-        /// Its digest.
-        digest: Digest,
-    },
-    /// Tell who wanted a snapshot that there is none.
-    SnapshotRefused {
-        /// As given.
-        id: u64,
-        /// For people.
-        reason: String,
-    },
-    /// Volume lane: close the volumes, so that somebody else can open them.
-    ReleaseVolumes,
-    /// Tell whoever asked to promote.
-    PromoteDone(Result<Epoch, PromoteRefused>),
 }
 
 /// The connection as the protocol sees it.

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::epoch::EpochHeader;
 use crate::journal::{MIN_JOURNAL_LEN, Superblock, recover};
-use crate::message::{Hello, RefuseCode};
+use crate::message::{Hello, Message, RefuseCode};
 use crate::protocol::{ACK_RECEIVED, EXTERNAL_COMMIT, PROTOCOL};
 use crate::state::{Content, Role};
 use crate::testing::{INCARNATION, epoch_header, frames_of, group};
