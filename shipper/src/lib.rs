@@ -6,6 +6,7 @@
 //! the process that undoes what a stopped daemon left, `control` is how commands talk to a daemon. Nothing here decides about epochs: that is `ftship-proto`'s.
 
 pub mod backup;
+mod command;
 pub mod config;
 pub mod control;
 pub mod daemon;
@@ -22,3 +23,4 @@ pub mod snapshots;
 pub mod state_file;
 pub mod storage;
 pub mod watchdog;
+mod worker;

@@ -5,14 +5,15 @@
 //! or not there.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use ftship_proto::ids::Epoch;
 use serde::{Deserialize, Serialize};
+
+use crate::command;
 
 /// Longest time for one command of LVM's.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -236,33 +237,8 @@ fn lvm(program: &str) -> Command {
     command
 }
 
-/// Runs a command to its end and returns what it printed.
 fn run(command: &mut Command) -> anyhow::Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = spawned.with_context(|| format!("{name} (package lvm2)"))?;
-    let begun = Instant::now();
-    // What it prints is a few lines: the pipes never fill.
-    let status = loop {
-        match child.try_wait().with_context(|| name.clone())? {
-            Some(status) => break status,
-            None if begun.elapsed() > PATIENCE => {
-                child.kill().and_then(|()| child.wait()).with_context(|| name.clone())?;
-                anyhow::bail!("{name} did not end within {PATIENCE:?}");
-            }
-            None => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    let text = |pipe: Option<&mut dyn Read>| {
-        let mut text = String::new();
-        pipe.map(|pipe| pipe.read_to_string(&mut text)).transpose().map(|_| text)
-    };
-    let output =
-        text(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read)).with_context(|| name.clone())?;
-    let errors =
-        text(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read)).with_context(|| name.clone())?;
-    anyhow::ensure!(status.success(), "{name}: {}", errors.trim());
-    Ok(output)
+    command::run(command, PATIENCE).context("LVM (package lvm2)")
 }
 
 #[cfg(test)]

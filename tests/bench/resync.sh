@@ -41,6 +41,7 @@ step "setting up ftdm and DRBD"
 } > "$SHARE/set-up.log" 2>&1
 # Full of what does not compress, as nobody's zeros are to make a granule cheap.
 on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=1M count="$VOLUME_MB" oflag=direct status=none
+# DRBD's internal metadata makes its device a little shorter: dd ends with no space left.
 on primary dd if=/dev/urandom of=/dev/drbd0 bs=1M count="$VOLUME_MB" oflag=direct status=none 2> /dev/null || true
 start_daemons
 wait_state primary "in sync" 120

@@ -51,10 +51,11 @@ measure() {
         || fail "fio: $(cat "$SHARE/fio.log")"
 }
 
-step "setting up: raw volume, ftdm, DRBD $(modinfo -F version drbd 2> /dev/null || echo 8.4)"
+step "setting up: raw volume, ftdm, DRBD"
 on primary lvcreate -q -y -W n -n raw -L "${VOLUME_MB}M" vg
 on primary dd if=/dev/zero of=/dev/vg/raw bs=1M count="$VOLUME_MB" oflag=direct status=none
 make_drbd "$VOLUME_MB"
+echo "   DRBD $(on primary cat /sys/module/drbd/version)"
 make_volumes
 for ((ROUND = 1; ROUND <= ROUNDS; ROUND++)); do
     for subject in "${SUBJECTS[@]}"; do

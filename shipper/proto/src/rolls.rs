@@ -1,8 +1,8 @@
 //! Which era of each volume begins where in the history of epochs: what a resynchronisation starts from.
 //!
-//! Always holds: every volume's eras rise strictly and epochs never fall from entry to entry, and rise to a roll at a cut; a missing entry, be it
-//! dropped for room or never made durable, only leads to an older era, so to more that is copied. An entry is made
-//! durable after the roll of every volume has returned.
+//! Always holds: every volume's eras rise strictly and epochs never fall from entry to entry, and rise to a roll at a
+//! cut; a missing entry, be it dropped for room or never made durable, only leads to an older era, so to more that is
+//! copied. An entry is made durable after the roll of every volume has returned.
 //!
 //! ```text
 //! offset  field                      (little endian)

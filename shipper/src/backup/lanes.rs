@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::JoinHandle;
 
 use anyhow::Context;
 use ftdm::fault;
@@ -25,6 +23,7 @@ use super::volume_device::Volumes;
 use crate::reactor::Reports;
 use crate::snapshots::{Order, Snapshot};
 use crate::state_file::StateFile;
+use crate::worker::Worker;
 
 /// What lanes report.
 #[derive(Debug)]
@@ -119,21 +118,19 @@ pub(super) enum VolumeJob {
 /// A thread with a queue of jobs.
 #[derive(Debug)]
 pub(super) struct Lane<J> {
-    jobs: Option<Sender<(usize, J)>>,
+    worker: Worker<(usize, J)>,
     backlog: Arc<AtomicUsize>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl<J: Send + 'static> Lane<J> {
     fn start(
-        name: &str,
+        name: &'static str,
         reports: Reports<LaneReport>,
         mut perform: impl FnMut(J) -> anyhow::Result<Option<LaneReport>> + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let (jobs, queue): (_, Receiver<(usize, J)>) = mpsc::channel();
         let backlog = Arc::new(AtomicUsize::new(0));
         let done = Arc::clone(&backlog);
-        let work = move || {
+        let worker = Worker::start(name, 256 << 10, move |queue| {
             let mut failed = false;
             for (weight, job) in queue {
                 if !failed {
@@ -149,41 +146,20 @@ impl<J: Send + 'static> Lane<J> {
                 done.fetch_sub(weight, Ordering::Release);
                 reports.wake();
             }
-        };
-        let thread = std::thread::Builder::new()
-            .name(name.into())
-            .stack_size(256 << 10)
-            .spawn(work)
-            .with_context(|| format!("starting the {name} thread"))?;
-        Ok(Self { jobs: Some(jobs), backlog, thread: Some(thread) })
+        })?;
+        Ok(Self { worker, backlog })
     }
 
     /// Queues a job that holds `weight` bytes.
     pub(super) fn push(&self, weight: usize, job: J) {
         self.backlog.fetch_add(weight, Ordering::Acquire);
-        if let Some(jobs) = &self.jobs
-            && jobs.send((weight, job)).is_err()
-        {
-            log::error!("a lane has ended; its thread must have panicked");
-        }
+        self.worker.push((weight, job));
     }
 
     /// Bytes held by jobs that are not done.
     #[must_use]
     pub(super) fn backlog(&self) -> usize {
         self.backlog.load(Ordering::Acquire)
-    }
-}
-
-impl<J> Drop for Lane<J> {
-    /// Lets the lane finish its queue.
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("a lane's thread had panicked");
-        }
     }
 }
 

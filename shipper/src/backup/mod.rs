@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ftdm::fault;
 use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered};
+use ftship_proto::frame::Frame;
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::state::{DurableState, Role};
@@ -213,13 +214,7 @@ impl BackupDriver {
                     self.volume_job(now, 0, VolumeJob::Apply(epochs, group));
                 }
                 BackupAction::HashVolumes(request) => self.volume_job(now, 0, VolumeJob::Hash(request)),
-                BackupAction::SendFrame(frame) => {
-                    if let Some(peer) = &mut self.peer {
-                        let mut bytes = Vec::new();
-                        frame.encode_into(&mut bytes);
-                        peer.queue(bytes);
-                    }
-                }
+                BackupAction::SendFrame(frame) => self.send_frame(&frame),
                 BackupAction::ReadOwn { since } => self.volume_job(now, 0, VolumeJob::ReadOwn(since)),
                 BackupAction::RollEra => self.volume_job(now, 0, VolumeJob::Roll),
                 BackupAction::Snapshot { id, epoch, .. } => self.take_snapshot(now, id, epoch),
@@ -241,11 +236,15 @@ impl BackupDriver {
     }
 
     fn send(&mut self, message: &Message) {
-        let Some(peer) = &mut self.peer else { return };
         let generation = self.core.state().generation().map_or(0, |generation| generation.number);
         let incarnation = self.core.peer_incarnation().unwrap_or(Incarnation([0; 16]));
+        self.send_frame(&message.encode(generation, incarnation));
+    }
+
+    fn send_frame(&mut self, frame: &Frame) {
+        let Some(peer) = &mut self.peer else { return };
         let mut bytes = Vec::new();
-        message.encode(generation, incarnation).encode_into(&mut bytes);
+        frame.encode_into(&mut bytes);
         peer.queue(bytes);
     }
 

@@ -8,8 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -29,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 use super::heartbeat::Heartbeat;
 use super::rounds::{self, Rolled};
 use crate::reactor::Reports;
+use crate::worker::Worker;
 
 /// The watchdog hears from this thread, and the log is followed, at least so often.
 const BEAT_INTERVAL: Duration = Duration::from_millis(100);
@@ -160,12 +160,9 @@ pub(super) struct CaptureSettings {
     pub(super) digest_file: Option<PathBuf>,
 }
 
-/// The cut thread.
+/// The cut thread. Dropping it ends the capture, and waits for that.
 #[derive(Debug)]
-pub(super) struct CutThread {
-    jobs: Option<Sender<CaptureJob>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(super) struct CutThread(Worker<CaptureJob>);
 
 impl CutThread {
     /// Starts the thread on stacks, at least one, that are not captured.
@@ -185,7 +182,7 @@ impl CutThread {
                 .open(path)
                 .with_context(|| format!("{}", path.display()))
         });
-        let mut worker = Worker {
+        let mut capturing = Capturing {
             stacks,
             settings,
             heartbeat: Arc::new(heartbeat),
@@ -196,69 +193,46 @@ impl CutThread {
             looked: Instant::now(),
             bypassed: Vec::new(),
         };
-        let (jobs, queue) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("cut".into())
-            .stack_size(512 << 10)
-            .spawn(move || {
-                if let Err(error) =
-                    set_urgency(Urgency::RealTime(1)).and_then(|()| set_urgency(Urgency::Ordinary))
-                {
-                    log::warn!(
-                        "cuts get no real-time priority, so the VM's pauses depend on the load: {error}"
-                    );
-                }
-                worker.heartbeat.ensure();
-                let mut followed = Instant::now();
-                loop {
-                    match queue.recv_timeout(worker.interval()) {
-                        Ok(job) => {
-                            followed = Instant::now();
-                            worker.perform(job, &reports);
-                        }
-                        // However long an epoch is, or whatever keeps the one who orders the cuts: what
-                        // was written leaves the kernel's memory, and a full log is noticed.
-                        Err(RecvTimeoutError::Timeout) if followed.elapsed() >= BEAT_INTERVAL => {
-                            followed = Instant::now();
-                            worker.perform(CaptureJob::Follow, &reports);
-                        }
-                        Err(RecvTimeoutError::Timeout) => {}
-                        Err(RecvTimeoutError::Disconnected) => break,
+        let worker = Worker::start("cut", 512 << 10, move |queue: Receiver<CaptureJob>| {
+            if let Err(error) =
+                set_urgency(Urgency::RealTime(1)).and_then(|()| set_urgency(Urgency::Ordinary))
+            {
+                log::warn!("cuts get no real-time priority, so the VM's pauses depend on the load: {error}");
+            }
+            capturing.heartbeat.ensure();
+            let mut followed = Instant::now();
+            loop {
+                match queue.recv_timeout(capturing.interval()) {
+                    Ok(job) => {
+                        followed = Instant::now();
+                        capturing.perform(job, &reports);
                     }
-                    worker.watch_room(&reports);
-                    worker.watch_history(&reports);
-                    worker.beat();
+                    // However long an epoch is, or whatever keeps the one who orders the cuts: what
+                    // was written leaves the kernel's memory, and a full log is noticed.
+                    Err(RecvTimeoutError::Timeout) if followed.elapsed() >= BEAT_INTERVAL => {
+                        followed = Instant::now();
+                        capturing.perform(CaptureJob::Follow, &reports);
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break,
                 }
-                worker.end_capture();
-                worker.heartbeat.goodbye();
-            })
-            .context("starting the cut thread")?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+                capturing.watch_room(&reports);
+                capturing.watch_history(&reports);
+                capturing.beat();
+            }
+            capturing.end_capture();
+            capturing.heartbeat.goodbye();
+        })?;
+        Ok(Self(worker))
     }
 
     /// Queues a job.
     pub(super) fn push(&self, job: CaptureJob) {
-        if let Some(jobs) = &self.jobs
-            && jobs.send(job).is_err()
-        {
-            log::error!("the cut thread has ended; it must have panicked");
-        }
+        self.0.push(job);
     }
 }
 
-impl Drop for CutThread {
-    /// Ends the capture, and waits for that.
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the cut thread had panicked");
-        }
-    }
-}
-
-struct Worker {
+struct Capturing {
     stacks: Vec<Stack>,
     settings: CaptureSettings,
     heartbeat: Arc<Heartbeat>,
@@ -275,7 +249,7 @@ struct Worker {
     bypassed: Vec<Bypassed>,
 }
 
-impl Worker {
+impl Capturing {
     /// Tells the watchdog that this thread goes on; finds another one where the last is gone.
     fn beat(&self) {
         let phase = match self.captures.iter().any(|capture| capture.phase() == Phase::Held) {

@@ -4,8 +4,7 @@
 //! pieces are held in memory.
 
 use std::io::ErrorKind;
-use std::sync::mpsc::{self, Sender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,6 +16,7 @@ use super::encode::{EncodeJob, Piece};
 use super::rounds::Rolled;
 use super::{PrimaryDriver, run_in_background};
 use crate::reactor::Reports;
+use crate::worker::Worker;
 
 /// Sectors read at a time: 1 MiB.
 const CHUNK: Sectors = Sectors(2048);
@@ -34,8 +34,7 @@ pub(super) struct PieceRead {
 /// The reading thread, its buffers, and the progress of the round.
 #[derive(Debug)]
 pub(super) struct Copying {
-    jobs: Option<Sender<(Piece, u64)>>,
-    thread: Option<JoinHandle<()>>,
+    reading: Worker<(Piece, u64)>,
     free: Vec<AlignedBuffer>,
     plan: CopyPlan,
 }
@@ -46,23 +45,18 @@ impl Copying {
     /// # Errors
     /// When the thread cannot be started.
     pub(super) fn start(devices: Vec<BlockDevice>, reports: Reports<PieceRead>) -> anyhow::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<(Piece, u64)>();
-        let thread = std::thread::Builder::new()
-            .name("copying".into())
-            .stack_size(128 << 10)
-            .spawn(move || {
-                run_in_background("copying");
-                for (mut piece, chain) in queue {
-                    let result = match devices.get(usize::from(piece.volume.0)) {
-                        Some(device) => device.read_extent(piece.extent, piece.buffer.bytes_mut()),
-                        None => Err(ErrorKind::NotFound.into()),
-                    };
-                    reports.send(PieceRead { piece, chain, result });
-                }
-            })
-            .context("starting the copying thread")?;
+        let reading = Worker::start("copying", 128 << 10, move |queue: Receiver<(Piece, u64)>| {
+            run_in_background("copying");
+            for (mut piece, chain) in queue {
+                let result = match devices.get(usize::from(piece.volume.0)) {
+                    Some(device) => device.read_extent(piece.extent, piece.buffer.bytes_mut()),
+                    None => Err(ErrorKind::NotFound.into()),
+                };
+                reports.send(PieceRead { piece, chain, result });
+            }
+        })?;
         let plan = CopyPlan::new(CHUNK, AHEAD);
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), free: Vec::new(), plan })
+        Ok(Self { reading, free: Vec::new(), plan })
     }
 
     /// Begins a round of this chain. Returns whether there is nothing to copy.
@@ -94,11 +88,7 @@ impl Copying {
             let buffer = self.free.pop();
             let buffer = buffer
                 .unwrap_or_else(|| AlignedBuffer::new(usize::try_from(CHUNK.0).unwrap_or(0) * SECTOR_SIZE));
-            if let Some(jobs) = &self.jobs
-                && jobs.send((Piece { volume, extent, buffer }, chain)).is_err()
-            {
-                log::error!("the copying has ended; its thread must have panicked");
-            }
+            self.reading.push((Piece { volume, extent, buffer }, chain));
         }
     }
 
@@ -169,17 +159,6 @@ impl PrimaryDriver {
         if is_current && is_complete {
             let frames = self.copying.frames();
             self.core.handle(now, PrimaryEvent::Copied { frames });
-        }
-    }
-}
-
-impl Drop for Copying {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the copying thread had panicked");
         }
     }
 }

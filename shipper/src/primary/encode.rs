@@ -4,10 +4,8 @@
 //! last frame is handed over; frames wait in a channel of [`FRAMES_AHEAD`] at most, so a slow link
 //! stops this thread, not the capture.
 
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 
-use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
 use ftdm::fold::{self, split_zeroes};
 use ftdm::log_writes::epoch_log::EpochLog;
@@ -22,6 +20,7 @@ use ftship_proto::record::Content;
 use super::run_in_background;
 use super::verify::{InspectJob, Inspecting};
 use crate::reactor::Reports;
+use crate::worker::Worker;
 
 /// Encoded frames that may wait for the link, of about 1 MiB at most each.
 const FRAMES_AHEAD: usize = 8;
@@ -125,9 +124,9 @@ pub(super) enum EncodedItem {
 /// The encoder's thread.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    jobs: Option<Sender<EncodeJob>>,
-    output: Option<Receiver<Encoded>>,
-    thread: Option<JoinHandle<()>>,
+    // Dropped first: without it the thread finds its output closed and ends its queue quickly.
+    output: Receiver<Encoded>,
+    worker: Worker<EncodeJob>,
 }
 
 impl Encoder {
@@ -136,50 +135,28 @@ impl Encoder {
     /// # Errors
     /// When the thread cannot be started.
     pub(super) fn start(stamp: Stamp, header: EpochHeader, reports: Reports<()>) -> anyhow::Result<Self> {
-        let (jobs, queue) = mpsc::channel();
         let (sender, output) = mpsc::sync_channel(FRAMES_AHEAD);
         let sink = Sink { chain: 0, sender, reports };
         let base = BaseEncoder::new(header.group.clone(), stamp.generation, stamp.incarnation);
-        let mut worker =
-            Worker { stamp, header, base, catch_up: None, sink, inspecting: Inspecting::default() };
-        let thread = std::thread::Builder::new()
-            .name("encoder".into())
-            .stack_size(512 << 10)
-            .spawn(move || {
-                run_in_background("encoder");
-                for job in queue {
-                    worker.perform(job);
-                }
-            })
-            .context("starting the encoder thread")?;
-        Ok(Self { jobs: Some(jobs), output: Some(output), thread: Some(thread) })
+        let mut encoding =
+            Encoding { stamp, header, base, catch_up: None, sink, inspecting: Inspecting::default() };
+        let worker = Worker::start("encoder", 512 << 10, move |queue| {
+            run_in_background("encoder");
+            for job in queue {
+                encoding.perform(job);
+            }
+        })?;
+        Ok(Self { output, worker })
     }
 
     /// Queues a job. The driver bounds how many: by the window, and by the pieces that are copied.
     pub(super) fn push(&self, job: EncodeJob) {
-        if let Some(jobs) = &self.jobs
-            && jobs.send(job).is_err()
-        {
-            log::error!("the encoder has ended; its thread must have panicked");
-        }
+        self.worker.push(job);
     }
 
     /// The next piece of output, if one is ready.
     pub(super) fn pull(&self) -> Option<Encoded> {
-        self.output.as_ref()?.try_recv().ok()
-    }
-}
-
-impl Drop for Encoder {
-    fn drop(&mut self) {
-        // Without a receiver the thread finds its output closed and ends its queue quickly.
-        self.jobs = None;
-        self.output = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the encoder's thread had panicked");
-        }
+        self.output.try_recv().ok()
     }
 }
 
@@ -206,7 +183,7 @@ impl Sink {
     }
 }
 
-struct Worker {
+struct Encoding {
     stamp: Stamp,
     /// The header of the next epoch, but for its numbers.
     header: EpochHeader,
@@ -217,7 +194,7 @@ struct Worker {
     inspecting: Inspecting,
 }
 
-impl Worker {
+impl Encoding {
     fn perform(&mut self, job: EncodeJob) {
         match job {
             EncodeJob::Open { chain, previous } => {

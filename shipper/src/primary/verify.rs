@@ -6,11 +6,9 @@
 //! one inspection and one piece.
 
 use std::io::ErrorKind;
-use std::sync::mpsc::{self, Sender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
 use ftdm::fold::{fold, split_zeroes};
 use ftdm::log_writes::epoch_log::EpochLog;
@@ -26,6 +24,7 @@ use crate::config::Verify as Settings;
 use crate::control::server::ClientId;
 use crate::control::{Response, VerifyFigures, VerifyOutcome, VerifyRunning};
 use crate::reactor::Reports;
+use crate::worker::Worker;
 
 /// Asks by itself, when the configuration says so.
 const SCHEDULED: u64 = u64::MAX;
@@ -57,10 +56,7 @@ enum ReadResult {
 
 /// The reading thread.
 #[derive(Debug)]
-pub(super) struct VerifyReader {
-    jobs: Option<Sender<ReadJob>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(super) struct VerifyReader(Worker<ReadJob>);
 
 impl VerifyReader {
     /// Starts the thread on the volumes, in the group's order, opened for direct reading. It reads at most `rate`
@@ -73,55 +69,33 @@ impl VerifyReader {
         rate: Option<u64>,
         reports: Reports<VerifyRead>,
     ) -> anyhow::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<ReadJob>();
-        let thread = std::thread::Builder::new()
-            .name("verify".into())
-            .stack_size(128 << 10)
-            .spawn(move || {
-                run_in_background("verify");
-                let mut buffer = AlignedBuffer::new(0);
-                for ReadJob { token, places, unit } in queue {
-                    let begun = Instant::now();
-                    let read = places.iter().map(|place| read(&devices, &mut buffer, *place));
-                    let result = match unit {
-                        Some(unit) => {
-                            let digests = read.map(|data| data.map(|data| digests_of(&data, unit)));
-                            digests
-                                .collect::<Result<Vec<_>, _>>()
-                                .map(|all| ReadResult::Digests(all.concat()))
-                        }
-                        None => read.collect::<Result<_, _>>().map(ReadResult::Content),
-                    };
-                    let bytes: u64 = places.iter().map(|place| place.extent.len().bytes().unwrap_or(0)).sum();
-                    // A round is small, and waits for a cut: only the scan is held to a rate.
-                    if let (Some(rate), Some(_)) = (rate, unit) {
-                        let least = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-                        std::thread::sleep(least.saturating_sub(begun.elapsed()));
+        let worker = Worker::start("verify", 128 << 10, move |queue: Receiver<ReadJob>| {
+            run_in_background("verify");
+            let mut buffer = AlignedBuffer::new(0);
+            for ReadJob { token, places, unit } in queue {
+                let begun = Instant::now();
+                let read = places.iter().map(|place| read(&devices, &mut buffer, *place));
+                let result = match unit {
+                    Some(unit) => {
+                        let digests = read.map(|data| data.map(|data| digests_of(&data, unit)));
+                        digests.collect::<Result<Vec<_>, _>>().map(|all| ReadResult::Digests(all.concat()))
                     }
-                    reports.send(VerifyRead { token, result, hashes: unit.is_some() });
+                    None => read.collect::<Result<_, _>>().map(ReadResult::Content),
+                };
+                let bytes: u64 = places.iter().map(|place| place.extent.len().bytes().unwrap_or(0)).sum();
+                // A round is small, and waits for a cut: only the scan is held to a rate.
+                if let (Some(rate), Some(_)) = (rate, unit) {
+                    let least = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+                    std::thread::sleep(least.saturating_sub(begun.elapsed()));
                 }
-            })
-            .context("starting the verify thread")?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+                reports.send(VerifyRead { token, result, hashes: unit.is_some() });
+            }
+        })?;
+        Ok(Self(worker))
     }
 
     fn push(&self, job: ReadJob) {
-        if let Some(jobs) = &self.jobs
-            && jobs.send(job).is_err()
-        {
-            log::error!("the verify thread has ended; it must have panicked");
-        }
-    }
-}
-
-impl Drop for VerifyReader {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the verify thread had panicked");
-        }
+        self.0.push(job);
     }
 }
 

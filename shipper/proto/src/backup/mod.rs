@@ -165,7 +165,6 @@ pub struct Backup {
     journal: JournalWriter,
     /// The epoch that is arriving.
     open: Option<EpochVerifier>,
-    open_commit_point: bool,
     /// It stands for several: a staged sync.
     catches_up: bool,
     /// A frame for which the journal had no room.
@@ -242,7 +241,6 @@ impl Backup {
             link: Link::Down,
             journal,
             open: None,
-            open_commit_point: false,
             catches_up: false,
             blocked: None,
             sealed: sealed.into(),

@@ -93,7 +93,6 @@ impl Backup {
             _ => return Err(format!("epoch {} does not fit the state here", frame.header.epoch)),
         }
         self.catches_up = header.first_epoch < header.last_epoch;
-        self.open_commit_point = header.commit_point;
         self.open = Some(EpochVerifier::new(self.digest));
         self.place(frame)
     }
@@ -157,8 +156,8 @@ impl Backup {
             *replicates = true;
         }
         self.digest = digest;
-        let commit_point = self.open_commit_point;
-        self.sealed.push_back(Sealed { epoch, digest, incarnation, start, end, commit_point });
+        // Nothing else is accepted, see `epoch_begin`.
+        self.sealed.push_back(Sealed { epoch, digest, incarnation, start, end, commit_point: true });
         if self.ack() == AckPolicy::Received && self.is_consistent() {
             self.acknowledge();
         }

@@ -38,8 +38,7 @@ impl Primary {
     }
 
     /// When the interval ends: at once, if somebody waits for a checkpoint. `None` where it does not.
-    #[must_use]
-    pub fn interval_due(&self) -> Option<Duration> {
+    pub(super) fn interval_due(&self) -> Option<Duration> {
         let is_off = self.capture == Capture::Off && self.sync == SyncStep::None && self.is_in_sync();
         let rests = self.config.interval && is_off && self.is_connected() && !self.is_stepping_down();
         let at = self.attempt.begun + self.config.epoch_interval;
