@@ -1,8 +1,9 @@
 #!/bin/bash
 # First process of a lab host: makes the root writable but throw-away, brings up the
-# network, the disks and LVM, then runs the agent until its channel closes.
+# network, the disks and LVM, then runs the agent until its channel closes. A host with a root disk
+# (LAB_ROOT) is handed over to the systemd on it, which starts the agent.
 #
-# Environment (from the kernel's command line): LAB_BACKEND, LAB_HOST, LAB_ADDRESS.
+# Environment (from the kernel's command line): LAB_BACKEND, LAB_HOST, LAB_ADDRESS, LAB_ROOT.
 export PATH=/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 overlay=/lab/overlay
 case $LAB_BACKEND in
@@ -19,6 +20,54 @@ qemu)
     ;;
 esac
 modules=$modules/$(uname -r)
+
+network() {
+    if [[ $LAB_BACKEND == qemu ]]; then
+        ip link set eth0 name vec0 mtu 9000
+    fi
+    ip link set lo up
+    ip address add "$LAB_ADDRESS/24" dev vec0
+    ip link set vec0 up
+}
+
+# agent_device: prints the agent's channel.
+agent_device() {
+    if [[ $LAB_BACKEND == uml ]]; then
+        echo /dev/ttyS0
+    else
+        # The port is announced some time after its driver is there.
+        until compgen -G '/dev/vport*'; do sleep 0.1; done
+    fi
+}
+
+names() { # names FOLDER: who is who
+    echo "$LAB_HOST" > "$1/hostname"
+    printf '127.0.0.1 localhost\n10.9.0.1 primary\n10.9.0.2 backup\n' > "$1/hosts"
+}
+
+# Its files stay; its kernel's modules, the agent and the share are the lab's.
+if [[ -n ${LAB_ROOT-} ]]; then
+    mount -t proc proc /proc
+    mount -t tmpfs -o mode=0755 work $overlay
+    mkdir -p $overlay/root $overlay/m/lib/modules
+    ln -s "$modules" "$overlay/m/lib/modules/${modules##*/}"
+    mount -t devtmpfs dev /dev
+    modprobe -d $overlay/m -a virtio_blk ext4 "${drivers[@]}"
+    until [[ -b $LAB_ROOT ]]; do sleep 0.05; done
+    cd $overlay/root
+    mount -t ext4 "$LAB_ROOT" .
+    cd $overlay/root
+    mount --bind /lab/bin lab/bin
+    mount --bind "${modules%/*}" usr/lib/modules
+    mount -t "${share[@]}" share
+    mount -t tmpfs -o mode=0755,nosuid,nodev run run
+    names etc
+    network
+    ln -s "$(agent_device)" run/lab-agent
+    mount --move /dev dev
+    umount -l /proc
+    exec switch_root . /usr/lib/systemd/systemd
+fi
 
 # Everything written anywhere but in /share lands in memory and is lost with the host.
 if [[ ${1-} != inside ]]; then
@@ -77,24 +126,14 @@ backup {
 EOF
 
 echo "$LAB_HOST" > /proc/sys/kernel/hostname
-echo "$LAB_HOST" > /etc/hostname
-printf '127.0.0.1 localhost\n10.9.0.1 primary\n10.9.0.2 backup\n' > /etc/hosts
+names /etc
 modprobe -a virtio_blk dm-mod "${drivers[@]}"
-if [[ $LAB_BACKEND == qemu ]]; then
-    ip link set eth0 name vec0 mtu 9000
-fi
-ip link set lo up
-ip address add "$LAB_ADDRESS/24" dev vec0
-ip link set vec0 up
+network
 
 vgs --noheadings -o vg_name 2>/dev/null | grep -qw vg && vgchange --quiet -ay vg
 
 # The agent ends when its channel does, that is when the driver is gone.
-agent=/dev/ttyS0
-if [[ $LAB_BACKEND == qemu ]]; then
-    # The port is announced some time after its driver is there.
-    until agent=$(compgen -G '/dev/vport*'); do sleep 0.1; done
-fi
+agent=$(agent_device)
 unset LAB_ADDRESS
 lab-agent "$agent"
 echo o > /proc/sysrq-trigger

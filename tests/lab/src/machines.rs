@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::agent::frame::{Message, Stream};
 use crate::disk::overlay::{CachedDisk, Flushes, Survivors};
 use crate::disk::vhost::Server;
 use crate::folder::{Folder, ShortPath};
+use crate::host::root_image::RootImage;
 use crate::host::{Backend, Boot, Host};
 use crate::link::Link;
 
@@ -42,11 +44,13 @@ pub struct Hardware {
     pub disk_size: u64,
     /// Disks of each host: the first carries the volume group, the others are blank.
     pub disks: u8,
+    /// Each boots from a disk of its own, behind the others, and keeps what is written to it.
+    pub root: bool,
 }
 
 impl Default for Hardware {
     fn default() -> Self {
-        Hardware { memory_mib: 768, disk_size: 8 << 30, disks: 1 }
+        Hardware { memory_mib: 768, disk_size: 8 << 30, disks: 1, root: false }
     }
 }
 
@@ -91,24 +95,47 @@ pub fn host_index(name: &[u8]) -> Result<usize> {
     })
 }
 
+/// The device of a host's disk, counted from 0.
+fn disk_name(number: usize) -> String {
+    let letter = u8::try_from(number).map_or('a', |number| char::from(b'a' + number));
+    format!("/dev/vd{letter}")
+}
+
 impl Machines {
-    /// Two hosts that are off, with blank disks, in `folder`.
+    /// Two hosts that are off, with blank disks, in `folder`; where they have root disks, these are copies of `root`.
     ///
     /// # Errors
     /// When disks or link cannot be made.
-    pub fn new(backend: Box<dyn Backend>, hardware: Hardware, folder: Arc<Folder>) -> Result<Self> {
+    pub fn new(
+        backend: Box<dyn Backend>,
+        hardware: Hardware,
+        root: &RootImage,
+        folder: Arc<Folder>,
+    ) -> Result<Self> {
         let machine = |name: &'static str| -> Result<Machine> {
-            let disks = (0..hardware.disks).map(|number| {
+            let disk = |path: &Path| -> Result<_> {
+                let image = File::options().read(true).write(true).open(path);
+                let image = image.with_context(|| format!("cannot open {}", path.display()))?;
+                let size = image.metadata().context("cannot tell the size of a disk image")?.len();
+                Ok(Arc::new(Mutex::new(CachedDisk::new(image, size, CACHE_LIMIT))))
+            };
+            let mut disks = Vec::new();
+            for number in 0..hardware.disks {
                 let path = folder.of_host(name, &format!("disk{number}.img"));
-                let image = File::options().read(true).write(true).create_new(true).open(&path);
+                let image = File::create_new(&path);
                 let image = image.with_context(|| format!("cannot make {}", path.display()))?;
                 image.set_len(hardware.disk_size).context("cannot set the size of a disk image")?;
-                Ok(Arc::new(Mutex::new(CachedDisk::new(image, hardware.disk_size, CACHE_LIMIT))))
-            });
+                disks.push(disk(&path)?);
+            }
+            if hardware.root {
+                let path = folder.of_host(name, "root.img");
+                root.copy_to(&path)?;
+                disks.push(disk(&path)?);
+            }
             Ok(Machine {
                 name,
                 sockets: ShortPath::open(&folder.of_host(name, "sockets"))?,
-                disks: disks.collect::<Result<_>>()?,
+                disks,
                 running: Mutex::new(None),
                 channel: Mutex::new(None),
             })
@@ -195,6 +222,7 @@ impl Machines {
             address: ADDRESSES[index].to_owned(),
             memory_mib: self.hardware.memory_mib,
             sockets: self.folder.of_host(machine.name, "sockets"),
+            root: self.hardware.root.then(|| disk_name(machine.disks.len() - 1)),
             disks,
             programs: self.folder.programs(),
             share: self.folder.share(),

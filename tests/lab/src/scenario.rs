@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::control::Control;
 use crate::folder::Folder;
+use crate::host::root_image::RootImage;
 use crate::host::{self, Kind};
 use crate::machines::{Hardware, Machines};
 
@@ -181,8 +182,9 @@ impl Scenario {
                 self.hardware.disks =
                     value.parse().ok().filter(|count| (1..=8).contains(count)).context("1 to 8 disks")?;
             }
+            "root" if value == "debian" => self.hardware.root = true,
             "backends" => self.backends = value.split(',').map(str::parse).collect::<Result<_>>()?,
-            _ => bail!("unknown setting `{key}`; there are: timeout, disk-size, memory, disks, backends"),
+            _ => bail!("unknown setting `{key}`; there are: timeout, disk-size, memory, disks, root=debian, backends"),
         }
         Ok(())
     }
@@ -229,7 +231,8 @@ impl Lab {
         backend.install(&folder.programs())?;
         let mut hardware = scenario.hardware;
         hardware.disk_size = setting.disk_size.unwrap_or(hardware.disk_size);
-        let machines = Machines::new(backend, hardware, Arc::clone(&folder))?;
+        let root = RootImage::new(&setting.cache);
+        let machines = Machines::new(backend, hardware, &root, Arc::clone(&folder))?;
         machines.start()?;
         let control = Control::start(machines, Arc::clone(&folder))?;
         let timeout = setting.timeout.unwrap_or(scenario.timeout * slowness);

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use ftdm_lab::client::{self, Input};
 use ftdm_lab::control::LAB_ERROR;
 use ftdm_lab::host::Kind;
+use ftdm_lab::host::root_image::RootImage;
 use ftdm_lab::machines;
 use ftdm_lab::scenario::{self, Lab, Outcome, Scenario, Setting};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
@@ -191,6 +192,9 @@ fn runnable(scenarios: Vec<Scenario>, setting: &Setting) -> Result<Vec<Scenario>
     }
     for kind in Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)) {
         kind.backend(&setting.cache).prepare(&|line| println!("lab: {line}"))?;
+    }
+    if runnable.iter().any(|scenario| scenario.hardware.root) {
+        RootImage::new(&setting.cache).prepare(&|line| println!("lab: {line}"))?;
     }
     Ok(runnable)
 }

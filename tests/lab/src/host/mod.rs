@@ -10,6 +10,7 @@ mod cage;
 mod debian_kernel;
 mod initramfs;
 pub mod qemu;
+pub mod root_image;
 pub mod uml;
 
 use std::fmt::{self, Debug, Display};
@@ -32,6 +33,8 @@ pub struct Boot {
     pub sockets: PathBuf,
     /// The sockets' names in that folder.
     pub disks: Vec<String>,
+    /// The device that it boots from, e.g. `/dev/vdb`; without one its root is the machine's, thrown away.
+    pub root: Option<String>,
     /// The programs that go onto the host's path.
     pub programs: PathBuf,
     /// The folder that host and scenario share.
@@ -53,13 +56,19 @@ impl Boot {
     }
 
     /// Words of the kernel's command line that every host has: they become `init.sh`'s environment.
-    fn kernel_words(&self, backend: &str) -> [String; 4] {
-        [
+    fn kernel_words(&self, backend: &str) -> Vec<String> {
+        let mut words = vec![
             "panic=1".to_owned(),
             format!("LAB_BACKEND={backend}"),
             format!("LAB_HOST={}", self.name),
             format!("LAB_ADDRESS={}", self.address),
-        ]
+        ];
+        if let Some(root) = &self.root {
+            words.push(format!("LAB_ROOT={root}"));
+            // The interface keeps its name.
+            words.push("net.ifnames=0".to_owned());
+        }
+        words
     }
 }
 
