@@ -1,7 +1,10 @@
 //! The configuration of a group: one TOML schema for both hosts.
 //!
 //! Always holds: what [`Config::load`] returns has passed every check that needs no device; unknown
-//! keys are refused, so that a misspelt one is never ignored silently.
+//! keys are refused, so that a misspelt one is never ignored silently, and all that is wrong is told at once.
+
+mod check;
+mod schema;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,12 +13,12 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ftdm::discard::Discards;
 use ftdm::name::StackName;
-use ftship_proto::group::MAX_VOLUMES;
 use ftship_proto::ids::GroupName;
-use ftship_proto::journal::MIN_JOURNAL_LEN;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::state::Role;
 use serde::{Deserialize, Serialize};
+
+pub use check::Fault;
 
 /// Where `GROUP` is looked for when no path is given.
 pub const DIRECTORY: &str = "/etc/ftdm";
@@ -324,24 +327,19 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not TOML, or not of this schema.
-    #[error("{path}: {source}")]
-    Parse {
+    /// It is not TOML, not of this schema, or holds values that are out of range.
+    #[error("{}", lines(path, faults))]
+    Refused {
         /// The file.
         path: String,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// All that is wrong with it, in the order of its lines; at least one.
+        faults: Vec<Fault>,
     },
-    /// A value is out of range.
-    #[error("{path}: `{key}`: {reason}")]
-    Value {
-        /// The file.
-        path: String,
-        /// The key.
-        key: &'static str,
-        /// What is legal.
-        reason: String,
-    },
+}
+
+/// `FILE:LINE: KEY: REASON; nearest: VALUE`, a line for each fault.
+fn lines(path: &str, faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("{path}:{fault}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The file that `argument` names: a path when it holds a slash or ends in `.toml`, else a group.
@@ -355,6 +353,26 @@ pub fn path_of(argument: &str) -> PathBuf {
     }
 }
 
+/// The configurations in [`DIRECTORY`], in the order of their names.
+///
+/// # Errors
+/// When the folder cannot be read; one that does not exist holds none.
+pub fn installed() -> std::io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 impl Config {
     /// Reads and checks a configuration.
     ///
@@ -365,6 +383,13 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: name.clone(), source })?;
         let mut config = Self::parse(&name, &text)?;
+        // Units and sockets are named after the file, or after the group: they are one.
+        let is_named = path.file_stem().is_some_and(|stem| stem == config.group.as_str());
+        if path.parent() == Some(Path::new(DIRECTORY)) && !is_named {
+            let (key, reason) = ("group".to_owned(), format!("is {}, unlike the file's name", config.group));
+            let faults = vec![Fault { line: None, key, reason, nearest: None }];
+            return Err(ConfigError::Refused { path: name, faults });
+        }
         config.path = path.to_owned();
         Ok(config)
     }
@@ -374,97 +399,7 @@ impl Config {
     /// # Errors
     /// As [`Self::load`], but for reading.
     pub fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)
-            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
-        let fault = config.fault();
-        match fault {
-            Some((key, reason)) => Err(ConfigError::Value { path: path.into(), key, reason }),
-            None => Ok(config),
-        }
-    }
-
-    /// The first value out of range: its key, and what is legal.
-    fn fault(&self) -> Option<(&'static str, String)> {
-        let limits = &self.limits;
-        let between = |value: Duration, low: Duration, high: Duration| {
-            (value < low || value > high).then(|| format!("{value:?} is not between {low:?} and {high:?}"))
-        };
-        let (ms, s) = (Duration::from_millis, Duration::from_secs);
-        if let Some(fault) = self.volume_fault() {
-            return Some(fault);
-        }
-        if self.address == self.peer {
-            return Some(("peer", "is the address of this host itself".into()));
-        }
-        if self.log.size < ByteSize::mib(4) || self.log.size > ByteSize::gib(16) {
-            return Some(("log.size", format!("{} is not between 4 MiB and 16 GiB", self.log.size)));
-        }
-        if let Some(size) = self.journal.size.filter(|size| size.as_u64() < MIN_JOURNAL_LEN) {
-            return Some(("journal.size", format!("{size} is less than 16 MiB")));
-        }
-        if !(1..=64).contains(&limits.window) {
-            return Some(("limits.window", format!("{} is not between 1 and 64", limits.window)));
-        }
-        if !(10..=90).contains(&limits.log_watermark) {
-            return Some((
-                "limits.log-watermark",
-                format!("{} is not between 10 and 90", limits.log_watermark),
-            ));
-        }
-        if !(1..=1000).contains(&self.snapshots.keep) {
-            let text = format!("{} is not between 1 and 1000", self.snapshots.keep);
-            return Some(("snapshots.keep", text));
-        }
-        if limits.void_cuts == 0 {
-            return Some(("limits.void-cuts", "must be at least 1".into()));
-        }
-        if let Some(rate) = self.verify.rate.filter(|rate| *rate < ByteSize::mib(1)) {
-            return Some(("verify.rate", format!("{rate} a second is less than 1 MiB")));
-        }
-        let (shortest, longest) = match self.mode {
-            Mode::Continuous => (ms(5), s(3600)),
-            Mode::Interval => (s(1), s(7 * 86_400)),
-        };
-        let durations = [
-            ("epoch", between(self.epoch, shortest, longest)),
-            ("snapshots.every", self.snapshots.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),
-            ("roll-interval", between(self.roll_interval, s(1), s(7 * 24 * 3600))),
-            ("verify.every", self.verify.every.and_then(|every| between(every, s(1), s(366 * 86_400)))),
-            ("limits.pause-budget", between(limits.pause_budget, ms(1), s(1))),
-            ("limits.pause-limit", between(limits.pause_limit, limits.pause_budget, s(1))),
-            ("limits.throttle-lease", between(limits.throttle_lease, ms(100), s(60))),
-            ("limits.timeout", between(limits.timeout, ms(500), s(300))),
-            (
-                "watchdog.pause-timeout",
-                between(
-                    self.watchdog.pause_timeout,
-                    limits.pause_limit.saturating_mul(4).max(ms(100)),
-                    s(10),
-                ),
-            ),
-            ("watchdog.timeout", between(self.watchdog.timeout, self.watchdog.pause_timeout, s(60))),
-            ("journal.apply-delay", between(self.journal.apply_delay, ms(0), s(60))),
-        ];
-        durations.into_iter().find_map(|(key, reason)| Some((key, reason?)))
-    }
-
-    fn volume_fault(&self) -> Option<(&'static str, String)> {
-        let count = self.volume.len();
-        if !(1..=MAX_VOLUMES).contains(&count) {
-            return Some(("volume", format!("{count} volumes: a group has 1 to {MAX_VOLUMES}")));
-        }
-        if let Some(name) = twice(self.volume.iter().map(|volume| volume.name.top())) {
-            return Some(("volume.name", format!("two volumes are called {name}")));
-        }
-        if let Some(device) = twice(self.volume.iter().map(|volume| &volume.device)) {
-            return Some(("volume.device", format!("{} is given twice", device.display())));
-        }
-        let logs = &self.log.devices;
-        if !logs.is_empty() && logs.len() != 2 * count {
-            let text = format!("{} devices: {count} volumes need {}, two each", logs.len(), 2 * count);
-            return Some(("log.devices", text));
-        }
-        twice(logs).map(|device| ("log.devices", format!("{} is given twice", device.display())))
+        check::read(text).map_err(|faults| ConfigError::Refused { path: path.into(), faults })
     }
 
     /// The two RAM disks of each volume. `None` when none are named.
@@ -488,103 +423,4 @@ fn twice<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Option<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-        group = "vm1"
-        role = "primary"
-        address = "10.9.0.1:7789"
-        peer = "10.9.0.2:7789"
-        state = "/dev/vg/vm1_state"
-        [[volume]]
-        name = "vm1"
-        device = "/dev/vg/vm1"
-        [journal]
-        device = "/dev/vg/vm1_journal"
-    "#;
-
-    fn refusal(text: &str) -> String {
-        Config::parse("t.toml", text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn defaults_are_the_documented_ones() {
-        let config = Config::parse("t.toml", GOOD).unwrap();
-        assert_eq!(config.epoch, Duration::from_millis(50));
-        assert_eq!(config.limits.window, 8);
-        assert_eq!(config.volume[0].discards, Discards::Off);
-        assert_eq!((config.commit, config.ack), (Commit::Auto, Ack::Durable));
-        assert_eq!(config.limits.pause_budget, Duration::from_millis(10));
-    }
-
-    /// A second volume, and what else is said of it.
-    fn second(text: &str, name: &str, device: &str) -> String {
-        let volume = format!("[[volume]]\nname = \"{name}\"\ndevice = \"{device}\"\n[journal]");
-        text.replace("[journal]", &volume)
-    }
-
-    #[test]
-    fn each_volume_has_two_ram_disks_of_its_own() {
-        let config = Config::parse("t.toml", &second(GOOD, "vm1_b", "/dev/vg/vm1_b")).unwrap();
-        let ram = |n: u8| PathBuf::from(format!("/dev/ram{n}"));
-        assert_eq!(config.log_pairs(), None);
-        let logs = "\n[log]\ndevices = [\"/dev/ram5\", \"/dev/ram4\"]";
-        let config = Config::parse("t.toml", &format!("{GOOD}{logs}")).unwrap();
-        assert_eq!(config.log_pairs(), Some(vec![[ram(5), ram(4)]]));
-        let text = refusal(&second(&format!("{GOOD}{logs}"), "vm1_b", "/dev/vg/vm1_b"));
-        assert!(text.contains("log.devices") && text.contains("2 volumes need 4"), "{text}");
-        let text = refusal(&format!("{GOOD}\n[log]\ndevices = [\"/dev/ram5\", \"/dev/ram5\"]"));
-        assert!(text.contains("/dev/ram5 is given twice"), "{text}");
-    }
-
-    #[test]
-    fn volumes_of_a_group_are_different_ones_and_not_too_many() {
-        let text = refusal(&second(GOOD, "vm1", "/dev/vg/vm1_b"));
-        assert!(text.contains("volume.name") && text.contains("vm1"), "{text}");
-        let text = refusal(&second(GOOD, "vm1_b", "/dev/vg/vm1"));
-        assert!(text.contains("volume.device") && text.contains("/dev/vg/vm1"), "{text}");
-        let many = (1..=MAX_VOLUMES)
-            .fold(GOOD.to_owned(), |text, n| second(&text, &format!("v{n}"), &format!("/d{n}")));
-        let text = refusal(&many);
-        assert!(text.contains("17 volumes") && text.contains("1 to 16"), "{text}");
-    }
-
-    #[test]
-    fn misspelt_keys_are_refused_by_name_and_line() {
-        let text = refusal(&GOOD.replace("state =", "stat ="));
-        assert!(text.contains("stat") && text.contains("line 6"), "{text}");
-    }
-
-    #[test]
-    fn values_out_of_range_name_the_key_and_the_range() {
-        let text = refusal(&GOOD.replace("role = \"primary\"", "role = \"main\""));
-        assert!(text.contains("main") && text.contains("backup"), "{text}");
-        let text = refusal(&GOOD.replace("[journal]", "[limits]\nwindow = 0\n[journal]"));
-        assert!(text.contains("limits.window") && text.contains("1 and 64"), "{text}");
-        let text = refusal(&GOOD.replace("[journal]", "[limits]\npause-budget = \"2m\"\n[journal]"));
-        assert!(text.contains("limits.pause-budget"), "{text}");
-        let text = refusal(&format!("{GOOD}\nsize = \"8 MiB\""));
-        assert!(text.contains("journal.size") && text.contains("16 MiB"), "{text}");
-        let text = refusal(&GOOD.replace("state =", "commit = \"always\"\nstate ="));
-        assert!(text.contains("always") && text.contains("external"), "{text}");
-        let text = refusal(&GOOD.replace("[journal]", "discards = \"on\"\n[journal]"));
-        assert!(text.contains("`on`") && text.contains("\"pass\""), "{text}");
-        let text = refusal(&GOOD.replace("10.9.0.2", "10.9.0.1"));
-        assert!(text.contains("`peer`"), "{text}");
-    }
-
-    #[test]
-    fn a_limit_beyond_all_time_is_refused_not_multiplied() {
-        let ages = "[limits]\npause-limit = \"18446744073709551615s\"\n[journal]";
-        let text = refusal(&GOOD.replace("[journal]", ages));
-        assert!(text.contains("limits.pause-limit"), "{text}");
-    }
-
-    #[test]
-    fn a_group_or_a_path_names_the_file() {
-        assert_eq!(path_of("vm1"), Path::new("/etc/ftdm/vm1.toml"));
-        assert_eq!(path_of("vm1.toml"), Path::new("vm1.toml"));
-        assert_eq!(path_of("./vm1"), Path::new("./vm1"));
-    }
-}
+mod tests;

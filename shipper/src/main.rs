@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use ftship::config::{Config, path_of};
+use ftship::config::{self, Config, path_of};
 use ftship::control::client::{ClientError, ask};
 use ftship::control::{Differing, Request, Response};
 use ftship::journal_view::View;
@@ -57,6 +57,14 @@ enum Verb {
         /// Overwrite a state or journal that is in use for another purpose or another group
         #[structopt(long)]
         force: bool,
+    },
+    /// Says all that is wrong with a configuration, with its line and what would be right
+    CheckConfig {
+        /// Names of groups; without any, every file in /etc/ftdm
+        groups: Vec<String>,
+        /// A file
+        #[structopt(long, value_name = "FILE", conflicts_with = "groups")]
+        config: Option<PathBuf>,
     },
     /// Runs the daemon of a group in the foreground, on either host
     Run {
@@ -244,6 +252,7 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             println!("{done}");
             Ok(())
         }
+        Verb::CheckConfig { groups, config } => check_config(&groups, config),
         Verb::Run { config } => {
             daemon::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
         }
@@ -318,6 +327,32 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             started(&group, &Request::FullSync)?;
             progress.map_or(Ok(()), |form| follow_full_sync(&group, form.is_some()))
         }
+    }
+}
+
+/// Judges all of them before it says how it ended.
+fn check_config(groups: &[String], file: Option<PathBuf>) -> Result<(), Failure> {
+    let mut files: Vec<PathBuf> = groups.iter().map(|group| path_of(group)).chain(file).collect();
+    if files.is_empty() {
+        files =
+            config::installed().map_err(|error| failure(1, &format!("{}: {error}", config::DIRECTORY)))?;
+    }
+    if files.is_empty() {
+        return Err(failure(2, &format!("{} holds no configuration", config::DIRECTORY)));
+    }
+    let mut refused = 0;
+    for file in &files {
+        match Config::load(file) {
+            Ok(config) => println!("{}: sound, group {}", file.display(), config.group),
+            Err(error) => {
+                refused += 1;
+                eprintln!("{error}");
+            }
+        }
+    }
+    match refused {
+        0 => Ok(()),
+        _ => Err(failure(2, &format!("{refused} of {} refused", files.len()))),
     }
 }
 

@@ -184,7 +184,9 @@ impl Scenario {
             }
             "root" if value == "debian" => self.hardware.root = true,
             "backends" => self.backends = value.split(',').map(str::parse).collect::<Result<_>>()?,
-            _ => bail!("unknown setting `{key}`; there are: timeout, disk-size, memory, disks, root=debian, backends"),
+            _ => bail!(
+                "unknown setting `{key}`; there are: timeout, disk-size, memory, disks, root=debian, backends"
+            ),
         }
         Ok(())
     }
@@ -378,12 +380,12 @@ mod tests {
 
     #[test]
     fn a_header_sets_what_it_names() {
-        let text =
-            "#!/bin/bash\n# What it shows.\n# lab: timeout=600 memory=1G\n# lab: disk-size=64G disks=2\n";
+        let text = "#!/bin/bash\n# What it shows.\n# lab: timeout=600 memory=1G\n# lab: disk-size=64G disks=2 root=debian\n";
         let scenario = with_header(text).unwrap();
         assert_eq!(scenario.summary, "What it shows.");
         assert_eq!(scenario.timeout, Duration::from_secs(600));
-        assert_eq!(scenario.hardware, Hardware { memory_mib: 1024, disk_size: 64 << 30, disks: 2 });
+        let expected = Hardware { memory_mib: 1024, disk_size: 64 << 30, disks: 2, root: true };
+        assert_eq!(scenario.hardware, expected);
     }
 
     #[test]

@@ -76,8 +76,14 @@ fn run(data: &[u8]) -> Verdict {
         Err(error) => {
             explains(&error, &["fuzz.toml"]);
             match error {
-                ConfigError::Parse { .. } => explains(&error, &["line", "missing field", "unknown field"]),
-                ConfigError::Value { key, .. } => explains(&error, &[key]),
+                ConfigError::Refused { ref faults, .. } => {
+                    assert!(!faults.is_empty());
+                    let lines = text.matches('\n').count() + 1;
+                    for fault in faults {
+                        assert!(fault.line.is_none_or(|line| (1..=lines).contains(&line)), "{fault}");
+                        explains(&error, &[&fault.reason]);
+                    }
+                }
                 ConfigError::Read { .. } => panic!("nothing was read"),
             }
             Verdict::Refused

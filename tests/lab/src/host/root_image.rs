@@ -45,7 +45,10 @@ impl RootImage {
             return Ok(());
         }
         for (program, package) in PROGRAMS {
-            if !["/usr/bin", "/usr/sbin", "/sbin"].iter().any(|folder| Path::new(folder).join(program).exists()) {
+            if !["/usr/bin", "/usr/sbin", "/sbin"]
+                .iter()
+                .any(|folder| Path::new(folder).join(program).exists())
+            {
                 bail!("{program} is missing: install the Debian package {package}");
             }
         }

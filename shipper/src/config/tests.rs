@@ -1,0 +1,217 @@
+//! What is refused, and what of it is said.
+
+use ftship_proto::group::MAX_VOLUMES;
+
+use super::schema::Schema;
+use super::*;
+
+const GOOD: &str = r#"
+    group = "vm1"
+    role = "primary"
+    address = "10.9.0.1:7789"
+    peer = "10.9.0.2:7789"
+    state = "/dev/vg/vm1_state"
+    [[volume]]
+    name = "vm1"
+    device = "/dev/vg/vm1"
+    [journal]
+    device = "/dev/vg/vm1_journal"
+"#;
+
+fn refusal(text: &str) -> String {
+    Config::parse("t.toml", text).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = Config::parse("t.toml", GOOD).unwrap();
+    assert_eq!(config.epoch, Duration::from_millis(50));
+    assert_eq!(config.limits.window, 8);
+    assert_eq!(config.volume[0].discards, Discards::Off);
+    assert_eq!((config.commit, config.ack), (Commit::Auto, Ack::Durable));
+    assert_eq!(config.limits.pause_budget, Duration::from_millis(10));
+}
+
+/// A second volume, and what else is said of it.
+fn second(text: &str, name: &str, device: &str) -> String {
+    let volume = format!("[[volume]]\nname = \"{name}\"\ndevice = \"{device}\"\n[journal]");
+    text.replace("[journal]", &volume)
+}
+
+#[test]
+fn each_volume_has_two_ram_disks_of_its_own() {
+    let config = Config::parse("t.toml", &second(GOOD, "vm1_b", "/dev/vg/vm1_b")).unwrap();
+    let ram = |n: u8| PathBuf::from(format!("/dev/ram{n}"));
+    assert_eq!(config.log_pairs(), None);
+    let logs = "\n[log]\ndevices = [\"/dev/ram5\", \"/dev/ram4\"]";
+    let config = Config::parse("t.toml", &format!("{GOOD}{logs}")).unwrap();
+    assert_eq!(config.log_pairs(), Some(vec![[ram(5), ram(4)]]));
+    let text = refusal(&second(&format!("{GOOD}{logs}"), "vm1_b", "/dev/vg/vm1_b"));
+    assert!(text.contains("log.devices") && text.contains("2 volumes need 4"), "{text}");
+    let text = refusal(&format!("{GOOD}\n[log]\ndevices = [\"/dev/ram5\", \"/dev/ram5\"]"));
+    assert!(text.contains("/dev/ram5 is given twice"), "{text}");
+}
+
+#[test]
+fn volumes_of_a_group_are_different_ones_and_not_too_many() {
+    let text = refusal(&second(GOOD, "vm1", "/dev/vg/vm1_b"));
+    assert!(text.contains("volume.name") && text.contains("vm1"), "{text}");
+    let text = refusal(&second(GOOD, "vm1_b", "/dev/vg/vm1"));
+    assert!(text.contains("volume.device") && text.contains("/dev/vg/vm1"), "{text}");
+    let many =
+        (1..=MAX_VOLUMES).fold(GOOD.to_owned(), |text, n| second(&text, &format!("v{n}"), &format!("/d{n}")));
+    let text = refusal(&many);
+    assert!(text.contains("17 volumes") && text.contains("1 to 16"), "{text}");
+}
+
+#[test]
+fn misspelt_keys_are_refused_by_name_and_line() {
+    let text = refusal(&GOOD.replace("state =", "stat ="));
+    assert_eq!(
+        text,
+        "t.toml: `state`: is missing\nt.toml:6: `stat`: there is no such key; did you mean `state`?"
+    );
+    let text = refusal(&GOOD.replace("[journal]", "[journal]\nflavour = 1"));
+    assert_eq!(
+        text,
+        "t.toml:11: `journal.flavour`: there is no such key; here may stand: device, size, apply-delay"
+    );
+}
+
+#[test]
+fn values_out_of_range_name_the_key_and_the_range() {
+    let text = refusal(&GOOD.replace("role = \"primary\"", "role = \"main\""));
+    assert!(text.contains("main") && text.contains("backup"), "{text}");
+    let text = refusal(&GOOD.replace("[journal]", "[limits]\nwindow = 0\n[journal]"));
+    assert!(text.contains("limits.window") && text.contains("1 and 64"), "{text}");
+    let text = refusal(&GOOD.replace("[journal]", "[limits]\npause-budget = \"2m\"\n[journal]"));
+    assert!(text.contains("limits.pause-budget"), "{text}");
+    let text = refusal(&format!("{GOOD}\nsize = \"8 MiB\""));
+    assert!(text.contains("journal.size") && text.contains("16 MiB"), "{text}");
+    let text = refusal(&GOOD.replace("state =", "commit = \"always\"\nstate ="));
+    assert!(text.contains("always") && text.contains("external"), "{text}");
+    let text = refusal(&GOOD.replace("[journal]", "discards = \"on\"\n[journal]"));
+    assert!(text.contains("`on`") && text.contains("\"pass\""), "{text}");
+    let text = refusal(&GOOD.replace("10.9.0.2", "10.9.0.1"));
+    assert!(text.contains("`peer`"), "{text}");
+}
+
+#[test]
+fn a_limit_beyond_all_time_is_refused_not_multiplied() {
+    let ages = "[limits]\npause-limit = \"18446744073709551615s\"\n[journal]";
+    let text = refusal(&GOOD.replace("[journal]", ages));
+    assert!(text.contains("limits.pause-limit"), "{text}");
+}
+
+#[test]
+fn a_group_or_a_path_names_the_file() {
+    assert_eq!(path_of("vm1"), Path::new("/etc/ftdm/vm1.toml"));
+    assert_eq!(path_of("vm1.toml"), Path::new("vm1.toml"));
+    assert_eq!(path_of("./vm1"), Path::new("./vm1"));
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once_in_the_order_of_lines_with_what_would_be_right() {
+    let text = r#"
+        group = "vm 1"
+        role = "primray"
+        address = "10.9.0.1"
+        peer = "10.9.0.2:7789"
+        epoch = "1ms"
+        commit = "extrenal"
+        [[volume]]
+        nmae = "vm1"
+        device = "/dev/vg/vm1"
+        discards = "pas"
+        [limits]
+        window = 100
+        timeout = 5
+        pause-limit = "2s"
+        [journal]
+        size = "1 MiB"
+    "#;
+    let text = refusal(text);
+    let expected = [
+        ("t.toml: `state`: is missing", ""),
+        ("t.toml:2: `group`: ", ""),
+        ("t.toml:3: `role`: ", "nearest: \"primary\""),
+        ("t.toml:4: `address`: ", ""),
+        ("t.toml:6: `epoch`: \"1ms\" is not between \"5ms\" and \"1h\"", "nearest: \"5ms\""),
+        ("t.toml:7: `commit`: unknown variant `extrenal`", "nearest: \"external\""),
+        ("t.toml:8: `volume.name`: is missing", ""),
+        ("t.toml:9: `volume.nmae`: ", "did you mean `name`?"),
+        ("t.toml:11: `volume.discards`: ", "nearest: \"pass\""),
+        ("t.toml:13: `limits.window`: 100 is not between 1 and 64", "nearest: 64"),
+        ("t.toml:14: `limits.timeout`: ", ""),
+        ("t.toml:15: `limits.pause-limit`: \"2s\" is not between \"10ms\" and \"1s\"", "nearest: \"1s\""),
+        ("t.toml:16: `journal.device`: is missing", ""),
+        ("t.toml:17: `journal.size`: \"1 MiB\" is less than \"16 MiB\"", "nearest: \"16 MiB\""),
+    ];
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), expected.len(), "{text}");
+    for (line, (start, end)) in lines.iter().zip(expected) {
+        assert!(line.starts_with(start) && line.ends_with(end), "{line}");
+    }
+}
+
+#[test]
+fn what_a_refusal_says_is_nearest_is_taken() {
+    let wrong = ["epoch = \"1ms\"", "epoch = \"2h\"", "roll-interval = \"0s\""];
+    for line in wrong {
+        let Err(ConfigError::Refused { faults, .. }) =
+            Config::parse("t.toml", &GOOD.replace("state =", &format!("{line}\nstate =")))
+        else {
+            panic!("{line} was taken")
+        };
+        let (key, _) = line.split_once(' ').unwrap();
+        let mended = format!("{key} = {}", faults[0].nearest.as_ref().unwrap());
+        Config::parse("t.toml", &GOOD.replace("state =", &format!("{mended}\nstate ="))).unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_refused_with_its_line() {
+    let text = refusal("group = \"a\nrole = 3\n\n[journal\n");
+    assert!(text.starts_with("t.toml:1: ") && text.contains("\nt.toml:4: "), "{text}");
+}
+
+#[test]
+fn a_value_where_a_section_belongs_is_refused_by_its_key() {
+    let (before, _) = GOOD.split_once("[journal]").unwrap();
+    let text = refusal(&before.replace("state =", "journal = 3\nstate ="));
+    assert!(text.starts_with("t.toml:6: `journal`: invalid type"), "{text}");
+    let text = refusal("volume = 3\njournal = []\ngroup = {}");
+    assert!(text.contains("t.toml:1: `volume`") && text.contains("t.toml:3: `group`"), "{text}");
+}
+
+/// The keys of a schema, as the manual writes them.
+fn keys(schema: &Schema, section: Option<&str>) -> Vec<String> {
+    let Schema::Table(fields) = schema else { return Vec::new() };
+    let key = |(name, schema): &(&str, Schema)| match schema {
+        Schema::Table(_) => keys(schema, Some(&format!("[{name}] "))),
+        Schema::Several(inner) if matches!(**inner, Schema::Table(_)) => {
+            keys(inner, Some(&format!("[[{name}]] ")))
+        }
+        _ => vec![format!("{}{name}", section.unwrap_or_default())],
+    };
+    fields.iter().flat_map(key).collect()
+}
+
+#[test]
+fn the_manual_has_every_key_and_no_other() {
+    let manual = include_str!("../../../docs/manual.md");
+    let (_, configuration) = manual.split_once("## The configuration").unwrap();
+    let rows = configuration.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let documented: Vec<&str> = rows.map(|(key, _)| key).filter(|key| !key.ends_with(']')).collect();
+    let known = keys(&schema::of::<Config>(), None);
+    assert!(known.len() > 30, "{known:?}");
+    for key in &known {
+        assert!(documented.contains(&key.as_str()), "docs/manual.md has no row for `{key}`");
+    }
+    for key in documented {
+        assert!(
+            known.iter().any(|known| known == key),
+            "docs/manual.md has a row for `{key}`, which is no key"
+        );
+    }
+}
