@@ -4,6 +4,7 @@
 //! keys are refused, so that a misspelt one is never ignored silently, and all that is wrong is told at once.
 
 mod check;
+mod live;
 mod schema;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use ftship_proto::state::Role;
 use serde::{Deserialize, Serialize};
 
 pub use check::Fault;
+pub use live::Taken;
 
 /// Where `GROUP` is looked for when no path is given.
 pub const DIRECTORY: &str = "/etc/ftdm";

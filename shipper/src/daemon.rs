@@ -6,30 +6,92 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use ftdm::stack::{Stack, StackError};
 use ftship_proto::state::Role;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::backup::BackupDriver;
-use crate::config::Config;
+use crate::config::{Commit, Config, Taken};
+use crate::control::{Request, Response};
 use crate::primary::PrimaryDriver;
-use crate::reactor::{Driver, Reactor};
+use crate::reactor::{Driver, Reactor, Service};
 use crate::state_file::StateFile;
+use crate::supervisor::Supervisor;
 
-/// Runs the daemon of a group until SIGTERM or SIGINT.
+/// Runs the daemon of a group until SIGTERM or SIGINT. A primary that is in sync commits a last epoch before it ends.
 ///
 /// # Errors
 /// When the state or a device cannot be used, another daemon serves the group, or the loop fails.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     let reactor = Reactor::new()?;
-    let stopping = watch_signals(&reactor)?;
-    let mut next = |reactor: &Reactor| role(config, reactor);
-    let result = reactor.run(config.group.as_str(), &mut next, &|| stopping.load(Ordering::Relaxed));
+    let mut group = Group {
+        signals: watch_signals(&reactor)?,
+        config: config.clone(),
+        supervisor: Supervisor::from_environment(),
+    };
+    let result = reactor.run(config.group.as_str(), &mut group);
     log::info!("group {}: stopped", config.group);
     result
+}
+
+/// The group that this daemon serves.
+#[derive(Debug)]
+struct Group {
+    config: Config,
+    signals: Arc<Asked>,
+    supervisor: Supervisor,
+}
+
+/// What signals have asked for.
+#[derive(Debug, Default)]
+struct Asked {
+    stop: AtomicBool,
+    reload: AtomicBool,
+}
+
+impl Service for Group {
+    fn role(&mut self, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
+        role(&self.config, reactor)
+    }
+
+    fn begun(&mut self, driver: &dyn Driver) {
+        self.supervisor.ready(&driver.summary());
+    }
+
+    fn last_request(&mut self) -> Option<(Request, Duration)> {
+        self.signals.stop.load(Ordering::Relaxed).then(|| {
+            self.supervisor.stopping();
+            let staged = self.config.commit == Commit::External;
+            (Request::Checkpoint { wait: true, staged, quiesced: false }, self.config.limits.timeout)
+        })
+    }
+
+    fn wants_reload(&mut self) -> bool {
+        self.signals.reload.swap(false, Ordering::Relaxed)
+    }
+
+    fn reload(&mut self, now: Duration, driver: &mut dyn Driver) -> Response {
+        let new = match Config::load(&self.config.path) {
+            Ok(new) => new,
+            Err(error) => {
+                log::error!("the configuration stays as it was: {error}");
+                return Response::Refused { reason: format!("the configuration stays as it was:\n{error}") };
+            }
+        };
+        let Taken { live, restart } = self.config.take(&new);
+        driver.reload(now, &self.config);
+        log::info!("configuration read again: in force {live:?}, after a restart {restart:?}");
+        let named = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();
+        Response::Reloaded { live: named(live), restart: named(restart) }
+    }
+
+    fn supervise(&mut self, now: Duration, driver: &dyn Driver) -> Option<Duration> {
+        self.supervisor.live(now, || driver.summary())
+    }
 }
 
 /// The role that the durable state says.
@@ -73,17 +135,21 @@ pub(crate) fn has_stacks(config: &Config) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// A flag that SIGTERM and SIGINT raise, waking the loop.
-fn watch_signals(reactor: &Reactor) -> anyhow::Result<Arc<AtomicBool>> {
-    let stopping = Arc::new(AtomicBool::new(false));
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("watching for signals")?;
-    let (flag, waker) = (Arc::clone(&stopping), Arc::clone(reactor.waker()));
+/// What SIGTERM, SIGINT and SIGHUP ask for, waking the loop.
+fn watch_signals(reactor: &Reactor) -> anyhow::Result<Arc<Asked>> {
+    let asked = Arc::new(Asked::default());
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("watching for signals")?;
+    let (flags, waker) = (Arc::clone(&asked), Arc::clone(reactor.waker()));
     std::thread::Builder::new()
         .name("signals".into())
         .stack_size(64 << 10)
         .spawn(move || {
             for signal in signals.forever() {
-                log::info!("signal {signal}: stopping");
+                let (flag, what) = match signal {
+                    SIGHUP => (&flags.reload, "reading the configuration again"),
+                    _ => (&flags.stop, "stopping"),
+                };
+                log::info!("signal {signal}: {what}");
                 flag.store(true, Ordering::Relaxed);
                 if let Err(error) = waker.wake() {
                     log::error!("the event loop cannot be woken: {error}");
@@ -91,5 +157,5 @@ fn watch_signals(reactor: &Reactor) -> anyhow::Result<Arc<AtomicBool>> {
             }
         })
         .context("starting the signal thread")?;
-    Ok(stopping)
+    Ok(asked)
 }

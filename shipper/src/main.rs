@@ -16,7 +16,7 @@ use ftship::control::{Differing, Request, Response};
 use ftship::journal_view::View;
 use ftship::snapshots::Snapshot;
 use ftship::state_file::StateFile;
-use ftship::{daemon, format, journal_report, offline, report, snapshots, watchdog};
+use ftship::{daemon, format, journal_report, logging, offline, report, snapshots, watchdog};
 use structopt::StructOpt;
 use structopt::clap::ErrorKind;
 
@@ -65,6 +65,11 @@ enum Verb {
         /// A file
         #[structopt(long, value_name = "FILE", conflicts_with = "groups")]
         config: Option<PathBuf>,
+    },
+    /// Has the daemon read its configuration again; says what is in force, and what needs a restart
+    Reload {
+        /// Name of the group
+        group: String,
     },
     /// Runs the daemon of a group in the foreground, on either host
     Run {
@@ -208,6 +213,16 @@ enum Verb {
     },
 }
 
+impl Verb {
+    /// The group of a process that stays, for its log.
+    fn served(&self) -> Option<&str> {
+        match self {
+            Self::Run { config } | Self::Watchdog { config } => Path::new(config).file_stem()?.to_str(),
+            _ => None,
+        }
+    }
+}
+
 /// A failure and the exit code that goes with it.
 struct Failure {
     code: u8,
@@ -231,7 +246,7 @@ fn main() -> ExitCode {
         }
     };
     let level = ["info", "debug", "trace"][cli.verbose.min(2)];
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    logging::start(level, cli.verb.served());
     match perform(cli.verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, text }) => {
@@ -252,6 +267,7 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             println!("{done}");
             Ok(())
         }
+        Verb::Reload { group } => reload(&group),
         Verb::CheckConfig { groups, config } => check_config(&groups, config),
         Verb::Run { config } => {
             daemon::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
@@ -354,6 +370,18 @@ fn check_config(groups: &[String], file: Option<PathBuf>) -> Result<(), Failure>
         0 => Ok(()),
         _ => Err(failure(2, &format!("{refused} of {} refused", files.len()))),
     }
+}
+
+fn reload(group: &str) -> Result<(), Failure> {
+    let Response::Reloaded { live, restart } = request(group, &Request::Reload, ANSWER_TIMEOUT)? else {
+        return Err(unexpected());
+    };
+    if live.is_empty() && restart.is_empty() {
+        println!("nothing has changed");
+    }
+    live.iter().for_each(|key| println!("{key}: in force"));
+    restart.iter().for_each(|key| println!("{key}: needs a restart of the daemon"));
+    Ok(())
 }
 
 fn list_snapshots(group: &str, remove: Option<&str>, json: bool) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use anyhow::Context;
 use mio::event::Event;
 use mio::{Events, Poll, Registry, Token, Waker};
 
+use crate::config::Config;
 use crate::control::server::{ClientId, ControlServer};
 use crate::control::{Request, Response};
 
@@ -23,6 +24,8 @@ const CONTROL: Token = Token(3);
 /// A connection that a primary accepted.
 pub const VISITOR: Token = Token(4);
 const FIRST_CLIENT: usize = 16;
+/// Who asks for what is done before the end: nobody on the control socket.
+const LAST_CLIENT: ClientId = ClientId(usize::MAX);
 
 /// What a role does with what the loop brings. No method may block.
 pub trait Driver {
@@ -36,10 +39,39 @@ pub trait Driver {
     fn run(&mut self, now: Duration);
     /// Whether the role has ended and every answer was given: the daemon goes on in another one.
     fn is_over(&self) -> bool;
+    /// How it stands, in a few words for people.
+    fn summary(&self) -> String;
+    /// Takes over from a configuration what can change while the daemon runs; all else is as it was.
+    fn reload(&mut self, now: Duration, config: &Config);
     /// The answers that are ready.
     fn answers(&mut self) -> Vec<(ClientId, Response)>;
     /// Ends everything that was started; may take as long as the operation under way.
     fn stop(self: Box<Self>);
+}
+
+/// `primary: degraded: not connected`
+#[must_use]
+pub fn summary(role: &str, (state, reason): (&'static str, Option<String>)) -> String {
+    reason.map_or_else(|| format!("{role}: {state}"), |reason| format!("{role}: {state}: {reason}"))
+}
+
+/// What the loop is run for.
+pub trait Service {
+    /// The driver of the role that the durable state says.
+    ///
+    /// # Errors
+    /// When the role cannot begin.
+    fn role(&mut self, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>>;
+    /// The first role has begun and commands are taken.
+    fn begun(&mut self, driver: &dyn Driver);
+    /// Whether the end was asked for: what is asked of the driver then, and how long it may take at most.
+    fn last_request(&mut self) -> Option<(Request, Duration)>;
+    /// Whether a reload was asked for otherwise than by a command, since this was asked last.
+    fn wants_reload(&mut self) -> bool;
+    /// Reads the configuration again.
+    fn reload(&mut self, now: Duration, driver: &mut dyn Driver) -> Response;
+    /// Tells whoever supervises the daemon; returns when that is due again.
+    fn supervise(&mut self, now: Duration, driver: &dyn Driver) -> Option<Duration>;
 }
 
 /// Hands lanes a way to report to the loop.
@@ -111,33 +143,47 @@ impl Reactor {
         &self.waker
     }
 
-    /// Runs one role after the other, as `next` makes them, until `stop` says so.
+    /// Runs one role after the other until the service is to end.
     ///
     /// # Errors
     /// When polling fails, the control socket cannot be made, or a role cannot begin.
-    pub fn run(
-        mut self,
-        group: &str,
-        next: &mut dyn FnMut(&Self) -> anyhow::Result<Box<dyn Driver>>,
-        stop: &dyn Fn() -> bool,
-    ) -> anyhow::Result<()> {
-        let mut driver = next(&self)?;
+    pub fn run(mut self, group: &str, service: &mut dyn Service) -> anyhow::Result<()> {
+        let mut driver = service.role(&self)?;
         let registry = self.registry()?;
         let mut control = ControlServer::bind(group, &registry, CONTROL, FIRST_CLIENT)
             .with_context(|| format!("control socket of group {group}"))?;
         let mut events = Events::with_capacity(256);
-        while !stop() {
-            driver.run(self.start.elapsed());
+        service.begun(&*driver);
+        let mut ending = None;
+        let mut has_ended = false;
+        while !has_ended {
+            let now = self.start.elapsed();
+            if ending.is_none()
+                && let Some((last, patience)) = service.last_request()
+            {
+                ending = Some(now + patience);
+                driver.request(now, LAST_CLIENT, last);
+            }
+            if service.wants_reload() {
+                service.reload(now, &mut *driver);
+            }
+            driver.run(now);
             for (client, answer) in driver.answers() {
+                has_ended |= client == LAST_CLIENT;
                 control.answer(client, &answer);
             }
-            if driver.is_over() {
+            has_ended |= ending.is_some_and(|at| at <= now);
+            if driver.is_over() && ending.is_none() {
                 // Ended first: both want the same devices.
                 driver.stop();
-                driver = next(&self)?;
+                driver = service.role(&self)?;
                 continue;
             }
-            let timeout = driver.timeout().map(|at| at.saturating_sub(self.start.elapsed()));
+            if has_ended {
+                break;
+            }
+            let dues = [driver.timeout(), service.supervise(now, &*driver), ending];
+            let timeout = dues.into_iter().flatten().min().map(|at| at.saturating_sub(self.start.elapsed()));
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 result => result.context("waiting for events")?,
@@ -150,8 +196,12 @@ impl Reactor {
                     CONTROL => control.accept(&registry),
                     Token(client) => {
                         let client = ClientId(client);
-                        if let Some(request) = control.ready(client, event.is_write_closed()) {
-                            driver.request(now, client, request);
+                        match control.ready(client, event.is_write_closed()) {
+                            Some(Request::Reload) => {
+                                control.answer(client, &service.reload(now, &mut *driver));
+                            }
+                            Some(request) => driver.request(now, client, request),
+                            None => {}
                         }
                     }
                 }

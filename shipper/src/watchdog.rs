@@ -23,6 +23,7 @@ use ftdm::stack::{Rescue, Stack};
 
 use crate::config::{Config, Volume, Watchdog as Settings};
 use crate::control::DIRECTORY;
+use crate::supervisor::{Supervisor, is_supervised};
 
 /// The greeting, and the version of what follows it.
 pub const GREETING: u8 = 1;
@@ -67,7 +68,7 @@ pub const fn phase_of(beat: u8) -> Option<Phase> {
 }
 
 /// Watches over the daemon of a group. One that was started by the daemon (`[watchdog] spawn`) ends with
-/// it; any other goes on and waits for the next.
+/// it; any other, as that of a service manager, goes on and waits for the next.
 ///
 /// # Errors
 /// When another watchdog serves the group, the stack does not exist, or memory cannot be locked.
@@ -82,6 +83,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         log::warn!("watchdog: the kernel may end it when memory is short: {error}");
     }
     log::info!("watchdog of group {group}: ready");
+    Supervisor::from_environment().ready("stands by");
     let result = serve(config, &listener);
     // Before the listener is closed: whoever finds no listener makes a new socket.
     if let Err(error) = std::fs::remove_file(socket_path(group)) {
@@ -127,7 +129,7 @@ fn serve(config: &Config, listener: &UnixListener) -> anyhow::Result<()> {
         }
         // The one that started this has ended, or never came.
         let is_over = served || idle_since.elapsed() > config.limits.timeout;
-        if config.watchdog.spawn && is_over {
+        if config.watchdog.spawn && !is_supervised() && is_over {
             return Ok(());
         }
         std::thread::sleep(LOOK);

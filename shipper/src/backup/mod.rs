@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::control::server::ClientId;
 use crate::control::{BackupFigures, Epochs, Request, Response, Status, VolumeFigures};
 use crate::peer::PeerConnection;
-use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports};
+use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports, summary};
 use crate::state_file::StateFile;
 use identity::{check_identities, identities};
 pub(crate) use journal_device::DeviceReader;
@@ -355,6 +355,16 @@ impl BackupDriver {
 }
 
 impl Driver for BackupDriver {
+    fn summary(&self) -> String {
+        summary("backup", self.describe())
+    }
+
+    fn reload(&mut self, now: Duration, config: &Config) {
+        self.config = config.clone();
+        self.core.tune(config.limits.timeout, config.journal.apply_delay);
+        self.snapshots.tune(now, config);
+    }
+
     fn timeout(&self) -> Option<Duration> {
         [self.core.poll_timeout(), self.snapshots.due()].into_iter().flatten().min()
     }
@@ -381,6 +391,7 @@ impl Driver for BackupDriver {
             Request::Commit { .. } => self.answers.push((client, refuse("commit"))),
             Request::Checkpoint { .. } => self.answers.push((client, refuse("checkpoint"))),
             Request::FullSync => self.answers.push((client, refuse("full-sync"))),
+            Request::Reload => self.answers.push((client, refuse("this way of reloading"))),
             Request::Verify { .. } => self.answers.push((client, refuse("verify"))),
         }
     }

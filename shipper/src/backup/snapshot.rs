@@ -45,6 +45,15 @@ impl Snapshots {
         Self { next_id: 0, orders: BTreeMap::new(), every, due: every, plain }
     }
 
+    /// Goes on as another configuration says.
+    pub(super) fn tune(&mut self, now: Duration, config: &Config) {
+        self.plain.keep = Some(config.snapshots.keep);
+        if self.every != config.snapshots.every {
+            self.every = config.snapshots.every;
+            self.due = self.every.map(|every| now + every);
+        }
+    }
+
     pub(super) fn due(&self) -> Option<Duration> {
         self.due
     }

@@ -72,6 +72,8 @@ pub enum Request {
     },
     /// Primary: overwrite the backup with a new copy.
     FullSync,
+    /// Read the configuration again, and take over what can change while the daemon runs.
+    Reload,
     /// Primary: compare the backup's volumes with these, while everything goes on; answers at the end.
     Verify {
         /// Mend what differs.
@@ -135,6 +137,13 @@ pub enum Response {
     Snapshot(Box<Snapshot>),
     /// To `verify`: what it found.
     Verified(Box<VerifyOutcome>),
+    /// To `reload`.
+    Reloaded {
+        /// Keys whose new values hold.
+        live: Vec<String>,
+        /// Keys whose old values hold until the daemon is started anew.
+        restart: Vec<String>,
+    },
     /// To `full-sync`, `switch`, `demote` and `discard-mine`.
     Started,
     /// The request does not fit the daemon's role or state; nothing was changed.

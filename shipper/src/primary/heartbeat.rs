@@ -15,6 +15,7 @@ use anyhow::Context;
 use ftdm::pulse::{Phase, Pulse};
 
 use crate::config::Config;
+use crate::supervisor::is_supervised;
 use crate::watchdog::{GOODBYE, GREETING, beat_of, socket_path};
 
 /// Beats of one phase need not be closer than this.
@@ -47,7 +48,8 @@ impl Heartbeat {
         Self {
             group: config.group.to_string(),
             config: config.path.clone(),
-            spawn: config.watchdog.spawn,
+            // Under a service manager it is a service of its own: what this process starts would end with it.
+            spawn: config.watchdog.spawn && !is_supervised(),
             line: Mutex::default(),
         }
     }

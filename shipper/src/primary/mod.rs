@@ -30,7 +30,7 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Until,
+    DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Tuning, Until,
     VerifySizes, union,
 };
 use ftship_proto::protocol::PROTOCOL;
@@ -43,7 +43,7 @@ use crate::control::server::ClientId;
 use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
 use crate::metrics::Latencies;
 use crate::peer::PeerConnection;
-use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports, VISITOR};
+use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports, VISITOR, summary};
 use crate::state_file::StateFile;
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use copying::{Copying, PieceRead};
@@ -490,6 +490,10 @@ impl Driver for PrimaryDriver {
                 let answer = promoted_already(self.core.promoted_at(), epoch);
                 self.answers.push((client, answer));
             }
+            Request::Reload => {
+                let reason = "is answered by the daemon, whatever its role".into();
+                self.answers.push((client, Response::Refused { reason }));
+            }
             Request::Promote { .. } | Request::TestCopy { .. } => {
                 let reason = "promote is for the backup; this host is the primary".into();
                 self.answers.push((client, Response::Refused { reason }));
@@ -532,6 +536,17 @@ impl Driver for PrimaryDriver {
         self.is_over
     }
 
+    fn summary(&self) -> String {
+        summary("primary", self.describe())
+    }
+
+    fn reload(&mut self, now: Duration, config: &Config) {
+        self.config = config.clone();
+        self.core.tune(now, tuning(config));
+        self.figures.epoch_ms = config.epoch.as_secs_f64() * 1000.0;
+        self.verifies.tune(now, &config.verify);
+    }
+
     fn answers(&mut self) -> Vec<(ClientId, Response)> {
         std::mem::take(&mut self.answers)
     }
@@ -546,6 +561,19 @@ impl Driver for PrimaryDriver {
         self.send(&Message::Bye { text: "the primary's daemon stops".into() });
         self.hang_up();
         // The cut thread ends the capture when it is dropped.
+    }
+}
+
+/// What the core may be told anew.
+const fn tuning(config: &Config) -> Tuning {
+    Tuning {
+        epoch_interval: config.epoch,
+        window: config.limits.window,
+        timeout: config.limits.timeout,
+        pause_budget: config.limits.pause_budget,
+        pause_limit: config.limits.pause_limit,
+        void_limit: config.limits.void_cuts,
+        roll_interval: config.roll_interval,
     }
 }
 

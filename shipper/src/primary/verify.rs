@@ -217,6 +217,15 @@ impl VerifySchedule {
         Self { every, repair, due: every, last: None, count: 0 }
     }
 
+    /// Goes on as another configuration says.
+    pub(super) fn tune(&mut self, now: Duration, settings: &Settings) {
+        self.repair = settings.repair;
+        if self.every != settings.every {
+            self.every = settings.every;
+            self.due = self.every.map(|every| now + every);
+        }
+    }
+
     fn retry(&mut self, now: Duration) {
         self.due = self.every.map(|every| now + every.min(RETRY));
     }

@@ -213,6 +213,11 @@ struct SyncState {
 }
 
 impl Backup {
+    /// Goes on with another time-out and delay of applying.
+    pub fn tune(&mut self, timeout: Duration, apply_delay: Duration) {
+        (self.config.timeout, self.config.apply_delay) = (timeout, apply_delay);
+    }
+
     /// A backup that continues from what its disks say.
     #[must_use]
     pub fn new(config: BackupConfig, recovered: Recovered) -> Self {

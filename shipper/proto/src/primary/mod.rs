@@ -91,6 +91,19 @@ pub struct PrimaryConfig {
     pub verify: VerifySizes,
 }
 
+/// The part of it that may change while the primary runs; see [`PrimaryConfig`] for what each is.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Tuning {
+    pub epoch_interval: Duration,
+    pub window: usize,
+    pub timeout: Duration,
+    pub pause_budget: Duration,
+    pub pause_limit: Duration,
+    pub void_limit: u32,
+    pub roll_interval: Duration,
+}
+
 /// The state of replication, as shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replication {
@@ -208,6 +221,17 @@ pub struct Primary {
 }
 
 impl Primary {
+    /// Goes on with other figures, from the next cut on.
+    pub fn tune(&mut self, now: Duration, tuning: Tuning) {
+        let Tuning { epoch_interval, window, timeout, pause_budget, pause_limit, void_limit, roll_interval } =
+            tuning;
+        let config = &mut self.config;
+        (config.epoch_interval, config.roll_interval) = (epoch_interval, roll_interval);
+        (config.window, config.timeout, config.void_limit) = (window, timeout, void_limit);
+        (config.pause_budget, config.pause_limit) = (pause_budget, pause_limit);
+        self.cut_at = self.cut_at.min(now + epoch_interval);
+    }
+
     /// A primary that is not connected and only tracks, and goes on from what its durable state says, whose lineage is
     /// never empty.
     #[must_use]

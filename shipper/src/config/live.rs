@@ -1,0 +1,146 @@
+//! What of a changed configuration a running daemon takes over.
+//!
+//! Always holds: every key is either taken over or named as one that needs a restart; a new key does not compile until
+//! somebody has said which.
+
+use super::{Config, Limits, Snapshots, Verify};
+
+/// What became of a configuration that was read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Keys whose new values hold from now on.
+    pub live: Vec<&'static str>,
+    /// Keys whose old values hold until the daemon is started anew.
+    pub restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// Takes over from `new` what can change while the daemon runs.
+    pub fn take(&mut self, new: &Self) -> Taken {
+        let mut taken = Taken::default();
+        self.note(new, &mut taken);
+        self.note_limits(&new.limits, &mut taken.live, &mut taken.restart);
+        self.epoch = new.epoch;
+        self.roll_interval = new.roll_interval;
+        self.journal.apply_delay = new.journal.apply_delay;
+        self.snapshots = new.snapshots.clone();
+        let Verify { every, repair, rate: _ } = new.verify;
+        (self.verify.every, self.verify.repair) = (every, repair);
+        taken
+    }
+
+    fn note(&self, new: &Self, Taken { live, restart }: &mut Taken) {
+        let Self {
+            group,
+            // Only `ftship format` looks at it.
+            role: _,
+            address,
+            peer,
+            state,
+            epoch,
+            roll_interval,
+            mode,
+            commit,
+            ack,
+            volume,
+            log,
+            journal,
+            limits: _,
+            watchdog,
+            verify,
+            snapshots,
+            audit,
+            path: _,
+        } = new;
+        let Snapshots { every, keep } = snapshots;
+        let differ = |one: &dyn std::fmt::Debug, other: &dyn std::fmt::Debug| {
+            format!("{one:?}") != format!("{other:?}")
+        };
+        let changed = [
+            ("epoch", *epoch != self.epoch),
+            ("roll-interval", *roll_interval != self.roll_interval),
+            ("journal.apply-delay", journal.apply_delay != self.journal.apply_delay),
+            ("snapshots.every", *every != self.snapshots.every),
+            ("snapshots.keep", *keep != self.snapshots.keep),
+            ("verify.every", verify.every != self.verify.every),
+            ("verify.repair", verify.repair != self.verify.repair),
+        ];
+        live.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
+        let changed = [
+            ("group", *group != self.group),
+            ("address", *address != self.address),
+            ("peer", *peer != self.peer),
+            ("state", *state != self.state),
+            ("mode", *mode != self.mode),
+            ("commit", *commit != self.commit),
+            ("ack", *ack != self.ack),
+            ("volume", differ(volume, &self.volume)),
+            ("log", differ(log, &self.log)),
+            ("journal.device", journal.device != self.journal.device),
+            ("watchdog", differ(watchdog, &self.watchdog)),
+            ("verify.rate", verify.rate != self.verify.rate),
+            ("audit", differ(audit, &self.audit)),
+        ];
+        restart.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
+    }
+
+    fn note_limits(&mut self, new: &Limits, live: &mut Vec<&'static str>, restart: &mut Vec<&'static str>) {
+        let old = &mut self.limits;
+        let &Limits {
+            pause_budget,
+            pause_limit,
+            window,
+            timeout,
+            log_watermark,
+            void_cuts,
+            overrun,
+            throttle_lease,
+        } = new;
+        let changed = [
+            ("limits.pause-budget", pause_budget != old.pause_budget),
+            ("limits.pause-limit", pause_limit != old.pause_limit),
+            ("limits.window", window != old.window),
+            ("limits.timeout", timeout != old.timeout),
+            ("limits.void-cuts", void_cuts != old.void_cuts),
+        ];
+        live.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
+        // The thread that holds writes back has these.
+        let changed = [
+            ("limits.log-watermark", log_watermark != old.log_watermark),
+            ("limits.overrun", overrun != old.overrun),
+            ("limits.throttle-lease", throttle_lease != old.throttle_lease),
+        ];
+        restart.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
+        (old.pause_budget, old.pause_limit, old.window) = (pause_budget, pause_limit, window);
+        (old.timeout, old.void_cuts) = (timeout, void_cuts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "group = 'vm1'\nrole = 'primary'\naddress = '10.9.0.1:7'\npeer = '10.9.0.2:7'\nstate = '/s'\n\
+        epoch = '50ms'\n[[volume]]\nname = 'v'\ndevice = '/d'\n[journal]\ndevice = '/j'\n[limits]\nwindow = 8\n";
+
+    fn config(text: &str) -> Config {
+        Config::parse("t.toml", text).unwrap()
+    }
+
+    #[test]
+    fn what_can_change_live_does_and_the_rest_stays_and_is_named() {
+        let mut running = config(TEXT);
+        assert_eq!(running.take(&config(TEXT)), Taken::default());
+        let new = TEXT.replace("50ms", "1s").replace("window = 8", "window = 4\noverrun = 'throttle'");
+        let new = new.replace("10.9.0.2", "10.9.0.3").replace("role = 'primary'", "role = 'backup'");
+        let taken = running.take(&config(&new));
+        assert_eq!(taken.live, ["epoch", "limits.window"]);
+        assert_eq!(taken.restart, ["peer", "limits.overrun"]);
+        assert_eq!((running.epoch.as_secs(), running.limits.window), (1, 4));
+        assert_eq!(running.peer, config(TEXT).peer);
+        assert_eq!(running.limits.overrun, config(TEXT).limits.overrun);
+        // Asked once more: what waits for a restart is named again, what holds is not.
+        assert_eq!(running.take(&config(&new)).live, Vec::<&str>::new());
+        assert_eq!(running.take(&config(&new)).restart, ["peer", "limits.overrun"]);
+    }
+}

@@ -1,0 +1,126 @@
+//! The one door to whoever supervises the daemon: systemd's notification protocol (sd_notify(3)), a datagram of
+//! `KEY=VALUE` lines.
+//!
+//! Always holds: nobody waits for it. Without a supervisor nothing is said; what cannot be said is dropped.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// Whether this process was started by a service manager: what it starts would end with it, so that other
+/// processes of the group are the manager's to start.
+#[must_use]
+pub fn is_supervised() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// The supervisor, if there is one.
+#[derive(Debug, Default)]
+pub struct Supervisor {
+    socket: Option<UnixDatagram>,
+    /// A sign of life is wanted so often.
+    every: Option<Duration>,
+    due: Duration,
+    /// What it was told last.
+    status: String,
+}
+
+impl Supervisor {
+    /// The one that the environment names.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let path = std::env::var("NOTIFY_SOCKET").ok();
+        let socket = path.as_deref().and_then(|path| {
+            connect(path).map_err(|error| log::warn!("the supervisor's socket {path}: {error}")).ok()
+        });
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let is_mine = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        // Twice as often as it must be, as is the custom.
+        let every = number("WATCHDOG_USEC").filter(|_| is_mine).map(|us| Duration::from_micros(us / 2));
+        Self { socket, every, ..Self::default() }
+    }
+
+    /// The service has begun.
+    pub fn ready(&mut self, status: &str) {
+        status.clone_into(&mut self.status);
+        self.say(&format!("READY=1\nSTATUS={status}"));
+    }
+
+    /// It is ending.
+    pub fn stopping(&self) {
+        self.say("STOPPING=1\nSTATUS=commits a last epoch, then ends");
+    }
+
+    /// A sign of life, when one is due, and how things stand, when that has changed; returns when the next is due.
+    pub fn live(&mut self, now: Duration, status: impl FnOnce() -> String) -> Option<Duration> {
+        self.socket.as_ref()?;
+        let status = status();
+        if status != self.status {
+            self.say(&format!("STATUS={status}"));
+            self.status = status;
+        }
+        let every = self.every?;
+        if now >= self.due {
+            self.say("WATCHDOG=1");
+            self.due = now + every;
+        }
+        Some(self.due)
+    }
+
+    fn say(&self, text: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(text.as_bytes())
+        {
+            log::debug!("telling the supervisor: {error}");
+        }
+    }
+}
+
+/// A path, or behind an `@` a name in the abstract namespace.
+fn connect(path: &str) -> std::io::Result<UnixDatagram> {
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A supervisor that wants signs of life so often, and what it hears.
+    fn pair(every: Option<Duration>) -> (Supervisor, impl Fn() -> Option<String>) {
+        let (socket, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let heard = move || {
+            let mut buffer = [0; 256];
+            theirs.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned())
+        };
+        (Supervisor { socket: Some(socket), every, ..Supervisor::default() }, heard)
+    }
+
+    #[test]
+    fn it_hears_what_changes_and_signs_of_life_in_time() {
+        let ms = Duration::from_millis;
+        let (mut supervisor, heard) = pair(Some(ms(100)));
+        supervisor.ready("syncing");
+        assert_eq!(heard().unwrap(), "READY=1\nSTATUS=syncing");
+        assert_eq!(supervisor.live(ms(5), || "syncing".into()), Some(ms(105)));
+        assert_eq!((heard().unwrap(), heard()), ("WATCHDOG=1".into(), None));
+        supervisor.live(ms(50), || "in sync".into());
+        assert_eq!((heard().unwrap(), heard()), ("STATUS=in sync".into(), None));
+        supervisor.live(ms(105), || "in sync".into());
+        assert_eq!((heard().unwrap(), heard()), ("WATCHDOG=1".into(), None));
+    }
+
+    #[test]
+    fn nobody_is_told_anything_where_there_is_none() {
+        let mut nobody = Supervisor::default();
+        nobody.ready("x");
+        assert_eq!(nobody.live(Duration::ZERO, || panic!("asked")), None);
+    }
+}
