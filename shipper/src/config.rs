@@ -143,6 +143,12 @@ pub struct Volume {
     pub name: StackName,
     /// The logical volume: the origin on the primary, the copy on the backup.
     pub device: PathBuf,
+    /// Where dm-era keeps its state: what `ftship setup` makes the stack with.
+    #[serde(default)]
+    pub metadata: Option<PathBuf>,
+    /// The granule in which changes are tracked.
+    #[serde(default = "default_block")]
+    pub block: ByteSize,
     /// What becomes of the guest's discards.
     #[serde(default, deserialize_with = "from_str")]
     pub discards: Discards,
@@ -295,6 +301,10 @@ fn default_epoch() -> Duration {
 
 fn default_roll_interval() -> Duration {
     Duration::from_secs(300)
+}
+
+fn default_block() -> ByteSize {
+    ByteSize::kib(64)
 }
 
 fn default_apply_delay() -> Duration {

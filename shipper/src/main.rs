@@ -3,6 +3,9 @@
 // This is the place where people are spoken to; everything below returns values.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod verb_init;
+mod verb_setup;
+
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
@@ -10,15 +13,15 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use ftship::config::{self, Config, path_of};
+use ftship::config::{Config, path_of};
 use ftship::control::client::{ClientError, ask};
 use ftship::control::{Differing, Request, Response};
 use ftship::journal_view::View;
 use ftship::snapshots::Snapshot;
 use ftship::state_file::StateFile;
-use ftship::{daemon, format, journal_report, logging, offline, report, snapshots, watchdog};
+use ftship::{daemon, journal_report, logging, offline, report, snapshots, watchdog};
 use structopt::StructOpt;
-use structopt::clap::ErrorKind;
+use structopt::clap::{AppSettings, ErrorKind};
 
 /// Wait for answers that need no remote side.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +53,25 @@ struct Cli {
 
 #[derive(Debug, StructOpt)]
 enum Verb {
+    /// Begins with a group: writes its configuration for both hosts, and makes the volumes that it needs
+    Init(verb_init::Options),
+    /// Makes the stacks of a group's volumes, /dev/mapper/NAME, as its configuration has them
+    Setup {
+        /// A configuration file, or the name of a group in /etc/ftdm
+        config: String,
+        /// Wait so many seconds for its devices
+        #[structopt(long, default_value = "0")]
+        wait: u64,
+        /// Take the stacks down instead; the volumes stay as they are
+        #[structopt(long, conflicts_with = "wait")]
+        remove: bool,
+    },
+    /// For udev: whose a logical volume is, as properties
+    #[structopt(setting(AppSettings::Hidden))]
+    Claim {
+        /// Names of its device
+        names: Vec<PathBuf>,
+    },
     /// Makes the state (and, on a backup, the journal) ready for the first start
     Format {
         /// A configuration file, or the name of a group in /etc/ftdm
@@ -258,17 +280,12 @@ fn main() -> ExitCode {
 
 fn perform(verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Format { config, force } => {
-            let config = load(&config)?;
-            let done = format::format(&config, force).map_err(|error| {
-                let code = if error.is_refusal() { 4 } else { 1 };
-                failure(code, &error)
-            })?;
-            println!("{done}");
-            Ok(())
-        }
-        Verb::Reload { group } => reload(&group),
-        Verb::CheckConfig { groups, config } => check_config(&groups, config),
+        Verb::Init(options) => verb_init::init(options),
+        Verb::Setup { config, wait, remove } => verb_setup::set_up(&load(&config)?, wait, remove),
+        Verb::Claim { names } => verb_setup::claim(&names),
+        Verb::Format { config, force } => verb_setup::format(&config, force),
+        Verb::Reload { group } => verb_setup::reload(&group),
+        Verb::CheckConfig { groups, config } => verb_setup::check_config(&groups, config),
         Verb::Run { config } => {
             daemon::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
         }
@@ -344,44 +361,6 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             progress.map_or(Ok(()), |form| follow_full_sync(&group, form.is_some()))
         }
     }
-}
-
-/// Judges all of them before it says how it ended.
-fn check_config(groups: &[String], file: Option<PathBuf>) -> Result<(), Failure> {
-    let mut files: Vec<PathBuf> = groups.iter().map(|group| path_of(group)).chain(file).collect();
-    if files.is_empty() {
-        files =
-            config::installed().map_err(|error| failure(1, &format!("{}: {error}", config::DIRECTORY)))?;
-    }
-    if files.is_empty() {
-        return Err(failure(2, &format!("{} holds no configuration", config::DIRECTORY)));
-    }
-    let mut refused = 0;
-    for file in &files {
-        match Config::load(file) {
-            Ok(config) => println!("{}: sound, group {}", file.display(), config.group),
-            Err(error) => {
-                refused += 1;
-                eprintln!("{error}");
-            }
-        }
-    }
-    match refused {
-        0 => Ok(()),
-        _ => Err(failure(2, &format!("{refused} of {} refused", files.len()))),
-    }
-}
-
-fn reload(group: &str) -> Result<(), Failure> {
-    let Response::Reloaded { live, restart } = request(group, &Request::Reload, ANSWER_TIMEOUT)? else {
-        return Err(unexpected());
-    };
-    if live.is_empty() && restart.is_empty() {
-        println!("nothing has changed");
-    }
-    live.iter().for_each(|key| println!("{key}: in force"));
-    restart.iter().for_each(|key| println!("{key}: needs a restart of the daemon"));
-    Ok(())
 }
 
 fn list_snapshots(group: &str, remove: Option<&str>, json: bool) -> Result<(), Failure> {

@@ -226,6 +226,8 @@ mod tests {
         let volume = |name: &str| Volume {
             name: name.parse().unwrap(),
             device: "/dev/none".into(),
+            metadata: None,
+            block: bytesize::ByteSize::kib(64),
             discards: ftdm::discard::Discards::Off,
         };
         let extent = |start| Extent::new(Sector(start), UNIT).unwrap();

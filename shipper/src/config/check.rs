@@ -328,6 +328,7 @@ struct OutOfRange {
 fn out_of_range(config: &Config) -> Vec<OutOfRange> {
     let mut found = contradictions(config);
     found.extend(numbers(config));
+    found.extend(blocks(config));
     found.extend(durations(config));
     found
 }
@@ -347,6 +348,12 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
     }
     if let Some(device) = twice(config.volume.iter().map(|volume| &volume.device)) {
         found.push(contradiction("volume.device", format!("{} is given twice", device.display())));
+    }
+    let devices = config.volume.iter().flat_map(|volume| volume.metadata.iter().chain([&volume.device]));
+    let parts = devices.chain([&config.journal.device, &config.state]);
+    if let Some(device) = twice(parts).filter(|_| found.is_empty()) {
+        let text = format!("{} has another use in this configuration", device.display());
+        found.push(contradiction("volume.metadata", text));
     }
     let logs = &config.log.devices;
     if !logs.is_empty() && logs.len() != 2 * count {
@@ -408,6 +415,20 @@ fn numbers(config: &Config) -> Vec<OutOfRange> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn blocks(config: &Config) -> Option<OutOfRange> {
+    let (least, most) = (ByteSize::kib(4), ByteSize::gib(1));
+    let sizes = config.volume.iter().map(|volume| volume.block);
+    let wrong = sizes
+        .into_iter()
+        .find(|size| !size.as_u64().is_multiple_of(least.as_u64()) || !(least..=most).contains(size))?;
+    let nearest = (wrong.as_u64().next_multiple_of(least.as_u64())).clamp(least.as_u64(), most.as_u64());
+    Some(OutOfRange {
+        key: "volume.block".into(),
+        reason: format!("{} is not a multiple of 4 KiB up to 1 GiB", size_word(&wrong)),
+        nearest: Some(size_word(&ByteSize(nearest))),
+    })
 }
 
 fn durations(config: &Config) -> Vec<OutOfRange> {

@@ -1,0 +1,153 @@
+//! The stacks of a group, as its configuration has them: made before anything opens the volumes, taken down
+//! afterwards; and which logical volumes are whose, for udev.
+//!
+//! Always holds: what is there already and as configured is left as it is; nothing is made until every device of the
+//! group is there.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ftdm::block_io::{Access, BlockDevice};
+use ftdm::kernel_gate;
+use ftdm::log_device::load_brd;
+use ftdm::stack::{self, Created, StackError};
+use ftdm::table::{BlockSectors, FtTable};
+use ftdm_units::{SECTOR_SIZE, Sectors};
+
+use crate::config::{Config, Volume};
+
+/// How often it is looked whether a device has come.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// RAM disks that are loaded at least: other groups of the host want some too, and an unused one takes no memory.
+const RAM_DISKS: u32 = 32;
+
+/// Makes the stacks of all volumes, once their devices are there, which is waited for. Returns those that were made.
+///
+/// # Errors
+/// When a device does not come, a volume has no metadata, or a stack cannot be made; those made before stay.
+pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>> {
+    let name = nix::sys::utsname::uname().context("asking for the kernel's release")?;
+    kernel_gate::check(&name.release().to_string_lossy(), &name.version().to_string_lossy())?;
+    let begun = Instant::now();
+    while let Some(missing) = devices(config).into_iter().find(|device| !device.exists()) {
+        let has_come = begun.elapsed() < patience;
+        anyhow::ensure!(has_come, "{}: it did not come within {patience:?}", missing.display());
+        std::thread::sleep(LOOK);
+    }
+    // The daemon may not load modules where it is confined.
+    let size = Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64);
+    let count = u32::try_from(config.volume.len() * 2)?.max(RAM_DISKS);
+    if let Err(error) = load_brd(count, size) {
+        log::warn!("{error}");
+    }
+    let mut made = Vec::new();
+    for volume in &config.volume {
+        let table = table(volume)?;
+        let result = stack::create(&volume.name, &table, volume.discards, None);
+        match result.with_context(|| format!("volume {}", volume.name))? {
+            Created::Made => made.push(volume.name.to_string()),
+            Created::AlreadyThere => {}
+        }
+    }
+    Ok(made)
+}
+
+fn table(volume: &Volume) -> anyhow::Result<FtTable> {
+    let metadata = volume.metadata.clone().with_context(|| {
+        format!(
+            "volume {}: `metadata` is missing in the configuration: which device keeps dm-era's state?",
+            volume.name
+        )
+    })?;
+    let sectors = BlockDevice::open(&volume.device, Access::default())?.size();
+    Ok(FtTable { sectors, metadata, origin: volume.device.clone(), block: block(volume)? })
+}
+
+/// The granule of a volume.
+pub(crate) fn block(volume: &Volume) -> anyhow::Result<BlockSectors> {
+    let sectors = u32::try_from(volume.block.as_u64() / SECTOR_SIZE as u64).ok().and_then(BlockSectors::new);
+    sectors.with_context(|| format!("volume {}: `block`: dm-era does not take {}", volume.name, volume.block))
+}
+
+/// Takes the stacks down; those that are in use stay and are an error.
+///
+/// # Errors
+/// When a stack is open or cannot be removed.
+pub fn take_down(config: &Config) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    for volume in &config.volume {
+        match stack::remove(&volume.name) {
+            Ok(()) | Err(StackError::NotFound(_)) => {}
+            Err(error) if first.is_ok() => {
+                first = Err(error).with_context(|| format!("volume {}", volume.name));
+            }
+            Err(error) => log::error!("volume {}: {error}", volume.name),
+        }
+    }
+    first
+}
+
+/// Everything that has to be there before the group can be set up.
+fn devices(config: &Config) -> Vec<PathBuf> {
+    let of = |volume: &Volume| [Some(volume.device.clone()), volume.metadata.clone()];
+    config.volume.iter().flat_map(of).flatten().collect()
+}
+
+/// What a group has a logical volume for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The group.
+    pub group: String,
+    /// `origin`, `metadata`, `journal` or `state`.
+    pub part: &'static str,
+    /// With it, everything is there that setting the group up needs.
+    pub is_complete: bool,
+}
+
+/// Whose a logical volume is that has these names; the first of the configurations that has it. Those that are
+/// refused have none.
+#[must_use]
+pub fn claim(configs: &[Config], names: &[PathBuf], exists: &dyn Fn(&Path) -> bool) -> Option<Claim> {
+    configs.iter().find_map(|config| {
+        let is = |device: &PathBuf| names.contains(device);
+        let part = if config.volume.iter().any(|volume| is(&volume.device)) {
+            "origin"
+        } else if config.volume.iter().filter_map(|volume| volume.metadata.as_ref()).any(is) {
+            "metadata"
+        } else if is(&config.journal.device) {
+            "journal"
+        } else if is(&config.state) {
+            "state"
+        } else {
+            return None;
+        };
+        let is_complete = devices(config).iter().all(|device| is(device) || exists(device));
+        Some(Claim { group: config.group.to_string(), part, is_complete })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "group = 'vm1'\nrole = 'primary'\naddress = '10.9.0.1:7'\npeer = '10.9.0.2:7'\n\
+        state = '/dev/vg/s'\n[[volume]]\nname = 'v'\ndevice = '/dev/vg/d'\nmetadata = '/dev/vg/m'\n\
+        [journal]\ndevice = '/dev/vg/j'\n";
+
+    #[test]
+    fn a_logical_volume_is_claimed_by_its_use_and_the_last_to_come_completes_the_group() {
+        let configs = [Config::parse("t.toml", TEXT).unwrap()];
+        let names = |lv: &str| [format!("/dev/vg/{lv}").into(), format!("/dev/mapper/vg-{lv}").into()];
+        let found = |lv: &str, there: &[&str]| {
+            let exists = |path: &Path| there.iter().any(|lv| path == Path::new(&format!("/dev/vg/{lv}")));
+            claim(&configs, &names(lv), &exists).map(|claim| (claim.part, claim.is_complete))
+        };
+        assert_eq!(found("d", &[]), Some(("origin", false)));
+        assert_eq!(found("d", &["m"]), Some(("origin", true)));
+        assert_eq!(found("m", &["d"]), Some(("metadata", true)));
+        assert_eq!((found("j", &[]), found("s", &["d"])), (Some(("journal", false)), Some(("state", false))));
+        assert_eq!(found("x", &["d", "m"]), None);
+    }
+}

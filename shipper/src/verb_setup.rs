@@ -1,0 +1,81 @@
+//! The verbs about a group's configuration and what is made of it on this host.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ftship::config::{self, Config, path_of};
+use ftship::control::{Request, Response};
+use ftship::{format, setup};
+
+use crate::{ANSWER_TIMEOUT, Failure, failure, load, request, unexpected};
+
+/// Judges all of them before it says how it ended.
+pub(crate) fn check_config(groups: &[String], file: Option<PathBuf>) -> Result<(), Failure> {
+    let mut files: Vec<PathBuf> = groups.iter().map(|group| path_of(group)).chain(file).collect();
+    if files.is_empty() {
+        files =
+            config::installed().map_err(|error| failure(1, &format!("{}: {error}", config::DIRECTORY)))?;
+    }
+    if files.is_empty() {
+        return Err(failure(2, &format!("{} holds no configuration", config::DIRECTORY)));
+    }
+    let mut refused = 0;
+    for file in &files {
+        match Config::load(file) {
+            Ok(config) => println!("{}: sound, group {}", file.display(), config.group),
+            Err(error) => {
+                refused += 1;
+                eprintln!("{error}");
+            }
+        }
+    }
+    match refused {
+        0 => Ok(()),
+        _ => Err(failure(2, &format!("{refused} of {} refused", files.len()))),
+    }
+}
+
+pub(crate) fn format(config: &str, force: bool) -> Result<(), Failure> {
+    let done = format::format(&load(config)?, force).map_err(|error| {
+        let code = if error.is_refusal() { 4 } else { 1 };
+        failure(code, &error)
+    })?;
+    println!("{done}");
+    Ok(())
+}
+
+pub(crate) fn set_up(config: &Config, wait: u64, remove: bool) -> Result<(), Failure> {
+    let failed = |error: anyhow::Error| Failure { code: 1, text: format!("{}: {error:#}", config.group) };
+    if remove {
+        return setup::take_down(config).map_err(failed);
+    }
+    for name in setup::set_up(config, Duration::from_secs(wait)).map_err(failed)? {
+        println!("/dev/mapper/{name}");
+    }
+    Ok(())
+}
+
+/// `KEY=VALUE` lines, none where it is nobody's.
+pub(crate) fn claim(names: &[PathBuf]) -> Result<(), Failure> {
+    let files = config::installed().map_err(|error| failure(1, &error))?;
+    let configs: Vec<Config> = files.iter().filter_map(|file| Config::load(file).ok()).collect();
+    if let Some(claim) = setup::claim(&configs, names, &|path| path.exists()) {
+        println!("FTDM_GROUP={}\nFTDM_PART={}", claim.group, claim.part);
+        if claim.is_complete {
+            println!("FTDM_COMPLETE=1");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn reload(group: &str) -> Result<(), Failure> {
+    let Response::Reloaded { live, restart } = request(group, &Request::Reload, ANSWER_TIMEOUT)? else {
+        return Err(unexpected());
+    };
+    if live.is_empty() && restart.is_empty() {
+        println!("nothing has changed");
+    }
+    live.iter().for_each(|key| println!("{key}: in force"));
+    restart.iter().for_each(|key| println!("{key}: needs a restart of the daemon"));
+    Ok(())
+}
