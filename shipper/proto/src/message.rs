@@ -4,13 +4,13 @@
 //! refused as its tag says. Epochs and base data are not messages: see [`crate::epoch`] and
 //! [`crate::record`].
 
-use crate::frame::{Frame, FrameError, FrameKind, Stamp};
+use crate::frame::{Frame, FrameError, FrameKind, HEADER_LEN, Stamp};
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::lineage::Standing;
 use crate::state::{Content, LineageEntry, Role, decode_lineage, encode_lineage};
-use crate::tlv::{OPTIONAL, Reader, TlvError, Writer};
-use crate::verify::{HashRequest, MAX_DIGESTS};
+use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
+use crate::verify::{DigestLength, Digests, HashRequest, MAX_DIGESTS, ShortDigest};
 use ftdm_units::Sectors;
 
 /// Longest text in a message, in bytes; longer ones are cut when sent and refused when received.
@@ -207,7 +207,7 @@ pub enum Message {
         /// Of the request.
         token: u64,
         /// One for each unit of each place, in their order; or why not, for people.
-        result: Result<Vec<Digest>, String>,
+        result: Result<Digests, String>,
     },
     /// Either side leaves on purpose.
     Bye {
@@ -290,6 +290,12 @@ impl Message {
         Frame::plain(self.kind(), stamp, 0, self.payload())
     }
 
+    /// Bytes that its frame takes.
+    #[must_use]
+    pub fn wire_len(&self) -> u64 {
+        (HEADER_LEN + self.payload().len()) as u64
+    }
+
     /// Reads the message out of a frame, whose payload it verifies.
     pub fn decode(frame: &Frame) -> Result<Self, MessageError> {
         frame.verify()?;
@@ -356,13 +362,22 @@ impl Message {
                 fields.u64(2, request.epoch.0);
                 fields.u64(3, request.unit.0);
                 fields.field(4, &request.encode_places());
+                if request.length == DigestLength::Short {
+                    fields.field(5, &[SHORT]);
+                }
             }
             Self::Digests { token, result } => {
                 fields.u64(1, *token);
                 match result {
-                    Ok(digests) => fields
-                        .field(2, digests.iter().map(|digest| digest.0).collect::<Vec<_>>().as_flattened()),
+                    Ok(Digests::Whole(digests)) => {
+                        let digests: Vec<_> = digests.iter().map(|digest| digest.0).collect();
+                        fields.field(2, digests.as_flattened());
+                    }
                     Err(text) => fields.field(3, cut(text).as_bytes()),
+                    Ok(Digests::Short(digests)) => {
+                        let digests: Vec<_> = digests.iter().map(|digest| digest.0).collect();
+                        fields.field(4, digests.as_flattened());
+                    }
                 }
             }
             Self::Bye { text } => fields.field(1, cut(text).as_bytes()),
@@ -401,7 +416,9 @@ impl Message {
             FrameKind::Pong => Self::Pong { token: fields.u64(1)? },
             FrameKind::Hash => {
                 let (token, epoch, unit) = (fields.u64(1)?, Epoch(fields.u64(2)?), Sectors(fields.u64(3)?));
-                Self::Hash(HashRequest::decode(token, epoch, unit, fields.required(4)?)?)
+                let places = fields.required(4)?;
+                let length = fields.optional(5).map(decode_length).transpose()?.unwrap_or_default();
+                Self::Hash(HashRequest::decode(token, epoch, unit, length, places)?)
             }
             FrameKind::Digests => Self::Digests { token: fields.u64(1)?, result: decode_digests(fields)? },
             FrameKind::Bye => Self::Bye { text: fields.required(1)?.text(MAX_TEXT)?.to_owned() },
@@ -498,17 +515,35 @@ impl Welcome {
 }
 
 /// Digests, or the text in their place.
-fn decode_digests(fields: &mut Reader<'_>) -> Result<Result<Vec<Digest>, String>, TlvError> {
-    let Some(mut value) = fields.optional(2) else {
-        return Ok(Err(fields.required(3)?.text(MAX_TEXT)?.to_owned()));
-    };
-    let count = value.left() / 32;
+fn decode_digests(fields: &mut Reader<'_>) -> Result<Result<Digests, String>, TlvError> {
+    if let Some(value) = fields.optional(2) {
+        return Ok(Ok(Digests::Whole(decode_all(value)?.into_iter().map(Digest).collect())));
+    }
+    if let Some(mut text) = fields.optional(3) {
+        return Ok(Err(text.text(MAX_TEXT)?.to_owned()));
+    }
+    let short = decode_all(fields.required(4)?)?.into_iter().map(ShortDigest);
+    Ok(Ok(Digests::Short(short.collect())))
+}
+
+fn decode_all<const N: usize>(mut value: Value<'_>) -> Result<Vec<[u8; N]>, TlvError> {
+    let count = value.left() / N;
     if count > MAX_DIGESTS {
         return Err(value.invalid(format!("{count} digests, of {MAX_DIGESTS} at most")));
     }
-    let digests = (0..count).map(|_| value.array().map(Digest)).collect::<Result<_, _>>()?;
+    let digests = (0..count).map(|_| value.array()).collect::<Result<_, _>>()?;
     value.end()?;
-    Ok(Ok(digests))
+    Ok(digests)
+}
+
+/// Bytes of a short digest, as a question asks for them.
+const SHORT: u8 = 16;
+
+fn decode_length(mut value: Value<'_>) -> Result<DigestLength, TlvError> {
+    match value.u8()? {
+        SHORT => value.end().map(|()| DigestLength::Short),
+        other => Err(value.invalid(format!("digests of {other} bytes, of {SHORT}"))),
+    }
 }
 
 /// The text cut to [`MAX_TEXT`] bytes, at a character.

@@ -63,6 +63,8 @@ pub enum Mutant {
     RollUndrained,
     RollUnflushed,
     OverwriteUnmarked,
+    SkipAlthoughSent,
+    CompareOutOfOrder,
 }
 
 impl Mutant {
@@ -125,6 +127,8 @@ impl Mutant {
         Self::RollUndrained,
         Self::RollUnflushed,
         Self::OverwriteUnmarked,
+        Self::SkipAlthoughSent,
+        Self::CompareOutOfOrder,
     ];
 }
 

@@ -18,8 +18,11 @@ pub const ACK_RECEIVED: u64 = 1 << 1;
 /// Optional: the backup answers what its volumes hold, by digests.
 pub const VERIFY: u64 = 1 << 2;
 
+/// Optional: the backup tells what it has by short digests, also while a sync is under way.
+pub const COMPARE: u64 = 1 << 3;
+
 /// Feature bits understood here.
-pub const FEATURES_KNOWN: u64 = EXTERNAL_COMMIT | ACK_RECEIVED | VERIFY;
+pub const FEATURES_KNOWN: u64 = EXTERNAL_COMMIT | ACK_RECEIVED | VERIFY | COMPARE;
 
 /// Who commits an epoch; the same on both hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

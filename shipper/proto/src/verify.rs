@@ -53,11 +53,70 @@ impl Place {
     }
 }
 
+/// The first half of a [`Digest`]. Two contents that meet in it by chance are as unlikely as 2^-128; to make two takes
+/// 2^64 trials, and gains whoever may write to the volume a wrong block in the copy of his own volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShortDigest(pub [u8; 16]);
+
+impl From<Digest> for ShortDigest {
+    fn from(whole: Digest) -> Self {
+        let (half, _) = whole.0.split_first_chunk().unwrap_or((&[0; 16], &[]));
+        Self(*half)
+    }
+}
+
 /// The digests of what a place holds, one of each `unit`.
 #[must_use]
-pub fn digests_of(data: &[u8], unit: Sectors) -> Vec<Digest> {
+pub fn digests_of<D: From<Digest>>(data: &[u8], unit: Sectors) -> Vec<D> {
     let len = usize::try_from(unit.0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
-    data.chunks(len.max(1)).map(|part| Digest(Sha256::digest(part).into())).collect()
+    data.chunks(len.max(1)).map(|part| D::from(Digest(Sha256::digest(part).into()))).collect()
+}
+
+/// How long the digests of an answer are to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DigestLength {
+    /// [`Digest`]: a verify.
+    #[default]
+    Whole,
+    /// [`ShortDigest`]: a sync, to find what need not be sent.
+    Short,
+}
+
+/// Digests of places, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Digests {
+    /// As a verify wants them.
+    Whole(Vec<Digest>),
+    /// As a sync wants them.
+    Short(Vec<ShortDigest>),
+}
+
+impl Digests {
+    /// None yet, of this length.
+    #[must_use]
+    pub fn none(length: DigestLength) -> Self {
+        match length {
+            DigestLength::Whole => Self::Whole(Vec::new()),
+            DigestLength::Short => Self::Short(Vec::new()),
+        }
+    }
+
+    /// Adds those of each `unit` of `data`.
+    pub fn add(&mut self, data: &[u8], unit: Sectors) {
+        match self {
+            Self::Whole(digests) => digests.extend(digests_of::<Digest>(data, unit)),
+            Self::Short(digests) => digests.extend(digests_of::<ShortDigest>(data, unit)),
+        }
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Whole(digests) => digests.len(),
+            Self::Short(digests) => digests.len(),
+        }
+    }
 }
 
 /// What the primary asks the backup to hash.
@@ -69,6 +128,8 @@ pub struct HashRequest {
     pub epoch: Epoch,
     /// One digest for each so many sectors of a place.
     pub unit: Sectors,
+    /// How long they are to be.
+    pub length: DigestLength,
     /// What, in the order of the answer.
     pub places: Vec<Place>,
 }
@@ -115,6 +176,7 @@ impl HashRequest {
         token: u64,
         epoch: Epoch,
         unit: Sectors,
+        length: DigestLength,
         mut places: Value<'_>,
     ) -> Result<Self, TlvError> {
         let count = places.left() / PLACE_LEN;
@@ -124,7 +186,7 @@ impl HashRequest {
         if !(1..=MAX_UNIT.0).contains(&unit.0) {
             return Err(places.invalid(format!("places in units of {unit}, of 1 to {}", MAX_UNIT.0)));
         }
-        let mut request = Self { token, epoch, unit, places: Vec::with_capacity(count) };
+        let mut request = Self { token, epoch, unit, length, places: Vec::with_capacity(count) };
         for _ in 0..count {
             let volume = VolumeIndex(places.u16()?);
             let (start, len) = (Sector(places.u64()?), Sectors(places.u64()?));
@@ -153,14 +215,21 @@ mod tests {
         let parts: Vec<_> = place(1, 10, 20).units(Sectors(8)).collect();
         assert_eq!(parts, [place(1, 10, 8), place(1, 18, 8), place(1, 26, 4)]);
         assert_eq!(place(1, 10, 20).unit_count(Sectors(8)), 3);
-        assert_eq!(digests_of(&[0; 20 * 512], Sectors(8)).len(), 3);
-        assert_ne!(digests_of(&[0; 512], Sectors(8)), digests_of(&[0; 1024], Sectors(8)));
+        let of = |len: usize| digests_of::<Digest>(&vec![0; len], Sectors(8));
+        assert_eq!(of(20 * 512).len(), 3);
+        assert_ne!(of(512), of(1024));
+        assert_eq!(digests_of::<ShortDigest>(&[0; 512], Sectors(8))[0].0, of(512)[0].0[..16]);
     }
 
     #[test]
     fn places_off_the_volumes_are_refused_before_anything_is_read() {
-        let request =
-            |places: Vec<Place>| HashRequest { token: 1, epoch: Epoch::NONE, unit: Sectors(8), places };
+        let request = |places: Vec<Place>| HashRequest {
+            token: 1,
+            epoch: Epoch::NONE,
+            unit: Sectors(8),
+            length: DigestLength::Whole,
+            places,
+        };
         assert_eq!(request(vec![place(0, 1, 1), place(1, 8, 16)]).check(&group()), Ok(()));
         for bad in [place(2, 0, 8), place(1, 1, 8), place(0, (1 << 20) - 4, 8)] {
             assert!(request(vec![place(0, 0, 8), bad]).check(&group()).is_err(), "{bad:?}");

@@ -3,7 +3,7 @@
 use ftship_proto::frame::{FrameKind, HEADER_LEN, MAX_CONTROL_PAYLOAD, MAX_RAW_PAYLOAD};
 use ftship_proto::group::MAX_VOLUMES;
 use ftship_proto::message::{MAX_TEXT, RefuseCode};
-use ftship_proto::protocol::{ACK_RECEIVED, EXTERNAL_COMMIT, FEATURES_KNOWN, VERIFY};
+use ftship_proto::protocol::{ACK_RECEIVED, COMPARE, EXTERNAL_COMMIT, FEATURES_KNOWN, VERIFY};
 use ftship_proto::state::MAX_LINEAGE;
 use ftship_proto::verify::{MAX_DIGESTS, MAX_HASHED, MAX_PLACES, MAX_UNIT};
 
@@ -52,7 +52,7 @@ fn feature_bits_and_limits_are_those_of_the_code() {
         .into_iter()
         .map(|row| 1 << row[0].parse::<u32>().unwrap())
         .collect();
-    assert_eq!(bits, [EXTERNAL_COMMIT, ACK_RECEIVED, VERIFY]);
+    assert_eq!(bits, [EXTERNAL_COMMIT, ACK_RECEIVED, VERIFY, COMPARE]);
     assert_eq!(bits.iter().sum::<u64>(), FEATURES_KNOWN);
     // Wherever the text breaks its lines.
     let flowing = document.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -6,7 +6,7 @@
 
 use ftdm_units::{Era, Extent, Sector, Sectors};
 use ftship_proto::epoch::{EpochHeader, EpochTrailer};
-use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
+use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
@@ -17,7 +17,7 @@ use ftship_proto::record::Content as Data;
 use ftship_proto::rolls::{Roll, RollHistory};
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
 use ftship_proto::state::{Content, DurableState, Fence, LineageEntry, Role};
-use ftship_proto::verify::{HashRequest, Place};
+use ftship_proto::verify::{DigestLength, Digests, HashRequest, Place, ShortDigest};
 
 const INCARNATION: Incarnation = Incarnation([0xa1; 16]);
 
@@ -113,12 +113,21 @@ fn extent(start: u64, len: u64) -> Extent {
     Extent::new(Sector(start), Sectors(len)).unwrap()
 }
 
-fn hash_request() -> HashRequest {
+/// The frozen slot that holds this state, whichever way one goes.
+fn check_state(name: &str, sequence: u64, state: DurableState) {
+    check(name, &encode(sequence, SlotKind::State, &state.encode()).unwrap());
+    let slot: [u8; SLOT_SIZE] = golden(name).try_into().unwrap();
+    let position = SlotPosition { sequence, ..SlotPosition::FIRST };
+    assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))), "{name}");
+}
+
+fn hash_request(length: DigestLength) -> HashRequest {
     let place = |volume, start, len| Place { volume: VolumeIndex(volume), extent: extent(start, len) };
     HashRequest {
         token: 0x77,
         epoch: Epoch(4713),
         unit: Sectors(8),
+        length,
         places: vec![place(0, 5, 4), place(1, 1 << 10, 8)],
     }
 }
@@ -148,6 +157,7 @@ fn messages() {
         journal_size: None,
         held: None,
     });
+    let digests = |digests| Message::Digests { token: 0x77, result: Ok(digests) };
     let all = [
         ("hello", hello),
         ("welcome", welcome),
@@ -173,11 +183,10 @@ fn messages() {
         ("ping", Message::Ping { token: 0x0102_0304_0506_0708 }),
         ("pong", Message::Pong { token: 0x0102_0304_0506_0708 }),
         ("bye", Message::Bye { text: "promoted".into() }),
-        ("hash", Message::Hash(hash_request())),
-        (
-            "digests",
-            Message::Digests { token: 0x77, result: Ok(vec![Digest([0xd4; 32]), Digest([0xd5; 32])]) },
-        ),
+        ("hash", Message::Hash(hash_request(DigestLength::Whole))),
+        ("hash_short", Message::Hash(hash_request(DigestLength::Short))),
+        ("digests", digests(Digests::Whole([0xd4, 0xd5].map(|byte| Digest([byte; 32])).to_vec()))),
+        ("digests_short", digests(Digests::Short([0xd4, 0xd5].map(|byte| ShortDigest([byte; 16])).to_vec()))),
         ("digests_none", Message::Digests { token: 0x77, result: Err("that epoch is past".into()) }),
     ];
     for (name, message) in all {
@@ -263,12 +272,12 @@ fn epoch() {
 fn compressed_frames_stay_readable() {
     let frozen = frames_in(&golden("compressed"));
     assert!(frozen[0].header.compressed && frozen[0].header.kind == FrameKind::BaseData);
-    let mut encoder = BaseEncoder::new(group(), 2, INCARNATION);
+    let mut encoder = PlainEncoder::base(group(), 2, INCARNATION);
     let text: Vec<u8> =
         b"the quick brown fox jumps over the lazy dog ".iter().copied().cycle().take(4096).collect();
     let mut frames = Vec::new();
     encoder.push(VolumeIndex(1), extent(8, 8), Data::Data(&text), &mut |_| {}).unwrap();
-    encoder.finish(&mut |frame| frames.push(frame));
+    encoder.flush(&mut |frame| frames.push(frame));
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     assert_eq!(frozen[0].raw_payload(&mut theirs), frames[0].raw_payload(&mut ours));
 }
@@ -289,10 +298,7 @@ fn durable_state() {
         fenced: None,
         devices: Vec::new(),
     };
-    check("state", &encode(7, SlotKind::State, &state.encode()).unwrap());
-    let slot: [u8; SLOT_SIZE] = golden("state").try_into().unwrap();
-    let position = SlotPosition { sequence: 7, ..SlotPosition::FIRST };
-    assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))));
+    check_state("state", 7, state);
 }
 
 #[test]
@@ -316,10 +322,7 @@ fn a_state_with_its_rolls() {
         fenced: None,
         devices: Vec::new(),
     };
-    check("state_rolls", &encode(8, SlotKind::State, &state.encode()).unwrap());
-    let slot: [u8; SLOT_SIZE] = golden("state_rolls").try_into().unwrap();
-    let position = SlotPosition { sequence: 8, ..SlotPosition::FIRST };
-    assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))));
+    check_state("state_rolls", 8, state);
 }
 
 #[test]
@@ -337,10 +340,7 @@ fn a_state_that_was_promoted_over_and_one_that_stepped_down() {
     let placed =
         DurableState { devices: vec![VolumeUuid([0xf7; 16]), VolumeUuid([0xf8; 16])], ..outdated.clone() };
     for (name, state) in [("state_devices", placed), ("state_fenced", fenced), ("state_outdated", outdated)] {
-        check(name, &encode(9, SlotKind::State, &state.encode()).unwrap());
-        let slot: [u8; SLOT_SIZE] = golden(name).try_into().unwrap();
-        let (loaded, _) = DurableState::load(&slot, &[0; SLOT_SIZE]).unwrap().unwrap();
-        assert_eq!(loaded, state, "{name}");
+        check_state(name, 9, state);
     }
 }
 

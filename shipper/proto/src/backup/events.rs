@@ -11,7 +11,7 @@ use crate::journal::{Placement, Superblock};
 use crate::message::Message;
 use crate::primary::Scope;
 use crate::state::DurableState;
-use crate::verify::HashRequest;
+use crate::verify::{Digests, HashRequest};
 use ftdm_units::Era;
 
 /// What happened outside.
@@ -41,7 +41,7 @@ pub enum BackupEvent {
         /// As given.
         token: u64,
         /// The digests; or why not, for people.
-        result: Result<Vec<Digest>, String>,
+        result: Result<Digests, String>,
     },
     /// The era was ended on each volume: those that began; none where that failed.
     EraRolled {

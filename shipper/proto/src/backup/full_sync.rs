@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use super::phase::{CopyStep, OwnChanges};
 use super::{Backup, BackupAction, Copying, Link, Phase};
-use crate::epoch_encoder::DiffersEncoder;
+use crate::epoch_encoder::PlainEncoder;
 use crate::frame::Frame;
 use crate::ids::Epoch;
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
 use crate::primary::Scope;
+use crate::record::Content as Data;
 use crate::state::{Content, DurableState, Role};
 use ftdm_units::Era;
 
@@ -202,12 +203,12 @@ impl Backup {
     fn tell_own(&mut self, scope: &Scope) -> Result<(), String> {
         let Link::Up { peer, .. } = &self.link else { return Ok(()) };
         let mut frames = Vec::new();
-        let mut encoder = DiffersEncoder::new(peer.group.clone(), peer.generation, peer.incarnation);
+        let mut encoder = PlainEncoder::differs(peer.group.clone(), peer.generation, peer.incarnation);
         for (volume, extent) in scope {
-            let pushed = encoder.push(*volume, *extent, &mut |frame| frames.push(frame));
+            let pushed = encoder.push(*volume, *extent, Data::Unknown, &mut |frame| frames.push(frame));
             pushed.map_err(|error| error.to_string())?;
         }
-        encoder.finish(&mut |frame| frames.push(frame));
+        encoder.flush(&mut |frame| frames.push(frame));
         frames.into_iter().for_each(|frame| self.act(BackupAction::SendFrame(frame)));
         Ok(())
     }

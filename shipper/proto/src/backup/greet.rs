@@ -13,8 +13,8 @@ use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Hello, Message, RefuseCode, Welcome};
 use crate::mutant::{self, Mutant};
 use crate::protocol::{
-    ACK_RECEIVED, AckPolicy, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY, common_version,
-    unknown_features,
+    ACK_RECEIVED, AckPolicy, COMPARE, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY,
+    common_version, unknown_features,
 };
 use crate::state::Role;
 
@@ -109,6 +109,7 @@ impl Backup {
             protocol: common_version(hello.protocol_min, hello.protocol_max).unwrap_or(PROTOCOL),
             knows_received: (hello.features_optional | hello.features_mandatory) & ACK_RECEIVED != 0,
             knows_verify: (hello.features_optional | hello.features_mandatory) & VERIFY != 0,
+            knows_compare: (hello.features_optional | hello.features_mandatory) & COMPARE != 0,
             group: hello.group,
             lineage: hello.lineage,
         };
@@ -133,9 +134,10 @@ impl Backup {
             if peer.knows_received && self.config.ack == AckPolicy::Received { ACK_RECEIVED } else { 0 };
         let external = if self.is_external() { EXTERNAL_COMMIT } else { 0 };
         let verify = if peer.knows_verify { VERIFY } else { 0 };
+        let compare = if peer.knows_compare { COMPARE } else { 0 };
         let welcome = Welcome {
             protocol: peer.protocol,
-            features: received | external | verify,
+            features: received | external | verify | compare,
             lineage: self.state.lineage.clone(),
             highest_epoch_seen: self.highest_epoch(),
             committed: self.committed,

@@ -140,6 +140,8 @@ struct Peer {
     knows_received: bool,
     /// It may ask what the volumes hold.
     knows_verify: bool,
+    /// It may ask that by short digests, also while a sync is under way.
+    knows_compare: bool,
     group: GroupDescription,
     lineage: Vec<LineageEntry>,
 }

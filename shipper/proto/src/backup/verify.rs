@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use super::phase::CopyStep;
 use super::{Backup, BackupAction, Link, Phase, Sealed};
-use crate::ids::{Digest, Epoch};
+use crate::ids::Epoch;
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
-use crate::verify::HashRequest;
+use crate::verify::{DigestLength, Digests, HashRequest};
 
 /// Most questions that wait for their epoch.
 const MAX_QUESTIONS: usize = 16;
@@ -18,16 +19,23 @@ const MAX_QUESTIONS: usize = 16;
 impl Backup {
     pub(super) fn question(&mut self, now: Duration, request: HashRequest) -> Result<(), String> {
         let Link::Up { peer, .. } = &self.link else { return Ok(()) };
-        if !peer.knows_verify {
+        let is_agreed = match request.length {
+            DigestLength::Whole => peer.knows_verify,
+            DigestLength::Short => peer.knows_compare,
+        };
+        if !is_agreed {
             return Err("a question about the volumes, which was not agreed on".into());
         }
         request.check(&peer.group)?;
         let token = request.token;
-        if !matches!(self.phase, Phase::Consistent) {
+        let is_rewritten = self.phase.copying() == Some(CopyStep::Base) && request.epoch.is_none();
+        let passed = self.passed();
+        if !matches!(self.phase, Phase::Consistent) && !is_rewritten {
             self.cannot_tell(token, "the volumes are being rewritten");
-        } else if request.epoch.is_none() || mutant::is(Mutant::HashAtAnyEpoch) {
+        } else if request.epoch.is_none() || request.epoch == passed || mutant::is(Mutant::HashAtAnyEpoch) {
+            // Behind whatever was ordered before, in the lane's order; nothing goes beyond that epoch in front of it.
             self.act(BackupAction::HashVolumes(request));
-        } else if request.epoch <= self.passed() {
+        } else if request.epoch < passed {
             self.cannot_tell(token, "that epoch is past");
         } else if self.questions.len() >= MAX_QUESTIONS {
             return Err("too many questions at a time".into());
@@ -72,9 +80,9 @@ impl Backup {
         }
     }
 
-    pub(super) fn volumes_hashed(&mut self, token: u64, result: Result<Vec<Digest>, String>) {
+    pub(super) fn volumes_hashed(&mut self, token: u64, result: Result<Digests, String>) {
         if let Link::Up { peer, .. } = &self.link
-            && peer.knows_verify
+            && (peer.knows_verify || peer.knows_compare)
         {
             self.act(BackupAction::Send(Message::Digests { token, result }));
         }

@@ -1,4 +1,4 @@
-//! Frames out of extents: an epoch's, or a base copy's.
+//! Frames out of extents: an epoch's, a base copy's, or of where a backup has content of its own.
 //!
 //! Always holds: what comes out is what a receiver accepts (sorted records within a frame, whole logical
 //! blocks, lengths within the limits), each pushed extent comes out once, in the order pushed, and a frame
@@ -13,7 +13,6 @@ use crate::epoch::{EpochHeader, EpochSummary, EpochTrailer};
 use crate::frame::{Frame, FrameHeader, FrameKind, Stamp};
 use crate::group::GroupDescription;
 use crate::ids::{Epoch, Incarnation, VolumeIndex};
-use crate::message::Message;
 use crate::record::{Content, DESCRIPTOR_LEN, RecordBuilder, RecordError, check_content};
 
 use compression::Compressor;
@@ -111,34 +110,35 @@ impl Chain {
     }
 }
 
-/// A base copy in figures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BaseSummary {
-    /// Data frames.
-    pub frames: u64,
-    /// Decompressed bytes in them.
-    pub raw_bytes: u64,
-}
-
-/// Turns the extents of a base copy into frames.
+/// Turns extents into frames that belong to no epoch: of a base copy, or of where a backup has content of its own.
 #[derive(Debug)]
-pub struct BaseEncoder {
+pub struct PlainEncoder {
     group: GroupDescription,
     frames: DataFrames,
 }
 
-impl BaseEncoder {
-    /// An encoder for a base copy of `group`.
+impl PlainEncoder {
+    /// An encoder of [`FrameKind::BaseData`] frames, of data and zeros.
     #[must_use]
-    pub fn new(group: GroupDescription, generation: u64, incarnation: Incarnation) -> Self {
-        let stamp = Stamp { epoch: Epoch::NONE, generation, incarnation };
-        Self { group, frames: DataFrames::new(FrameKind::BaseData, stamp, 0) }
+    pub fn base(group: GroupDescription, generation: u64, incarnation: Incarnation) -> Self {
+        Self::new(FrameKind::BaseData, group, generation, incarnation)
     }
 
-    /// Adds an extent's content, data or zeros; frames that are full go to `sink`.
+    /// An encoder of [`FrameKind::Differs`] frames, of unknown content, stamped for the primary that is greeted.
+    #[must_use]
+    pub fn differs(group: GroupDescription, generation: u64, incarnation: Incarnation) -> Self {
+        Self::new(FrameKind::Differs, group, generation, incarnation)
+    }
+
+    fn new(kind: FrameKind, group: GroupDescription, generation: u64, incarnation: Incarnation) -> Self {
+        let stamp = Stamp { epoch: Epoch::NONE, generation, incarnation };
+        Self { group, frames: DataFrames::new(kind, stamp, 0) }
+    }
+
+    /// Adds an extent's content; frames that are full go to `sink`.
     ///
     /// # Errors
-    /// As [`EpochEncoder::push`], and for unknown content.
+    /// As [`EpochEncoder::push`], and for content that frames of this kind do not hold.
     pub fn push(
         &mut self,
         volume: VolumeIndex,
@@ -149,52 +149,8 @@ impl BaseEncoder {
         self.frames.push(&self.group, volume, extent, content, sink)
     }
 
-    /// Sends what was gathered so far to `sink`: before a pause in the copy.
+    /// Sends what was gathered so far to `sink`: at the end, and before a pause in a copy.
     pub fn flush(&mut self, sink: &mut dyn FnMut(Frame)) {
-        self.frames.flush(sink);
-    }
-
-    /// Sends what is left and the [`Message::BaseEnd`] to `sink`.
-    pub fn finish(mut self, sink: &mut dyn FnMut(Frame)) -> BaseSummary {
-        self.frames.flush(sink);
-        let summary = BaseSummary { frames: self.frames.seq, raw_bytes: self.frames.raw_bytes };
-        let Stamp { generation, incarnation, .. } = self.frames.stamp;
-        let end = Message::BaseEnd { frames: summary.frames, bytes: summary.raw_bytes };
-        sink(end.encode(generation, incarnation));
-        summary
-    }
-}
-
-/// Turns the extents where a backup has content of its own into frames.
-#[derive(Debug)]
-pub struct DiffersEncoder {
-    group: GroupDescription,
-    frames: DataFrames,
-}
-
-impl DiffersEncoder {
-    /// An encoder for the volumes of `group`; the frames are stamped for the primary that is greeted.
-    #[must_use]
-    pub fn new(group: GroupDescription, generation: u64, incarnation: Incarnation) -> Self {
-        let stamp = Stamp { epoch: Epoch::NONE, generation, incarnation };
-        Self { group, frames: DataFrames::new(FrameKind::Differs, stamp, 0) }
-    }
-
-    /// Adds an extent, behind those before it; frames that are full go to `sink`.
-    ///
-    /// # Errors
-    /// When the extent is none of the volume's.
-    pub fn push(
-        &mut self,
-        volume: VolumeIndex,
-        extent: Extent,
-        sink: &mut dyn FnMut(Frame),
-    ) -> Result<(), RecordError> {
-        self.frames.push(&self.group, volume, extent, Content::Unknown, sink)
-    }
-
-    /// Sends what is left to `sink`.
-    pub fn finish(mut self, sink: &mut dyn FnMut(Frame)) {
         self.frames.flush(sink);
     }
 }

@@ -24,6 +24,7 @@ fn any_hash_request() -> impl Strategy<Value = HashRequest> {
             token,
             epoch: Epoch(epoch),
             unit: Sectors(unit),
+            length: if token % 2 == 0 { DigestLength::Whole } else { DigestLength::Short },
             places,
         },
     )
@@ -100,7 +101,12 @@ fn any_message() -> impl Strategy<Value = Message> {
         }),
         any_hash_request().prop_map(Message::Hash),
         (any::<u64>(), prop::collection::vec(any::<[u8; 32]>(), 0..40)).prop_map(|(token, digests)| {
-            Message::Digests { token, result: Ok(digests.into_iter().map(Digest).collect()) }
+            let digests = digests.into_iter().map(Digest);
+            let digests = match token % 2 {
+                0 => Digests::Whole(digests.collect()),
+                _ => Digests::Short(digests.map(ShortDigest::from).collect()),
+            };
+            Message::Digests { token, result: Ok(digests) }
         }),
         (any::<u64>(), ".{0,100}").prop_map(|(token, text)| Message::Digests { token, result: Err(text) }),
         any::<u64>().prop_map(|token| Message::Ping { token }),
@@ -181,7 +187,8 @@ fn a_long_text_is_cut_at_a_character() {
 fn a_request_for_more_than_an_answer_holds_is_refused() {
     let place = |sectors| Place { volume: VolumeIndex(0), extent: extent(0, sectors) };
     let decoded = |unit, places: Vec<Place>| {
-        let request = HashRequest { token: 1, epoch: Epoch(7), unit: Sectors(unit), places };
+        let (unit, length) = (Sectors(unit), DigestLength::Short);
+        let request = HashRequest { token: 1, epoch: Epoch(7), unit, length, places };
         Message::decode(&Message::Hash(request).encode(1, INCARNATION))
     };
     assert!(decoded(8, vec![place(8192)]).is_ok());
@@ -196,10 +203,18 @@ fn a_request_for_more_than_an_answer_holds_is_refused() {
         let result = decoded(unit, places);
         assert!(matches!(result, Err(MessageError::Fields { kind: FrameKind::Hash, .. })), "{result:?}");
     }
-    let full = Message::Digests { token: u64::MAX, result: Ok(vec![Digest([7; 32]); MAX_DIGESTS]) };
+    let all = Digests::Whole(vec![Digest([7; 32]); MAX_DIGESTS]);
+    let full = Message::Digests { token: u64::MAX, result: Ok(all) };
     let frame = full.encode(1, INCARNATION);
     assert!(frame.payload.len() <= crate::frame::MAX_CONTROL_PAYLOAD);
     assert_eq!(Message::decode(&frame), Ok(full));
+    // A length that no digest has.
+    let mut fields = Writer::new();
+    (1..=3).for_each(|tag| fields.u64(tag, 8));
+    fields.field(4, &[0; 10].iter().copied().chain(8u64.to_le_bytes()).collect::<Vec<_>>());
+    fields.field(5, &[15]);
+    let odd = Frame::plain(FrameKind::Hash, Stamp::default(), 0, fields.finish());
+    assert!(matches!(Message::decode(&odd), Err(MessageError::Fields { .. })));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ftdm_units::Era;
 
-use super::{CommitRefused, DemoteRefused, Scope, Usage, VerifyError, VerifyReport};
+use super::{CommitRefused, DemoteRefused, Scope, Told, Usage, VerifyError, VerifyReport};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
@@ -90,10 +90,19 @@ pub enum PrimaryEvent {
         /// Bytes of all its frames.
         stored: u64,
     },
+    /// This batch is about to be read, to be compared with what the backup has.
+    Compares {
+        /// Returned in the answer.
+        number: u64,
+        /// What.
+        places: Vec<Place>,
+    },
     /// Pieces of what is copied are out.
     CopyProgressed {
         /// Bytes of all frames made for this sync so far.
         stored: u64,
+        /// Bytes of the volumes that were not sent, the backup having them.
+        skipped: u64,
     },
     /// Everything of the round was read and queued for sending.
     Copied {
@@ -265,7 +274,17 @@ pub enum PrimaryAction {
     /// No cut now, but keep up with the log and tell its use.
     Follow,
     /// Copy what the last roll noted, live.
-    Copy,
+    Copy {
+        /// Compare each so many sectors of it, and send what differs; `None`: send everything.
+        unit: Option<Sectors>,
+    },
+    /// What the backup has of a batch that was compared.
+    Told {
+        /// As given in [`PrimaryEvent::Compares`].
+        number: u64,
+        /// As far as it says.
+        told: Told,
+    },
     /// Stop copying.
     StopCopy,
     /// Tell who asked for a checkpoint that it has come as far as asked.

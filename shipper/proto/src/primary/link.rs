@@ -9,8 +9,11 @@ use super::{Link, Primary, PrimaryAction, Replication, SyncStep};
 use crate::frame::{Frame, FrameKind};
 use crate::lineage::Standing;
 use crate::message::{Hello, Message, Welcome};
-use crate::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY};
+use crate::protocol::{ACK_RECEIVED, COMPARE, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY};
+use crate::verify::Digests;
 
+/// What this side offers and need not have.
+const OPTIONAL_FEATURES: u64 = ACK_RECEIVED | VERIFY | COMPARE;
 /// Wait before the second attempt to connect; doubled at each further one until in sync for a while.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait between two attempts.
@@ -25,7 +28,7 @@ impl Primary {
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL,
-            features_optional: ACK_RECEIVED | VERIFY,
+            features_optional: OPTIONAL_FEATURES,
             features_mandatory: self.mandatory_features(),
             group: self.config.group.clone(),
             lineage: self.state.lineage.clone(),
@@ -114,7 +117,7 @@ impl Primary {
             }
             (Link::Up { heard, .. }, message) => {
                 *heard = now;
-                self.message(now, message);
+                self.message(now, frame, message);
             }
             (Link::Greeting { .. }, other) => {
                 self.lose_link(now, &format!("the backup answered the greeting with {}", other.name()));
@@ -122,7 +125,7 @@ impl Primary {
         }
     }
 
-    fn message(&mut self, now: Duration, message: Message) {
+    fn message(&mut self, now: Duration, frame: &Frame, message: Message) {
         match message {
             Message::SyncReady if self.sync == SyncStep::Asked => self.sync_ready(now),
             Message::Staged { epoch, digest } => self.staged_by_backup(now, epoch, digest),
@@ -133,7 +136,12 @@ impl Primary {
                 self.peer_applied = applied;
                 self.reported(now, committed);
             }
-            Message::Digests { token, result } => self.peer_digests(now, token, result),
+            Message::Digests { token, result } => match result {
+                Ok(Digests::Short(digests)) => self.told(frame, token, Some(digests)),
+                Err(_) if self.is_comparing() => self.told(frame, token, None),
+                Ok(Digests::Whole(digests)) => self.peer_digests(now, token, Ok(digests)),
+                Err(reason) => self.peer_digests(now, token, Err(reason)),
+            },
             Message::Ping { token } => self.act(PrimaryAction::Send(Message::Pong { token })),
             Message::Pong { .. } => {}
             Message::Bye { text } => {
@@ -147,7 +155,7 @@ impl Primary {
     fn welcome(&mut self, now: Duration, welcome: Welcome) {
         let mandatory = self.mandatory_features();
         let is_offered = (PROTOCOL_MIN..=PROTOCOL).contains(&welcome.protocol)
-            && welcome.features & !(mandatory | ACK_RECEIVED | VERIFY) == 0
+            && welcome.features & !(mandatory | OPTIONAL_FEATURES) == 0
             && welcome.features & mandatory == mandatory;
         if !is_offered {
             return self

@@ -24,6 +24,7 @@
 //! The steps of these, and of link and capture, are drawn in `step.rs`, which checks each of them.
 
 mod commit;
+mod comparison;
 mod copy;
 mod cut;
 mod durable;
@@ -50,10 +51,11 @@ use ftdm_units::Era;
 use step::{Capture, SyncStep};
 
 pub use commit::CommitRefused;
-pub use copy::{CopyPlan, Scope, union};
+pub use comparison::{Comparison, Run};
+pub use copy::{Batch, CopyPlan, Scope, Told, bytes_of, union};
 pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
-pub use plan::{Carrier, SyncFigures};
+pub use plan::{Carrier, CompareSizes, SyncFigures};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 
 /// What the primary is told at its start.
@@ -89,6 +91,8 @@ pub struct PrimaryConfig {
     pub commit: CommitPolicy,
     /// What a verify works with.
     pub verify: VerifySizes,
+    /// What a sync compares.
+    pub compare: CompareSizes,
 }
 
 /// The part of it that may change while the primary runs; see [`PrimaryConfig`] for what each is.
@@ -321,7 +325,8 @@ impl Primary {
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
             PrimaryEvent::LogUse { used, capacity } => self.log_use(now, used, capacity),
             PrimaryEvent::Encoded { epoch, digest, stored } => self.encoded(epoch, digest, stored),
-            PrimaryEvent::CopyProgressed { stored } => self.copy_progressed(now, stored),
+            PrimaryEvent::Compares { number, places } => self.compares(number, places),
+            PrimaryEvent::CopyProgressed { stored, skipped } => self.copy_progressed(now, stored, skipped),
             PrimaryEvent::Copied { frames } => self.copied(now, frames),
             PrimaryEvent::Checkpoint { id, until } => self.checkpoint(now, id, until),
             PrimaryEvent::Commit { id, epoch } => self.commit(id, epoch),

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use ftdm_units::Era;
+use ftdm_units::{Era, Sectors};
 
 use crate::ids::Epoch;
 use crate::message::Welcome;
@@ -76,6 +76,21 @@ impl Plan {
     }
 }
 
+/// What has one digest in a sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompareSizes {
+    /// Where everything is compared: an equal volume costs so much less.
+    pub whole: Sectors,
+    /// Where it is known that something was written.
+    pub changed: Sectors,
+}
+
+impl Default for CompareSizes {
+    fn default() -> Self {
+        Self { whole: Sectors(128), changed: Sectors(8) }
+    }
+}
+
 /// A sync in figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncFigures {
@@ -93,6 +108,10 @@ pub struct SyncFigures {
     pub bytes: u64,
     /// Bytes sent for them.
     pub stored: u64,
+    /// Bytes that were not sent, the backup having them.
+    pub skipped: u64,
+    /// Bytes of the questions and answers that found that, both ways.
+    pub digests: u64,
     /// Time since it began; of one that has ended, how long it took.
     pub elapsed: Duration,
 }
@@ -118,6 +137,11 @@ pub(super) struct Attempt {
     /// Frames of a base copy, and the bytes of all frames.
     pub(super) frames: u64,
     pub(super) stored: u64,
+    /// See [`SyncFigures`].
+    pub(super) skipped: u64,
+    pub(super) digests: u64,
+    /// The epoch of which the backup's digests are to be; 0: what it has, in place. `None`: nothing is compared.
+    pub(super) compares: Option<Epoch>,
     /// The epoch that it makes.
     pub(super) epoch: Epoch,
     pub(super) begun: Duration,
@@ -151,6 +175,8 @@ impl Attempt {
             round_bytes: self.bytes,
             bytes: self.total,
             stored: self.stored,
+            skipped: self.skipped,
+            digests: self.digests,
             elapsed: now.saturating_sub(self.begun),
         }
     }

@@ -13,17 +13,19 @@
 
 use std::time::Duration;
 
-use ftdm_units::Era;
+use ftdm_units::{Era, Sectors};
 
-use super::plan::{Attempt, Carrier, Plan};
-use super::{Capture, Link, Primary, PrimaryAction, Replication, Scope, SyncStep};
+use super::plan::{Attempt, Carrier, CompareSizes, Plan};
+use super::{Capture, Link, Primary, PrimaryAction, Replication, Scope, SyncStep, Told};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
+use crate::protocol::{COMPARE, CommitPolicy};
 use crate::record::{Record, RecordIter};
 use crate::rolls::Roll;
 use crate::state::Content;
+use crate::verify::{DigestLength, HashRequest, Place};
 
 /// How many time-outs a step may take without any progress.
 const PATIENCE: u32 = 10;
@@ -157,6 +159,7 @@ impl Primary {
         let previous = welcome.chain_digest;
         let first = self.attempt.base.unwrap_or_default().next();
         self.attempt.carrier = Some(Carrier::Staged);
+        self.attempt.compares = self.compares_staged();
         self.act(PrimaryAction::OpenChain { previous });
         let (epoch, staged) = (self.next_epoch, self.known_durable());
         self.act(PrimaryAction::OpenCatchUp { first, epoch, staged });
@@ -172,6 +175,7 @@ impl Primary {
         }
         self.syncs_begun += 1;
         self.attempt.carrier = Some(Carrier::InPlace);
+        self.attempt.compares = (welcome.features & COMPARE != 0).then_some(Epoch::NONE);
         if !self.enter_sync(now, SyncStep::Asked) {
             return;
         }
@@ -184,6 +188,42 @@ impl Primary {
         self.act(PrimaryAction::OpenChain { previous });
         let base = self.attempt.base;
         self.act(PrimaryAction::Send(Message::SyncBegin { base_id, base }));
+    }
+
+    /// The epoch of which digests are asked for while a sync is staged: the one that the backup holds, and which is on its
+    /// volumes sooner or later whatever anybody says.
+    fn compares_staged(&self) -> Option<Epoch> {
+        let Link::Up { welcome, .. } = &self.link else { return None };
+        let is_certain = self.config.commit == CommitPolicy::Auto || welcome.held == Some(welcome.committed);
+        self.attempt.base.filter(|_| welcome.features & COMPARE != 0 && is_certain)
+    }
+
+    /// What has one digest in the present round.
+    fn unit(&self) -> Sectors {
+        let is_all = self.attempt.is_whole && self.attempt.rounds <= 1;
+        let CompareSizes { whole, changed } = self.config.compare;
+        let coarsest = self.config.group.volumes().iter().map(|volume| volume.block()).max();
+        let unit = if is_all { whole } else { changed };
+        unit.max(coarsest.unwrap_or(unit))
+    }
+
+    pub(super) fn is_comparing(&self) -> bool {
+        self.attempt.compares.is_some() && matches!(self.sync, SyncStep::Copying | SyncStep::LastRound)
+    }
+
+    /// A batch is about to be read: asks what the backup has there.
+    pub(super) fn compares(&mut self, number: u64, places: Vec<Place>) {
+        let Some(epoch) = self.attempt.compares.filter(|_| self.is_comparing()) else { return };
+        let (unit, length) = (self.unit(), DigestLength::Short);
+        let question = Message::Hash(HashRequest { token: number, epoch, unit, length, places });
+        self.attempt.digests += question.wire_len();
+        self.act(PrimaryAction::Send(question));
+    }
+
+    /// What the backup has of a batch.
+    pub(super) fn told(&mut self, frame: &Frame, number: u64, told: Told) {
+        self.attempt.digests += frame.wire_len();
+        self.act(PrimaryAction::Told { number, told });
     }
 
     /// The backup, which was a primary once, names where it has content of its own.
@@ -219,16 +259,18 @@ impl Primary {
 
     fn copy(&mut self, now: Duration, step: SyncStep) {
         if self.enter_sync(now, step) {
-            self.act(PrimaryAction::Copy);
+            let unit = self.attempt.compares.map(|_| self.unit());
+            self.act(PrimaryAction::Copy { unit });
             if mutant::is(Mutant::CutInLastRound) && step == SyncStep::LastRound {
                 self.enter_sync(now, SyncStep::Finishing);
             }
         }
     }
 
-    /// Part of a round is out, `stored` bytes of frames in all rounds so far.
-    pub(super) fn copy_progressed(&mut self, now: Duration, stored: u64) {
-        self.attempt.stored = stored;
+    /// Part of a round is out: `stored` bytes of frames in all rounds so far, while `skipped` bytes of the volumes were not
+    /// sent.
+    pub(super) fn copy_progressed(&mut self, now: Duration, stored: u64, skipped: u64) {
+        (self.attempt.stored, self.attempt.skipped) = (stored, skipped);
         self.attempt.progressed(now);
         self.guard_journal(now, stored);
     }

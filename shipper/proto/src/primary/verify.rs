@@ -25,7 +25,7 @@ use crate::ids::{Digest, Epoch, VolumeIndex};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
 use crate::protocol::VERIFY;
-use crate::verify::{HashRequest, MAX_PLACES, Place};
+use crate::verify::{DigestLength, HashRequest, MAX_PLACES, Place};
 
 /// A verify that comes no further for so long is given up. A coordinator may take its time to commit.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -284,7 +284,8 @@ impl Primary {
             let (token, unit) = (next_token(&mut self.verify_token), verify.sizes.block);
             verify.pieces.push(Piece { token, place, sides: Sides::default() });
             self.act(PrimaryAction::Hash { token, place, unit });
-            let request = HashRequest { token, epoch: Epoch::NONE, unit, places: vec![place] };
+            let (epoch, length) = (Epoch::NONE, DigestLength::Whole);
+            let request = HashRequest { token, epoch, unit, length, places: vec![place] };
             self.act(PrimaryAction::Send(Message::Hash(request)));
         }
         if let Some(verify) = self.verify.take_if(|verify| verify.round.is_none() && verify.pieces.is_empty())
@@ -400,7 +401,8 @@ impl Primary {
         }
         round.step = RoundStep::Asked;
         let (token, repair) = (round.token, round.repairs && !mutant::is(Mutant::RepairForgotten));
-        let request = HashRequest { token, epoch, unit: verify.sizes.unit, places: round.places.clone() };
+        let (unit, length) = (verify.sizes.unit, DigestLength::Whole);
+        let request = HashRequest { token, epoch, unit, length, places: round.places.clone() };
         self.act(PrimaryAction::SendInOrder(Message::Hash(request)));
         self.act(PrimaryAction::Conclude { token, repair });
     }

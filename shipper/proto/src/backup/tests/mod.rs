@@ -16,6 +16,8 @@ use crate::message::{Hello, Message, RefuseCode};
 use crate::protocol::{ACK_RECEIVED, EXTERNAL_COMMIT, PROTOCOL};
 use crate::state::{Content, Role};
 use crate::testing::{INCARNATION, epoch_header, frames_of, group};
+use crate::verify::Digests;
+use ftdm_units::Sectors;
 
 const NOW: Duration = Duration::from_secs(1);
 pub(super) const BASE_ID: [u8; 16] = [0xb1; 16];
@@ -131,7 +133,9 @@ impl Host {
             BackupAction::FlushVolumes => BackupEvent::VolumesFlushed,
             BackupAction::Apply { .. } => BackupEvent::Applied,
             BackupAction::HashVolumes(request) => {
-                let result = Ok(vec![Digest::ZERO; request.digest_count()]);
+                let mut digests = Digests::none(request.length);
+                (0..request.digest_count()).for_each(|_| digests.add(&[0], Sectors(1)));
+                let result = Ok(digests);
                 BackupEvent::VolumesHashed { token: request.token, result }
             }
             BackupAction::ReadOwn { .. } => BackupEvent::OwnRead { result: Ok(Vec::new()) },

@@ -2,30 +2,38 @@
 
 use super::*;
 use crate::ids::VolumeIndex;
-use crate::protocol::VERIFY;
+use crate::protocol::{COMPARE, VERIFY};
 use crate::testing::extent;
-use crate::verify::Place;
-use ftdm_units::Sectors;
+use crate::verify::{DigestLength, Place};
 
 fn request(epoch: u64) -> HashRequest {
     let places = vec![Place { volume: VolumeIndex(1), extent: extent(8, 16) }];
-    HashRequest { token: epoch + 100, epoch: Epoch(epoch), unit: Sectors(8), places }
+    let length = DigestLength::Whole;
+    HashRequest { token: epoch + 100, epoch: Epoch(epoch), unit: Sectors(8), length, places }
 }
 
 /// A backup in sync, of a primary that may ask.
 fn asked() -> Host {
+    asked_for(VERIFY)
+}
+
+fn asked_for(features_optional: u64) -> Host {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
     host.event(BackupEvent::Accepted);
-    host.tell(Message::Hello(Hello { features_optional: VERIFY, ..host.hello() }));
+    host.tell(Message::Hello(Hello { features_optional, ..host.hello() }));
     let Some(Message::Welcome(welcome)) = host.said.last() else { panic!("{:?}", host.said.last()) };
-    assert_eq!(welcome.features, VERIFY);
+    assert_eq!(welcome.features, features_optional);
     host
+}
+
+fn short(epoch: u64) -> Message {
+    Message::Hash(HashRequest { length: DigestLength::Short, ..request(epoch) })
 }
 
 fn answer(host: &Host) -> Option<(u64, Result<usize, String>)> {
     match host.said.last() {
         Some(Message::Digests { token, result }) => {
-            Some((*token, result.as_ref().map(Vec::len).map_err(Clone::clone)))
+            Some((*token, result.as_ref().map(Digests::count).map_err(Clone::clone)))
         }
         _ => None,
     }
@@ -71,8 +79,8 @@ fn a_question_about_an_epoch_is_answered_between_it_and_the_next() {
 #[test]
 fn what_is_past_or_does_not_come_by_itself_is_answered_by_a_text() {
     let mut host = asked();
-    host.tell(Message::Hash(request(2)));
-    assert!(matches!(answer(&host), Some((102, Err(text))) if text.contains("past")));
+    host.tell(Message::Hash(request(1)));
+    assert!(matches!(answer(&host), Some((101, Err(text))) if text.contains("past")));
     // Asked about epoch 3, and it never comes.
     host.tell(Message::Hash(request(3)));
     host.next = 4;
@@ -100,4 +108,41 @@ fn questions_are_of_one_connection_that_agreed_on_them() {
     host.tell(Message::Hash(beyond));
     assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("whole blocks")));
     assert!(!host.core.is_connected());
+}
+
+#[test]
+fn a_question_about_the_epoch_held_is_answered_once_that_is_on_the_volumes() {
+    let mut host = asked_for(COMPARE);
+    host.tell(short(2));
+    assert_eq!(volume_lane(&mut host), [0], "it is there already");
+    assert!(
+        matches!(host.said.last(), Some(Message::Digests { token: 102, result: Ok(Digests::Short(two)) }) if two.len() == 2)
+    );
+    host.epoch();
+    host.tell(short(3));
+    assert_eq!(volume_lane(&mut host), [3, 0], "it has to be applied before");
+    assert_eq!(answer(&host), Some((103, Ok(2))));
+    host.tell(Message::Hash(request(0)));
+    assert!(
+        matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("agreed")),
+        "of another length"
+    );
+}
+
+#[test]
+fn while_a_sync_overwrites_the_volumes_they_are_hashed_behind_what_was_sent() {
+    let mut host = asked_for(COMPARE | VERIFY);
+    host.tell(Message::SyncBegin { base_id: BASE_ID, base: None });
+    host.tell(short(0));
+    assert!(matches!(answer(&host), Some((100, Err(_)))), "nothing is settled yet");
+    host.finish();
+    assert_eq!(host.said.last(), Some(&Message::SyncReady));
+    host.tell(short(0));
+    host.finish();
+    assert_eq!(answer(&host), Some((100, Ok(2))));
+    host.tell(short(2));
+    assert!(matches!(answer(&host), Some((102, Err(_)))), "no epoch is on them");
+    host.tell(Message::BaseEnd { frames: 0, bytes: 0 });
+    host.tell(short(0));
+    assert!(matches!(answer(&host), Some((100, Err(_)))), "epochs may come");
 }

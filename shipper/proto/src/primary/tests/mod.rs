@@ -1,5 +1,6 @@
 //! What a primary decides, event by event.
 
+mod comparing;
 mod durable;
 mod fence;
 mod interval;
@@ -38,6 +39,7 @@ fn config() -> PrimaryConfig {
         roll_interval: 60 * SECOND,
         commit: CommitPolicy::Auto,
         verify: VerifySizes::default(),
+        compare: CompareSizes::default(),
     }
 }
 
