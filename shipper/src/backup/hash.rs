@@ -4,8 +4,7 @@
 
 use anyhow::Context;
 use ftdm_units::{SECTOR_SIZE, Sectors};
-use ftship_proto::ids::Digest;
-use ftship_proto::verify::{HashRequest, Place, digests_of};
+use ftship_proto::verify::{Digests, HashRequest, Place};
 
 use super::volume_device::Volumes;
 
@@ -14,20 +13,15 @@ impl Volumes {
     ///
     /// # Errors
     /// When a volume cannot be read. That fails nothing else.
-    pub(super) fn digests(&mut self, request: &HashRequest) -> anyhow::Result<Vec<Digest>> {
-        let mut digests = Vec::with_capacity(request.digest_count());
+    pub(super) fn digests(&mut self, request: &HashRequest) -> anyhow::Result<Digests> {
+        let mut digests = Digests::none(request.length);
         for place in &request.places {
             self.digest_place(*place, request, &mut digests)?;
         }
         Ok(digests)
     }
 
-    fn digest_place(
-        &mut self,
-        place: Place,
-        request: &HashRequest,
-        out: &mut Vec<Digest>,
-    ) -> anyhow::Result<()> {
+    fn digest_place(&mut self, place: Place, request: &HashRequest, out: &mut Digests) -> anyhow::Result<()> {
         let (device, buffer) =
             self.reader(place.volume).with_context(|| format!("{} is not open", place.volume))?;
         // Whole units at a time, as many as the buffer holds: a unit is never longer than that.
@@ -38,7 +32,7 @@ impl Volumes {
                 .read_extent(piece.extent, buffer.bytes_mut())
                 .with_context(|| format!("volume {}: reading {}", device.path().display(), piece.extent))?;
             let len = usize::try_from(piece.extent.len().0).unwrap_or(0) * SECTOR_SIZE;
-            out.extend(digests_of(&buffer.bytes()[..len], request.unit));
+            out.add(&buffer.bytes()[..len], request.unit);
         }
         Ok(())
     }

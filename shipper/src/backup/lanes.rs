@@ -12,11 +12,11 @@ use ftdm_units::Era;
 use ftship_proto::backup::Sealed;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
-use ftship_proto::ids::{Digest, Epoch};
+use ftship_proto::ids::Epoch;
 use ftship_proto::journal::{Placement, Superblock};
 use ftship_proto::primary::Scope;
 use ftship_proto::state::DurableState;
-use ftship_proto::verify::HashRequest;
+use ftship_proto::verify::{Digests, HashRequest};
 
 use super::journal_device::JournalDevice;
 use super::volume_device::Volumes;
@@ -46,7 +46,7 @@ pub(super) enum LaneReport {
         /// As ordered.
         token: u64,
         /// The digests; or why not, for people.
-        result: Result<Vec<Digest>, String>,
+        result: Result<Digests, String>,
     },
     /// What was written in the eras asked for; or why it is not known.
     OwnRead {

@@ -354,7 +354,7 @@ pub enum SyncCarrier {
     InPlace,
 }
 
-/// A sync. Sizes are bytes of the volumes but for `sent`.
+/// A sync. Sizes are bytes of the volumes but for `sent` and `digests`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct SyncStatus {
     /// Known once the size of the first round is.
@@ -369,6 +369,12 @@ pub struct SyncStatus {
     pub left: u64,
     /// Bytes sent for them.
     pub sent: u64,
+    /// Bytes that were not sent, the backup having them.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Bytes of the questions and answers that found that, both ways.
+    #[serde(default)]
+    pub digests: u64,
     /// How long it has taken.
     pub seconds: f64,
 }

@@ -1,7 +1,8 @@
-//! Copying: reading what a round covers, live, piece by piece, one after the other, on a thread of its own.
+//! Copying: reading what a round covers, live, piece by piece, one after the other, on a thread of its own; the backup is
+//! asked meanwhile what it has there, several pieces ahead.
 //!
-//! Always holds: which piece comes next and when a round is complete is decided by [`CopyPlan`]; at most [`AHEAD`]
-//! pieces are held in memory.
+//! Always holds: which piece comes next, which waits for an answer and when a round is complete is decided by
+//! [`CopyPlan`]; at most [`AHEAD`] pieces are held in memory; what is compared is what was read, which is what is sent.
 
 use std::io::ErrorKind;
 use std::sync::mpsc::Receiver;
@@ -10,9 +11,10 @@ use std::time::Duration;
 use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
-use ftship_proto::primary::{CopyPlan, PrimaryEvent, Scope};
+use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told, bytes_of};
+use ftship_proto::verify::{Place, ShortDigest, digests_of};
 
-use super::encode::{EncodeJob, Piece};
+use super::encode::{EncodeJob, EncodedPiece, Piece};
 use super::rounds::Rolled;
 use super::{PrimaryDriver, run_in_background};
 use crate::reactor::Reports;
@@ -20,23 +22,22 @@ use crate::worker::Worker;
 
 /// Sectors read at a time: 1 MiB.
 const CHUNK: Sectors = Sectors(2048);
-/// Pieces being read or encoded at a time.
-const AHEAD: usize = 4;
+/// Pieces being read, compared or encoded at a time: no more than a backup lets wait for an epoch.
+const AHEAD: usize = 8;
 
 /// A piece that was read.
 #[derive(Debug)]
 pub(super) struct PieceRead {
     piece: Piece,
-    chain: u64,
     result: std::io::Result<()>,
 }
 
 /// The reading thread, its buffers, and the progress of the round.
 #[derive(Debug)]
 pub(super) struct Copying {
-    reading: Worker<(Piece, u64)>,
+    reading: Worker<Piece>,
     free: Vec<AlignedBuffer>,
-    plan: CopyPlan,
+    plan: CopyPlan<Piece>,
 }
 
 impl Copying {
@@ -45,30 +46,21 @@ impl Copying {
     /// # Errors
     /// When the thread cannot be started.
     pub(super) fn start(devices: Vec<BlockDevice>, reports: Reports<PieceRead>) -> anyhow::Result<Self> {
-        let reading = Worker::start("copying", 128 << 10, move |queue: Receiver<(Piece, u64)>| {
+        let reading = Worker::start("copying", 128 << 10, move |queue: Receiver<Piece>| {
             run_in_background("copying");
-            for (mut piece, chain) in queue {
-                let result = match devices.get(usize::from(piece.volume.0)) {
-                    Some(device) => device.read_extent(piece.extent, piece.buffer.bytes_mut()),
-                    None => Err(ErrorKind::NotFound.into()),
-                };
-                reports.send(PieceRead { piece, chain, result });
+            for mut piece in queue {
+                let result = read(&devices, &mut piece);
+                reports.send(PieceRead { piece, result });
             }
         })?;
         let plan = CopyPlan::new(CHUNK, AHEAD);
         Ok(Self { reading, free: Vec::new(), plan })
     }
 
-    /// Begins a round of this chain. Returns whether there is nothing to copy.
-    pub(super) fn begin(&mut self, chain: u64, scope: Scope) -> bool {
-        let is_complete = self.plan.begin(chain, scope);
-        self.order_more(chain);
-        is_complete
-    }
-
     /// Gives up.
-    pub(super) fn end(&mut self) {
-        self.plan.end();
+    fn end(&mut self) {
+        let left = self.plan.end();
+        self.free.extend(left.into_iter().map(|piece| piece.buffer));
     }
 
     /// Sectors of this round that are not out yet.
@@ -77,87 +69,123 @@ impl Copying {
         self.plan.left()
     }
 
-    /// Frames made in this round.
-    #[must_use]
-    pub(super) fn frames(&self) -> u64 {
-        self.plan.frames()
+    /// Has the next piece read, if there is one and room for it. Returns it.
+    fn order(&mut self) -> Option<Batch> {
+        let batch = self.plan.order()?;
+        let buffer = self.free.pop();
+        let buffer =
+            buffer.unwrap_or_else(|| AlignedBuffer::new(usize::try_from(CHUNK.0).unwrap_or(0) * SECTOR_SIZE));
+        self.reading.push(Piece { batch: batch.clone(), buffer, digests: Vec::new(), told: None });
+        Some(batch)
     }
 
-    fn order_more(&mut self, chain: u64) {
-        while let Some((volume, extent)) = self.plan.order() {
-            let buffer = self.free.pop();
-            let buffer = buffer
-                .unwrap_or_else(|| AlignedBuffer::new(usize::try_from(CHUNK.0).unwrap_or(0) * SECTOR_SIZE));
-            self.reading.push((Piece { volume, extent, buffer }, chain));
-        }
-    }
-
-    /// Takes a piece that was read; returns it when it still counts, to be encoded. `chain` is the present one.
+    /// Takes a piece that was read; returns it when it still counts and can be encoded.
     ///
     /// # Errors
     /// When reading failed.
-    pub(super) fn take(&mut self, read: PieceRead, chain: u64) -> anyhow::Result<Option<Piece>> {
-        let PieceRead { piece, chain: ordered, result } = read;
-        let counts = self.plan.is_running(ordered);
+    fn take(&mut self, read: PieceRead) -> anyhow::Result<Option<Piece>> {
+        let PieceRead { piece, result } = read;
+        let counts = self.plan.is_running(piece.batch.chain);
         if counts && result.is_ok() {
-            return Ok(Some(piece));
+            let ready = self.plan.read(piece.batch.number, piece);
+            return Ok(ready.map(|(piece, told)| Piece { told, ..piece }));
         }
         self.plan.failed();
-        let (volume, extent) = (piece.volume, piece.extent);
+        let first = piece.batch.places.first().copied();
         self.free.push(piece.buffer);
-        if counts {
-            return result.map(|()| None).with_context(|| format!("copying: reading {extent} of {volume}"));
+        match (counts, first) {
+            (true, Some(Place { volume, extent })) => {
+                result.map(|()| None).with_context(|| format!("copying: reading {extent} and on of {volume}"))
+            }
+            _ => Ok(None),
         }
-        self.order_more(chain);
-        Ok(None)
-    }
-
-    /// Takes back a piece of chain `of` that is encoded; returns whether the round is complete with it. `chain` is the
-    /// present one.
-    pub(super) fn encoded(&mut self, piece: Piece, frames: u64, of: u64, chain: u64) -> bool {
-        let is_complete = self.plan.encoded(piece.extent, of, frames);
-        self.free.push(piece.buffer);
-        self.order_more(chain);
-        is_complete
     }
 }
 
+/// Reads a batch's places one behind the other, and makes their digests.
+fn read(devices: &[BlockDevice], piece: &mut Piece) -> std::io::Result<()> {
+    let mut from = 0;
+    for place in &piece.batch.places {
+        let device = devices.get(usize::from(place.volume.0)).ok_or(ErrorKind::NotFound)?;
+        let to =
+            from + usize::try_from(place.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
+        let buffer = piece.buffer.bytes_mut().get_mut(from..to).ok_or(ErrorKind::InvalidInput)?;
+        device.read_extent(place.extent, buffer)?;
+        if let Some(unit) = piece.batch.unit {
+            piece.digests.extend(digests_of::<ShortDigest>(buffer, unit));
+        }
+        from = to;
+    }
+    Ok(())
+}
+
 impl PrimaryDriver {
-    /// Begins the round that the last roll noted.
-    pub(super) fn copy(&mut self, now: Duration) {
+    /// Begins the round that the last roll noted, compared in this unit.
+    pub(super) fn copy(&mut self, now: Duration, unit: Option<Sectors>) {
         let scope = std::mem::take(&mut self.scope);
-        if self.copying.begin(self.chain, scope) {
+        if self.copying.plan.begin(self.chain, scope, unit) {
             self.core.handle(now, PrimaryEvent::Copied { frames: 0 });
         }
+        self.read_more(now);
+    }
+
+    /// Gives up copying.
+    pub(super) fn stop_copy(&mut self) {
+        self.copying.end();
     }
 
     /// Keeps what is to be copied; returns the eras that began, and how many bytes were written before.
     pub(super) fn note_scope(&mut self, written: Rolled) -> (Vec<Era>, u64) {
-        let bytes = written.bytes();
         self.scope = written.scope;
-        (written.eras, bytes)
+        (written.eras, bytes_of(&self.scope))
     }
 
-    pub(super) fn piece_read(&mut self, now: Duration, read: PieceRead) {
-        match self.copying.take(read, self.chain) {
-            Ok(Some(piece)) => self.encoder.push(EncodeJob::Copied(piece)),
-            Ok(None) => {}
-            Err(error) => {
-                let reason = format!("{error:#}");
-                self.core.handle(now, PrimaryEvent::CaptureLost { reason });
-                self.act(now);
+    /// Has pieces read as long as there is room, and the backup asked about them. What the core wants done of that is left
+    /// to the caller.
+    fn read_more(&mut self, now: Duration) {
+        while let Some(batch) = self.copying.order() {
+            if batch.unit.is_some() {
+                let Batch { number, places, .. } = batch;
+                self.core.handle(now, PrimaryEvent::Compares { number, places });
             }
         }
     }
 
-    pub(super) fn copied_piece(&mut self, now: Duration, stored: u64, is_current: bool, is_complete: bool) {
+    pub(super) fn piece_read(&mut self, now: Duration, read: PieceRead) {
+        match self.copying.take(read) {
+            Ok(Some(piece)) => self.encoder.push(EncodeJob::Copied(piece)),
+            Ok(None) => self.read_more(now),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+            }
+        }
+        self.act(now);
+    }
+
+    /// What the backup has of a piece.
+    pub(super) fn piece_told(&mut self, number: u64, told: Told) {
+        if let Some((piece, told)) = self.copying.plan.told(number, told) {
+            self.encoder.push(EncodeJob::Copied(Piece { told, ..piece }));
+        }
+    }
+
+    /// A piece is encoded, and sent as far as it has to be.
+    pub(super) fn piece_encoded(&mut self, now: Duration, encoded: EncodedPiece) {
+        let EncodedPiece { piece, frames, stored, skipped } = encoded;
+        let is_current = piece.batch.chain == self.chain;
+        let is_complete = self.copying.plan.encoded(&piece.batch, frames);
+        self.copying.free.push(piece.buffer);
+        self.read_more(now);
         self.figures.base_bytes_shipped += stored;
         if is_current {
             self.copied += stored;
-            self.core.handle(now, PrimaryEvent::CopyProgressed { stored: self.copied });
+            self.skipped += skipped;
+            let (stored, skipped) = (self.copied, self.skipped);
+            self.core.handle(now, PrimaryEvent::CopyProgressed { stored, skipped });
         }
         if is_current && is_complete {
-            let frames = self.copying.frames();
+            let frames = self.copying.plan.frames();
             self.core.handle(now, PrimaryEvent::Copied { frames });
         }
     }

@@ -9,13 +9,15 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use ftdm::block_io::AlignedBuffer;
 use ftdm::fold::{self, split_zeroes};
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm_units::{Extent, SECTOR_SIZE};
+use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::epoch::EpochHeader;
-use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
+use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, FrameKind, Stamp};
 use ftship_proto::ids::{Digest, Epoch, VolumeIndex};
 use ftship_proto::message::Message;
+use ftship_proto::primary::{Batch, Comparison, Run, Told};
 use ftship_proto::record::Content;
+use ftship_proto::verify::{Place, ShortDigest};
 
 use super::run_in_background;
 use super::verify::{InspectJob, Inspecting};
@@ -62,15 +64,30 @@ pub(super) enum EncodeJob {
     Inspect(InspectJob),
 }
 
-/// A run of a volume's content as read.
+/// Some places of a volume, and what they hold.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// Which volume.
-    pub(super) volume: VolumeIndex,
-    /// Where.
-    pub(super) extent: Extent,
-    /// At least as long.
+    /// Which.
+    pub(super) batch: Batch,
+    /// Their content as read, one behind the other.
     pub(super) buffer: AlignedBuffer,
+    /// The digests of what was read, where it is compared.
+    pub(super) digests: Vec<ShortDigest>,
+    /// What the backup has there.
+    pub(super) told: Told,
+}
+
+/// A piece that is out as far as it has to be, or in a frame that is being filled.
+#[derive(Debug)]
+pub(super) struct EncodedPiece {
+    /// Its buffer is free again.
+    pub(super) piece: Piece,
+    /// Frames that it took.
+    pub(super) frames: u64,
+    /// Their bytes.
+    pub(super) stored: u64,
+    /// Bytes of it that the backup has.
+    pub(super) skipped: u64,
 }
 
 /// What comes out, in order.
@@ -105,15 +122,8 @@ pub(super) enum EncodedItem {
         /// The digests of its places.
         digests: Vec<Option<Digest>>,
     },
-    /// A piece of what is copied is out, or in a frame that is being filled.
-    Copied {
-        /// Its buffer is free again.
-        piece: Piece,
-        /// Frames that it took.
-        frames: u64,
-        /// Their bytes.
-        stored: u64,
-    },
+    /// A piece of what is copied.
+    Copied(EncodedPiece),
     /// The encoder cannot go on with this chain.
     Failed {
         /// Why.
@@ -137,9 +147,10 @@ impl Encoder {
     pub(super) fn start(stamp: Stamp, header: EpochHeader, reports: Reports<()>) -> anyhow::Result<Self> {
         let (sender, output) = mpsc::sync_channel(FRAMES_AHEAD);
         let sink = Sink { chain: 0, sender, reports };
-        let base = BaseEncoder::new(header.group.clone(), stamp.generation, stamp.incarnation);
-        let mut encoding =
-            Encoding { stamp, header, base, catch_up: None, sink, inspecting: Inspecting::default() };
+        let base = PlainEncoder::base(header.group.clone(), stamp.generation, stamp.incarnation);
+        let comparison = Comparison::in_place();
+        let inspecting = Inspecting::default();
+        let mut encoding = Encoding { stamp, header, base, catch_up: None, comparison, sink, inspecting };
         let worker = Worker::start("encoder", 512 << 10, move |queue| {
             run_in_background("encoder");
             for job in queue {
@@ -187,9 +198,11 @@ struct Encoding {
     stamp: Stamp,
     /// The header of the next epoch, but for its numbers.
     header: EpochHeader,
-    base: BaseEncoder,
+    base: PlainEncoder,
     /// The epoch that is being copied into.
     catch_up: Option<EpochEncoder>,
+    /// What of a copy need not be sent.
+    comparison: Comparison,
     sink: Sink,
     inspecting: Inspecting,
 }
@@ -203,7 +216,8 @@ impl Encoding {
                 self.header.previous = previous;
                 self.catch_up = None;
                 let Stamp { generation, incarnation, .. } = self.stamp;
-                self.base = BaseEncoder::new(self.header.group.clone(), generation, incarnation);
+                self.base = PlainEncoder::base(self.header.group.clone(), generation, incarnation);
+                self.comparison = Comparison::in_place();
             }
             EncodeJob::Message(message) => {
                 self.sink.frame(&message.encode(self.stamp.generation, self.stamp.incarnation));
@@ -213,6 +227,7 @@ impl Encoding {
                 let header = &mut self.header;
                 (header.first_epoch, header.last_epoch, header.staged) = (first, epoch, staged);
                 self.catch_up = Some(EpochEncoder::new(header.clone()));
+                self.comparison = Comparison::staged();
             }
             EncodeJob::Copied(piece) => self.copied(piece),
             EncodeJob::Epoch { epoch, staged, logs } => {
@@ -260,28 +275,37 @@ impl Encoding {
 
     fn copied(&mut self, piece: Piece) {
         let (mut frames, mut stored) = (0, 0);
-        let sink = &self.sink;
+        let Self { catch_up, base, comparison, sink, .. } = self;
         let mut put = |frame: Frame| {
             frames += 1;
             stored += frame.wire_len();
             sink.frame(&frame);
         };
-        let Self { catch_up, base, .. } = self;
-        let len = usize::try_from(piece.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
-        let data = &piece.buffer.bytes()[..len];
-        let result = split_zeroes(piece.extent, data, &mut |extent, content| match catch_up {
-            Some(epoch) => epoch.push(piece.volume, extent, content_of(content), &mut put),
-            None => base.push(piece.volume, extent, content_of(content), &mut put),
-        });
+        let mut skipped = piece.batch.sectors().0;
+        for Run { place: Place { volume, extent }, at } in
+            comparison.differing(&piece.batch, &piece.digests, piece.told.as_deref())
+        {
+            skipped -= extent.len().0;
+            let data = &piece.buffer.bytes()[bytes(at)..bytes(at) + bytes(extent.len())];
+            let result = split_zeroes(extent, data, &mut |extent, content| match catch_up {
+                Some(epoch) => epoch.push(volume, extent, content_of(content), &mut put),
+                None => base.push(volume, extent, content_of(content), &mut put),
+            });
+            if let Err(error) = result {
+                sink.put(EncodedItem::Failed { reason: format!("copying {volume}, {extent}: {error}") });
+            }
+        }
         if catch_up.is_none() {
             base.flush(&mut put);
         }
-        if let Err(error) = result {
-            let reason = format!("copying {}, {}: {error}", piece.volume, piece.extent);
-            self.sink.put(EncodedItem::Failed { reason });
-        }
-        self.sink.put(EncodedItem::Copied { piece, frames, stored });
+        let skipped = skipped * SECTOR_SIZE as u64;
+        sink.put(EncodedItem::Copied(EncodedPiece { piece, frames, stored, skipped }));
     }
+}
+
+/// Sectors of a piece, in bytes.
+fn bytes(sectors: Sectors) -> usize {
+    usize::try_from(sectors.0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE)
 }
 
 pub(super) fn content_of(content: fold::Content<'_>) -> Content<'_> {

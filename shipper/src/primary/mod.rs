@@ -30,8 +30,8 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Tuning, Until,
-    VerifySizes, union,
+    CompareSizes, DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Tuning,
+    Until, VerifySizes, bytes_of, union,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::{DurableState, Role};
@@ -85,6 +85,8 @@ pub struct PrimaryDriver {
     scope: Scope,
     /// Bytes of frames that this chain's copying made.
     copied: u64,
+    /// Bytes of the volumes that it left out.
+    skipped: u64,
     verify_reader: VerifyReader,
     verify_reads: Receiver<VerifyRead>,
     verifies: VerifySchedule,
@@ -169,6 +171,7 @@ impl PrimaryDriver {
             roll_interval: config.roll_interval,
             commit: config.commit.into(),
             verify: VerifySizes::default(),
+            compare: CompareSizes::default(),
         };
         let core = Primary::new(settings, state);
         let figures = PrimaryFigures {
@@ -208,6 +211,7 @@ impl PrimaryDriver {
             chain: 0,
             scope: Scope::new(),
             copied: 0,
+            skipped: 0,
             verify_reader,
             verify_reads,
             verifies: VerifySchedule::new(&config.verify),
@@ -280,11 +284,12 @@ impl PrimaryDriver {
                 PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
                 PrimaryAction::Widen(scope) => {
                     self.scope = union(std::mem::take(&mut self.scope), scope);
-                    let bytes = self.scope.iter().filter_map(|(_, extent)| extent.len().bytes()).sum();
+                    let bytes = bytes_of(&self.scope);
                     self.core.handle(now, PrimaryEvent::Widened { bytes });
                 }
-                PrimaryAction::Copy => self.copy(now),
-                PrimaryAction::StopCopy => self.copying.end(),
+                PrimaryAction::Copy { unit } => self.copy(now, unit),
+                PrimaryAction::Told { number, told } => self.piece_told(number, told),
+                PrimaryAction::StopCopy => self.stop_copy(),
                 PrimaryAction::CheckpointReached { id, .. }
                     if self.switching.is_some_and(|(client, _)| client.0 as u64 == id) =>
                 {
@@ -352,7 +357,7 @@ impl PrimaryDriver {
 
     fn next_chain(&mut self) {
         self.chain += 1;
-        self.copied = 0;
+        (self.copied, self.skipped) = (0, 0);
     }
 
     fn lost(&mut self, now: Duration, reason: String) {
@@ -387,10 +392,7 @@ impl PrimaryDriver {
             let is_current = encoded.chain == self.chain;
             match encoded.item {
                 EncodedItem::LogsDone(logs) => self.cut_thread.push(CaptureJob::Recycle(logs)),
-                EncodedItem::Copied { piece, frames, stored } => {
-                    let is_complete = self.copying.encoded(piece, frames, encoded.chain, self.chain);
-                    self.copied_piece(now, stored, is_current, is_complete);
-                }
+                EncodedItem::Copied(encoded) => self.piece_encoded(now, encoded),
                 // A chain that was given up.
                 _ if !is_current => {}
                 EncodedItem::Bytes(bytes) => {

@@ -23,11 +23,6 @@ pub(super) struct Rolled {
 }
 
 impl Rolled {
-    /// Bytes that it covers.
-    pub(super) fn bytes(&self) -> u64 {
-        self.scope.iter().filter_map(|(_, extent)| extent.len().bytes()).sum()
-    }
-
     fn add(&mut self, next: Era, extents: impl Iterator<Item = Extent>) {
         let volume = VolumeIndex(u16::try_from(self.eras.len()).unwrap_or(u16::MAX));
         self.eras.push(next);

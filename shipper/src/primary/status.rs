@@ -105,6 +105,8 @@ fn shown(sync: &SyncFigures, left: Sectors) -> SyncStatus {
         bytes: sync.bytes,
         left: left.bytes().unwrap_or(u64::MAX),
         sent: sync.stored,
+        skipped: sync.skipped,
+        digests: sync.digests,
         seconds: sync.elapsed.as_secs_f64(),
     }
 }

@@ -226,6 +226,9 @@ impl World {
             }
             BackupAction::FlushVolumes => self.volume_push(0, VolumeJob::Flush),
             BackupAction::Apply { epochs, group } => self.volume_push(0, VolumeJob::Apply(epochs, group)),
+            BackupAction::HashVolumes(request) if mutant::is(Mutant::CompareOutOfOrder) => {
+                self.hash_volumes(&request);
+            }
             BackupAction::HashVolumes(request) => self.volume_push(0, VolumeJob::Hash(request)),
             BackupAction::SendFrame(_) | BackupAction::ReadOwn { .. } => {
                 unreachable!("a backup that never was a primary has nothing of its own")

@@ -8,10 +8,9 @@ use std::collections::BTreeSet;
 use ftdm_units::Era;
 use ftship_proto::ids::Epoch;
 use ftship_proto::mutant::{self, Mutant};
-use ftship_proto::primary::PrimaryEvent;
+use ftship_proto::primary::{Batch, PrimaryEvent, bytes_of};
 
 use crate::encoding::{Captured, EncodeJob, Piece};
-use crate::eras::bytes_of;
 use crate::primary_host::{CutJob, PrimaryReport};
 use crate::world::{Event, LaneId, World};
 
@@ -165,11 +164,14 @@ impl World {
     /// Orders pieces of what is copied as long as the plan has any.
     pub(crate) fn copy_order(&mut self) {
         while let Some(daemon) = &mut self.primary.daemon {
-            let Some((volume, extent)) = daemon.plan.order() else { return };
-            let piece = Piece { volume, extent, chain: daemon.chain, content: Vec::new() };
-            daemon.read.jobs.push_back(piece);
+            let Some(batch) = daemon.plan.order() else { return };
+            let Batch { number, places, unit, .. } = batch.clone();
+            daemon.read.jobs.push_back(Piece { batch, content: Vec::new(), told: None });
             if daemon.read.jobs.len() == 1 {
                 self.read_begin();
+            }
+            if unit.is_some() {
+                self.primary_handle(PrimaryEvent::Compares { number, places });
             }
         }
     }
@@ -178,7 +180,8 @@ impl World {
     fn read_begin(&mut self) {
         let host = &mut self.primary;
         if let Some(piece) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.front_mut()) {
-            piece.content = piece.blocks(&self.scenario.shape).map(|block| host.volume[block]).collect();
+            piece.content =
+                piece.blocks(&self.scenario.shape).into_iter().map(|block| host.volume[block]).collect();
             self.lane_begin(LaneId::Read, self.primary.run);
         }
     }
@@ -188,7 +191,7 @@ impl World {
         let Some(mut piece) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.pop_front()) else {
             return;
         };
-        for (block, number) in piece.blocks(&self.scenario.shape).zip(&mut piece.content) {
+        for (block, number) in piece.blocks(&self.scenario.shape).into_iter().zip(&mut piece.content) {
             if self.random.coin() {
                 *number = host.volume[block];
             }
@@ -199,8 +202,11 @@ impl World {
 
     pub(crate) fn piece_read(&mut self, piece: Piece) {
         let Some(daemon) = &mut self.primary.daemon else { return };
-        if daemon.plan.is_running(piece.chain) {
-            return self.encoder_push(EncodeJob::Copied(piece));
+        if daemon.plan.is_running(piece.batch.chain) {
+            if let Some((piece, told)) = daemon.plan.read(piece.batch.number, piece) {
+                self.encoder_push(EncodeJob::Copied(Piece { told, ..piece }));
+            }
+            return;
         }
         if !mutant::is(Mutant::StalledByOldPieces) {
             daemon.plan.failed();

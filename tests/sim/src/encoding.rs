@@ -6,15 +6,16 @@
 use std::ops::Range;
 
 use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
-use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
+use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, GroupName, VolumeIndex, VolumeUuid};
 use ftship_proto::journal::padded_len;
 use ftship_proto::message::Message;
+use ftship_proto::primary::{Batch, Comparison, Run, Told};
 use ftship_proto::record::Content;
 
-use ftship_proto::verify::{Inspection, patch};
+use ftship_proto::verify::{Inspection, Place, ShortDigest, digests_of, patch};
 
 use crate::content::{Shape, fill};
 use crate::scenario::Scenario;
@@ -42,19 +43,46 @@ pub(crate) struct Captured(pub(crate) Vec<(usize, u64)>);
 /// A piece of what is copied.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    pub(crate) volume: VolumeIndex,
-    pub(crate) extent: Extent,
-    pub(crate) chain: u64,
+    pub(crate) batch: Batch,
+    /// What was read of its blocks, in their order.
     pub(crate) content: Vec<u64>,
+    /// What the backup has there.
+    pub(crate) told: Told,
 }
 
 impl Piece {
-    /// The places of its blocks.
-    pub(crate) fn blocks(&self, shape: &Shape) -> Range<usize> {
-        let start = shape.start(self.volume);
-        let block = |sector: Sector| start + usize::try_from(sector.0).expect("a small volume");
-        block(self.extent.start())..block(self.extent.end())
+    /// Its blocks.
+    pub(crate) fn blocks(&self, shape: &Shape) -> Vec<usize> {
+        self.batch.places.iter().flat_map(|place| range(shape, place)).collect()
     }
+
+    /// The digests of its units as they were read.
+    fn digests(&self, noisy: bool) -> Vec<ShortDigest> {
+        let Some(unit) = self.batch.unit else { return Vec::new() };
+        let mut content = self.content.iter();
+        let mut of = |place: &Place| {
+            let count = usize::try_from(place.extent.len().0).expect("a small volume");
+            let mut data = vec![0; count * SECTOR_SIZE];
+            data.chunks_mut(SECTOR_SIZE)
+                .zip(content.by_ref())
+                .for_each(|(sector, number)| fill(*number, noisy, sector));
+            digests_of::<ShortDigest>(&data, unit)
+        };
+        self.batch.places.iter().flat_map(&mut of).collect()
+    }
+
+    /// The blocks of a part of it, and what was read of them.
+    fn part(&self, run: &Run, shape: &Shape) -> impl Iterator<Item = (usize, u64)> {
+        let at = usize::try_from(run.at.0).expect("a small volume");
+        range(shape, &run.place).zip(self.content[at..].iter().copied())
+    }
+}
+
+/// The blocks of a place.
+pub(crate) fn range(shape: &Shape, place: &Place) -> Range<usize> {
+    let start = shape.start(place.volume);
+    let block = |sector: Sector| start + usize::try_from(sector.0).expect("a small volume");
+    block(place.extent.start())..block(place.extent.end())
 }
 
 #[derive(Debug)]
@@ -81,7 +109,7 @@ pub(crate) struct Encoded {
 pub(crate) enum EncodedItem {
     Frame(Frame),
     Epoch { epoch: Epoch, digest: Digest, stored: u64 },
-    Copied { extent: Extent, frames: u64, stored: u64 },
+    Copied { batch: Batch, frames: u64, stored: u64, skipped: u64 },
     Concluded { token: u64, digests: Vec<Option<Digest>> },
 }
 
@@ -106,7 +134,8 @@ impl World {
                 daemon.header.previous = previous;
                 daemon.catch_up = None;
                 let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
-                daemon.base_encoder = BaseEncoder::new(self.primary.group.clone(), generation, incarnation);
+                daemon.base_encoder = PlainEncoder::base(self.primary.group.clone(), generation, incarnation);
+                daemon.comparison = Comparison::in_place();
             }
             EncodeJob::Inspect(token, inspection) => daemon.inspecting.begin(token, inspection),
             EncodeJob::Fill(token, read) => daemon.inspecting.fill(token, &read),
@@ -120,11 +149,15 @@ impl World {
                 let header = &mut daemon.header;
                 (header.staged, header.first_epoch, header.last_epoch) = (staged, first, epoch);
                 daemon.catch_up = Some(EpochEncoder::new(header.clone()));
+                daemon.comparison = Comparison::staged();
             }
             EncodeJob::Copied(piece) => {
                 let mut frames = Vec::new();
                 let mut sink = |frame| frames.push(frame);
-                let blocks = piece.blocks(shape).zip(piece.content.iter().copied());
+                let differing =
+                    daemon.comparison.differing(&piece.batch, &piece.digests(noisy), piece.told.as_deref());
+                let sent: u64 = differing.iter().map(|run| run.place.extent.len().0).sum();
+                let blocks = differing.iter().flat_map(|run| piece.part(run, shape));
                 for (volume, extent, data) in runs(blocks, shape, noisy) {
                     let pushed = match &mut daemon.catch_up {
                         Some(encoder) => encoder.push(volume, extent, content_of(&data), &mut sink),
@@ -138,7 +171,8 @@ impl World {
                 let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
                 let count = frames.len() as u64;
                 out.extend(frames.into_iter().map(EncodedItem::Frame));
-                out.push(EncodedItem::Copied { extent: piece.extent, frames: count, stored });
+                let skipped = (piece.batch.sectors().0 - sent) * SECTOR_SIZE as u64;
+                out.push(EncodedItem::Copied { batch: piece.batch, frames: count, stored, skipped });
             }
             EncodeJob::Epoch { epoch, staged, captured } => {
                 let header = &mut daemon.header;

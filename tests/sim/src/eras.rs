@@ -81,8 +81,3 @@ impl Eras {
         scope
     }
 }
-
-/// Bytes that a scope covers.
-pub(crate) fn bytes_of(scope: &Scope) -> u64 {
-    scope.iter().filter_map(|(_, extent)| extent.len().bytes()).sum()
-}

@@ -250,10 +250,7 @@ impl World {
                 self.checker.snapshot(&self.backup.disks, epoch, digest);
                 self.snapshot_ended(id);
             }
-            Step::Hash(request) => {
-                let result = Ok(backup_digests(&self.backup.disks, &request));
-                self.backup_tell(BackupEvent::VolumesHashed { token: request.token, result });
-            }
+            Step::Hash(request) => self.hash_volumes(&request),
             Step::Slotted(kind) => {
                 if let Some(daemon) = &mut self.backup.daemon {
                     let at = daemon.slot(kind);
@@ -262,6 +259,12 @@ impl World {
                 self.power_cut_would_do();
             }
         }
+    }
+
+    /// Tells what the volumes hold now.
+    pub(crate) fn hash_volumes(&mut self, request: &HashRequest) {
+        let result = Ok(backup_digests(&self.backup.disks, request));
+        self.backup_tell(BackupEvent::VolumesHashed { token: request.token, result });
     }
 
     /// A step as plain writes.

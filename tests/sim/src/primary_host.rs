@@ -8,14 +8,14 @@ use std::collections::{BTreeSet, VecDeque};
 
 use ftdm_units::{Era, Sectors};
 use ftship_proto::epoch::EpochHeader;
-use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
+use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, Stamp};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
-    CopyPlan, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
+    Comparison, CopyPlan, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::slot::SlotPosition;
@@ -60,7 +60,8 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) incarnation: Incarnation,
     pub(crate) stamp: Stamp,
     pub(crate) header: EpochHeader,
-    pub(crate) base_encoder: BaseEncoder,
+    pub(crate) base_encoder: PlainEncoder,
+    pub(crate) comparison: Comparison,
     pub(crate) encoder_chain: u64,
     pub(crate) peer: Option<ConnId>,
     pub(crate) chain: u64,
@@ -71,7 +72,9 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) catch_up: Option<EpochEncoder>,
     /// Bytes of the frames of this chain's copying.
     copied: u64,
-    pub(crate) plan: CopyPlan,
+    /// Bytes of the volumes that it left out.
+    skipped: u64,
+    pub(crate) plan: CopyPlan<Piece>,
     /// Blocks written since the last cut, while capturing.
     pub(crate) dirty: Option<BTreeSet<usize>>,
     pub(crate) log_used: u64,
@@ -183,13 +186,15 @@ impl World {
             roll_interval: std::time::Duration::from_micros(scenario.roll_interval),
             commit: scenario.commit,
             verify: Verifier::sizes(scenario),
+            compare: scenario.compare,
         };
         let core = Primary::new(config, state);
         host.daemon = Some(Box::new(PrimaryDaemon {
             core,
             incarnation,
             stamp: Stamp { epoch: Epoch::NONE, generation: host.generation.number, incarnation },
-            base_encoder: BaseEncoder::new(host.group.clone(), host.generation.number, incarnation),
+            base_encoder: PlainEncoder::base(host.group.clone(), host.generation.number, incarnation),
+            comparison: Comparison::in_place(),
             header,
             encoder_chain: 0,
             peer: None,
@@ -198,6 +203,7 @@ impl World {
             scope: Scope::new(),
             catch_up: None,
             copied: 0,
+            skipped: 0,
             plan: CopyPlan::new(Sectors(scenario.piece), scenario.ahead),
             dirty: None,
             log_used: 0,
@@ -304,8 +310,15 @@ impl World {
                 }
             }
             PrimaryAction::Follow => self.cut_push(CutJob::Follow),
-            PrimaryAction::Copy => self.copy(),
-            PrimaryAction::StopCopy => daemon.plan.end(),
+            PrimaryAction::Copy { unit } => self.copy(unit),
+            PrimaryAction::Told { number, told } => {
+                if let Some((piece, told)) = daemon.plan.told(number, told) {
+                    self.encoder_push(EncodeJob::Copied(Piece { told, ..piece }));
+                }
+            }
+            PrimaryAction::StopCopy => {
+                daemon.plan.end();
+            }
             PrimaryAction::CheckpointReached { id, epoch, until } => {
                 let incarnation = daemon.incarnation;
                 self.checker.checkpoint_reached(id, incarnation, epoch, until);
@@ -330,23 +343,24 @@ impl World {
     }
 
     /// Begins the round that the last roll noted.
-    fn copy(&mut self) {
+    fn copy(&mut self, unit: Option<Sectors>) {
         let Some(daemon) = &mut self.primary.daemon else { return };
         let (chain, scope) = (daemon.chain, std::mem::take(&mut daemon.scope));
         let sync = daemon.core.sync(std::time::Duration::ZERO).expect("a sync copies");
         self.checker.round(&self.primary, &sync, &scope);
         let Some(daemon) = &mut self.primary.daemon else { return };
-        if daemon.plan.begin(chain, scope) {
+        if daemon.plan.begin(chain, scope, unit) {
             return self.primary_handle(PrimaryEvent::Copied { frames: 0 });
         }
         self.copy_order();
     }
 
-    fn copied_piece(&mut self, stored: u64) {
+    fn copied_piece(&mut self, stored: u64, skipped: u64) {
         if let Some(daemon) = &mut self.primary.daemon {
             daemon.copied += stored;
-            let stored = daemon.copied;
-            self.primary_handle(PrimaryEvent::CopyProgressed { stored });
+            daemon.skipped += skipped;
+            let (stored, skipped) = (daemon.copied, daemon.skipped);
+            self.primary_handle(PrimaryEvent::CopyProgressed { stored, skipped });
         }
     }
 
@@ -423,14 +437,14 @@ impl World {
             let Some(encoded) = daemon.encoded.pop_front() else { return };
             let is_current = encoded.chain == daemon.chain;
             match encoded.item {
-                EncodedItem::Copied { extent, frames, stored } => {
-                    let is_complete = daemon.plan.encoded(extent, encoded.chain, frames);
+                EncodedItem::Copied { batch, frames, stored, skipped } => {
+                    let is_complete = daemon.plan.encoded(&batch, frames);
                     let frames = daemon.plan.frames();
                     if is_current || !mutant::is(Mutant::StalledByOldPieces) {
                         self.copy_order();
                     }
                     if is_current {
-                        self.copied_piece(stored);
+                        self.copied_piece(stored, skipped);
                     }
                     if is_complete && is_current {
                         self.primary_handle(PrimaryEvent::Copied { frames });
@@ -510,6 +524,6 @@ impl World {
 impl PrimaryDaemon {
     fn next_chain(&mut self) {
         self.chain += 1;
-        self.copied = 0;
+        (self.copied, self.skipped) = (0, 0);
     }
 }

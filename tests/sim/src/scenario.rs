@@ -3,6 +3,8 @@
 //! Always holds: every figure is drawn from the seed alone; the journal holds any single epoch, at least once the
 //! guest gives way, so that the pair can get in step when the faults stop.
 
+use ftdm_units::Sectors;
+use ftship_proto::primary::CompareSizes;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 
 use crate::content::Shape;
@@ -21,6 +23,7 @@ pub(crate) struct Scenario {
     pub(crate) small_round: u64,
     pub(crate) roll_interval: u64,
     pub(crate) piece: u64,
+    pub(crate) compare: CompareSizes,
     pub(crate) ahead: usize,
     pub(crate) window: usize,
     pub(crate) epoch_interval: u64,
@@ -80,6 +83,8 @@ impl Scenario {
         // Few kinds at a time: faults that hide one another are seen apart.
         let kinds = random.range(1, 6);
         let faults = (0..kinds).map(|_| all[random.index(all.len())]).collect();
+        // A source of its own: the other figures are what they were.
+        let mut chance = random.clone();
         let mut scenario = Self {
             shape,
             noisy: random.coin(),
@@ -88,6 +93,10 @@ impl Scenario {
             small_round: 512 << random.below(6),
             roll_interval: epoch_interval * pick(random, &[1, 5, 1000]),
             piece: 1 << random.range(1, 5),
+            compare: CompareSizes {
+                whole: Sectors(1 << chance.below(5)),
+                changed: Sectors(1 << chance.below(3)),
+            },
             ahead: usize::try_from(random.range(1, 4)).unwrap_or(1),
             window: usize::try_from(random.range(1, 6)).unwrap_or(1),
             epoch_interval,

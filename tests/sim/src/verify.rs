@@ -10,11 +10,11 @@ use ftdm_units::SECTOR_SIZE;
 use ftship_proto::backup::BackupEvent;
 use ftship_proto::ids::Digest;
 use ftship_proto::primary::{PrimaryAction, PrimaryEvent, VerifyError, VerifyReport, VerifySizes};
-use ftship_proto::verify::{HashRequest, Inspection, Place, digests_of};
+use ftship_proto::verify::{Digests, HashRequest, Inspection, Place, digests_of};
 
-use crate::content::{Shape, fill};
+use crate::content::fill;
 use crate::disk::Disks;
-use crate::encoding::EncodeJob;
+use crate::encoding::{EncodeJob, range};
 use crate::primary_host::PrimaryReport;
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -73,12 +73,6 @@ impl Verifier {
         let [piece, block] = [scenario.piece * 4, scenario.piece];
         VerifySizes { piece: Sectors(piece), block: Sectors(block), unit: Sectors(1), ahead: 2, round: 3 }
     }
-}
-
-fn range(shape: &Shape, place: &Place) -> std::ops::Range<usize> {
-    let start = shape.start(place.volume);
-    let sector = |sector: u64| start + usize::try_from(sector).expect("a small volume");
-    sector(place.extent.start().0)..sector(place.extent.end().0)
 }
 
 impl World {
@@ -265,13 +259,14 @@ impl World {
 }
 
 /// What the backup's volumes hold there.
-pub(crate) fn backup_digests(disks: &Disks, request: &HashRequest) -> Vec<Digest> {
-    let digests = |place: &Place| {
+pub(crate) fn backup_digests(disks: &Disks, request: &HashRequest) -> Digests {
+    let mut digests = Digests::none(request.length);
+    for place in &request.places {
         let start = place.extent.start().bytes().expect("a small volume");
         let len = usize::try_from(place.extent.len().0).expect("a small volume") * SECTOR_SIZE;
-        digests_of(disks.volumes[usize::from(place.volume.0)].view.bytes(start, len), request.unit)
-    };
-    request.places.iter().flat_map(digests).collect()
+        digests.add(disks.volumes[usize::from(place.volume.0)].view.bytes(start, len), request.unit);
+    }
+    digests
 }
 
 /// The encoder's inspection.

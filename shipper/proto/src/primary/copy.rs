@@ -49,7 +49,7 @@ pub struct Batch {
     pub round: u32,
     /// What is compared at a time; `None`: nothing is compared.
     pub unit: Option<Sectors>,
-    /// At most [`MAX_PLACES`].
+    /// At most [`MAX_PLACES`], of one volume.
     pub places: Vec<Place>,
 }
 
@@ -148,10 +148,10 @@ impl<P> CopyPlan<P> {
         if self.under_way >= self.ahead {
             return None;
         }
-        let mut places = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
         let mut room = self.piece.0;
         while places.len() < MAX_PLACES
-            && let Some(place) = self.next_place(room, places.is_empty())
+            && let Some(place) = self.next_place(room, places.first().map(|first| first.volume))
         {
             room -= place.extent.len().0;
             places.push(place);
@@ -168,13 +168,13 @@ impl<P> CopyPlan<P> {
         Some(batch)
     }
 
-    /// The next place of up to `room` sectors. Only an extent that is longer than a piece is cut, at whole pieces: so what
-    /// is aligned stays aligned.
-    fn next_place(&mut self, room: u64, is_first: bool) -> Option<Place> {
+    /// The next place of up to `room` sectors behind others of this volume. Only an extent that is longer than a piece is
+    /// cut, at whole pieces: so what is aligned stays aligned.
+    fn next_place(&mut self, room: u64, behind: Option<VolumeIndex>) -> Option<Place> {
         let (at, from) = self.next;
         let (volume, whole) = *self.scope.get(at)?;
         let start = from.unwrap_or(whole.start());
-        if !is_first && whole.end().0 - start.0 > room {
+        if behind.is_some_and(|before| before != volume || whole.end().0 - start.0 > room) {
             return None;
         }
         let end = Sector(start.0.saturating_add(self.piece.0)).min(whole.end());
@@ -267,12 +267,12 @@ mod tests {
         assert!(!plan.begin(1, scope(&[(0, 4, 20), (1, 0, 4), (1, 16, 3), (1, 32, 2)]), None));
         let batches: Vec<_> = std::iter::from_fn(|| plan.order()).collect();
         let seen: Vec<_> = batches.iter().map(places).collect();
-        let wanted: [&[_]; 4] =
-            [&[(0, 4, 8)], &[(0, 12, 8)], &[(0, 20, 4), (1, 0, 4)], &[(1, 16, 3), (1, 32, 2)]];
+        let wanted: [&[_]; 5] =
+            [&[(0, 4, 8)], &[(0, 12, 8)], &[(0, 20, 4)], &[(1, 0, 4), (1, 16, 3)], &[(1, 32, 2)]];
         assert_eq!(seen, wanted);
         let done: Vec<bool> = batches.iter().map(|batch| plan.encoded(batch, 1)).collect();
-        assert_eq!(done, [false, false, false, true]);
-        assert_eq!((plan.frames(), plan.left(), plan.order()), (4, Sectors(0), None));
+        assert_eq!(done, [false, false, false, false, true]);
+        assert_eq!((plan.frames(), plan.left(), plan.order()), (5, Sectors(0), None));
     }
 
     #[test]

@@ -258,7 +258,9 @@ fn row_16_an_epoch_for_a_newer_version() {
     };
     let refused = newer(INCARNATION, 1 << 63);
     assert_eq!(refused.class, EndClass::Refused);
-    assert!(matches!(refused.reason, EndReason::Newer(EpochError::Features { unknown, .. }) if unknown == 1 << 63)));
+    assert!(
+        matches!(refused.reason, EndReason::Newer(EpochError::Features { unknown, .. }) if unknown == 1 << 63)
+    );
     assert!(matches!(ordinary(newer(STRANGER, 1 << 63)), EndReason::Newer(_)));
     let protocol = between(|journal, at| {
         let header = EpochHeader { protocol: 2, ..journal.header() };
