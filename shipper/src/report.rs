@@ -23,14 +23,17 @@ pub fn sync_under_way(sync: &SyncStatus) -> String {
     let (carrier, base) = carrier_and_base(sync);
     let done = sync.bytes.saturating_sub(sync.left);
     let mut text = format!("{carrier}{base}: {done} of {} bytes, round {}", sync.bytes, sync.rounds);
-    if sync.seconds > 0.0 && done > 0 {
-        // Far more bytes than a f64 counts exactly would not change what is shown.
-        #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
-        let (done, left) = (done as f64, sync.left as f64);
-        let rate = done / sync.seconds;
-        text.push_str(&format!(", {:.1} MB/s, {:.0} s left", rate / 1e6, left / rate));
+    if let Some(left) = sync.seconds_left {
+        text.push_str(&format!(", {:.1} MB/s, {left:.0} s left", sync.rate / 1e6));
     }
+    text.push_str(&sent_and_skipped(sync));
     text
+}
+
+/// What it cost, and what it did not.
+fn sent_and_skipped(sync: &SyncStatus) -> String {
+    let SyncStatus { sent, skipped, digests, .. } = sync;
+    format!("; {sent} bytes sent, {skipped} not sent, the backup having them, {digests} of digests")
 }
 
 /// Several lines, one figure each; the first says role and state.
@@ -86,7 +89,7 @@ pub fn status(status: &Status) -> String {
             line("sync", sync_under_way(sync));
         } else if let Some(sync) = &primary.last_sync {
             let (carrier, base) = carrier_and_base(sync);
-            let text = format!("{carrier}{base}, {} bytes sent in {:.1} s", sync.sent, sync.seconds);
+            let text = format!("{carrier}{base}, in {:.1} s{}", sync.seconds, sent_and_skipped(sync));
             line("last sync", text);
         }
         let p = &primary.pause_ms;

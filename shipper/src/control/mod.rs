@@ -377,6 +377,12 @@ pub struct SyncStatus {
     pub digests: u64,
     /// How long it has taken.
     pub seconds: f64,
+    /// Bytes of the volumes a second so far, those that were not sent included; nothing yet: 0.
+    #[serde(default)]
+    pub rate: f64,
+    /// How long what is left of the present round takes at this rate.
+    #[serde(default)]
+    pub seconds_left: Option<f64>,
 }
 
 /// Figures of a backup.

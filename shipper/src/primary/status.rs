@@ -95,6 +95,11 @@ impl PrimaryDriver {
 }
 
 fn shown(sync: &SyncFigures, left: Sectors) -> SyncStatus {
+    let (left, seconds) = (left.bytes().unwrap_or(u64::MAX), sync.elapsed.as_secs_f64());
+    // Far more bytes than a f64 counts exactly would not change what is shown.
+    #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+    let (done, ahead) = (sync.bytes.saturating_sub(left) as f64, left as f64);
+    let rate = if seconds > 0.0 { done / seconds } else { 0.0 };
     SyncStatus {
         carrier: sync.carrier.map(|carrier| match carrier {
             Carrier::Staged => SyncCarrier::Staged,
@@ -103,11 +108,13 @@ fn shown(sync: &SyncFigures, left: Sectors) -> SyncStatus {
         base: sync.base.map(|epoch| epoch.0),
         rounds: sync.rounds,
         bytes: sync.bytes,
-        left: left.bytes().unwrap_or(u64::MAX),
+        left,
         sent: sync.stored,
         skipped: sync.skipped,
         digests: sync.digests,
-        seconds: sync.elapsed.as_secs_f64(),
+        seconds,
+        rate,
+        seconds_left: (rate > 0.0).then_some(ahead / rate),
     }
 }
 

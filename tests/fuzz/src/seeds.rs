@@ -2,15 +2,15 @@
 
 use ftdm_units::{Extent, Sector, Sectors};
 use ftship_proto::epoch::EpochHeader;
-use ftship_proto::epoch_encoder::{BaseEncoder, EpochEncoder};
+use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::Frame;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::message::{Hello, Message};
-use ftship_proto::protocol::{ACK_RECEIVED, CommitPolicy, EXTERNAL_COMMIT, VERIFY};
+use ftship_proto::protocol::{ACK_RECEIVED, COMPARE, CommitPolicy, EXTERNAL_COMMIT, VERIFY};
 use ftship_proto::record::Content;
 use ftship_proto::state::LineageEntry;
-use ftship_proto::verify::{HashRequest, Place};
+use ftship_proto::verify::{DigestLength, HashRequest, Place};
 
 use crate::Seed;
 
@@ -138,7 +138,7 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
     let hello = Message::Hello(Hello {
         protocol_min: 1,
         protocol_max: 1,
-        features_optional: ACK_RECEIVED | VERIFY,
+        features_optional: ACK_RECEIVED | VERIFY | COMPARE,
         features_mandatory: if commit == CommitPolicy::External { EXTERNAL_COMMIT } else { 0 },
         group: group()?,
         lineage: vec![entry],
@@ -148,10 +148,11 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
     });
     let say = |message: Message| message.encode(GENERATION.number, INCARNATION);
     let mut frames = vec![say(hello), say(Message::SyncBegin { base_id: [0xb1; 16], base: None })];
-    let mut base = BaseEncoder::new(group()?, GENERATION.number, INCARNATION);
+    let mut base = PlainEncoder::base(group()?, GENERATION.number, INCARNATION);
     let extent = Extent::new(Sector(0), Sectors(8))?;
     base.push(VolumeIndex(0), extent, Content::Data(&[0x5a; 4096]), &mut |frame| frames.push(frame)).ok()?;
-    base.finish(&mut |frame| frames.push(frame));
+    base.flush(&mut |frame| frames.push(frame));
+    frames.push(say(Message::BaseEnd { frames: 1, bytes: 4096 + 24 }));
     let (first, digest) = epoch(1, Digest::ZERO, true)?;
     frames.extend(first);
     let (second, digest) = epoch(2, digest, true)?;
@@ -162,8 +163,9 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
     }
     let place = |volume, extent| Place { volume: VolumeIndex(volume), extent };
     let places = vec![place(0, extent), place(1, Extent::new(Sector(64), Sectors(16))?)];
-    for (token, epoch) in [(1, Epoch::NONE), (2, Epoch(3))] {
-        let request = HashRequest { token, epoch, unit: Sectors(8), places: places.clone() };
+    let (whole, short) = (DigestLength::Whole, DigestLength::Short);
+    for (token, epoch, length) in [(1, Epoch::NONE, whole), (2, Epoch(2), short), (3, Epoch(3), whole)] {
+        let request = HashRequest { token, epoch, unit: Sectors(8), length, places: places.clone() };
         frames.push(say(Message::Hash(request)));
     }
     frames.extend(epoch(3, digest, true)?.0);

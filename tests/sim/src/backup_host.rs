@@ -16,6 +16,7 @@ use ftship_proto::message::{Message, Welcome};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 use ftship_proto::state::DurableState;
+use ftship_proto::verify::DigestLength;
 
 use crate::disk::{Disk, Disks, ImageReader};
 use crate::lanes::{JournalJob, VolumeJob, Work};
@@ -226,7 +227,9 @@ impl World {
             }
             BackupAction::FlushVolumes => self.volume_push(0, VolumeJob::Flush),
             BackupAction::Apply { epochs, group } => self.volume_push(0, VolumeJob::Apply(epochs, group)),
-            BackupAction::HashVolumes(request) if mutant::is(Mutant::CompareOutOfOrder) => {
+            BackupAction::HashVolumes(request)
+                if request.length == DigestLength::Short && mutant::is(Mutant::CompareOutOfOrder) =>
+            {
                 self.hash_volumes(&request);
             }
             BackupAction::HashVolumes(request) => self.volume_push(0, VolumeJob::Hash(request)),

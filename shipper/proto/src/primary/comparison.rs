@@ -191,6 +191,7 @@ fn push(runs: &mut Vec<Run>, new: Run) {
 
 #[cfg(test)]
 mod tests {
+    use ftdm_units::Sector;
     use proptest::prelude::*;
 
     use super::*;
@@ -203,10 +204,13 @@ mod tests {
     /// Sectors of one byte each, in this test's volumes.
     type Volume = [u8; VOLUME];
 
+    fn sectors(extent: Extent) -> std::ops::Range<usize> {
+        let index = |sector: Sector| usize::try_from(sector.0).unwrap();
+        index(extent.start())..index(extent.end())
+    }
+
     fn content(volume: &Volume, place: Place) -> Vec<u8> {
-        let sectors =
-            usize::try_from(place.extent.start().0).unwrap()..usize::try_from(place.extent.end().0).unwrap();
-        volume[sectors].iter().flat_map(|byte| [*byte; 512]).collect()
+        volume[sectors(place.extent)].iter().flat_map(|byte| [*byte; 512]).collect()
     }
 
     fn digests(volume: &Volume, places: &[Place]) -> Vec<ShortDigest> {
@@ -233,10 +237,8 @@ mod tests {
         for Run { place, at } in &runs {
             let from = usize::try_from(at.0).unwrap() * 512;
             assert!(whole[from..].starts_with(&content(mine, *place)), "{place:?} does not start at {at}");
-            let (start, end) = (place.extent.start().0, place.extent.end().0);
-            for sector in usize::try_from(start).unwrap()..usize::try_from(end).unwrap() {
-                stream[sector] = mine[sector];
-            }
+            let sectors = sectors(place.extent);
+            stream[sectors.clone()].copy_from_slice(&mine[sectors]);
         }
         runs.iter().map(|run| run.place.extent.len().0).sum()
     }
@@ -304,7 +306,7 @@ mod tests {
                 for part in &scope {
                     let before = if is_staged { held } else { stream };
                     send(&mut comparison, &batch(round, &[*part]), &mine, &before, &mut stream);
-                    let sectors = usize::try_from(part.0).unwrap()..usize::try_from(part.0 + part.1).unwrap();
+                    let sectors = sectors(extent(part.0, part.1));
                     expected[sectors.clone()].copy_from_slice(&mine[sectors]);
                 }
                 prop_assert_eq!(stream, expected);
