@@ -30,8 +30,8 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    CompareSizes, DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Tuning,
-    Until, VerifySizes, bytes_of, union,
+    CompareSizes, DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
+    Tuning, Until, VerifySizes, bytes_of, union,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::{DurableState, Role};
