@@ -39,6 +39,12 @@ pub struct Config {
     pub address: SocketAddr,
     /// Where the other host listens.
     pub peer: SocketAddr,
+    /// Whether connections of the two hosts are protected.
+    #[serde(default)]
+    pub tls: Protection,
+    /// With `tls = "off"`: also on addresses that others than this host can reach.
+    #[serde(default)]
+    pub tls_off_on_a_network: bool,
     /// The durable state: a small volume or a file.
     pub state: PathBuf,
     /// Time between two epochs.
@@ -81,6 +87,17 @@ pub struct Config {
     /// Where this was read from.
     #[serde(skip)]
     pub path: PathBuf,
+}
+
+/// `tls`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protection {
+    /// TLS 1.3 between two hosts that have pinned each other's keys; nothing else.
+    #[default]
+    Required,
+    /// None: whoever reaches the path can read and change what is replicated.
+    Off,
 }
 
 /// `mode`

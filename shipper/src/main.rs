@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod verb_init;
+mod verb_keys;
 mod verb_setup;
 
 use std::fs::File;
@@ -93,6 +94,10 @@ enum Verb {
         /// Name of the group
         group: String,
     },
+    /// Makes this host's key, and prints its fingerprint
+    Keygen(verb_keys::Keygen),
+    /// Meets the other host, shows its key, and trusts it when you say so
+    Pair(verb_keys::Pair),
     /// Runs the daemon of a group in the foreground, on either host
     Run {
         /// A configuration file, or the name of a group in /etc/ftdm
@@ -286,6 +291,8 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         Verb::Format { config, force } => verb_setup::format(&config, force),
         Verb::Reload { group } => verb_setup::reload(&group),
         Verb::CheckConfig { groups, config } => verb_setup::check_config(&groups, config),
+        Verb::Keygen(asked) => verb_keys::keygen(&asked),
+        Verb::Pair(asked) => verb_keys::pair(&asked),
         Verb::Run { config } => {
             daemon::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
         }

@@ -1,7 +1,8 @@
-//! The TCP connection to the peer: frames in, bytes out.
+//! The connection to the peer: frames in, bytes out, over TLS or, where that is off, bare TCP.
 //!
 //! Always holds: a frame handed out has its header and payload checksums verified; input held here is
-//! bounded by one frame, output by what the driver queues while [`PeerConnection::wants_output`].
+//! bounded by one frame and what TLS has taken in, output by what the driver queues while
+//! [`PeerConnection::wants_output`]; over TLS nothing is sent or handed out before the handshake has ended.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -12,6 +13,9 @@ use ftship_proto::frame::{Frame, FrameDecoder, FrameHeader, FrameKind};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::tls::fingerprint::Fingerprint;
+use crate::tls::session::Session;
+
 /// Queued output beyond which the driver should wait.
 const OUTPUT_TARGET: usize = 4 << 20;
 
@@ -19,16 +23,21 @@ const OUTPUT_TARGET: usize = 4 << 20;
 #[derive(Debug)]
 pub struct PeerConnection {
     stream: TcpStream,
+    /// What protects it; `None` where that is switched off.
+    session: Option<Box<Session>>,
     peer: SocketAddr,
     decoder: FrameDecoder,
     output: VecDeque<Vec<u8>>,
     /// Bytes of the first output buffer that have left.
     sent: usize,
-    /// Bytes that have left in all.
+    /// Bytes that have left in all, or been taken by what protects the connection.
     total: u64,
     queued: usize,
     /// Edge-triggered readiness that was not used up.
     readable: bool,
+    /// TCP stands.
+    connected: bool,
+    /// TCP stands, and the other side has proven who it is where it has to.
     established: bool,
 }
 
@@ -37,34 +46,43 @@ impl PeerConnection {
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn connect(peer: SocketAddr, registry: &Registry, token: Token) -> io::Result<Self> {
-        Self::over(TcpStream::connect(peer)?, peer, false, registry, token)
+    pub(crate) fn connect(
+        peer: SocketAddr,
+        session: Option<Session>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        Self::over(TcpStream::connect(peer)?, peer, session, false, registry, token)
     }
 
-    /// Takes over an accepted connection.
+    /// Takes over an accepted connection. It stands at once, unless a handshake is to come: [`Self::establish`].
     ///
     /// # Errors
     /// When the socket cannot be registered.
-    pub fn accepted(
+    pub(crate) fn accepted(
         stream: TcpStream,
         peer: SocketAddr,
+        session: Option<Session>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Self::over(stream, peer, true, registry, token)
+        Self::over(stream, peer, session, true, registry, token)
     }
 
     fn over(
         mut stream: TcpStream,
         peer: SocketAddr,
-        established: bool,
+        session: Option<Session>,
+        connected: bool,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let established = connected && session.is_none();
         Ok(Self {
             stream,
+            session: session.map(Box::new),
             peer,
             decoder: FrameDecoder::new(),
             output: VecDeque::new(),
@@ -72,30 +90,53 @@ impl PeerConnection {
             total: 0,
             queued: 0,
             readable: established,
+            connected,
             established,
         })
     }
 
-    /// Whether a connection that was being made stands now. True once only.
+    /// Is heard under another token from now on.
     ///
     /// # Errors
-    /// When it could not be made.
+    /// When the event loop does not take it.
+    pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.reregister(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Whether a connection that was being made stands now, the handshake included. True once only.
+    ///
+    /// # Errors
+    /// When it could not be made, or the other side is not who it has to be.
     pub fn establish(&mut self) -> io::Result<bool> {
         if self.established {
             return Ok(false);
         }
-        if let Some(error) = self.stream.take_error()? {
-            return Err(error);
-        }
-        match self.stream.peer_addr() {
-            Ok(_) => {
-                self.established = true;
-                self.stream.set_nodelay(true)?;
-                Ok(true)
+        if !self.connected {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error);
             }
-            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
+            match self.stream.peer_addr() {
+                Ok(_) => {
+                    self.connected = true;
+                    self.stream.set_nodelay(true)?;
+                }
+                Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
+                Err(error) => return Err(error),
+            }
         }
+        self.established = match &mut self.session {
+            Some(session) => session.shake(&mut self.stream)?,
+            None => true,
+        };
+        // What came with the end of the handshake makes no event of its own.
+        self.readable = self.established;
+        Ok(self.established)
+    }
+
+    /// The key that the other side has proven to have; none where nothing protects the connection.
+    #[must_use]
+    pub fn peer_key(&self) -> Option<Fingerprint> {
+        self.session.as_ref()?.peer_key()
     }
 
     /// Address of the other end.
@@ -114,8 +155,13 @@ impl PeerConnection {
     /// # Errors
     /// When the connection ended, or carried something that is not a frame.
     pub fn next_frame(&mut self) -> io::Result<Option<Frame>> {
-        while self.readable {
-            match self.stream.read(self.decoder.spare()) {
+        while self.readable && self.established {
+            let spare = self.decoder.spare();
+            let result = match &mut self.session {
+                Some(session) => session.read(&mut self.stream, spare),
+                None => self.stream.read(spare),
+            };
+            match result {
                 Ok(0) => {
                     return Err(io::Error::new(ErrorKind::UnexpectedEof, "the peer closed the connection"));
                 }
@@ -146,7 +192,7 @@ impl PeerConnection {
     /// Bytes that the socket has taken so far: the peer takes them in, or more than its buffers would not go.
     #[must_use]
     pub fn sent(&self) -> u64 {
-        self.total
+        self.session.as_ref().map_or(self.total, |session| session.sent())
     }
 
     /// Queues encoded frames.
@@ -174,7 +220,11 @@ impl PeerConnection {
                 *slice = IoSlice::new(if count == 0 { &bytes[self.sent..] } else { bytes });
                 count += 1;
             }
-            match self.stream.write_vectored(&slices[..count]) {
+            let result = match &mut self.session {
+                Some(session) => session.write_vectored(&mut self.stream, &slices[..count]),
+                None => self.stream.write_vectored(&slices[..count]),
+            };
+            match result {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => self.forget_sent(n),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -182,7 +232,10 @@ impl PeerConnection {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        match &mut self.session {
+            Some(session) if self.established => session.flush(&mut self.stream),
+            _ => Ok(()),
+        }
     }
 
     fn forget_sent(&mut self, bytes: usize) {
@@ -202,6 +255,10 @@ impl PeerConnection {
     pub fn close(mut self, registry: &Registry) {
         // The connection ends anyway; an error here changes nothing.
         let _ = self.flush();
+        if let Some(session) = &mut self.session {
+            session.close();
+            let _ = session.flush(&mut self.stream);
+        }
         let _ = registry.deregister(&mut self.stream);
     }
 }

@@ -14,6 +14,7 @@ use mio::{Events, Poll, Registry, Token, Waker};
 use crate::config::Config;
 use crate::control::server::{ClientId, ControlServer};
 use crate::control::{Request, Response};
+use crate::door::ARRIVALS;
 
 /// The listening socket.
 pub const LISTENER: Token = Token(0);
@@ -23,15 +24,17 @@ const WAKER: Token = Token(2);
 const CONTROL: Token = Token(3);
 /// A connection that a primary accepted.
 pub const VISITOR: Token = Token(4);
-const FIRST_CLIENT: usize = 16;
 /// Who asks for what is done before the end: nobody on the control socket.
 const LAST_CLIENT: ClientId = ClientId(usize::MAX);
+/// The first of those that stand in front of the door, [`ARRIVALS`] of them.
+pub const FIRST_ARRIVAL: usize = 16;
+const FIRST_CLIENT: usize = FIRST_ARRIVAL + ARRIVALS;
 
 /// What a role does with what the loop brings. No method may block.
 pub trait Driver {
     /// When [`Self::run`] is due at the latest.
     fn timeout(&self) -> Option<Duration>;
-    /// Something happened on [`LISTENER`], [`PEER`] or [`VISITOR`].
+    /// Something happened on [`LISTENER`], [`PEER`], [`VISITOR`] or a connection in front of the door.
     fn socket_event(&mut self, now: Duration, event: &Event);
     /// A client asks; the answer may come at once or later, from [`Self::answers`].
     fn request(&mut self, now: Duration, client: ClientId, request: Request);
@@ -194,6 +197,7 @@ impl Reactor {
                     WAKER => {}
                     LISTENER | PEER | VISITOR => driver.socket_event(now, event),
                     CONTROL => control.accept(&registry),
+                    Token(FIRST_ARRIVAL..FIRST_CLIENT) => driver.socket_event(now, event),
                     Token(client) => {
                         let client = ClientId(client);
                         match control.ready(client, event.is_write_closed()) {

@@ -16,22 +16,21 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use anyhow::Context;
 use ftdm::fault;
 use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered};
 use ftship_proto::frame::Frame;
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::state::{DurableState, Role};
+use mio::Registry;
 use mio::event::Event;
-use mio::net::TcpListener;
-use mio::{Interest, Registry};
 
 use crate::config::Config;
 use crate::control::server::ClientId;
 use crate::control::{BackupFigures, Epochs, Request, Response, Status, VolumeFigures};
+use crate::door::Door;
 use crate::peer::PeerConnection;
-use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports, summary};
+use crate::reactor::{Driver, PEER, Reactor, Reports, summary};
 use crate::state_file::StateFile;
 use identity::{check_identities, identities};
 pub(crate) use journal_device::DeviceReader;
@@ -49,7 +48,7 @@ pub struct BackupDriver {
     config: Config,
     core: Backup,
     registry: Registry,
-    listener: Option<TcpListener>,
+    door: Door,
     peer: Option<PeerConnection>,
     journal: Lane<JournalJob>,
     volume: Option<Lane<VolumeJob>>,
@@ -124,14 +123,11 @@ impl BackupDriver {
             applied_digest: recovery.applied_digest,
         };
         let registry = reactor.registry()?;
-        let mut listener =
-            TcpListener::bind(config.address).with_context(|| format!("listening on {}", config.address))?;
-        registry.register(&mut listener, LISTENER, Interest::READABLE).context("registering the listener")?;
         Ok(Self {
             config: config.clone(),
             core: Backup::new(core_config, recovered),
+            door: Door::open(config, reactor.registry()?)?,
             registry,
-            listener: Some(listener),
             peer: None,
             journal: journal_lane(journal, state_file, reports)?,
             volume,
@@ -146,21 +142,18 @@ impl BackupDriver {
         })
     }
 
-    fn accept(&mut self, now: Duration) {
-        while let Some(Ok((stream, address))) = self.listener.as_ref().map(TcpListener::accept) {
+    /// Takes in who has come through the door.
+    fn admit(&mut self, now: Duration) {
+        while let Some(peer) = self.door.admitted(now, PEER) {
             if !self.core.admits() {
-                log::warn!("{address}: turned away, a primary is connected");
+                log::warn!("{}: turned away, a primary is connected", peer.peer());
+                peer.close(&self.registry);
                 continue;
             }
-            match PeerConnection::accepted(stream, address, &self.registry, PEER) {
-                Ok(peer) => {
-                    if let Some(old) = self.peer.replace(peer) {
-                        old.close(&self.registry);
-                    }
-                    self.core.handle(now, BackupEvent::Accepted);
-                }
-                Err(error) => log::warn!("{address}: {error}"),
+            if let Some(old) = self.peer.replace(peer) {
+                old.close(&self.registry);
             }
+            self.core.handle(now, BackupEvent::Accepted);
         }
     }
 
@@ -366,14 +359,14 @@ impl Driver for BackupDriver {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        [self.core.poll_timeout(), self.snapshots.due()].into_iter().flatten().min()
+        [self.core.poll_timeout(), self.snapshots.due(), self.door.timeout()].into_iter().flatten().min()
     }
 
     fn socket_event(&mut self, now: Duration, event: &Event) {
-        if event.token() == LISTENER {
-            self.accept(now);
-        } else if let Some(peer) = &mut self.peer {
-            peer.mark_readable();
+        match (event.token(), &mut self.peer) {
+            (PEER, Some(peer)) => peer.mark_readable(),
+            (PEER, None) => {}
+            (token, _) => self.door.event(now, token),
         }
     }
 
@@ -424,6 +417,7 @@ impl Driver for BackupDriver {
             }
             self.act(now);
         }
+        self.admit(now);
         self.point_when_due(now);
         self.core.handle_timeout(now);
         self.act(now);

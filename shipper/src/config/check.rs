@@ -4,6 +4,7 @@
 //! place is replaced by an example, so that the rest is judged as well.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::schema::{self, Schema};
-use super::{Config, Mode, twice};
+use super::{Config, Mode, Protection, twice};
 
 /// More faults than these help nobody.
 const MOST: usize = 50;
@@ -365,6 +366,13 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
     }
     if config.address == config.peer {
         found.push(contradiction("peer", "is the address of this host itself".into()));
+    }
+    let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+    let on_a_network = !(is_local(config.address) && is_local(config.peer));
+    if config.tls == Protection::Off && on_a_network && !config.tls_off_on_a_network {
+        let text = "is off, and others can reach `address` or the path to `peer`: leave it out and see `ftship keygen` \
+            and `ftship pair`, or add tls-off-on-a-network = true";
+        found.push(contradiction("tls", text.into()));
     }
     found
 }

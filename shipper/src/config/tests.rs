@@ -215,3 +215,19 @@ fn the_manual_has_every_key_and_no_other() {
         );
     }
 }
+
+#[test]
+fn plaintext_on_a_network_is_said_twice() {
+    let config = Config::parse("t.toml", GOOD).unwrap();
+    assert_eq!(config.tls, Protection::Required);
+    let off = GOOD.replace("state =", "tls = \"off\"\nstate =");
+    let text = refusal(&off);
+    assert!(text.contains("`tls`") && text.contains("tls-off-on-a-network = true"), "{text}");
+    let local = off.replace("10.9.0.1:7789", "127.0.0.1:7789").replace("10.9.0.2:7789", "[::1]:7789");
+    assert_eq!(Config::parse("t.toml", &local).unwrap().tls, Protection::Off);
+    let half = off.replace("10.9.0.1:7789", "127.0.0.1:7789");
+    assert!(refusal(&half).contains("`tls`"));
+    let twice = off.replace("state =", "tls-off-on-a-network = true\nstate =");
+    assert_eq!(Config::parse("t.toml", &twice).unwrap().tls, Protection::Off);
+    assert!(refusal(&off.replace("off", "on")).contains("required"));
+}

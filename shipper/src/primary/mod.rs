@@ -5,7 +5,6 @@
 
 mod capture;
 mod copying;
-mod door;
 mod encode;
 mod heartbeat;
 mod reports;
@@ -15,6 +14,7 @@ mod state_lane;
 mod status;
 mod usage;
 mod verify;
+mod visitor;
 mod volumes;
 
 use std::sync::mpsc::Receiver;
@@ -41,19 +41,20 @@ use mio::event::Event;
 use crate::config::{Config, Mode, Overrun};
 use crate::control::server::ClientId;
 use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
+use crate::door::Door;
 use crate::metrics::Latencies;
 use crate::peer::PeerConnection;
-use crate::reactor::{Driver, LISTENER, PEER, Reactor, Reports, VISITOR, summary};
+use crate::reactor::{Driver, PEER, Reactor, Reports, VISITOR, summary};
 use crate::state_file::StateFile;
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use copying::{Copying, PieceRead};
-use door::Door;
 use encode::{EncodeJob, EncodedItem, Encoder};
 use heartbeat::Heartbeat;
 use state_lane::StateLane;
 use status::{commit_answer, promoted_already};
 use usage::Onlooker;
 use verify::{VerifyRead, VerifyReader, VerifySchedule};
+use visitor::Visitor;
 use volumes::{Volumes, log_size};
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
@@ -74,6 +75,7 @@ pub struct PrimaryDriver {
     registry: Registry,
     peer: Option<PeerConnection>,
     door: Door,
+    visitor: Visitor,
     cut_thread: CutThread,
     captures: Receiver<CaptureReport>,
     encoder: Encoder,
@@ -202,7 +204,8 @@ impl PrimaryDriver {
             stamp,
             registry: reactor.registry()?,
             peer: None,
-            door: Door::open(config.address, reactor.registry()?)?,
+            door: Door::open(config, reactor.registry()?)?,
+            visitor: Visitor::new(reactor.registry()?),
             cut_thread: CutThread::start(volumes.stacks, settings, Heartbeat::new(config), capture_reports)?,
             captures,
             encoder: Encoder::start(stamp, header, encoder_wakes)?,
@@ -242,7 +245,7 @@ impl PrimaryDriver {
                 PrimaryAction::WriteState(state) => self.state.push(state),
                 PrimaryAction::Answer(message) => {
                     let bytes = self.encoded(&message);
-                    self.door.answer(bytes);
+                    self.visitor.answer(bytes);
                 }
                 PrimaryAction::RoleEnded => {
                     log::info!("this host is the {} from now on", self.core.state().role);
@@ -341,7 +344,7 @@ impl PrimaryDriver {
     }
 
     fn connect(&mut self, now: Duration) {
-        match PeerConnection::connect(self.config.peer, &self.registry, PEER) {
+        match self.door.connect(now, self.config.peer, PEER) {
             Ok(peer) => self.peer = Some(peer),
             Err(error) => self.lost(now, format!("{}: {error}", self.config.peer)),
         }
@@ -439,19 +442,25 @@ impl PrimaryDriver {
 impl Driver for PrimaryDriver {
     fn timeout(&self) -> Option<Duration> {
         let look = self.core.wants_usage().then_some(self.look_at);
-        let dues = [self.core.poll_timeout(), self.door.timeout(), self.verifies.due(), look];
+        let dues = [
+            self.core.poll_timeout(),
+            self.door.timeout(),
+            self.visitor.timeout(),
+            self.verifies.due(),
+            look,
+        ];
         dues.into_iter().flatten().min()
     }
 
     fn socket_event(&mut self, now: Duration, event: &Event) {
         match event.token() {
-            LISTENER => self.door.accept(now),
-            VISITOR => self.door.mark_readable(),
-            _ => {
+            VISITOR => self.visitor.mark_readable(),
+            PEER => {
                 if let Some(peer) = &mut self.peer {
                     peer.mark_readable();
                 }
             }
+            token => self.door.event(now, token),
         }
     }
 
@@ -518,7 +527,10 @@ impl Driver for PrimaryDriver {
             self.verify_read(now, read);
         }
         self.verify_when_due(now);
-        while let Some(frame) = self.door.listen(now) {
+        while let Some(visitor) = self.door.admitted(now, VISITOR) {
+            self.visitor.enters(now, visitor);
+        }
+        while let Some(frame) = self.visitor.listen(now) {
             self.core.handle(now, PrimaryEvent::Visited(frame));
             self.act(now);
         }
