@@ -234,15 +234,25 @@ fn counted((begun, count): &mut (Duration, u32), now: Duration) -> bool {
     *count <= STRANGERS_PER_SPELL
 }
 
-/// Says who was turned away and why: once for each address in a while.
+/// Says who was turned away and why: each reason once for an address in a while.
 #[derive(Debug, Default)]
 struct TurnedAway {
-    /// Until when nothing more is said, and how much was not.
-    quiet: BTreeMap<IpAddr, (Duration, u64)>,
+    said: BTreeMap<IpAddr, Said>,
 }
 
-/// How long one line is enough.
+/// What was said last of an address.
+#[derive(Debug, Default)]
+struct Said {
+    at: Option<Duration>,
+    reason: String,
+    /// How often nothing was said since.
+    unsaid: u64,
+}
+
+/// How long one line is enough for one reason.
 const QUIET: Duration = Duration::from_secs(60);
+/// The same, where the reason is another than the last one.
+const QUIET_OF_OTHERS: Duration = Duration::from_secs(5);
 /// Addresses that are told apart.
 const ADDRESSES: usize = 64;
 
@@ -256,23 +266,24 @@ impl TurnedAway {
     /// The line to be logged, if one is.
     fn line(&mut self, now: Duration, address: SocketAddr, reason: &str) -> Option<String> {
         let mut of = address.ip();
-        if !self.quiet.contains_key(&of) && self.quiet.len() >= ADDRESSES {
-            self.quiet.retain(|_, (until, _)| now < *until);
-            if self.quiet.len() >= ADDRESSES {
+        if !self.said.contains_key(&of) && self.said.len() >= ADDRESSES {
+            self.said.retain(|_, said| said.at.is_some_and(|at| now < at + QUIET));
+            if self.said.len() >= ADDRESSES {
                 // One entry for all the others.
                 of = IpAddr::from([0; 16]);
             }
         }
-        let (until, unsaid) = self.quiet.entry(of).or_default();
-        if now < *until {
-            *unsaid += 1;
+        let said = self.said.entry(of).or_default();
+        let quiet = if said.reason == reason { QUIET } else { QUIET_OF_OTHERS };
+        if said.at.is_some_and(|at| now < at + quiet) {
+            said.unsaid += 1;
             return None;
         }
-        let before = match std::mem::take(unsaid) {
+        let before = match said.unsaid {
             0 => String::new(),
             n => format!(" ({n} more times since it was said last)"),
         };
-        *until = now + QUIET;
+        *said = Said { at: Some(now), reason: reason.to_owned(), unsaid: 0 };
         Some(format!("{address}: turned away: {reason}{before}"))
     }
 }
@@ -299,13 +310,24 @@ mod tests {
     }
 
     #[test]
+    fn another_reason_is_said_soon_but_not_at_once() {
+        let mut said = TurnedAway::default();
+        let (seconds, from): (_, SocketAddr) = (Duration::from_secs, "192.0.2.7:4711".parse().unwrap());
+        assert!(said.line(seconds(1), from, "not TLS").is_some());
+        let lines = (0..1000).filter(|n| said.line(seconds(2), from, &format!("key {n}")).is_some()).count();
+        assert_eq!(lines, 0);
+        assert!(said.line(seconds(6), from, "key 7").is_some());
+        assert!(said.line(seconds(12), from, "key 7").is_none());
+    }
+
+    #[test]
     fn a_crowd_of_addresses_is_not_remembered_one_by_one() {
         let mut said = TurnedAway::default();
         let now = Duration::from_secs(1);
         let from = |n: u32| SocketAddr::new(IpAddr::from(n.to_be_bytes()), 1);
         let lines = (0..10_000).filter_map(|n| said.line(now, from(n), "not TLS")).count();
         assert_eq!(lines, ADDRESSES + 1);
-        assert!(said.quiet.len() <= ADDRESSES + 1);
+        assert!(said.said.len() <= ADDRESSES + 1);
         assert!(said.line(now + QUIET, from(77_777), "not TLS").is_some());
     }
 

@@ -11,10 +11,13 @@ POOL_MB=${POOL_MB-}  # the volumes are thin ones, in a pool of this size
 SECOND_MB=${SECOND_MB-}  # the group has a second volume `vm1_b` of this size
 POLICY=${POLICY-}  # top-level TOML for both: commit, ack
 EXTRA=${EXTRA-}  # further TOML for both configurations
+TLS=${TLS-required}  # `off`: the two speak without it
 BARE_BACKUP=${BARE_BACKUP-}  # the backup has no stack: it writes to its logical volume
 
 # config HOST ROLE ADDRESS PEER: writes /etc/ftdm/vm1.toml there.
 config() {
+    local tls=""
+    if [[ $TLS == off ]]; then tls=$'tls = "off"\ntls-off-on-a-network = true'; fi
     mkdir -p "$SHARE/config"
     cat > "$SHARE/config/$1.toml" <<TOML
 group = "vm1"
@@ -23,6 +26,7 @@ address = "$3:7789"
 peer = "$4:7789"
 state = "/dev/vg/vm1_state"
 epoch = "$EPOCH"
+$tls
 $POLICY
 
 [[volume]]
@@ -43,7 +47,30 @@ size = "$LOG_SIZE"
 
 $EXTRA
 TOML
-    on "$1" install -D -m 644 "/share/config/$1.toml" /etc/ftdm/vm1.toml
+    install_config "$1"
+}
+
+# install_config HOST: what is in the share of its configuration and keys; nothing of it outlives a boot.
+install_config() {
+    on "$1" bash -c "install -D -m 644 /share/config/$1.toml /etc/ftdm/vm1.toml
+        for file in key peers; do
+            if [[ -e /share/config/$1.\$file ]]; then install -m 600 /share/config/$1.\$file /etc/ftdm/vm1.\$file; fi
+        done"
+}
+
+# make_keys: each host has a key, and trusts that of the other.
+make_keys() {
+    if [[ $TLS == off ]]; then return; fi
+    local make='ftship keygen vm1 && install -m 600 /etc/ftdm/vm1.key' a b
+    a=$(on primary bash -c "$make /share/config/primary.key")
+    b=$(on backup bash -c "$make /share/config/backup.key")
+    trust primary "$b"
+    trust backup "$a"
+}
+
+# trust HOST KEY
+trust() {
+    on "$1" bash -c "ftship pair vm1 --fingerprint $2 && install -m 600 /etc/ftdm/vm1.peers /share/config/$1.peers" > /dev/null
 }
 
 # make_volume HOST: the protected volume, or its copy.
@@ -69,6 +96,7 @@ make_stack() {
 make_volumes() {
     config primary primary 10.9.0.1 10.9.0.2
     config backup backup 10.9.0.2 10.9.0.1
+    make_keys
     local host
     for host in primary backup; do
         make_volume "$host"
@@ -98,7 +126,7 @@ make_group() {
 # boot HOST: powers it on, and makes what does not outlive its kernel.
 boot() {
     power_on "$1"
-    on "$1" install -D -m 644 "/share/config/$1.toml" /etc/ftdm/vm1.toml
+    install_config "$1"
     make_stack "$1" vm1 "$VOLUME_MB"
     if [[ -n $SECOND_MB ]]; then make_stack "$1" vm1_b "$SECOND_MB" /dev/vg/vm1_b_meta off; fi
 }

@@ -66,7 +66,7 @@ settle primary
 rolled
 power_off primary
 power_on primary
-on primary install -D -m 644 /share/config/primary.toml /etc/ftdm/vm1.toml
+install_config primary
 on primary ftdm create vm1 --table "0 $((VOLUME_MB * 2048)) ft /dev/vg/vm1_meta /dev/vg/vm1 128"
 write_mb 3 40
 background primary ftship run vm1
@@ -80,7 +80,7 @@ power_off backup
 wait_state primary degraded
 write_mb 24 8
 power_on backup
-on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml
+install_config backup
 start_backup
 eventually 60 on backup test -S /run/ftdm/vm1.sock
 is_catching_up() { [[ $(status backup .state) == "syncing" ]] || is_state primary "in sync"; }

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
@@ -70,6 +69,7 @@ pub(crate) struct Credentials {
 #[derive(Clone, Debug)]
 struct Ends {
     shown: Fingerprint,
+    group: Arc<str>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -103,7 +103,7 @@ impl Credentials {
     pub(crate) fn server(&mut self, now: Duration) -> Result<Session, TlsError> {
         let ends = self.ends(now)?;
         let connection = ServerConnection::new(ends.server).map_err(|error| self.unusable(error))?;
-        Ok(Session::new(connection.into(), ends.shown))
+        Ok(Session::new(connection.into(), ends.shown, ends.group))
     }
 
     /// For a connection that this host begins.
@@ -114,7 +114,7 @@ impl Credentials {
         let ends = self.ends(now)?;
         let connection = ClientConnection::new(ends.client, ServerName::from(peer))
             .map_err(|error| self.unusable(error))?;
-        Ok(Session::new(connection.into(), ends.shown))
+        Ok(Session::new(connection.into(), ends.shown, ends.group))
     }
 
     fn ends(&mut self, now: Duration) -> Result<Ends, TlsError> {
@@ -125,8 +125,8 @@ impl Credentials {
         }
         let identity = Identity::load(&self.files.key)?;
         let trust = Trust::Pinned(Pins::load(&self.files.peers)?);
-        let ends =
-            Ends::new(&identity, trust, &[PROTOCOL], &[PROTOCOL]).map_err(|error| self.unusable(error))?;
+        let ends = Ends::new(&self.files, &identity, trust, &[PROTOCOL], &[PROTOCOL])
+            .map_err(|error| self.unusable(error))?;
         self.loaded = Some((now, ends.clone()));
         Ok(ends)
     }
@@ -138,27 +138,13 @@ impl Credentials {
 
 impl Ends {
     fn new(
+        files: &KeyFiles,
         identity: &Identity,
         trust: Trust,
         served: &[&[u8]],
         asked: &[&[u8]],
     ) -> Result<Self, rustls::Error> {
-        Self::with_provider(
-            Arc::new(rustls::crypto::ring::default_provider()),
-            identity,
-            trust,
-            served,
-            asked,
-        )
-    }
-
-    fn with_provider(
-        provider: Arc<CryptoProvider>,
-        identity: &Identity,
-        trust: Trust,
-        served: &[&[u8]],
-        asked: &[&[u8]],
-    ) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let protocols = |names: &[&[u8]]| names.iter().map(|name| name.to_vec()).collect::<Vec<_>>();
         let chain = || vec![identity.certificate.clone()];
         let verifier = Verifier::new(trust, Arc::clone(&provider));
@@ -177,6 +163,8 @@ impl Ends {
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
         client.alpn_protocols = protocols(asked);
-        Ok(Self { shown: identity.fingerprint, server: Arc::new(server), client: Arc::new(client) })
+        let group = files.key.file_stem().unwrap_or_default().to_string_lossy();
+        let (shown, group) = (identity.fingerprint, Arc::from(group.as_ref()));
+        Ok(Self { shown, group, server: Arc::new(server), client: Arc::new(client) })
     }
 }

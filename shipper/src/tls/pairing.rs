@@ -66,7 +66,7 @@ pub fn meet(
 ) -> Result<Met, PairError> {
     let files = KeyFiles::beside(configuration);
     let identity = Identity::load(&files.key).map_err(TlsError::from)?;
-    let ends = Ends::new(&identity, Trust::Anybody, &[PAIRING], &[PAIRING, PROTOCOL])
+    let ends = Ends::new(&files, &identity, Trust::Anybody, &[PAIRING], &[PAIRING, PROTOCOL])
         .map_err(|source| TlsError::Unusable { path: files.key.display().to_string(), source })?;
     let (words, heard) = mpsc::channel();
     let until = Instant::now() + timeout;
@@ -107,7 +107,7 @@ fn listen(listener: &TcpListener, ends: &Ends, words: &Sender<Word>) {
 /// Shows this host's key to one that connected, and sees its.
 fn answer(mut stream: TcpStream, ends: &Ends) -> io::Result<Met> {
     let connection = ServerConnection::new(ends.server.clone()).map_err(io::Error::other)?;
-    let mut session = Session::new(connection.into(), ends.shown);
+    let mut session = Session::new(connection.into(), ends.shown, ends.group.clone());
     let key = shake(&mut stream, &mut session)?;
     session.write_vectored(&mut stream, &[IoSlice::new(&[SEEN])])?;
     session.close();
@@ -121,7 +121,7 @@ fn call(peer: SocketAddr, ends: &Ends) -> Word {
         let mut stream = TcpStream::connect_timeout(&peer, PATIENCE)?;
         let connection = ClientConnection::new(ends.client.clone(), ServerName::from(peer.ip()))
             .map_err(io::Error::other)?;
-        let mut session = Session::new(connection.into(), ends.shown);
+        let mut session = Session::new(connection.into(), ends.shown, ends.group.clone());
         let key = shake(&mut stream, &mut session)?;
         let is_daemon = session.protocol() == Some(PROTOCOL);
         if is_daemon {

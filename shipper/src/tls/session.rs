@@ -5,6 +5,7 @@
 //! an end that the other side did not announce is an error, never an end of file.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::sync::Arc;
 
 use rustls::Connection;
 
@@ -20,8 +21,9 @@ const INPUT_LEN: usize = 128 << 10;
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: Connection,
-    /// What this host showed, to explain refusals.
+    /// What this host showed, and for which group, to explain refusals.
     shown: Fingerprint,
+    group: Arc<str>,
     /// Bytes `taken..held` of it came from the socket and were not looked at yet.
     input: Vec<u8>,
     taken: usize,
@@ -31,9 +33,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(mut connection: Connection, shown: Fingerprint) -> Self {
+    pub(super) fn new(mut connection: Connection, shown: Fingerprint, group: Arc<str>) -> Self {
         connection.set_buffer_limit(Some(SEALED_LIMIT));
-        Self { connection, shown, input: Vec::new(), taken: 0, held: 0, sent: 0 }
+        Self { connection, shown, group, input: Vec::new(), taken: 0, held: 0, sent: 0 }
     }
 
     /// Goes on with the handshake. Whether it has ended.
@@ -145,7 +147,7 @@ impl Session {
         if let Err(error) = self.connection.process_new_packets() {
             // So that the other side hears why; it may be gone.
             let _ = self.flush(socket);
-            return Err(io::Error::new(ErrorKind::InvalidData, explain(&error, &self.shown)));
+            return Err(io::Error::new(ErrorKind::InvalidData, explain(&error, &self.shown, &self.group)));
         }
         Ok(n)
     }

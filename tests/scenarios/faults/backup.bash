@@ -18,10 +18,8 @@ pause-timeout = "5s"'}
 # exchange FROM TO: another device or file in the backup's configuration.
 exchange() {
     sed -i "s|\"$1\"|\"$2\"|" "$SHARE/config/backup.toml"
-    install_backup
+    install_config backup
 }
-
-install_backup() { on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml; }
 
 # over NAME LV: a device-mapper device NAME that leads to the logical volume, for faults to come between.
 over() {

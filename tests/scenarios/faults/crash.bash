@@ -117,13 +117,13 @@ revive() {
         backup.power)
             power_on backup
             on backup vgchange --quiet -ay
-            install_backup
+            install_config backup
             start_backup
             ;;
         backup.kill) start_backup ;;
         primary.power)
             power_on primary
-            on primary install -D -m 644 /share/config/primary.toml /etc/ftdm/vm1.toml
+            install_config primary
             on primary ftdm create vm1 --table "0 $((VOLUME_MB * 2048)) ft /dev/vg/vm1_meta /dev/vg/vm1 128"
             ;;
     esac

@@ -21,7 +21,7 @@ promotable=$(jq .promotable "$SHARE/beside.json")
 step "after a power cut"
 power_off backup
 power_on backup
-install_backup
+install_config backup
 expect_code 0 on backup ftship journal vm1 --check
 journal > "$SHARE/offline.json"
 expect_equal "$(jq .daemon "$SHARE/offline.json")" false

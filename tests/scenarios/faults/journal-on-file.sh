@@ -15,7 +15,7 @@ exchange /dev/vg/vm1_state /srv/ftdm/state
 step "what is refused"
 expect_code 4 on backup ftship format vm1
 sed -i 's|^apply-delay|size = "32 MiB"\napply-delay|' "$SHARE/config/backup.toml"
-install_backup
+install_config backup
 on backup truncate -s 32M /srv/ftdm/journal
 expect_code 4 on backup ftship format vm1
 on backup bash -c "rm /srv/ftdm/journal; head -c 8M /dev/zero > /srv/ftdm/journal"
@@ -31,7 +31,7 @@ on backup ftship format vm1
 power_off backup
 power_on backup
 mount_files
-install_backup
+install_config backup
 on backup bash -c '[[ $(stat -c "%s" /srv/ftdm/journal) == 33554432 ]] &&
     (($(stat -c "%b * %B" /srv/ftdm/journal) >= 33554432))'
 expect_code 4 on backup ftship format vm1
@@ -49,7 +49,7 @@ for round in 1 2; do
     if ((round == 1)); then power_off backup; else power_off backup --keep-random "$LAB_SEED"; fi
     power_on backup
     mount_files
-    install_backup
+    install_config backup
     start_backup
     eventually 30 is_up
     expect_promoted "$acknowledged" "round $round"

@@ -4,7 +4,7 @@
 # arrive and are applied. Then, for each flush, what a power cut there would have left, whole and with a random
 # part of the next writes, is given to a daemon: it promotes to exactly one recorded epoch, and none that was
 # acknowledged by then is missing.
-BARE_BACKUP=yes VOLUME_MB=8 JOURNAL_MB=16 LOG_SIZE="16 MiB" EPOCH=150ms APPLY_DELAY=300ms
+TLS=off BARE_BACKUP=yes VOLUME_MB=8 JOURNAL_MB=16 LOG_SIZE="16 MiB" EPOCH=150ms APPLY_DELAY=300ms
 SECONDS_OF_WRITES=${SECONDS_OF_WRITES-5} SEEDS=${SEEDS-2}
 EXTRA='[audit]
 digest-file = "/share/digests"'
@@ -29,7 +29,7 @@ on backup bash -c "dd if=/dev/zero of=/dev/vg/writes bs=1M count=1 oflag=direct 
     bash /share/parts logged /dev/mapper/logged"
 sed -i 's|"/dev/vg/vm1_journal"|"/dev/mapper/logged-journal"|; s|"/dev/vg/vm1_state"|"/dev/mapper/logged-state"|
     s|"/dev/vg/vm1"|"/dev/mapper/logged-volume"|' "$SHARE/config/backup.toml"
-on backup install -D -m 644 /share/config/backup.toml /etc/ftdm/vm1.toml
+install_config backup
 on backup ftship format vm1
 start_daemons
 wait_state primary "in sync" 90

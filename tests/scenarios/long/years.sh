@@ -56,7 +56,7 @@ end_writers() {
 
 boot() { # HOST
     power_on "$1"
-    on "$1" install -D -m 644 "/share/config/$1.toml" /etc/ftdm/vm1.toml
+    install_config "$1"
     make_stack "$1" vm1 "$VOLUME_MB"
     start_daemon "$1"
 }
