@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 
 use ftdm::fault;
-use ftship_proto::frame::{Frame, FrameDecoder, FrameHeader, FrameKind};
+use ftship_proto::frame::{Frame, FrameDecoder, FrameError, FrameHeader, FrameKind};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
@@ -166,8 +166,7 @@ impl PeerConnection {
                     return Err(io::Error::new(ErrorKind::UnexpectedEof, "the peer closed the connection"));
                 }
                 Ok(n) => {
-                    let frame = self.decoder.filled(n);
-                    let frame = frame.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+                    let frame = self.decoder.filled(n).map_err(|error| self.nonsense(error))?;
                     if let Some(frame) = &frame {
                         meet(frame.header.kind, "received");
                     }
@@ -181,6 +180,17 @@ impl PeerConnection {
             }
         }
         Ok(None)
+    }
+
+    /// What arrives is no frame.
+    fn nonsense(&self, error: FrameError) -> io::Error {
+        match error {
+            // The beginning of a TLS handshake.
+            FrameError::Magic { found: [0x16, 3, ..] } if self.session.is_none() => {
+                io::Error::new(ErrorKind::InvalidData, "it speaks TLS, and here tls is \"off\"")
+            }
+            error => io::Error::new(ErrorKind::InvalidData, error),
+        }
     }
 
     /// Whether more output should be queued.
