@@ -4,7 +4,7 @@
 //! that was given.
 
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ftship::config::path_of;
@@ -107,19 +107,19 @@ pub(crate) fn pair(asked: &Pair) -> Result<(), Failure> {
     let files = KeyFiles::beside(&path);
     let failed = |error: PinError| failure(1, &error);
     if asked.list {
-        for (key, note) in Pins::load(&files.peers).map_err(failed)?.iter() {
+        for (key, note) in Pins::load(&files.pins).map_err(failed)?.iter() {
             println!("{key} {note}");
         }
         return Ok(());
     }
     if let Some(key) = &asked.forget {
-        if Pins::remove(&files.peers, key).map_err(failed)? {
+        if Pins::remove(&files.pins, key).map_err(failed)? {
             return Ok(());
         }
-        return Err(Failure { code: 4, text: format!("{}: {key} is not in it", files.peers.display()) });
+        return Err(Failure { code: 4, text: format!("{}: {key} is not in it", files.pins.display()) });
     }
     if let Some(key) = asked.fingerprint {
-        return pin(&files.peers, key, "given");
+        return pin(&files.pins, key, "given");
     }
     let config = load(&asked.config)?;
     let own = Identity::load(&files.key).map_err(no_key)?.fingerprint;
@@ -131,11 +131,11 @@ pub(crate) fn pair(asked: &Pair) -> Result<(), Failure> {
             failure(code, &error)
         })?;
     eprintln!("ftship: the other host's key is {}  ({})", met.key, met.address);
-    if Pins::load(&files.peers).map_err(failed)?.trusts(&met.key) {
+    if Pins::load(&files.pins).map_err(failed)?.trusts(&met.key) {
         eprintln!("ftship: it is trusted already");
     } else {
         confirm(&met)?;
-        pin(&files.peers, met.key, &met.address.ip().to_string())?;
+        pin(&files.pins, met.key, &met.address.ip().to_string())?;
     }
     if !met.has_seen_us {
         let group = &asked.config;
@@ -158,7 +158,7 @@ fn confirm(met: &Met) -> Result<(), Failure> {
     }
 }
 
-fn pin(path: &PathBuf, key: Fingerprint, from: &str) -> Result<(), Failure> {
+fn pin(path: &Path, key: Fingerprint, from: &str) -> Result<(), Failure> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let note = format!("{from} {since}");
     if !Pins::add(path, key, &note).map_err(|error| failure(1, &error))? {

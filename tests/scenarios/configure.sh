@@ -28,6 +28,7 @@ for host in primary backup; do
     expect_equal "$(on $host ftship setup vm1 --wait 5)" /dev/mapper/vm1
     expect_equal "$(on $host ftship setup vm1)" ""
 done
+make_keys
 start_daemons
 wait_state primary "in sync" 60
 

@@ -53,7 +53,7 @@ TOML
 # install_config HOST: what is in the share of its configuration and keys; nothing of it outlives a boot.
 install_config() {
     on "$1" bash -c "install -D -m 644 /share/config/$1.toml /etc/ftdm/vm1.toml
-        for file in key peers; do
+        for file in key pins; do
             if [[ -e /share/config/$1.\$file ]]; then install -m 600 /share/config/$1.\$file /etc/ftdm/vm1.\$file; fi
         done"
 }
@@ -61,6 +61,7 @@ install_config() {
 # make_keys: each host has a key, and trusts that of the other.
 make_keys() {
     if [[ $TLS == off ]]; then return; fi
+    mkdir -p "$SHARE/config"
     local make='ftship keygen vm1 && install -m 600 /etc/ftdm/vm1.key' a b
     a=$(on primary bash -c "$make /share/config/primary.key")
     b=$(on backup bash -c "$make /share/config/backup.key")
@@ -70,7 +71,7 @@ make_keys() {
 
 # trust HOST KEY
 trust() {
-    on "$1" bash -c "ftship pair vm1 --fingerprint $2 && install -m 600 /etc/ftdm/vm1.peers /share/config/$1.peers" > /dev/null
+    on "$1" bash -c "ftship pair vm1 --fingerprint $2 && install -m 600 /etc/ftdm/vm1.pins /share/config/$1.pins" > /dev/null
 }
 
 # make_volume HOST: the protected volume, or its copy.

@@ -11,6 +11,8 @@ expect_code 2 on primary ftship
 expect_code 0 on primary ftship --help
 config primary primary 10.9.0.1 10.9.0.2
 expect_fail on primary ftship run vm1
+expect_code 4 on primary ftship pair vm1
+expect_code 2 on primary ftship pair vm1 --fingerprint SHA256:short
 step "states and journals that are in use"
 make_volumes
 expect_code 4 on primary ftship format vm1
@@ -56,6 +58,8 @@ assert [list(answer) for answer in answers] == [["checkpoint"], ["status"]], ans
 PYTHON
 on primary ftship checkpoint vm1 --wait
 wait_state primary "in sync"
+turned_away=$(job_errors "$BACKUP_JOB" | grep -c 'turned away: what arrives is not TLS')
+expect_equal "$turned_away" 2 "lines for two addresses with garbage"
 step "a backup whose volume has another size"
 stop_backup
 on backup ftdm remove vm1

@@ -11,12 +11,12 @@ link_error() { status primary .link_error | grep -E "${1//+/\\+}" > /dev/null; }
 
 step "keys that are not pinned: nothing is replicated, and both sides say what to do"
 make_volumes
-for host in primary backup; do on "$host" mv /etc/ftdm/vm1.peers /etc/ftdm/vm1.kept; done
+for host in primary backup; do on "$host" mv /etc/ftdm/vm1.pins /etc/ftdm/vm1.kept; done
 start_daemons
 backup_key=$(on backup ftship keygen vm1 --show) primary_key=$(on primary ftship keygen vm1 --show)
 eventually 30 said_by "$PRIMARY_JOB" 'no key is trusted'
 eventually 30 link_error "$backup_key is not pinned here"
-on primary mv /etc/ftdm/vm1.kept /etc/ftdm/vm1.peers
+on primary mv /etc/ftdm/vm1.kept /etc/ftdm/vm1.pins
 eventually 30 link_error "not pinned this host's key.*$primary_key"
 eventually 30 said_by "$BACKUP_JOB" "10.9.0.1:.* turned away: its key $primary_key is not pinned here"
 

@@ -30,15 +30,15 @@ pub struct KeyFiles {
     /// Those that it is to show next.
     pub next: PathBuf,
     /// The keys that it trusts.
-    pub peers: PathBuf,
+    pub pins: PathBuf,
 }
 
 impl KeyFiles {
-    /// Those beside this configuration: `vm1.key`, `vm1.next-key` and `vm1.peers` beside `vm1.toml`.
+    /// Those beside this configuration: `vm1.key`, `vm1.next-key` and `vm1.pins` beside `vm1.toml`.
     #[must_use]
     pub fn beside(configuration: &Path) -> Self {
         let named = |extension| configuration.with_extension(extension);
-        Self { key: named("key"), next: named("next-key"), peers: named("peers") }
+        Self { key: named("key"), next: named("next-key"), pins: named("pins") }
     }
 }
 

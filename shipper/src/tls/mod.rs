@@ -90,8 +90,8 @@ impl Credentials {
                 "{path}: {fault}: the other side will not take it much longer; see `ftship keygen --rotate`"
             );
         }
-        if Pins::load(&files.peers)?.iter().next().is_none() {
-            log::warn!("{}: no key is trusted: see `ftship pair`", files.peers.display());
+        if Pins::load(&files.pins)?.iter().next().is_none() {
+            log::warn!("{}: no key is trusted: see `ftship pair`", files.pins.display());
         }
         Ok(Self { files, loaded: None })
     }
@@ -124,7 +124,7 @@ impl Credentials {
             return Ok(ends.clone());
         }
         let identity = Identity::load(&self.files.key)?;
-        let trust = Trust::Pinned(Pins::load(&self.files.peers)?);
+        let trust = Trust::Pinned(Pins::load(&self.files.pins)?);
         let ends = Ends::new(&self.files, &identity, trust, &[PROTOCOL], &[PROTOCOL])
             .map_err(|error| self.unusable(error))?;
         self.loaded = Some((now, ends.clone()));

@@ -143,21 +143,21 @@ mod tests {
 
     #[test]
     fn a_key_a_line_with_notes_and_comments() {
-        let pins = Pins::parse("vm1.peers", &format!("# ours\n\n {A}\tthe old one \n{B}\n")).unwrap();
+        let pins = Pins::parse("vm1.pins", &format!("# ours\n\n {A}\tthe old one \n{B}\n")).unwrap();
         assert!(pins.trusts(&key(A)) && pins.trusts(&key(B)));
-        assert_eq!(pins.iter().map(|(_, note)| note).collect::<Vec<_>>(), ["the old one", ""]);
+        assert_eq!(pins.iter().map(|(_, note)| note).collect::<Vec<_>>(), ["", "the old one"]);
     }
 
     #[test]
     fn one_bad_line_refuses_the_file_and_is_named() {
-        let text = Pins::parse("vm1.peers", &format!("{A}\nSHA256:short\n")).unwrap_err().to_string();
-        assert!(text.contains("vm1.peers: line 2"), "{text}");
+        let text = Pins::parse("vm1.pins", &format!("{A}\nSHA256:short\n")).unwrap_err().to_string();
+        assert!(text.contains("vm1.pins: line 2"), "{text}");
     }
 
     #[test]
     fn keys_are_added_once_and_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vm1.peers");
+        let path = folder.path().join("vm1.pins");
         assert_eq!(Pins::load(&path).unwrap(), Pins::default());
         assert!(Pins::add(&path, key(A), "10.9.0.2").unwrap());
         assert!(!Pins::add(&path, key(A), "again").unwrap());
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn no_more_keys_than_are_of_use() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vm1.peers");
+        let path = folder.path().join("vm1.pins");
         for n in 0..MAX_PINS {
             let text = format!("SHA256:{}A", "A".repeat(40) + &format!("{:02}", n + 10));
             assert!(Pins::add(&path, key(&text), "").unwrap());
@@ -185,7 +185,7 @@ mod tests {
     fn a_file_that_others_may_write_to_is_not_believed() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vm1.peers");
+        let path = folder.path().join("vm1.pins");
         Pins::add(&path, key(A), "").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).unwrap();
         let text = Pins::load(&path).unwrap_err().to_string();
