@@ -212,7 +212,7 @@ pub struct Capture {
     pub(crate) stack: Stack,
     pub(crate) control: DmControl,
     pub(crate) log_number: DevNum,
-    log_flush: BlockDevice,
+    pub(crate) log_flush: BlockDevice,
     pub(crate) log_settings: LayerSettings,
     pub(crate) rams: LogPair,
     pub(crate) active: usize,
@@ -230,6 +230,8 @@ pub struct Capture {
     pub(crate) lost: bool,
     /// Writes are held back until the next cut.
     pub(crate) held: bool,
+    /// They are never to reach the volume.
+    pub(crate) yields: bool,
     pub(crate) hold_percent: Option<u8>,
     pub(crate) stillness: Stillness,
     pub(crate) ledger: Ledger,
@@ -318,6 +320,7 @@ impl Capture {
             marks: 0,
             lost: false,
             held: false,
+            yields: false,
             hold_percent: None,
             stillness: Stillness::open(stack.top).map_err(step("open the counters of the visible device"))?,
             ledger,
@@ -403,7 +406,11 @@ impl Capture {
     /// What this capture is doing between cuts.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        if self.held { Phase::Held } else { Phase::Capturing }
+        match self.held {
+            _ if self.yields => Phase::Yielding,
+            true => Phase::Held,
+            false => Phase::Capturing,
+        }
     }
 
     /// Gives back the memory of an epoch that was folded.

@@ -25,3 +25,4 @@ mod stillness;
 mod switch;
 pub mod table;
 pub mod units;
+mod yielding;

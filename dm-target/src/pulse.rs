@@ -21,6 +21,9 @@ pub enum Phase {
     Held,
     /// The same, and there is reason to expect room soon: the lease of holding begins anew.
     Renewed,
+    /// Writes are held back, and are never to reach the volume from here any more: whoever has to end that makes
+    /// them fail, rather than bring the volume back.
+    Yielding,
 }
 
 /// Where beats go.
@@ -28,6 +31,12 @@ pub trait Pulse: Debug + Send + Sync {
     /// Tells the phase, at every step that makes progress. Neither blocks nor allocates, as it is called
     /// while the volume stands still. Returns whether somebody is there to act if no beat follows.
     fn beat(&self, phase: Phase) -> bool;
+
+    /// The same, but returns only once it was heard, so that whoever stands by does nothing any more that belongs to
+    /// the phase before. Blocks: outside cuts alone.
+    fn beat_heard(&self, phase: Phase) -> bool {
+        self.beat(phase)
+    }
 }
 
 #[derive(Debug)]
@@ -53,6 +62,7 @@ const fn weight(phase: Phase) -> u8 {
         Phase::Capturing => 1,
         Phase::Paused => 2,
         Phase::Held | Phase::Renewed => 3,
+        Phase::Yielding => 4,
     }
 }
 
@@ -61,7 +71,8 @@ const fn phase_of(weight: u8) -> Phase {
         0 => Phase::Tracking,
         1 => Phase::Capturing,
         2 => Phase::Paused,
-        _ => Phase::Held,
+        3 => Phase::Held,
+        _ => Phase::Yielding,
     }
 }
 
@@ -74,13 +85,23 @@ struct Member {
     own: usize,
 }
 
-impl Pulse for Member {
-    fn beat(&self, phase: Phase) -> bool {
+impl Member {
+    /// What is to be said for all, once this one is in `phase`.
+    fn said(&self, phase: Phase) -> Phase {
         self.phases[self.own].store(weight(phase), Ordering::SeqCst);
         let gravest = self.phases.iter().map(|phase| phase.load(Ordering::SeqCst)).max().unwrap_or(0);
         // A lease that begins anew is said once.
-        let said = if phase == Phase::Renewed { phase } else { phase_of(gravest) };
-        self.pulse.beat(said)
+        if phase == Phase::Renewed && gravest <= weight(phase) { phase } else { phase_of(gravest) }
+    }
+}
+
+impl Pulse for Member {
+    fn beat(&self, phase: Phase) -> bool {
+        self.pulse.beat(self.said(phase))
+    }
+
+    fn beat_heard(&self, phase: Phase) -> bool {
+        self.pulse.beat_heard(self.said(phase))
     }
 }
 
@@ -121,6 +142,9 @@ mod tests {
             (1, Phase::Paused, Phase::Paused),
             (1, Phase::Capturing, Phase::Paused),
             (0, Phase::Capturing, Phase::Capturing),
+            (1, Phase::Yielding, Phase::Yielding),
+            (0, Phase::Renewed, Phase::Yielding),
+            (0, Phase::Capturing, Phase::Yielding),
             (1, Phase::Tracking, Phase::Capturing),
             (0, Phase::Tracking, Phase::Tracking),
         ];

@@ -225,6 +225,9 @@ pub struct Limits {
     /// With `throttle`: how long writes wait at most while the backup makes no progress.
     #[serde(with = "humantime_serde")]
     pub throttle_lease: Duration,
+    /// How long writes wait at most while the roles are exchanged.
+    #[serde(with = "humantime_serde")]
+    pub switch_hold: Duration,
 }
 
 /// `[limits] overrun`
@@ -248,6 +251,7 @@ impl Default for Limits {
             void_cuts: 20,
             overrun: Overrun::Degrade,
             throttle_lease: Duration::from_secs(2),
+            switch_hold: Duration::from_secs(10),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::primary::PrimaryDriver;
 use crate::reactor::{Driver, Reactor, Service};
 use crate::state_file::StateFile;
 use crate::supervisor::Supervisor;
+use crate::vacating::Vacating;
 
 /// Runs the daemon of a group until SIGTERM or SIGINT. A primary that is in sync commits a last epoch before it ends.
 ///
@@ -111,6 +112,9 @@ fn role(config: &Config, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
         state.role,
         state.generation().map_or(0, |generation| generation.number)
     );
+    if Vacating::is_due(config, &state)? {
+        return Ok(Box::new(Vacating::begin(config, state, state_file, reactor)?));
+    }
     // A backup that was promoted without stacks has nothing to capture with.
     let is_bare = state.group.is_some() && !has_stacks(config)?;
     Ok(if state.role == Role::Primary && !is_bare {

@@ -28,5 +28,6 @@ pub mod state_file;
 pub mod storage;
 pub mod supervisor;
 pub mod tls;
+mod vacating;
 pub mod watchdog;
 mod worker;

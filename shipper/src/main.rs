@@ -208,10 +208,13 @@ enum Verb {
         #[structopt(long, require_equals = true, possible_values = &["json"])]
         progress: Option<Option<String>>,
     },
-    /// Primary: hands over to the backup and becomes its backup; nobody may have the volume open
+    /// Primary: hands over to the backup and becomes its backup
     Switch {
         /// Name of the group
         group: String,
+        /// Also while somebody has the volume open: what is written waits while the other side takes over, and then fails
+        #[structopt(long)]
+        stall: bool,
         /// Give up waiting after so many seconds
         #[structopt(long, default_value = "60")]
         timeout: u64,
@@ -351,8 +354,8 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             verify_offline(&load(&group)?, write.as_deref(), against.as_deref())
         }
         Verb::Verify { group, repair, progress, .. } => verify(&group, repair, progress.as_ref()),
-        Verb::Switch { group, timeout } => {
-            match request(&group, &Request::Switch, Duration::from_secs(timeout))? {
+        Verb::Switch { group, stall, timeout } => {
+            match request(&group, &Request::Switch { stall }, Duration::from_secs(timeout))? {
                 Response::Started => Ok(()),
                 _ => Err(unexpected()),
             }

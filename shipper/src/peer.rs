@@ -290,6 +290,7 @@ fn meet(kind: FrameKind, what: &str) {
         FrameKind::EpochEnd => "epoch-end",
         FrameKind::Staged => "staged",
         FrameKind::Commit => "commit",
+        FrameKind::TakeOver => "take-over",
         _ => return,
     };
     fault::at(&format!("{name}-{what}"));

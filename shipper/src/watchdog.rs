@@ -4,7 +4,8 @@
 //! The daemon's cut thread connects to `/run/ftdm/GROUP.watchdog`, is greeted with one byte once the
 //! watchdog is ready, and then writes one byte per beat: its [`Phase`]. How long a silence may last
 //! depends on the phase that was heard last. A connection that ends without a goodbye is a daemon that
-//! was killed.
+//! was killed. A daemon that is giving its volumes up to the other side ([`Phase::Yielding`]) is answered, and then its
+//! volumes are shut rather than brought back: what they hold back must not be written here any more.
 //!
 //! Always holds: what acting needs was opened before the daemon was greeted, and the whole process stays
 //! in memory; a new daemon is greeted only after the last one's leftovers are gone, so that the two never
@@ -26,7 +27,9 @@ use crate::control::DIRECTORY;
 use crate::supervisor::{Supervisor, is_supervised};
 
 /// The greeting, and the version of what follows it.
-pub const GREETING: u8 = 1;
+pub const GREETING: u8 = 2;
+/// Said to each beat of [`Phase::Yielding`], once nothing of an earlier phase will be done any more.
+pub const HEARD: u8 = b'y';
 /// A daemon that ends as it should says so.
 pub const GOODBYE: u8 = b'b';
 /// Time between two looks. Beats wake nobody: on a small machine that would cost more than the cut.
@@ -51,6 +54,7 @@ pub const fn beat_of(phase: Phase) -> u8 {
         Phase::Paused => b'p',
         Phase::Held => b'h',
         Phase::Renewed => b'r',
+        Phase::Yielding => b'y',
     }
 }
 
@@ -63,6 +67,7 @@ pub const fn phase_of(beat: u8) -> Option<Phase> {
         b'p' => Some(Phase::Paused),
         b'h' => Some(Phase::Held),
         b'r' => Some(Phase::Renewed),
+        b'y' => Some(Phase::Yielding),
         _ => None,
     }
 }
@@ -204,7 +209,9 @@ impl Watched {
                 Heard::Gone => {
                     log::error!("watchdog: the daemon of {} was killed", self.name());
                     self.act();
-                    self.clear_up();
+                    if self.phase != Phase::Yielding {
+                        self.clear_up();
+                    }
                     return true;
                 }
                 Heard::Beat(phase) => {
@@ -213,6 +220,11 @@ impl Watched {
                         log::warn!("watchdog: the daemon of {} goes on", self.name());
                     }
                     (self.phase, self.silence, self.acted) = (phase, Duration::ZERO, false);
+                    if phase == Phase::Yielding
+                        && let Err(error) = self.stream.write_all(&[HEARD])
+                    {
+                        log::warn!("watchdog: answering the daemon: {error}");
+                    }
                     if phase == Phase::Held && self.unrenewed > self.lease {
                         log::error!("watchdog: {} is held for longer than its lease", self.name());
                         self.act();
@@ -273,7 +285,11 @@ impl Watched {
     fn act(&mut self) {
         self.acted = true;
         for rescue in &mut self.rescues {
-            bring_back(rescue);
+            if self.phase == Phase::Yielding {
+                shut(rescue);
+            } else {
+                bring_back(rescue);
+            }
         }
         for rescue in &mut self.rescues {
             if let Err(error) = rescue.release_log() {
@@ -290,6 +306,15 @@ impl Watched {
                 Err(error) => log::error!("watchdog: {}: clearing up: {error}", stack.name()),
             }
         }
+    }
+}
+
+fn shut(rescue: &mut Rescue) {
+    let done = rescue.shut();
+    let name = rescue.stack().name();
+    match done {
+        Ok(()) => log::warn!("watchdog: {name} was being given up to the other side: it is shut"),
+        Err(error) => log::error!("watchdog: {name} could not be shut: {error}"),
     }
 }
 
@@ -324,7 +349,7 @@ fn due(phase: Phase, silence: Duration, settings: &Settings) -> Due {
         Phase::Paused if silence <= settings.timeout => return Due::IfSuspended,
         Phase::Paused => return Due::Now,
         // Nothing that takes long is done here; how long it lasts in all is the lease's.
-        Phase::Held | Phase::Renewed => settings.pause_timeout,
+        Phase::Held | Phase::Renewed | Phase::Yielding => settings.pause_timeout,
     };
     if silence > limit { Due::Now } else { Due::Later }
 }
@@ -335,7 +360,8 @@ mod tests {
 
     #[test]
     fn every_phase_is_a_beat_of_its_own() {
-        for phase in [Phase::Tracking, Phase::Capturing, Phase::Paused, Phase::Held, Phase::Renewed] {
+        use Phase::{Capturing, Held, Paused, Renewed, Tracking, Yielding};
+        for phase in [Tracking, Capturing, Paused, Held, Renewed, Yielding] {
             assert_eq!(phase_of(beat_of(phase)), Some(phase));
             assert_ne!(beat_of(phase), GOODBYE);
         }
@@ -354,5 +380,6 @@ mod tests {
         assert_eq!(due(Phase::Capturing, pause + tick, &settings), Due::Later);
         assert_eq!(due(Phase::Capturing, capture + tick, &settings), Due::Now);
         assert_eq!(due(Phase::Held, pause + tick, &settings), Due::Now);
+        assert_eq!(due(Phase::Yielding, pause + tick, &settings), Due::Now);
     }
 }

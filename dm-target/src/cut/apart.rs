@@ -41,7 +41,7 @@ pub(super) fn cut(captures: &mut [Capture], mut request: CutRequest<'_>) -> Resu
 }
 
 fn cut_one(at: usize, capture: &mut Capture, request: &mut CutRequest<'_>) -> Result<CutOutcome, CutError> {
-    let CutRequest { mode, epoch, budget, rotate_above, .. } = *request;
+    let CutRequest { mode, epoch, budget, rotate_above, hold, .. } = *request;
     let mut look = |_: usize, era: &EraReader| {
         if let Some(in_pause) = &mut request.in_pause {
             in_pause(at, era);
@@ -50,6 +50,6 @@ fn cut_one(at: usize, capture: &mut Capture, request: &mut CutRequest<'_>) -> Re
     let in_pause = Some(&mut look as _);
     together(
         std::slice::from_mut(capture),
-        CutRequest { mode, epoch, budget, rotate_above, roll: false, in_pause },
+        CutRequest { mode, epoch, budget, rotate_above, roll: false, hold, in_pause },
     )
 }

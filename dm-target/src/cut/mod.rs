@@ -12,14 +12,14 @@
 //! verify            each: still suspended, log still on, nothing behind the mark
 //! rotate            each: the other log takes over, when asked for
 //! discard           each: a little of what the guest has discarded is given to the volume, between two checks
-//! resume            each                                   the pause ends
+//! resume            each                                   the pause ends; or all are held, when asked for
 //! ```
 //!
 //! Each step is done for every volume before the next one is begun for any. So there is an instant, after
 //! the last suspend and before the first check, at which all of them stood still, and what was logged of each
 //! is what it held then. A group of one volume is no case of its own.
 //!
-//! Always holds: every visible device is resumed on every path out of a pause, panics included, and no
+//! Always holds: every visible device is resumed on every path out of a pause, panics included, unless it is held, and no
 //! pause begins without somebody who does it if this process cannot ([`crate::pulse`]); a cut that is void for
 //! one volume is void for all, and changes nothing: entries stay in the epochs that go on; a capture that is
 //! lost for one volume is lost for all; epochs are handed over only if all devices stood still from the first
@@ -68,6 +68,8 @@ pub struct CutRequest<'a> {
     pub rotate_above: Option<u64>,
     /// End each volume's era: flush dm-era and roll it, in the pause. Not where nothing is suspended.
     pub roll: bool,
+    /// Leave the volumes suspended behind the cut, if it is taken: see [`crate::pulse::Phase::Held`].
+    pub hold: bool,
     /// Called for each volume while all stand still, after the suspects were read; from then on the budget
     /// does not apply. For audits: it may read the whole volume.
     pub in_pause: Option<InPause<'a>>,
@@ -228,7 +230,7 @@ fn together(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<Cut
         log::warn!("the cut thread stays real-time: {e}");
     }
     for capture in &*captures {
-        capture.pulse.beat(Phase::Capturing);
+        capture.pulse.beat(if capture.held { Phase::Renewed } else { Phase::Capturing });
     }
     let taken = match stopped {
         Ok(taken) => taken,

@@ -113,12 +113,21 @@ impl<'a> Paused<'a> {
         self.running = request.mode == CutMode::Quiesced;
         let taken = self.take(request, began + request.budget, stats);
         let mut laps = Laps::new();
+        self.running |= request.hold && taken.is_ok() && self.hold();
         let resumed = if self.running { Ok(()) } else { self.resume() };
         stats.resume = laps.lap();
         stats.pause = began.elapsed();
         // The guard has no more to do: it either resumed, or tried as often as it would again.
         self.running = true;
         resumed.map(|()| taken.map_err(|why| Stopped { at: self.at, why }))
+    }
+
+    /// Leaves every volume as it is, under the lease of holding.
+    fn hold(&mut self) -> bool {
+        for volume in &mut self.volumes {
+            volume.capture.held = true;
+        }
+        true
     }
 
     /// Resumes every volume, also when one of them cannot be.

@@ -26,13 +26,16 @@ pub(crate) mod devices;
 pub mod guard;
 mod recover;
 mod rescue;
+pub(crate) mod shut;
 pub mod written;
 
 pub use bypass::Bypassed;
 pub use create::{create, remove};
 use devices::{Described, Devices, TargetLine};
+use shut::SHUT;
 pub(crate) use recover::{point_top_at, remove_log};
 pub use rescue::{Rescue, Rescued};
+pub(crate) use shut::shut_top;
 
 /// The targets of a stack and the modules they are in.
 const TARGETS: [(&str, &str); 2] = [("linear", "dm-mod"), ("era", "dm-era")];
@@ -189,6 +192,8 @@ pub enum Mode {
     Capturing,
     /// To the origin in dm-era's place: nothing is tracked.
     Passthrough,
+    /// Nowhere: all of it fails, because this side has given the volume up ([`Stack::shut`]).
+    Shut,
     /// Somewhere that ftdm did not point it, or nowhere.
     Unknown,
 }
@@ -199,6 +204,7 @@ impl fmt::Display for Mode {
             Self::Tracking => "tracking",
             Self::Capturing => "capturing",
             Self::Passthrough => "passthrough",
+            Self::Shut => "shut",
             Self::Unknown => "unknown",
         })
     }
@@ -428,6 +434,9 @@ impl Stack {
         let Some(TargetLine { target, parameters, .. }) = devices.table(self.name.top())? else {
             return Ok(Mode::Unknown);
         };
+        if target == SHUT {
+            return Ok(Mode::Shut);
+        }
         let below = match parameters.split_once(' ') {
             Some((device, "0")) if target == "linear" => device.parse::<DevNum>().ok(),
             _ => None,

@@ -1,5 +1,5 @@
 //! Bringing the visible device back onto dm-era, whatever a daemon that died left behind: a
-//! capture that nobody reads, a suspended device, a table loaded but not live.
+//! capture that nobody reads, a suspended device, a device that was shut, a table loaded but not live.
 //!
 //! Always holds: nothing of discards is let through any more, before anything else; once the table is swapped the visible device is live, and the log-writes device is
 //! removed only when nothing points at it any more. The order matters: a table loaded by the dead
@@ -55,6 +55,13 @@ impl Stack {
             && log.suspended
         {
             control.resume(log.number).map_err(io_step(format!("resume {}", self.name.log())))?;
+        }
+        if mode == Mode::Shut
+            && let Ok(device) = BlockDevice::open_dm(self.top, Access::default())
+        {
+            // What the page cache could not write is told once, to whoever flushes next: let that be here.
+            let told = device.flush();
+            log::debug!("{} was shut: {told:?}", self.name);
         }
         let at_rest = matches!(mode, Mode::Tracking | Mode::Passthrough);
         if !at_rest || top.suspended || top.inactive {

@@ -102,6 +102,17 @@ impl Rescue {
         Ok(done(moved))
     }
 
+    /// Makes all I/O of the visible device fail: what it holds back belongs to another side's volume by now, or may
+    /// soon.
+    ///
+    /// # Errors
+    /// The kernel's; what is held back stays so.
+    pub fn shut(&mut self) -> io::Result<()> {
+        let top = self.stack.top;
+        self.log = self.below()?.filter(|below| *below != self.stack.floor());
+        super::shut_top(&mut self.control, top, self.stack.size)
+    }
+
     /// Flushes the log that [`act`](Self::act) left behind: what it holds in the kernel's memory is let go,
     /// also while somebody who does not run has it open.
     ///

@@ -378,7 +378,7 @@ impl Driver for BackupDriver {
         match request {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
             Request::Promote { epoch, force } => self.promote(now, client, epoch, force),
-            Request::Switch => self.answers.push((client, refuse("switch"))),
+            Request::Switch { .. } => self.answers.push((client, refuse("switch"))),
             Request::Demote | Request::DiscardMine => self.answers.push((client, refuse("stepping down"))),
             Request::TestCopy { name, size } => self.test_copy(now, client, name, size),
             Request::Commit { .. } => self.answers.push((client, refuse("commit"))),

@@ -98,6 +98,7 @@ impl Config {
             void_cuts,
             overrun,
             throttle_lease,
+            switch_hold,
         } = new;
         let changed = [
             ("limits.pause-budget", pause_budget != old.pause_budget),
@@ -112,6 +113,7 @@ impl Config {
             ("limits.log-watermark", log_watermark != old.log_watermark),
             ("limits.overrun", overrun != old.overrun),
             ("limits.throttle-lease", throttle_lease != old.throttle_lease),
+            ("limits.switch-hold", switch_hold != old.switch_hold),
         ];
         restart.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
         (old.pause_budget, old.pause_limit, old.window) = (pause_budget, pause_limit, window);

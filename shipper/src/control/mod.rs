@@ -56,8 +56,12 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
-    /// Primary: exchange the roles, while nobody has the volumes open.
-    Switch,
+    /// Primary: exchange the roles.
+    Switch {
+        /// Also while somebody has the volumes open: writes wait, and then fail.
+        #[serde(default)]
+        stall: bool,
+    },
     /// Primary that another was promoted over: become its backup.
     Demote,
     /// Split brain: throw away what this side has of its own, and become the other's backup.

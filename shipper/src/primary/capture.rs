@@ -16,6 +16,7 @@ use ftdm::block_io::AlignedBuffer;
 use ftdm::capture::{Capture, EraControl, EraReader, Followed, LostReason};
 use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::discard::DiscardFigures;
+use ftdm::fault;
 use ftdm::ioctl::{Urgency, set_urgency};
 use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
@@ -63,7 +64,15 @@ pub(super) enum CaptureJob {
         budget: Duration,
         /// End each volume's era in the pause.
         roll: bool,
+        /// Hold writes back behind it.
+        hold: bool,
     },
+    /// Nobody is to let through any more what a cut holds back.
+    Yield,
+    /// Let it through.
+    Release,
+    /// Make it fail, and all I/O from here on.
+    Shut,
     /// Keep up with the log.
     Follow,
     /// Track only.
@@ -126,6 +135,15 @@ pub(super) enum CaptureReport {
     Stopped,
     /// Writes are held back until the next cut.
     Held,
+    /// What a cut holds back stays so, whatever becomes of this process.
+    Yielded,
+    /// It was let through: as asked, or because the time for holding was over, or nobody stood by.
+    Released {
+        /// For people.
+        reason: String,
+    },
+    /// It failed, and so does all I/O: as asked, or because the time for holding was over.
+    Shut,
     /// How full the logs are.
     LogUse {
         /// Of each volume.
@@ -156,6 +174,8 @@ pub(super) struct CaptureSettings {
     /// Log use, in percent, beyond which writes are held back, and for how long at most without a
     /// [`CaptureJob::Renew`].
     pub(super) hold: Option<(u8, Duration)>,
+    /// How long writes are held back at most behind a cut that holds.
+    pub(super) switch_hold: Duration,
     /// File for audit digests.
     pub(super) digest_file: Option<PathBuf>,
 }
@@ -187,6 +207,7 @@ impl CutThread {
             settings,
             heartbeat: Arc::new(heartbeat),
             lease_ends: None,
+            hold_ends: None,
             captures: Vec::new(),
             audit: audit.transpose()?,
             discards: DiscardFigures::default(),
@@ -216,6 +237,7 @@ impl CutThread {
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
+                capturing.watch_hold(&reports);
                 capturing.watch_room(&reports);
                 capturing.watch_history(&reports);
                 capturing.beat();
@@ -232,14 +254,16 @@ impl CutThread {
     }
 }
 
-struct Capturing {
-    stacks: Vec<Stack>,
-    settings: CaptureSettings,
+pub(super) struct Capturing {
+    pub(super) stacks: Vec<Stack>,
+    pub(super) settings: CaptureSettings,
     heartbeat: Arc<Heartbeat>,
     /// Until when writes may be held back.
     lease_ends: Option<Instant>,
+    /// Until when writes may be held back behind a cut that holds.
+    pub(super) hold_ends: Option<Instant>,
     /// None, or one of each stack.
-    captures: Vec<Capture>,
+    pub(super) captures: Vec<Capture>,
     audit: Option<File>,
     /// Figures of the captures that have ended.
     discards: DiscardFigures,
@@ -252,10 +276,14 @@ struct Capturing {
 impl Capturing {
     /// Tells the watchdog that this thread goes on; finds another one where the last is gone.
     fn beat(&self) {
-        let phase = match self.captures.iter().any(|capture| capture.phase() == Phase::Held) {
-            _ if self.captures.is_empty() => Phase::Tracking,
-            true => Phase::Held,
-            false => Phase::Capturing,
+        let is_in = |phase| self.captures.iter().any(|capture| capture.phase() == phase);
+        let phase = match () {
+            () if self.captures.is_empty() => Phase::Tracking,
+            () if self.yields() => Phase::Yielding,
+            // This thread ends it by itself.
+            () if self.hold_ends.is_some() => Phase::Renewed,
+            () if is_in(Phase::Held) => Phase::Held,
+            () => Phase::Capturing,
         };
         if !self.heartbeat.beat(phase) {
             self.heartbeat.ensure();
@@ -271,7 +299,7 @@ impl Capturing {
     /// has run out.
     fn watch_room(&mut self, reports: &Reports<CaptureReport>) {
         let Some((_, lease)) = self.settings.hold else { return };
-        if self.captures.is_empty() {
+        if self.captures.is_empty() || self.hold_ends.is_some() {
             return;
         }
         let held = self
@@ -339,11 +367,12 @@ impl Capturing {
         Ok(None)
     }
 
-    fn give_up(&mut self, error: &anyhow::Error, reports: &Reports<CaptureReport>) {
+    pub(super) fn give_up(&mut self, error: &anyhow::Error, reports: &Reports<CaptureReport>) {
         let reason = format!("{error:#}");
         log::error!("capture: {reason}");
+        let lost = if self.yields() { CaptureReport::Shut } else { CaptureReport::Lost { reason } };
         self.end_capture();
-        reports.send(CaptureReport::Lost { reason });
+        reports.send(lost);
     }
 
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
@@ -352,7 +381,13 @@ impl Capturing {
             CaptureJob::Start { since } => {
                 self.begin(&since).map(|written| Some(CaptureReport::Started { written }))
             }
-            CaptureJob::Cut { epoch, mode, budget, roll } => self.cut(epoch, mode, budget, roll),
+            CaptureJob::Cut { epoch, mode, budget, roll, hold } => self.cut(epoch, mode, budget, roll, hold),
+            CaptureJob::Yield => self.yield_up(),
+            CaptureJob::Release => self.release("as asked").map(Some),
+            CaptureJob::Shut => {
+                self.shut();
+                Ok(Some(CaptureReport::Shut))
+            }
             CaptureJob::Renew => self.renew(),
             CaptureJob::Follow => self.follow(),
             CaptureJob::Stop => {
@@ -428,6 +463,7 @@ impl Capturing {
         mode: CutMode,
         budget: Duration,
         roll: bool,
+        hold: bool,
     ) -> anyhow::Result<Option<CaptureReport>> {
         let Some(capacity) = self.captures.iter().map(|capture| capture.log_usage().1).min() else {
             return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
@@ -440,11 +476,16 @@ impl Capturing {
             epoch: epoch.0,
             budget,
             roll,
+            hold,
             rotate_above: Some(capacity / 100 * u64::from(self.settings.rotate_at)),
             in_pause: if self.audit.is_some() { Some(&mut audit) } else { None },
         };
         match cut(&mut self.captures, request)? {
             CutOutcome::Taken { logs, stats } => {
+                if hold {
+                    fault::at("switch-held");
+                    self.hold_ends = Some(Instant::now() + self.settings.switch_hold);
+                }
                 if let Some(file) = &mut self.audit {
                     note_digests(file, epoch, digests)?;
                 }
@@ -461,8 +502,12 @@ impl Capturing {
         }
     }
 
-    /// Ends the capture of every volume, also where one of them fails.
+    /// Ends the capture of every volume, also where one of them fails. Volumes that are being given up are shut.
     fn end_capture(&mut self) {
+        if self.yields() {
+            return self.shut();
+        }
+        self.hold_ends = None;
         self.discards = DiscardFigures { pending: Sectors(0), ..self.discard_figures() };
         for capture in std::mem::take(&mut self.captures) {
             let name = capture.stack().name().clone();

@@ -16,12 +16,15 @@ use ftdm::pulse::{Phase, Pulse};
 
 use crate::config::Config;
 use crate::supervisor::is_supervised;
-use crate::watchdog::{GOODBYE, GREETING, beat_of, socket_path};
+use crate::watchdog::{GOODBYE, GREETING, HEARD, beat_of, socket_path};
 
 /// Beats of one phase need not be closer than this.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How long a watchdog may take until it greets.
 const GREETING_TIME: Duration = Duration::from_secs(5);
+/// How long it may take to answer, and how often that is looked for. It looks every 50 ms itself.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+const ANSWER_LOOK: Duration = Duration::from_millis(2);
 /// Time between two attempts to find or start one.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -127,6 +130,18 @@ impl Heartbeat {
             .context("starting the watchdog")
     }
 
+    /// Reads what the watchdog has answered. Whether it has heard of yielding.
+    fn take_answers(&self) -> bool {
+        let mut line = self.line();
+        let Line { socket: Some(socket), .. } = &mut *line else { return false };
+        let mut answers = [0; 64];
+        let mut is_heard = false;
+        while let Ok(count @ 1..) = socket.read(&mut answers) {
+            is_heard |= answers[..count].contains(&HEARD);
+        }
+        is_heard
+    }
+
     /// Says that the daemon ends as it should.
     pub(super) fn goodbye(&self) {
         if let Some(socket) = &mut self.line().socket
@@ -157,5 +172,21 @@ impl Pulse for Heartbeat {
                 false
             }
         }
+    }
+
+    fn beat_heard(&self, phase: Phase) -> bool {
+        self.take_answers();
+        self.line().last = None;
+        if !self.beat(phase) {
+            return false;
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < ANSWER_TIME {
+            if self.take_answers() {
+                return true;
+            }
+            std::thread::sleep(ANSWER_LOOK);
+        }
+        false
     }
 }

@@ -6,6 +6,7 @@
 mod capture;
 mod copying;
 mod encode;
+mod handover;
 mod heartbeat;
 mod reports;
 mod roles;
@@ -14,7 +15,7 @@ mod state_lane;
 mod status;
 mod usage;
 mod verify;
-mod visitor;
+pub(crate) mod visitor;
 mod volumes;
 
 use std::sync::mpsc::Receiver;
@@ -30,11 +31,11 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    CompareSizes, DemoteRefused, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
+    CompareSizes, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
     Tuning, Until, VerifySizes, bytes_of, union,
 };
 use ftship_proto::protocol::PROTOCOL;
-use ftship_proto::state::{DurableState, Role};
+use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;
 
@@ -114,8 +115,6 @@ pub struct PrimaryDriver {
     usage: Onlooker,
     /// When to look again who uses the volumes.
     look_at: Duration,
-    /// Who wants the roles to be exchanged, and how much the volumes had been written to then.
-    switching: Option<(ClientId, Option<u64>)>,
     is_over: bool,
     state: StateLane,
     state_reports: Receiver<PrimaryEvent>,
@@ -189,6 +188,7 @@ impl PrimaryDriver {
             rotate_at: ROTATE_AT,
             hold: (config.limits.overrun == Overrun::Throttle)
                 .then_some((config.limits.log_watermark, config.limits.throttle_lease)),
+            switch_hold: config.limits.switch_hold,
             digest_file: config.audit.digest_file.clone(),
         };
         let (capture_reports, captures) = Reports::channel(reactor.waker());
@@ -232,7 +232,6 @@ impl PrimaryDriver {
             volumes: shown_volumes,
             usage,
             look_at: Duration::ZERO,
-            switching: None,
             is_over: false,
             state: StateLane::start(state_file, written)?,
             state_reports,
@@ -252,12 +251,8 @@ impl PrimaryDriver {
                     self.is_over = true;
                 }
                 PrimaryAction::DemoteDone { id, result } => {
-                    let refused = |reason: DemoteRefused| Response::Refused { reason: reason.to_string() };
-                    let answer = match self.core.state().role {
-                        Role::Primary => Response::Promoted { epoch: self.core.promoted_at().0 },
-                        Role::Backup => Response::Started,
-                    };
-                    self.answer(id, result.map_or_else(refused, |()| answer));
+                    let answer = self.demoted(result);
+                    self.answer(id, answer);
                 }
                 PrimaryAction::Connect => self.connect(now),
                 PrimaryAction::Send(message) => self.send(&message),
@@ -278,11 +273,14 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, roll, budget } => {
+                PrimaryAction::Cut { epoch, roll, budget, hold } => {
                     self.cutting = std::mem::take(&mut self.quiesced);
                     let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
-                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget, roll });
+                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget, roll, hold });
                 }
+                PrimaryAction::Yield => self.cut_thread.push(CaptureJob::Yield),
+                PrimaryAction::Release => self.cut_thread.push(CaptureJob::Release),
+                PrimaryAction::Shut => self.cut_thread.push(CaptureJob::Shut),
                 PrimaryAction::Ship { epoch } => self.ship(epoch),
                 PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
                 PrimaryAction::Widen(scope) => {
@@ -293,16 +291,10 @@ impl PrimaryDriver {
                 PrimaryAction::Copy { unit } => self.copy(now, unit),
                 PrimaryAction::Told { number, told } => self.piece_told(number, told),
                 PrimaryAction::StopCopy => self.stop_copy(),
-                PrimaryAction::CheckpointReached { id, .. }
-                    if self.switching.is_some_and(|(client, _)| client.0 as u64 == id) =>
-                {
-                    self.hand_over(now);
-                }
                 PrimaryAction::CheckpointReached { id, epoch, .. } => {
                     self.answer(id, Response::Checkpoint { epoch: epoch.0 });
                 }
                 PrimaryAction::CheckpointFailed { id, reason } => {
-                    self.switching.take_if(|(client, _)| client.0 as u64 == id);
                     self.quiesced.retain(|client| client.0 as u64 != id);
                     self.answer(id, Response::Failed { reason });
                 }
@@ -493,7 +485,7 @@ impl Driver for PrimaryDriver {
                 self.core.handle(now, PrimaryEvent::Commit { id, epoch: Epoch(epoch) });
             }
             Request::Verify { repair } => self.verify_wanted(now, client, repair),
-            Request::Switch => self.switch(now, client),
+            Request::Switch { stall } => self.switch(now, client, stall),
             Request::Demote => self.demote(now, client, false),
             Request::DiscardMine => self.demote(now, client, true),
             Request::Promote { force: true, .. } if self.core.fence().is_some() => self.take_up(now, client),

@@ -29,6 +29,9 @@ impl PrimaryDriver {
                 PrimaryEvent::CaptureStarted { eras, bytes }
             }
             CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
+            CaptureReport::Yielded => PrimaryEvent::Yielded,
+            CaptureReport::Released { reason } => PrimaryEvent::Released { reason },
+            CaptureReport::Shut => PrimaryEvent::Shut,
             CaptureReport::Held => {
                 self.figures.holds += 1;
                 self.progress = Some(self.progress_now());

@@ -1,11 +1,11 @@
 //! Changes of a primary's role: who uses the volumes, and what operators ask for.
 //!
-//! Always holds: nobody is told that roles are exchanged before it was looked, behind the last epoch, that nothing was
-//! written since; the state machine decides everything else.
+//! Always holds: it is looked who uses the volumes at the moment of asking; the state machine decides everything else.
 
 use std::time::Duration;
 
-use ftship_proto::primary::{PrimaryEvent, Until};
+use ftship_proto::primary::{DemoteRefused, PrimaryEvent};
+use ftship_proto::state::Role;
 
 use super::PrimaryDriver;
 use crate::control::Response;
@@ -35,34 +35,28 @@ impl PrimaryDriver {
         self.core.handle(now, PrimaryEvent::TakeUp { id: client.0 as u64, generation });
     }
 
-    /// Exchanges the roles: a last epoch first, which the backup has to commit.
-    pub(super) fn switch(&mut self, now: Duration, client: ClientId) {
-        let usage = self.usage.look();
-        if usage.open || self.switching.is_some() {
-            let reason = "the volume is in use, or a switch is under way: stop the VM first".into();
-            return self.answers.push((client, Response::Refused { reason }));
+    /// Exchanges the roles; with `stall` also while somebody has the volumes open.
+    pub(super) fn switch(&mut self, now: Duration, client: ClientId, stall: bool) {
+        let mut generation = [0; 16];
+        if let Err(error) = getrandom::fill(&mut generation) {
+            let reason = format!("no random generation id: {error}");
+            return self.answers.push((client, Response::Failed { reason }));
         }
-        self.switching = Some((client, self.usage.writes()));
         self.waiting.push(client);
-        let (id, until) = (client.0 as u64, Until::Committed);
-        self.core.handle(now, PrimaryEvent::Checkpoint { id, until });
+        self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
+        self.core.handle(now, PrimaryEvent::Switch { id: client.0 as u64, generation, stall });
     }
 
-    /// The last epoch is committed: hands over, if nothing was written behind it.
-    pub(super) fn hand_over(&mut self, now: Duration) {
-        let Some((client, writes)) = self.switching.take() else { return };
-        let mut generation = [0; 16];
-        let id = client.0 as u64;
-        if let Err(error) = getrandom::fill(&mut generation) {
-            return self.answer(id, Response::Failed { reason: format!("no random generation id: {error}") });
+    /// What whoever asked for a change of the role is told.
+    pub(super) fn demoted(&self, result: Result<(), DemoteRefused>) -> Response {
+        match (result, self.core.state().role) {
+            (Err(failed @ (DemoteRefused::Failed(_) | DemoteRefused::Unknown)), _) => {
+                Response::Failed { reason: failed.to_string() }
+            }
+            (Err(refused), _) => Response::Refused { reason: refused.to_string() },
+            (Ok(()), Role::Primary) => Response::Promoted { epoch: self.core.promoted_at().0 },
+            (Ok(()), Role::Backup) => Response::Started,
         }
-        let usage = self.usage.look();
-        if usage.open || writes.is_none() || self.usage.writes() != writes {
-            let reason = "the volume was written to meanwhile: stop the VM first".into();
-            return self.answer(id, Response::Refused { reason });
-        }
-        self.core.handle(now, PrimaryEvent::Used(usage));
-        self.core.handle(now, PrimaryEvent::Switch { id, generation });
     }
 
     /// Steps down, where nobody uses the volumes at this moment.

@@ -45,7 +45,7 @@ impl PrimaryDriver {
         match self.core.replication() {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
             Replication::Syncing => ("syncing", None),
-            Replication::InSync => ("in sync", None),
+            Replication::InSync => ("in sync", self.core.switch_text().map(str::to_owned)),
             Replication::Failed { reason } => {
                 ("failed", Some(format!("{reason}; mend the cause and restart the daemon")))
             }

@@ -17,11 +17,6 @@ impl Onlooker {
         Self { stacks: stacks.to_vec() }
     }
 
-    /// Writes that they have completed since they were made; `None` when that cannot be found out.
-    pub(super) fn writes(&self) -> Option<u64> {
-        self.stacks.iter().map(writes).sum()
-    }
-
     /// How they are used now.
     pub(super) fn look(&self) -> Usage {
         let is_open = |stack: &Stack| stack.info().map_or(true, |info| info.open_count > 0);

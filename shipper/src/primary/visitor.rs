@@ -16,32 +16,32 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whoever was let in last.
 #[derive(Debug)]
-pub(super) struct Visitor {
+pub(crate) struct Visitor {
     registry: Registry,
     present: Option<(PeerConnection, Duration)>,
 }
 
 impl Visitor {
     /// Nobody yet.
-    pub(super) fn new(registry: Registry) -> Self {
+    pub(crate) fn new(registry: Registry) -> Self {
         Self { registry, present: None }
     }
 
     /// Lets the next one in.
-    pub(super) fn enters(&mut self, now: Duration, visitor: PeerConnection) {
+    pub(crate) fn enters(&mut self, now: Duration, visitor: PeerConnection) {
         self.dismiss();
         self.present = Some((visitor, now + PATIENCE));
     }
 
     /// It may have said something.
-    pub(super) fn mark_readable(&mut self) {
+    pub(crate) fn mark_readable(&mut self) {
         if let Some((visitor, _)) = &mut self.present {
             visitor.mark_readable();
         }
     }
 
     /// What it says, once it has arrived whole.
-    pub(super) fn listen(&mut self, now: Duration) -> Option<Frame> {
+    pub(crate) fn listen(&mut self, now: Duration) -> Option<Frame> {
         let (visitor, until) = self.present.as_mut()?;
         match visitor.next_frame() {
             Ok(Some(frame)) => return Some(frame),
@@ -56,7 +56,7 @@ impl Visitor {
     }
 
     /// Answers with these bytes, and sees the visitor off.
-    pub(super) fn answer(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn answer(&mut self, bytes: Vec<u8>) {
         if let Some((visitor, _)) = &mut self.present {
             visitor.queue(bytes);
         }
@@ -70,7 +70,7 @@ impl Visitor {
     }
 
     /// When [`Self::listen`] is due at the latest.
-    pub(super) fn timeout(&self) -> Option<Duration> {
+    pub(crate) fn timeout(&self) -> Option<Duration> {
         self.present.as_ref().map(|(_, until)| *until)
     }
 }

@@ -111,6 +111,7 @@ fn cut_repeatedly(capture: &mut Capture, plan: Plan, images: &mut Images) -> any
             budget: plan.budget,
             roll: false,
             rotate_above: Some(plan.rotate_above),
+            hold: false,
             in_pause: Some(&mut look),
         };
         match cut(slice::from_mut(capture), request)? {

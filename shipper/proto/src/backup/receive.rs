@@ -54,7 +54,13 @@ impl Backup {
             Message::SyncBegin { base_id, base } => return self.sync_begin(now, base_id, base),
             Message::BaseEnd { .. } => return self.base_end(),
             Message::Commit { epoch } => return self.commit_word(now, epoch),
-            Message::TakeOver { generation } => self.promote(now, generation, None, false),
+            Message::TakeOver { generation } => {
+                self.promote(now, generation, None, false);
+                // Had it begun, the connection would have ended.
+                if !matches!(self.link, Link::Down) {
+                    return Err(format!("this side cannot take over: it is {}", self.standing()));
+                }
+            }
             Message::Hash(request) => return self.question(now, request),
             Message::Bye { text } => self.close(now, format!("the primary said goodbye: {text}")),
             other => return Err(format!("{} is not for a backup", other.name())),

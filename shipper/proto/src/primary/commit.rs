@@ -100,6 +100,7 @@ impl Primary {
             self.synced(now);
         }
         self.answer_checkpoints();
+        self.switch_committed(now);
         self.rest();
         self.cut_timeout(now);
     }
@@ -109,6 +110,7 @@ impl Primary {
         self.committed_up_to(now, committed);
         self.answer_words();
         self.answer_checkpoints();
+        self.switch_committed(now);
         self.rest();
         self.cut_timeout(now);
     }

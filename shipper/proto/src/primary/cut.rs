@@ -19,6 +19,10 @@ impl Primary {
             return;
         }
         self.cut_at = (self.cut_at + self.config.epoch_interval).max(now);
+        if self.switch_bars_cuts() {
+            self.cut_at = now + self.retry_interval();
+            return self.act(PrimaryAction::Follow);
+        }
         if self.in_flight.len() >= self.config.window || !self.journal_has_room() {
             self.counters.void_ticks += 1;
             self.cut_at = now + self.retry_interval();
@@ -39,7 +43,8 @@ impl Primary {
         let budget = stretched.min(self.config.pause_limit).max(self.config.pause_budget);
         self.round_cutting();
         let roll = self.sync == SyncStep::None && self.rolled_at + self.config.roll_interval <= now;
-        self.act(PrimaryAction::Cut { epoch, roll, budget });
+        let hold = self.is_last_cut(epoch);
+        self.act(PrimaryAction::Cut { epoch, roll, budget, hold });
     }
 
     pub(super) fn checkpoint(&mut self, now: Duration, id: u64, until: Until) {
@@ -89,6 +94,7 @@ impl Primary {
         if self.cutting.take().is_none() {
             return;
         }
+        self.last_cut_void();
         self.counters.void_cuts += 1;
         self.void_run += 1;
         if self.void_run >= self.config.void_limit {

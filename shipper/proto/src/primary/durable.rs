@@ -59,6 +59,7 @@ impl Primary {
         if self.has_failed() {
             return;
         }
+        self.switch_failed(&reason);
         self.lose_replication(now, &reason);
         self.set_replication(Replication::Failed { reason });
     }

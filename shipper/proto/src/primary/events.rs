@@ -74,6 +74,16 @@ pub enum PrimaryEvent {
         /// For people.
         reason: String,
     },
+    /// What the last cut held back is let through by nobody but a [`PrimaryAction::Release`] any more, and nothing was
+    /// written since that cut.
+    Yielded,
+    /// It was let through: as ordered, or because that cannot be made sure, or the time for it was over.
+    Released {
+        /// For people.
+        reason: String,
+    },
+    /// All I/O of the volumes fails: as ordered, or because the time for holding writes back was over.
+    Shut,
     /// How full the log is, in bytes.
     LogUse {
         /// Used.
@@ -148,11 +158,12 @@ pub enum PrimaryEvent {
         /// Also where this side has writes that the other has not.
         discard: bool,
     },
-    /// An operator wants the roles to be exchanged; nobody has the volumes open, and nothing was written since a cut that
-    /// is committed.
+    /// An operator wants the roles to be exchanged.
     Switch {
         /// Returned in the answer.
         id: u64,
+        /// Also while somebody has the volumes open: writes wait, and then fail.
+        stall: bool,
         /// Random id of the generation that the other side is to make.
         generation: [u8; 16],
     },
@@ -265,7 +276,15 @@ pub enum PrimaryAction {
         roll: bool,
         /// How long the volume may stand still for it.
         budget: Duration,
+        /// Hold writes back behind it, for as long as the configuration allows.
+        hold: bool,
     },
+    /// Make sure that nobody lets through what is held back, if this daemon cannot.
+    Yield,
+    /// Let it through; also where it was shut meanwhile.
+    Release,
+    /// Make it fail, and all I/O from here on.
+    Shut,
     /// Fold, frame and send what the last cut captured, behind everything queued before.
     Ship {
         /// Its number.

@@ -21,7 +21,6 @@ use crate::ids::{Epoch, Generation};
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Message, RefuseCode};
 use crate::mutant::{self, Mutant};
-use crate::protocol::CommitPolicy;
 use crate::state::{Content, Fence, LineageEntry, Role};
 
 /// Why a primary does not step down.
@@ -51,6 +50,15 @@ pub enum DemoteRefused {
     /// Somebody uses the volume.
     #[error("the volume is in use: stop the VM first")]
     InUse,
+    /// The roles are being exchanged already.
+    #[error("the roles are being exchanged already")]
+    UnderWay,
+    /// This side has stepped down, and the other was told, but does not answer.
+    #[error(
+        "this side has stepped down and its volumes fail all I/O; whether the other side took over is not known: if \
+         `ftship status` there says that it is a backup, `ftship promote` makes it the primary"
+    )]
+    Unknown,
     /// The state cannot be written.
     #[error("{0}")]
     Failed(String),
@@ -119,7 +127,7 @@ impl Primary {
 
     /// Goes on without a backup from here: durably so, because somebody may be promoted meanwhile.
     pub(super) fn went_alone(&mut self) {
-        if self.state.alone.is_none() && !mutant::is(Mutant::ForgetAlone) {
+        if self.state.alone.is_none() && !self.is_stepping_down() && !mutant::is(Mutant::ForgetAlone) {
             self.state.alone = Some(self.committed.max(self.state.highest_epoch_seen));
             self.write_state();
         }
@@ -151,6 +159,9 @@ impl Primary {
 
     /// Learns where the other side stands. Whether this side may be its primary.
     pub(super) fn meet(&mut self, now: Duration, theirs: &Standing) -> bool {
+        if self.switch_met(theirs) {
+            return false;
+        }
         self.peer_standing = Some(Box::new(theirs.clone()));
         let relation = compare(&self.standing(), theirs);
         match relation {
@@ -231,7 +242,7 @@ impl Primary {
 
     /// The daemon is about to end; whoever has a volume open goes on without it.
     pub(super) fn stopping(&mut self, usage: Usage) {
-        if usage.open {
+        if usage.open && !self.is_stepping_down() && !self.switch_bars_link() {
             self.went_alone();
         }
     }
@@ -267,26 +278,6 @@ impl Primary {
         }
     }
 
-    /// Steps down in favour of the backup, which has everything: durably here first, then the backup is told. If the word
-    /// is lost there is no primary until somebody promotes the backup; there are never two.
-    pub(super) fn switch(&mut self, id: u64, generation: [u8; 16]) {
-        let is_open = self.usage.is_none_or(|usage| usage.open);
-        let refused = match () {
-            () if self.config.commit == CommitPolicy::External => Some(DemoteRefused::External),
-            () if !self.is_in_sync() || self.is_stepping_down() => Some(DemoteRefused::NotInSync),
-            () if is_open => Some(DemoteRefused::InUse),
-            () => None,
-        };
-        if let Some(refused) = refused {
-            return self.act(PrimaryAction::DemoteDone { id, result: Err(refused) });
-        }
-        (self.demoting, self.handing_over) = (Some(id), Some(generation));
-        // Whatever was cut since is empty: this side holds what the backup will hold, whichever it is promoted at.
-        self.put_away(self.last_cut());
-        self.stepping_down = SteppingDown::Writing;
-        self.write_state();
-    }
-
     /// An operator wants to go on with what this side holds, though another was promoted over it: as the primary of a
     /// generation of its own, whose random id is `generation`. What the other side made is then a split brain.
     pub(super) fn take_up(&mut self, now: Duration, id: u64, generation: [u8; 16]) {
@@ -316,7 +307,7 @@ impl Primary {
     }
 
     /// The state of a backup that holds the volumes of epoch `fork`, but for what this side wrote behind it.
-    fn put_away(&mut self, fork: Epoch) {
+    pub(super) fn put_away(&mut self, fork: Epoch) {
         let is_known = self.state.rolls.start(fork).is_some();
         self.state.role = Role::Backup;
         self.state.content = Content::Outdated { fork: is_known.then_some(fork) };
@@ -335,14 +326,13 @@ impl Primary {
     pub(super) fn stepped_down(&mut self, now: Duration) {
         if self.stepping_down == SteppingDown::Writing && self.is_state_durable() {
             self.stepping_down = SteppingDown::Done;
-            if let Some(generation) = self.handing_over.take() {
-                self.act(PrimaryAction::Send(Message::TakeOver { generation }));
-                self.lose_link(now, "this side has handed over");
-            }
             if let Some(id) = self.demoting.take() {
                 self.act(PrimaryAction::DemoteDone { id, result: Ok(()) });
             }
             self.act(PrimaryAction::RoleEnded);
+        }
+        if self.is_state_durable() {
+            self.switch_state_durable(now);
         }
         self.step_down(now);
     }

@@ -19,7 +19,10 @@ use crate::state::Content;
 impl Primary {
     /// Ends the capture until the next interval, once there is nothing more to be committed.
     pub(super) fn rest(&mut self) {
-        let is_settled = self.in_flight.is_empty() && self.cutting.is_none() && self.checkpoints.is_empty();
+        let is_settled = self.in_flight.is_empty()
+            && self.cutting.is_none()
+            && self.checkpoints.is_empty()
+            && self.switch.is_none();
         let is_on = self.capture == Capture::On && self.sync == SyncStep::None && self.is_in_sync();
         if !self.config.interval || !is_on || !is_settled {
             return;
@@ -42,7 +45,8 @@ impl Primary {
         let is_off = self.capture == Capture::Off && self.sync == SyncStep::None && self.is_in_sync();
         let rests = self.config.interval && is_off && self.is_connected() && !self.is_stepping_down();
         let at = self.attempt.begun + self.config.epoch_interval;
-        rests.then_some(if self.checkpoints.is_empty() { at } else { Duration::ZERO })
+        let is_wanted = !self.checkpoints.is_empty() || self.wants_last_cut();
+        rests.then_some(if is_wanted { Duration::ZERO } else { at })
     }
 
     pub(super) fn interval_timeout(&mut self, now: Duration) {

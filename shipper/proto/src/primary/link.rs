@@ -63,8 +63,13 @@ impl Primary {
         if self.in_sync_since.take().is_some_and(|since| now >= since + STEADY) {
             self.backoff = FIRST_BACKOFF;
         }
-        self.link = Link::Down { retry_at: now + self.backoff };
-        self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
+        match self.ask_soon() {
+            Some(wait) => self.link = Link::Down { retry_at: now + wait },
+            None => {
+                self.link = Link::Down { retry_at: now + self.backoff };
+                self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
+            }
+        }
         self.link_error = Some(reason.to_owned());
         self.words_unknown(reason);
         if matches!(self.replication, Replication::Syncing | Replication::InSync) {
@@ -73,7 +78,7 @@ impl Primary {
     }
 
     pub(super) fn link_timeout(&mut self, now: Duration) {
-        let is_done = self.has_failed() || self.is_stepping_down();
+        let is_done = self.has_failed() || self.is_stepping_down() || self.switch_bars_link();
         match &mut self.link {
             Link::Down { .. } if is_done => {}
             Link::Down { retry_at } if *retry_at <= now => {
@@ -160,6 +165,9 @@ impl Primary {
         if !is_offered {
             return self
                 .lose_link(now, "the backup chose a protocol or features that this side did not offer");
+        }
+        if self.switch_unheard(now) {
+            return;
         }
         let standing = Standing {
             role: welcome.role,

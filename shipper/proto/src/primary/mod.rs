@@ -34,6 +34,7 @@ mod interval;
 mod link;
 mod plan;
 mod step;
+mod switch;
 mod sync;
 mod verify;
 
@@ -218,8 +219,8 @@ pub struct Primary {
     stepping_down: fence::SteppingDown,
     /// Who waits for it.
     demoting: Option<u64>,
-    /// The generation that the backup is to make once this side has stepped down.
-    handing_over: Option<[u8; 16]>,
+    /// The exchange of roles that is under way.
+    switch: Option<switch::Switch>,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -282,7 +283,7 @@ impl Primary {
             usage: None,
             stepping_down: fence::SteppingDown::default(),
             demoting: None,
-            handing_over: None,
+            switch: None,
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -300,7 +301,10 @@ impl Primary {
             PrimaryEvent::Visited(frame) => self.visited(now, &frame),
             PrimaryEvent::Used(usage) => self.used(now, usage),
             PrimaryEvent::Stopping(usage) => self.stopping(usage),
-            PrimaryEvent::Switch { id, generation } => self.switch(id, generation),
+            PrimaryEvent::Switch { id, generation, stall } => self.switch(now, id, generation, stall),
+            PrimaryEvent::Yielded => self.yielded(now),
+            PrimaryEvent::Released { reason } => self.released(now, &reason),
+            PrimaryEvent::Shut => self.shut(now),
             PrimaryEvent::TakeUp { id, generation } => self.take_up(now, id, generation),
             PrimaryEvent::Demote { id, discard } => self.demote(now, id, discard),
             PrimaryEvent::Failed { reason } => self.fail(now, reason),
@@ -352,7 +356,7 @@ impl Primary {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let link = match &self.link {
-            Link::Down { .. } if self.has_failed() || self.is_stepping_down() => None,
+            Link::Down { .. } if self.has_failed() || self.is_stepping_down() || self.switch_bars_link() => None,
             Link::Down { retry_at } => Some(*retry_at),
             Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
@@ -463,6 +467,9 @@ impl Primary {
 
     /// Ends replication for this reason; the volume goes on, its changes are only tracked.
     fn degrade(&mut self, reason: &str) {
+        if self.switch_outlives(reason) {
+            return;
+        }
         if matches!(self.capture, Capture::Starting | Capture::On) {
             self.enter_capture(Capture::Stopping);
             self.act(PrimaryAction::StopCapture);

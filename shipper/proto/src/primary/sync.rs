@@ -361,6 +361,7 @@ impl Primary {
 
     pub(super) fn capture_lost(&mut self, now: Duration, reason: &str) {
         self.cutting = None;
+        self.switch_lost_capture(now, reason);
         self.lose_replication(now, &format!("capture lost: {reason}"));
     }
 

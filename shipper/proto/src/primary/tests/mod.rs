@@ -4,6 +4,7 @@ mod comparing;
 mod durable;
 mod fence;
 mod interval;
+mod switching;
 mod verifying;
 
 use std::time::Duration;

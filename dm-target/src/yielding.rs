@@ -1,0 +1,78 @@
+//! Giving a volume up to another side: behind a cut that holds, what is written waits, and then either goes on as if
+//! nothing had been, or fails.
+//!
+//! ```text
+//!   cut that holds ──► held ──yield_up──► yielding ──shut──► every write fails
+//!                        │                    │
+//!                        └──── release ───────┘  writes go on, captured
+//! ```
+//!
+//! Always holds: while a capture yields, nobody lets its writes through, whatever becomes of this process: the watchdog
+//! shuts the volume rather than bring it back; a capture is shut only if nothing was written behind the cut.
+
+use crate::capture::{Capture, CaptureError, LostReason, step};
+use crate::cut::VoidReason;
+use crate::fault;
+use crate::pulse::Phase;
+use crate::stack::devices::Devices;
+use crate::stack::shut::SHUT;
+use crate::stack::{self, StackError, remove_log};
+
+impl Capture {
+    /// From here on writes that are held back are not let through by anybody but [`release`](Self::release).
+    ///
+    /// # Errors
+    /// When they were let through meanwhile, or nobody stands by to keep to that.
+    pub fn yield_up(&mut self) -> Result<(), LostReason> {
+        if !self.pulse.beat_heard(Phase::Yielding) {
+            return Err(LostReason::Hold(std::io::Error::other(VoidReason::Unwatched)));
+        }
+        self.yields = true;
+        // Behind the beat: until it was heard the watchdog may have brought the volume back.
+        let held = self.refuse_unless_held();
+        self.note_lost(held)
+    }
+
+    /// Nothing was written since the cut: the visible device still stands, over this capture's log.
+    fn refuse_unless_held(&mut self) -> Result<(), LostReason> {
+        let state = self.top_state().map_err(LostReason::Status)?;
+        if !self.held || !state.suspended || !self.epoch.entries.is_empty() {
+            return Err(LostReason::TakenOver);
+        }
+        self.refuse_when_taken_over()
+    }
+
+    /// Lets writes that are held back go on, captured as before.
+    ///
+    /// # Errors
+    /// When the capture was lost meanwhile.
+    pub fn release(&mut self) -> Result<(), LostReason> {
+        let top = self.stack.top;
+        self.pulse.beat(Phase::Paused);
+        (self.held, self.yields) = (false, false);
+        let resumed = stack::resume(&mut self.control, top).map_err(LostReason::Hold);
+        self.pulse.beat(Phase::Capturing);
+        let own = resumed.and_then(|()| self.refuse_when_taken_over());
+        self.note_lost(own)
+    }
+
+    /// Ends the capture of a volume that yields: what is held back fails, and so does everything later.
+    ///
+    /// # Errors
+    /// When writes may have got through, or the table of errors cannot be made live: they stay held back then.
+    pub fn shut(mut self) -> Result<(), CaptureError> {
+        let (top, size) = (self.stack.top, self.stack.size);
+        self.control.load(top, size, SHUT, "").map_err(step("load a table of errors"))?;
+        fault::at("shut-loaded");
+        // The watchdog may come between: it leaves a table of errors, or the one that was loaded.
+        let suspended = self.control.suspend(top);
+        suspended.and_then(|()| stack::resume(&mut self.control, top)).map_err(step("shut the volume"))?;
+        fault::at("shut-resumed");
+        self.pulse.beat(Phase::Tracking);
+        self.ledger.shut();
+        let Self { log_flush, stack, .. } = self;
+        drop(log_flush);
+        remove_log(&Devices::open().map_err(StackError::from)?, &stack)?;
+        Ok(())
+    }
+}
