@@ -8,6 +8,7 @@ use ftship_proto::backup::Phase;
 use ftship_proto::ids::Epoch;
 use ftship_proto::primary::{PrimaryEvent, Usage};
 
+use crate::switching::Gate;
 use crate::world::{Event, Side, World};
 
 const SECOND: u64 = 1_000_000;
@@ -22,7 +23,7 @@ const LENGTH: u64 = 40 * SECOND;
 #[derive(Debug, Default)]
 pub(crate) struct Aftermath {
     promoted: Option<Epoch>,
-    demoted: bool,
+    pub(crate) demoted: bool,
     ends: u64,
 }
 
@@ -63,7 +64,8 @@ impl World {
         }
         self.stalled_until = [0; 6];
         self.operator.deadline = u64::MAX;
-        self.operator.aftermath = Aftermath { promoted: Some(at), demoted: false, ends: self.now + LENGTH };
+        let demoted = self.operator.aftermath.demoted;
+        self.operator.aftermath = Aftermath { promoted: Some(at), demoted, ends: self.now + LENGTH };
         self.note(|_| "AFTERMATH: the old primary is told".into());
         if self.primary.daemon.is_none() {
             if !self.primary.powered {
@@ -109,9 +111,11 @@ impl World {
     pub(crate) fn stepped_down(&mut self) {
         let alone = self.primary.alone_since;
         assert!(alone.is_none(), "what the guest wrote alone since {alone:?} is given up by nobody's word");
-        assert!(!self.primary.has_guest, "it stepped down while its guest runs");
+        let has_guest = self.primary.has_guest && self.primary.gate != Gate::Shut;
+        assert!(!has_guest, "it stepped down while its guest runs");
         self.operator.aftermath.demoted = true;
         self.primary_stop(true);
+        self.nobody_is_primary();
     }
 
     fn end_aftermath(&mut self) {

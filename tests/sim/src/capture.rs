@@ -12,6 +12,7 @@ use ftship_proto::primary::{Batch, PrimaryEvent, bytes_of};
 
 use crate::encoding::{Captured, EncodeJob, Piece};
 use crate::primary_host::{CutJob, PrimaryReport};
+use crate::switching::Gate;
 use crate::world::{Event, LaneId, World};
 
 /// Writes that a power cut of the primary may undo.
@@ -22,9 +23,10 @@ impl World {
     pub(crate) fn guest_writes(&mut self) {
         let at = self.now + self.random.around(self.scenario.guest_interval);
         self.schedule(at, Event::Guest);
-        if !self.primary.powered || !self.primary.has_guest {
+        if !self.primary.powered || !self.primary.has_guest || self.primary.gate != Gate::Open {
             return;
         }
+        assert!(!self.operator.handed_over, "the guest writes here, and the other side took over");
         self.note_guest_write();
         for _ in 0..=self.random.below(self.scenario.burst) {
             let shape = &self.scenario.shape;
@@ -87,8 +89,9 @@ impl World {
         let overflown = daemon.log_used > capacity;
         let failed = daemon.dirty.is_some() && (lost || overflown) && !matches!(job, CutJob::Stop);
         let report = match job {
+            _ if failed && self.gate_let_go() => Some(self.perform_switch(&CutJob::Shut)),
             _ if failed => {
-                daemon.dirty = None;
+                self.primary_uncapture();
                 Some(PrimaryReport::Event(PrimaryEvent::CaptureLost { reason: "log off".into() }))
             }
             CutJob::Roll(attempt, _) if void && self.random.coin() => {
@@ -111,11 +114,19 @@ impl World {
                 Some(PrimaryReport::Scope(scope, PrimaryEvent::CaptureStarted { eras, bytes }))
             }
             CutJob::Stop => {
-                daemon.dirty = None;
+                self.gate_let_go();
+                self.primary_uncapture();
                 Some(PrimaryReport::Event(PrimaryEvent::CaptureStopped))
             }
             CutJob::Follow => None,
-            CutJob::Cut(epoch, roll) => Some(self.cut(epoch, roll, void)),
+            CutJob::Cut { epoch, roll, hold } => {
+                let report = self.cut(epoch, roll, void);
+                if hold && matches!(report, PrimaryReport::Taken(..)) {
+                    self.hold();
+                }
+                Some(report)
+            }
+            of_switch @ (CutJob::Yield | CutJob::Release | CutJob::Shut) => Some(self.perform_switch(&of_switch)),
         };
         self.note(|_| format!("cut thread: {report:?}"));
         if let Some(report) = report {
@@ -128,6 +139,12 @@ impl World {
         }
         if self.primary.daemon.as_ref().is_some_and(|daemon| !daemon.cut.jobs.is_empty()) {
             self.lane_begin(LaneId::Cut, self.primary.run);
+        }
+    }
+
+    fn primary_uncapture(&mut self) {
+        if let Some(daemon) = &mut self.primary.daemon {
+            daemon.dirty = None;
         }
     }
 

@@ -140,6 +140,12 @@ impl Checker {
         self.cuts.insert((incarnation, epoch), cut);
     }
 
+    /// Writes that the guest had made by the last cut of this epoch.
+    pub(crate) fn writes_of(&self, epoch: Epoch) -> u64 {
+        let cuts = self.cuts.iter().filter(|((_, of), _)| *of == epoch);
+        cuts.map(|(_, cut)| cut.writes).max().unwrap_or(0)
+    }
+
     pub(crate) fn encoded(&mut self, incarnation: Incarnation, epoch: Epoch, digest: Digest) {
         let content = Rc::clone(&self.cuts[&(incarnation, epoch)].content);
         self.known.insert(digest, Known { epoch, incarnation, content });

@@ -24,6 +24,7 @@ mod primary_host;
 mod primary_state;
 mod random;
 mod scenario;
+mod switching;
 mod trace;
 mod verify;
 mod world;

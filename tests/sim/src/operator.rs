@@ -80,7 +80,7 @@ pub(crate) struct Operator {
     last_checkpoint: Option<u64>,
     is_last_committed: bool,
     /// A promote was asked for; whether it must succeed.
-    promoting: Option<bool>,
+    pub(crate) promoting: Option<bool>,
     /// The epoch that the coordinator chose.
     chosen: Option<Epoch>,
     /// Frames that this primary sent, and its predecessor, for [`Fault::OldFrames`].
@@ -93,6 +93,8 @@ pub(crate) struct Operator {
     hello: Option<Frame>,
     pub(crate) deadline: u64,
     pub(crate) aftermath: Aftermath,
+    /// The primary stepped down in favour of the backup: nothing may be written there any more.
+    pub(crate) handed_over: bool,
 }
 
 impl Operator {
@@ -128,7 +130,18 @@ impl Operator {
         }
     }
 
-    fn id(&mut self) -> u64 {
+    pub(crate) fn is_calm(&self) -> bool {
+        self.is_calm
+    }
+
+    /// Nothing goes wrong any more: somebody was promoted, or is about to be.
+    pub(crate) fn settle_for_a_promote(&mut self, now: u64) {
+        self.is_calm = true;
+        self.deadline = now + PATIENCE;
+        self.promoting = Some(false);
+    }
+
+    pub(crate) fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
@@ -304,8 +317,7 @@ impl World {
         if self.operator.promoting.is_some() || self.operator.is_calm {
             return;
         }
-        self.operator.is_calm = true;
-        self.operator.deadline = self.now + PATIENCE;
+        self.operator.settle_for_a_promote(self.now);
         self.end_faults();
         // A promote while the primary still runs is refused by nobody: it is fenced from outside.
         if self.random.coin() {
@@ -313,7 +325,6 @@ impl World {
             self.primary_stop(tells);
             self.primary.powered = false;
         }
-        self.operator.promoting = Some(false);
         if self.backup.is_up() && !self.backup_failed() && self.random.coin() {
             self.operator.chosen = self.choose(None);
             let wait = self.random.below(4 * self.scenario.net_delay.max(20_000));
@@ -325,7 +336,7 @@ impl World {
     }
 
     /// A promote that is asked for once the backup is back must succeed, if there is anything to promote to.
-    fn must_promote(&mut self) -> bool {
+    pub(crate) fn must_promote(&mut self) -> bool {
         let choices = self.examine_backup();
         let must = !choices.is_empty();
         self.operator.chosen = self.choose(Some(choices));
@@ -347,6 +358,9 @@ impl World {
     pub(crate) fn promote_done(&mut self, result: &Result<Epoch, PromoteRefused>) {
         match result {
             Ok(epoch) => {
+                if self.operator.promoting.is_none() {
+                    self.taken_over(*epoch);
+                }
                 let chosen = self.operator.chosen;
                 let is_chosen = chosen.map_or(!self.is_external(), |chosen| chosen == *epoch);
                 assert!(is_chosen, "promoted at {epoch}, asked for was {chosen:?}");
@@ -373,6 +387,10 @@ impl World {
         let Some(daemon) = &self.primary.daemon else { return };
         match daemon.core.replication() {
             Replication::InSync => {
+                if self.scenario.switches && !self.operator.is_calm {
+                    let wait = self.random.below(8 * self.scenario.epoch_interval);
+                    self.schedule(self.now + wait, Event::Switch);
+                }
                 let Some(odds) = self.scenario.settles_first.take() else { return };
                 self.scenario.set_odds(odds);
                 self.schedule(self.now + self.scenario.chaos_until, Event::Calm);
@@ -425,7 +443,7 @@ impl World {
         self.operator.deadline = self.operator.deadline.max(self.now + PATIENCE);
     }
 
-    fn end_faults(&mut self) {
+    pub(crate) fn end_faults(&mut self) {
         let scenario = &mut self.scenario;
         scenario.set_odds([0; 4]);
         if scenario.is_cramped {
@@ -462,6 +480,10 @@ impl World {
             self.stop(Side::Primary, false);
         }
         let Some(daemon) = &self.primary.daemon else { return };
+        if daemon.core.switch_text().is_some() {
+            // Whatever comes of it.
+            return;
+        }
         if *daemon.core.replication() == Replication::InSync && self.operator.last_checkpoint.is_none() {
             if !self.last_verifies() {
                 return;

@@ -19,7 +19,7 @@ use ftship_proto::primary::{
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::slot::SlotPosition;
-use ftship_proto::state::DurableState;
+use ftship_proto::state::{DurableState, Role};
 
 use crate::content::Content;
 use crate::disk::Disk;
@@ -29,6 +29,7 @@ use crate::net::{ConnId, Item};
 use crate::primary_state;
 use crate::random::Random;
 use crate::scenario::Scenario;
+use crate::switching::Gate;
 use crate::verify::{Inspecting, Verifier, VerifyLane};
 use crate::world::{Event, Lane, LaneId, Side, World};
 
@@ -38,8 +39,16 @@ pub(crate) enum CutJob {
     /// Roll, for the attempt of this number.
     Roll(u32, Option<Vec<Era>>),
     Start(Vec<Era>),
-    /// End this epoch, and roll in its pause or not.
-    Cut(Epoch, bool),
+    /// End this epoch, roll in its pause or not, and hold writes back behind it or not.
+    Cut {
+        epoch: Epoch,
+        roll: bool,
+        hold: bool,
+    },
+    /// From here on only a release lets through what is held back.
+    Yield,
+    Release,
+    Shut,
     Follow,
     Stop,
 }
@@ -106,6 +115,8 @@ pub(crate) struct PrimaryHost {
     pub(crate) powered: bool,
     /// The VM runs here.
     pub(crate) has_guest: bool,
+    /// What becomes of what it writes.
+    pub(crate) gate: Gate,
     /// It wrote since the host was powered on.
     pub(crate) written: bool,
     /// When it first wrote while nobody but this side had it, since the pair was last in sync.
@@ -137,6 +148,7 @@ impl PrimaryHost {
             state: primary_state::format(random.id(), generation),
             powered: true,
             has_guest: true,
+            gate: Gate::Open,
             written: false,
             alone_since: None,
             daemon_since: None,
@@ -156,6 +168,13 @@ impl World {
         let (host, scenario) = (&mut self.primary, &self.scenario);
         host.run += 1;
         host.powered = true;
+        if state.role == Role::Backup {
+            host.gate = Gate::Shut;
+            self.note(|_| "primary: its state says that it is a backup".into());
+            self.operator.aftermath.demoted = true;
+            return self.nobody_is_primary();
+        }
+        host.gate = Gate::Open;
         host.daemon_since = Some(self.now);
         let header = EpochHeader {
             protocol: PROTOCOL,
@@ -225,6 +244,7 @@ impl World {
     /// The daemon is gone, and with it what it had in memory; `tells`: its kernel ends its connection.
     pub(crate) fn primary_stop(&mut self, tells: bool) {
         self.primary.run += 1;
+        self.gate_let_go();
         if let Some(daemon) = self.primary.daemon.take() {
             self.state_interrupted(&daemon);
             if let Some(conn) = daemon.peer {
@@ -302,7 +322,10 @@ impl World {
             PrimaryAction::Roll { attempt, since } => self.cut_push(CutJob::Roll(attempt, since)),
             PrimaryAction::StartCapture { since } => self.cut_push(CutJob::Start(since)),
             PrimaryAction::StopCapture => self.cut_push(CutJob::Stop),
-            PrimaryAction::Cut { epoch, roll, .. } => self.cut_push(CutJob::Cut(epoch, roll)),
+            PrimaryAction::Cut { epoch, roll, hold, .. } => self.cut_push(CutJob::Cut { epoch, roll, hold }),
+            PrimaryAction::Yield => self.cut_push(CutJob::Yield),
+            PrimaryAction::Release => self.cut_push(CutJob::Release),
+            PrimaryAction::Shut => self.cut_push(CutJob::Shut),
             PrimaryAction::Ship { epoch } => {
                 if let Some(captured) = daemon.captured.take() {
                     let staged = daemon.core.known_durable();

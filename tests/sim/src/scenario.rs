@@ -46,6 +46,8 @@ pub(crate) struct Scenario {
     pub(crate) odds_crash: u64,
     pub(crate) request_interval: u64,
     pub(crate) is_eager: bool,
+    /// The roles are exchanged by those who ask.
+    pub(crate) switches: bool,
     /// Nothing is captured between two epochs.
     pub(crate) is_interval: bool,
     /// The backup's volumes are tracked.
@@ -118,6 +120,7 @@ impl Scenario {
             odds_crash: pick(random, &[0, 0, 0, 50, 200]),
             request_interval: chaos_until / random.range(2, 12),
             is_eager: random.once_in(20),
+            switches: random.clone().next().is_multiple_of(2),
             is_interval: random.clone().once_in(8),
             settles_first: None,
             is_tracked: false,

@@ -78,6 +78,10 @@ pub(crate) enum Event {
     /// The old primary's daemon looks who uses its volumes.
     Look,
     GuestLeaves,
+    /// Somebody wants the roles to be exchanged.
+    Switch,
+    /// Writes have been held back for as long as may be.
+    HoldEnds,
     Request,
     Coordinator,
     Restart(Side, u32),
@@ -202,6 +206,8 @@ impl World {
             Event::Promote => self.ask_to_promote(),
             Event::Look => self.look(),
             Event::GuestLeaves => self.guest_leaves(),
+            Event::Switch => self.ask_for_switch(),
+            Event::HoldEnds => self.hold_ends(),
             Event::Break => self.net_break_all(true),
             Event::Request => self.request(),
             Event::Coordinator => self.coordinate(),

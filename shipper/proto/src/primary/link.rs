@@ -9,6 +9,7 @@ use super::{Link, Primary, PrimaryAction, Replication, SyncStep};
 use crate::frame::{Frame, FrameKind};
 use crate::lineage::Standing;
 use crate::message::{Hello, Message, Welcome};
+use crate::mutant::{self, Mutant};
 use crate::protocol::{ACK_RECEIVED, COMPARE, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY};
 use crate::verify::Digests;
 
@@ -72,6 +73,9 @@ impl Primary {
         }
         self.link_error = Some(reason.to_owned());
         self.words_unknown(reason);
+        if mutant::is(Mutant::SwitchForgotten) {
+            self.switch_unheard(now);
+        }
         if matches!(self.replication, Replication::Syncing | Replication::InSync) {
             self.degrade(reason);
         }

@@ -26,6 +26,7 @@ use super::{Capture, Link, Primary, PrimaryAction};
 use crate::ids::Epoch;
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::Message;
+use crate::mutant::{self, Mutant};
 use crate::protocol::CommitPolicy;
 use crate::state::DurableState;
 
@@ -137,6 +138,9 @@ impl Primary {
             Some(Switch { step: step @ Step::Holding(_), .. }) if is_settled && is_in_sync => {
                 if matches!(step, Step::Holding(epoch) if *epoch <= committed) {
                     *step = Step::Yielding;
+                    if mutant::is(Mutant::SwitchUnyielded) {
+                        return self.yielded(now);
+                    }
                     self.act(PrimaryAction::Yield);
                 }
             }
@@ -156,6 +160,9 @@ impl Primary {
         // This side holds what the backup holds.
         self.put_away(self.last_cut());
         self.enter_switch(Step::Writing(before));
+        if mutant::is(Mutant::SwitchBeforeState) {
+            self.switch_state_durable(now);
+        }
         self.write_state();
     }
 
