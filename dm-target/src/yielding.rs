@@ -16,7 +16,7 @@ use crate::fault;
 use crate::pulse::Phase;
 use crate::stack::devices::Devices;
 use crate::stack::shut::SHUT;
-use crate::stack::{self, StackError, remove_log};
+use crate::stack::{self, remove_log};
 
 impl Capture {
     /// From here on writes that are held back are not let through by anybody but [`release`](Self::release).
@@ -72,7 +72,7 @@ impl Capture {
         self.ledger.shut();
         let Self { log_flush, stack, .. } = self;
         drop(log_flush);
-        remove_log(&Devices::open().map_err(StackError::from)?, &stack)?;
+        remove_log(&Devices::open()?, &stack)?;
         Ok(())
     }
 }

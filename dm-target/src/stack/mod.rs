@@ -32,9 +32,9 @@ pub mod written;
 pub use bypass::Bypassed;
 pub use create::{create, remove};
 use devices::{Described, Devices, TargetLine};
-use shut::SHUT;
 pub(crate) use recover::{point_top_at, remove_log};
 pub use rescue::{Rescue, Rescued};
+use shut::SHUT;
 pub(crate) use shut::shut_top;
 
 /// The targets of a stack and the modules they are in.

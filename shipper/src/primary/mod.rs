@@ -31,8 +31,8 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    CompareSizes, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
-    Tuning, Until, VerifySizes, bytes_of, union,
+    CompareSizes, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Tuning, Until,
+    VerifySizes, bytes_of, union,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;

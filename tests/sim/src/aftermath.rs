@@ -43,10 +43,9 @@ impl World {
         let (now, host) = (self.now, &mut self.primary);
         host.written = false;
         let noted = |since: u64| {
-            let runs = host.daemon_since.is_some_and(|from| from.max(since) + NOTED <= now);
-            // A state's disk that stalls has nothing yet.
-            let is_durable = host.daemon.as_ref().is_none_or(|daemon| daemon.core.is_state_durable());
-            runs && is_durable && self.operator.aftermath.promoted.is_some()
+            let until = host.daemon_until.unwrap_or(now);
+            let runs = host.daemon_since.is_some_and(|from| from.max(since) + NOTED <= until);
+            runs && self.operator.aftermath.promoted.is_some()
         };
         if !host.alone_since.is_some_and(noted) {
             host.alone_since = None;

@@ -126,7 +126,9 @@ impl World {
                 }
                 Some(report)
             }
-            of_switch @ (CutJob::Yield | CutJob::Release | CutJob::Shut) => Some(self.perform_switch(&of_switch)),
+            of_switch @ (CutJob::Yield | CutJob::Release | CutJob::Shut) => {
+                Some(self.perform_switch(&of_switch))
+            }
         };
         self.note(|_| format!("cut thread: {report:?}"));
         if let Some(report) = report {

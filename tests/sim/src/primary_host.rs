@@ -122,6 +122,8 @@ pub(crate) struct PrimaryHost {
     /// When it first wrote while nobody but this side had it, since the pair was last in sync.
     pub(crate) alone_since: Option<u64>,
     pub(crate) daemon_since: Option<u64>,
+    /// If none runs: when it ended, unless what it last knew was not on its disk yet.
+    pub(crate) daemon_until: Option<u64>,
     pub(crate) run: u32,
     pub(crate) daemon: Option<Box<PrimaryDaemon>>,
 }
@@ -152,6 +154,7 @@ impl PrimaryHost {
             written: false,
             alone_since: None,
             daemon_since: None,
+            daemon_until: None,
             run: 0,
             daemon: None,
         }
@@ -175,7 +178,7 @@ impl World {
             return self.nobody_is_primary();
         }
         host.gate = Gate::Open;
-        host.daemon_since = Some(self.now);
+        (host.daemon_since, host.daemon_until) = (Some(self.now), None);
         let header = EpochHeader {
             protocol: PROTOCOL,
             features_optional: 0,
@@ -246,6 +249,8 @@ impl World {
         self.primary.run += 1;
         self.gate_let_go();
         if let Some(daemon) = self.primary.daemon.take() {
+            // A state's disk that stalls has nothing yet.
+            self.primary.daemon_until = Some(if daemon.core.is_state_durable() { self.now } else { 0 });
             self.state_interrupted(&daemon);
             if let Some(conn) = daemon.peer {
                 self.net_close(conn, Side::Primary, tells);

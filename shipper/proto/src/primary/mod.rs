@@ -356,7 +356,9 @@ impl Primary {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let link = match &self.link {
-            Link::Down { .. } if self.has_failed() || self.is_stepping_down() || self.switch_bars_link() => None,
+            Link::Down { .. } if self.has_failed() || self.is_stepping_down() || self.switch_bars_link() => {
+                None
+            }
             Link::Down { retry_at } => Some(*retry_at),
             Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),

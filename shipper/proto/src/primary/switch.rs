@@ -90,7 +90,9 @@ impl Primary {
     pub fn switch_text(&self) -> Option<&'static str> {
         Some(match self.switch.as_ref()?.step {
             Step::Settling => "the roles are about to be exchanged",
-            Step::Holding(_) | Step::Yielding | Step::Writing(_) => "writes are held back: the roles are being exchanged",
+            Step::Holding(_) | Step::Yielding | Step::Writing(_) => {
+                "writes are held back: the roles are being exchanged"
+            }
             Step::Told(_) => "this side has stepped down: whether the other took over is not known yet",
             Step::Undoing(_) => "the roles are not exchanged: this side becomes the primary again",
             Step::Shutting => "this side has handed over",
@@ -235,15 +237,13 @@ impl Primary {
 
     /// Writes are let through, or are about to be: this side is the primary still.
     pub(super) fn released(&mut self, now: Duration, reason: &str) {
-        match self.switch.as_ref().map(|switch| &switch.step) {
-            Some(Step::Settling | Step::Holding(_) | Step::Yielding) => {
-                self.end_switch(Err(DemoteRefused::Failed(reason.to_owned())));
-                self.cut_at = now;
-                if !self.is_connected() {
-                    self.degrade("the connection was lost");
-                }
+        let step = self.switch.as_ref().map(|switch| &switch.step);
+        if let Some(Step::Settling | Step::Holding(_) | Step::Yielding) = step {
+            self.end_switch(Err(DemoteRefused::Failed(reason.to_owned())));
+            self.cut_at = now;
+            if !self.is_connected() {
+                self.degrade("the connection was lost");
             }
-            _ => {}
         }
     }
 
