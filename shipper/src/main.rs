@@ -167,6 +167,9 @@ enum Verb {
         /// Also where the volume holds no committed epoch of the group: it may be a mixture of two
         #[structopt(long)]
         force: bool,
+        /// A number that whoever decides raises with each decision: refused (code 9) unless above any that was seen
+        #[structopt(long)]
+        token: Option<u64>,
         /// Do not promote: make a writable copy of this name of what a promote would give, and go on
         #[structopt(long, value_name = "NAME", conflicts_with = "epoch")]
         test: Option<String>,
@@ -338,13 +341,13 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Verb::Promote { group, epoch, force, timeout, .. } => {
+        Verb::Promote { group, epoch, force, token, timeout, .. } => {
             if force {
                 eprintln!(
                     "ftship: --force: what the volume holds may be a mixture of two states; check it before it is used"
                 );
             }
-            match request(&group, &Request::Promote { epoch, force }, Duration::from_secs(timeout))? {
+            match request(&group, &Request::Promote { epoch, force, token }, Duration::from_secs(timeout))? {
                 Response::Promoted { epoch } => println!("{epoch}"),
                 _ => return Err(unexpected()),
             }
@@ -559,6 +562,7 @@ fn request(
         failure(code, &error)
     })?;
     match response {
+        Response::Stale { reason } => Err(Failure { code: 9, text: format!("{group}: {reason}") }),
         Response::Refused { reason } => Err(Failure { code: 4, text: format!("{group}: {reason}") }),
         Response::Failed { reason } => Err(Failure { code: 1, text: format!("{group}: {reason}") }),
         answer => Ok(answer),

@@ -16,8 +16,10 @@ on primary ftship checkpoint vm1 --wait
 link down
 wait_state primary degraded
 scribble primary 16
-promote
+EPOCH_PROMOTED=$(on backup ftship promote vm1 --token 5)
 eventually 20 is_role backup primary
+expect_equal "$(on backup ftship promote vm1 --token 5)" "$EPOCH_PROMOTED" "asked again"
+expect_code 9 on backup ftship promote vm1 --token 4
 scribble backup 32
 on backup ftship status vm1
 

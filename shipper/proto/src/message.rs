@@ -103,6 +103,8 @@ pub struct Hello {
     pub last_digest: Digest,
     /// Since which epoch it went on without a backup.
     pub alone: Option<Epoch>,
+    /// The highest fencing token that it has seen; 0: none.
+    pub token: u64,
 }
 
 /// The backup accepts and says where it stands.
@@ -454,6 +456,9 @@ impl Hello {
         if let Some(alone) = self.alone {
             fields.u64(OPTIONAL | 1, alone.0);
         }
+        if self.token > 0 {
+            fields.u64(OPTIONAL | 2, self.token);
+        }
     }
 
     fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
@@ -476,6 +481,7 @@ impl Hello {
             last_epoch: Epoch(fields.u64(5)?),
             last_digest: Digest(fields.array(6)?),
             alone: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
+            token: fields.optional_array(OPTIONAL | 2)?.map_or(0, u64::from_le_bytes),
         })
     }
 }

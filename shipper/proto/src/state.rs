@@ -150,6 +150,18 @@ pub(crate) fn decode_lineage(mut value: Value<'_>) -> Result<Vec<LineageEntry>, 
     Ok(lineage)
 }
 
+/// A promote that was decided before another one that this side knows of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the fencing token {token} is not above {seen}, which was seen already: somebody decided otherwise since"
+)]
+pub struct StaleToken {
+    /// As given.
+    pub token: u64,
+    /// The highest that was seen.
+    pub seen: u64,
+}
+
 /// What one host remembers about its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DurableState {
@@ -178,6 +190,8 @@ pub struct DurableState {
     /// A backup: identities of this host's logical volumes, in the group's order, since the last copy onto them
     /// began. Empty: not known.
     pub devices: Vec<VolumeUuid>,
+    /// The highest fencing token that this side has seen, of its own promotes and the other's; 0: none.
+    pub token: u64,
 }
 
 /// Identities, 16 bytes each.
@@ -235,6 +249,7 @@ mod tag {
     pub(super) const DEVICES: u16 = super::OPTIONAL | 2;
     pub(super) const ALONE: u16 = 9;
     pub(super) const FENCED: u16 = 10;
+    pub(super) const TOKEN: u16 = 11;
 }
 
 /// A durable state that cannot be used.
@@ -265,6 +280,7 @@ impl DurableState {
             fenced: None,
             rolls: RollHistory::default(),
             devices: Vec::new(),
+            token: 0,
         }
     }
 
@@ -298,6 +314,9 @@ impl DurableState {
         if let Some(fence) = self.fenced {
             fields.field(tag::FENCED, &fence.encode());
         }
+        if self.token > 0 {
+            fields.u64(tag::TOKEN, self.token);
+        }
         if self.rolls.last().is_some() {
             fields.field(tag::ROLLS, &self.rolls.encode());
         }
@@ -322,6 +341,7 @@ impl DurableState {
         let last_incarnation = fields.optional_array(tag::LAST_INCARNATION)?.map(Incarnation);
         let alone = fields.optional_array(tag::ALONE)?.map(u64::from_le_bytes).map(Epoch);
         let fenced = fields.optional(tag::FENCED).map(Fence::decode).transpose()?;
+        let token = fields.optional_array(tag::TOKEN)?.map_or(0, u64::from_le_bytes);
         let rolls = fields.optional(tag::ROLLS).map(RollHistory::decode).transpose()?.unwrap_or_default();
         let devices = fields.optional(tag::DEVICES).map(decode_devices).transpose()?.unwrap_or_default();
         fields.finish()?;
@@ -338,6 +358,7 @@ impl DurableState {
             rolls,
             alone,
             fenced,
+            token,
         })
     }
 

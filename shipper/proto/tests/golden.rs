@@ -144,6 +144,7 @@ fn messages() {
         last_epoch: Epoch(4712),
         last_digest: Digest([0xd2; 32]),
         alone: None,
+        token: 0,
     });
     let welcome = Message::Welcome(Welcome {
         protocol: 1,
@@ -297,6 +298,7 @@ fn durable_state() {
         alone: None,
         fenced: None,
         devices: Vec::new(),
+        token: 0,
     };
     check_state("state", 7, state);
 }
@@ -321,6 +323,7 @@ fn a_state_with_its_rolls() {
         alone: None,
         fenced: None,
         devices: Vec::new(),
+        token: 0,
     };
     check_state("state_rolls", 8, state);
 }
@@ -408,4 +411,24 @@ fn journal() {
     check("journal_pad", &placement.pad.unwrap().block());
     let marker = writer.drop_sealed(ring * 3 + 4096 * 2, Epoch(4713)).unwrap();
     check("journal_drop", &marker.block());
+}
+
+#[test]
+fn fencing_tokens() {
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
+    check_state("state_token", 9, DurableState { lineage: lineage(), token: 0x0102_0304_0506_0708, ..blank });
+    let hello = Message::Hello(Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        features_optional: 1,
+        features_mandatory: 0,
+        group: group(),
+        lineage: lineage(),
+        last_epoch: Epoch(4712),
+        last_digest: Digest([0xd2; 32]),
+        alone: Some(Epoch(4710)),
+        token: 0x0102_0304_0506_0708,
+    });
+    check("hello_token", &bytes_of(&[hello.encode(2, INCARNATION)]));
+    assert_eq!(Message::decode(&frames_in(&golden("hello_token"))[0]), Ok(hello));
 }

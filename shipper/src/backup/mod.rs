@@ -17,7 +17,9 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ftdm::fault;
-use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered};
+use ftship_proto::backup::{
+    Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, PromoteRefused, Recovered,
+};
 use ftship_proto::frame::Frame;
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::Message;
@@ -241,19 +243,27 @@ impl BackupDriver {
         peer.queue(bytes);
     }
 
-    fn promote_done(&mut self, result: &Result<Epoch, ftship_proto::backup::PromoteRefused>) {
+    fn promote_done(&mut self, result: &Result<Epoch, PromoteRefused>) {
         let answer = match result {
             Ok(epoch) => {
                 log::info!("promoted at epoch {epoch}");
                 Response::Promoted { epoch: epoch.0 }
             }
+            Err(PromoteRefused::Stale(stale)) => Response::Stale { reason: stale.to_string() },
             Err(refused) => Response::Refused { reason: refused.to_string() },
         };
         let waiting = std::mem::take(&mut self.waiting);
         self.answers.extend(waiting.into_iter().map(|client| (client, answer.clone())));
     }
 
-    fn promote(&mut self, now: Duration, client: ClientId, epoch: Option<u64>, force: bool) {
+    fn promote(
+        &mut self,
+        now: Duration,
+        client: ClientId,
+        epoch: Option<u64>,
+        force: bool,
+        token: Option<u64>,
+    ) {
         fault::at("promote-begun");
         let mut id = [0; 16];
         if let Err(error) = getrandom::fill(&mut id) {
@@ -261,7 +271,7 @@ impl BackupDriver {
             return self.answers.push((client, Response::Failed { reason }));
         }
         self.waiting.push(client);
-        self.core.handle(now, BackupEvent::Promote { id, epoch: epoch.map(Epoch), force });
+        self.core.handle(now, BackupEvent::Promote { id, epoch: epoch.map(Epoch), force, token });
     }
 
     fn status(&self) -> Status {
@@ -377,7 +387,7 @@ impl Driver for BackupDriver {
         };
         match request {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
-            Request::Promote { epoch, force } => self.promote(now, client, epoch, force),
+            Request::Promote { epoch, force, token } => self.promote(now, client, epoch, force, token),
             Request::Switch { .. } => self.answers.push((client, refuse("switch"))),
             Request::Demote | Request::DiscardMine => self.answers.push((client, refuse("stepping down"))),
             Request::TestCopy { name, size } => self.test_copy(now, client, name, size),

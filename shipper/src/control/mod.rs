@@ -55,6 +55,9 @@ pub enum Request {
         /// Also where what the volumes hold is no epoch of the group.
         #[serde(default)]
         force: bool,
+        /// The fencing token: has to be above any seen before.
+        #[serde(default)]
+        token: Option<u64>,
     },
     /// Primary: exchange the roles.
     Switch {
@@ -150,6 +153,11 @@ pub enum Response {
     },
     /// To `full-sync`, `switch`, `demote` and `discard-mine`.
     Started,
+    /// To `promote`: its token is not above one that was seen already; nothing was changed.
+    Stale {
+        /// For people.
+        reason: String,
+    },
     /// The request does not fit the daemon's role or state; nothing was changed.
     Refused {
         /// For people.

@@ -488,9 +488,11 @@ impl Driver for PrimaryDriver {
             Request::Switch { stall } => self.switch(now, client, stall),
             Request::Demote => self.demote(now, client, false),
             Request::DiscardMine => self.demote(now, client, true),
-            Request::Promote { force: true, .. } if self.core.fence().is_some() => self.take_up(now, client),
-            Request::Promote { epoch, .. } if self.core.state().group.is_some() => {
-                let answer = promoted_already(self.core.promoted_at(), epoch);
+            Request::Promote { force: true, token, .. } if self.core.fence().is_some() => {
+                self.take_up(now, client, token);
+            }
+            Request::Promote { epoch, token, .. } if self.core.state().group.is_some() => {
+                let answer = promoted_already(self.core.promoted_at(), epoch, self.core.state().token, token);
                 self.answers.push((client, answer));
             }
             Request::Reload => {

@@ -25,14 +25,14 @@ impl PrimaryDriver {
     }
 
     /// Goes on with what is here, though another was promoted over it.
-    pub(super) fn take_up(&mut self, now: Duration, client: ClientId) {
+    pub(super) fn take_up(&mut self, now: Duration, client: ClientId, token: Option<u64>) {
         let mut generation = [0; 16];
         if let Err(error) = getrandom::fill(&mut generation) {
             let reason = format!("no random generation id: {error}");
             return self.answers.push((client, Response::Failed { reason }));
         }
         self.waiting.push(client);
-        self.core.handle(now, PrimaryEvent::TakeUp { id: client.0 as u64, generation });
+        self.core.handle(now, PrimaryEvent::TakeUp { id: client.0 as u64, token, generation });
     }
 
     /// Exchanges the roles; with `stall` also while somebody has the volumes open.
@@ -53,6 +53,7 @@ impl PrimaryDriver {
             (Err(failed @ (DemoteRefused::Failed(_) | DemoteRefused::Unknown)), _) => {
                 Response::Failed { reason: failed.to_string() }
             }
+            (Err(DemoteRefused::Stale(stale)), _) => Response::Stale { reason: stale.to_string() },
             (Err(refused), _) => Response::Refused { reason: refused.to_string() },
             (Ok(()), Role::Primary) => Response::Promoted { epoch: self.core.promoted_at().0 },
             (Ok(()), Role::Backup) => Response::Started,

@@ -9,6 +9,7 @@ use ftdm_units::Sectors;
 use ftship_proto::backup::PromoteRefused;
 use ftship_proto::ids::Epoch;
 use ftship_proto::primary::{Carrier, CommitRefused, Replication, SyncFigures};
+use ftship_proto::state::StaleToken;
 
 use super::PrimaryDriver;
 use super::capture::LogUse;
@@ -118,8 +119,16 @@ fn shown(sync: &SyncFigures, left: Sectors) -> SyncStatus {
     }
 }
 
-/// The answer to a promote of a side that was promoted at `at`.
-pub(super) fn promoted_already(at: Epoch, asked: Option<u64>) -> Response {
+/// The answer to a promote of a side that was promoted at `at`, and has seen tokens up to `seen`.
+pub(super) fn promoted_already(at: Epoch, asked: Option<u64>, seen: u64, token: Option<u64>) -> Response {
+    if let Some(token) = token.filter(|token| *token != seen) {
+        let reason = if token < seen {
+            StaleToken { token, seen }.to_string()
+        } else {
+            format!("this side is the primary already, by the fencing token {seen}")
+        };
+        return if token < seen { Response::Stale { reason } } else { Response::Refused { reason } };
+    }
     match asked {
         Some(epoch) if epoch != at.0 => {
             Response::Refused { reason: PromoteRefused::Elsewhere(at).to_string() }

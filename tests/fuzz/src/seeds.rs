@@ -145,6 +145,7 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
         last_epoch: Epoch::NONE,
         last_digest: Digest::ZERO,
         alone: None,
+        token: 7,
     });
     let say = |message: Message| message.encode(GENERATION.number, INCARNATION);
     let mut frames = vec![say(hello), say(Message::SyncBegin { base_id: [0xb1; 16], base: None })];

@@ -351,7 +351,7 @@ impl World {
         if let Some(epoch) = epoch {
             self.checker.chosen(epoch);
         }
-        self.backup_handle(BackupEvent::Promote { id, epoch, force: false });
+        self.backup_handle(BackupEvent::Promote { id, epoch, force: false, token: None });
         self.schedule(self.now + SECOND, Event::Calm);
     }
 

@@ -73,6 +73,8 @@ pub enum BackupEvent {
         epoch: Option<Epoch>,
         /// Also where what the volumes hold is no epoch of the group at all.
         force: bool,
+        /// The fencing token, where whoever decides has one: it has to be above any seen before.
+        token: Option<u64>,
     },
 }
 

@@ -113,6 +113,10 @@ impl Backup {
             group: hello.group,
             lineage: hello.lineage,
         };
+        if hello.token > self.state.token {
+            self.state.token = hello.token;
+            self.write_state();
+        }
         self.link = Link::Clearing { deadline: now + self.config.timeout, peer: Box::new(peer) };
         self.greet(now);
     }

@@ -306,7 +306,9 @@ impl Backup {
             BackupEvent::Failed { reason } => self.fail(reason),
             BackupEvent::OwnRead { result } => self.own_read(now, result),
             BackupEvent::EraRolled { eras } => self.era_rolled(eras),
-            BackupEvent::Promote { id, epoch, force } => self.promote(now, id, epoch, force),
+            BackupEvent::Promote { id, epoch, force, token } => {
+                self.promote_with(now, id, epoch, force, token);
+            }
         }
         if self.is_stuck() {
             self.bye(

@@ -12,7 +12,7 @@ use super::{Backup, BackupAction, Phase, Sealed};
 use crate::ids::{Digest, Epoch, Generation};
 use crate::mutant::{self, Mutant};
 use crate::rolls::Roll;
-use crate::state::{LineageEntry, Role};
+use crate::state::{DurableState, LineageEntry, Role, StaleToken};
 use ftdm_units::Era;
 
 /// How far a promote has come.
@@ -75,12 +75,38 @@ pub enum PromoteRefused {
         /// The last.
         last: Epoch,
     },
+    /// Somebody was promoted with a higher token.
+    #[error(transparent)]
+    Stale(#[from] StaleToken),
     /// Another epoch is being promoted to, or was.
     #[error("this side is promoted at epoch {0} already")]
     Elsewhere(Epoch),
 }
 
 impl Backup {
+    /// The same, decided by somebody who counts decisions.
+    pub(super) fn promote_with(
+        &mut self,
+        now: Duration,
+        id: [u8; 16],
+        epoch: Option<Epoch>,
+        force: bool,
+        token: Option<u64>,
+    ) {
+        let seen = self.state.token;
+        // Asked again, with the token that it has, a promoted side says the same.
+        let is_again = matches!(self.phase, Phase::Promoted | Phase::Promoting(_)) && token == Some(seen);
+        if let Some(token) = token.filter(|token| *token <= seen && !is_again) {
+            return self.act(BackupAction::PromoteDone(Err(StaleToken { token, seen }.into())));
+        }
+        // Durable with the generation.
+        self.state.token = token.unwrap_or(seen);
+        self.promote(now, id, epoch, force);
+        if !matches!(self.phase, Phase::Promoted | Phase::Promoting(_)) {
+            self.state.token = seen;
+        }
+    }
+
     pub(super) fn promote(&mut self, now: Duration, id: [u8; 16], epoch: Option<Epoch>, force: bool) {
         let answer = match &self.phase {
             Phase::Promoted => {
@@ -158,7 +184,7 @@ impl Backup {
         self.enter(Phase::Promoting(step));
         if let Some(before) = before {
             // `Inconsistent` is on its way to the disk and not true any more.
-            self.state = *before;
+            self.state = DurableState { token: self.state.token, ..*before };
             self.write_state();
         }
         self.bye(now, "promoted".into());

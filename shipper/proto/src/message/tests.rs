@@ -43,6 +43,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 last_epoch: Epoch(last),
                 last_digest: Digest(digest),
                 alone: (last % 2 == 0).then_some(Epoch(optional)),
+                token: mandatory,
             })
         },
     );

@@ -171,6 +171,8 @@ pub enum PrimaryEvent {
     TakeUp {
         /// Returned in the answer.
         id: u64,
+        /// The fencing token, where there is one.
+        token: Option<u64>,
         /// Random id of the generation to be made.
         generation: [u8; 16],
     },

@@ -21,7 +21,7 @@ use crate::ids::{Epoch, Generation};
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Message, RefuseCode};
 use crate::mutant::{self, Mutant};
-use crate::state::{Content, Fence, LineageEntry, Role};
+use crate::state::{Content, Fence, LineageEntry, Role, StaleToken};
 
 /// Why a primary does not step down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +50,9 @@ pub enum DemoteRefused {
     /// Somebody uses the volume.
     #[error("the volume is in use: stop the VM first")]
     InUse,
+    /// Somebody was promoted with a higher token.
+    #[error(transparent)]
+    Stale(#[from] StaleToken),
     /// The roles are being exchanged already.
     #[error("the roles are being exchanged already")]
     UnderWay,
@@ -144,6 +147,7 @@ impl Primary {
     pub(super) fn visited(&mut self, now: Duration, frame: &Frame) {
         let (code, text) = match Message::decode(frame) {
             Ok(Message::Hello(hello)) if hello.group.name() == self.config.group.name() => {
+                self.see_token(hello.token);
                 self.meet(now, &hello.standing());
                 (RefuseCode::Promoted, format!("this side is the {}", self.standing()))
             }
@@ -155,6 +159,14 @@ impl Primary {
         };
         let standing = Some(Box::new(self.standing()));
         self.act(PrimaryAction::Answer(Message::Refuse { code, text, standing }));
+    }
+
+    /// No promote of this side takes a token as low as this any more.
+    fn see_token(&mut self, token: u64) {
+        if token > self.state.token {
+            self.state.token = token;
+            self.write_state();
+        }
     }
 
     /// Learns where the other side stands. Whether this side may be its primary.
@@ -280,7 +292,10 @@ impl Primary {
 
     /// An operator wants to go on with what this side holds, though another was promoted over it: as the primary of a
     /// generation of its own, whose random id is `generation`. What the other side made is then a split brain.
-    pub(super) fn take_up(&mut self, now: Duration, id: u64, generation: [u8; 16]) {
+    pub(super) fn take_up(&mut self, now: Duration, id: u64, generation: [u8; 16], token: Option<u64>) {
+        if let Some(stale) = self.stale(token) {
+            return self.act(PrimaryAction::DemoteDone { id, result: Err(stale) });
+        }
         let Some(fence) = self.state.fenced.filter(|_| !self.has_failed() && !self.is_stepping_down()) else {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(DemoteRefused::NotFenced) });
         };
@@ -292,9 +307,16 @@ impl Primary {
             digest: self.committed_digest,
         });
         self.state.highest_epoch_seen = at;
+        self.state.token = token.unwrap_or(self.state.token);
         (self.state.alone, self.state.fenced) = (Some(at), None);
         self.end_role(now, "this side begins a generation of its own");
         self.demoting = Some(id);
+    }
+
+    /// Why a promote of this side is refused that comes with this token, if it is.
+    fn stale(&self, token: Option<u64>) -> Option<DemoteRefused> {
+        let seen = self.state.token;
+        token.filter(|token| *token <= seen).map(|token| DemoteRefused::Stale(StaleToken { token, seen }))
     }
 
     /// Makes the new role durable.

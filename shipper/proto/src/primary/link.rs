@@ -36,6 +36,7 @@ impl Primary {
             last_epoch: self.standing().last_epoch,
             last_digest: self.committed_digest,
             alone: self.state.alone,
+            token: self.state.token,
         };
         self.act(PrimaryAction::Send(Message::Hello(hello)));
         self.link = Link::Greeting { deadline: now + self.config.timeout };

@@ -305,7 +305,7 @@ impl Primary {
             PrimaryEvent::Yielded => self.yielded(now),
             PrimaryEvent::Released { reason } => self.released(now, &reason),
             PrimaryEvent::Shut => self.shut(now),
-            PrimaryEvent::TakeUp { id, generation } => self.take_up(now, id, generation),
+            PrimaryEvent::TakeUp { id, token, generation } => self.take_up(now, id, generation, token),
             PrimaryEvent::Demote { id, discard } => self.demote(now, id, discard),
             PrimaryEvent::Failed { reason } => self.fail(now, reason),
             PrimaryEvent::Connected => self.connected(now),

@@ -49,6 +49,7 @@ fn any_state() -> impl Strategy<Value = DurableState> {
                 split: known,
             }),
             devices: (0..generations % 17).map(|n| VolumeUuid([u8::try_from(n).unwrap(); 16])).collect(),
+            token: seen / 5,
         },
     )
 }
@@ -92,6 +93,7 @@ fn the_largest_state_fits_a_slot() {
         alone: Some(Epoch(u64::MAX)),
         devices: vec![VolumeUuid([5; 16]); MAX_VOLUMES],
         fenced: Some(Fence { generation: entry(7).generation, fork: Epoch(9), split: true }),
+        token: u64::MAX,
     };
     let body = state.encode();
     assert!(body.len() <= MAX_BODY, "{}", body.len());

@@ -265,7 +265,7 @@ impl Host {
         }
         // The last one that was committed can always be named.
         let consistent = self.backup.state().content == Content::Consistent;
-        self.tell(BackupEvent::Promote { id: [7; 16], epoch: Some(epoch), force: false });
+        self.tell(BackupEvent::Promote { id: [7; 16], epoch: Some(epoch), force: false, token: None });
         self.do_all();
         assert_eq!(self.promoted, Some(matches!(self.backup.phase(), Phase::Promoted)));
         let nothing = epoch.is_none() || !consistent;

@@ -178,6 +178,7 @@ impl Host {
             last_epoch: Epoch::NONE,
             last_digest: Digest::ZERO,
             alone: None,
+            token: 0,
         }
     }
 
@@ -218,7 +219,7 @@ impl Host {
     }
 
     pub(super) fn promote(&mut self, epoch: Option<u64>) {
-        self.event(BackupEvent::Promote { id: [9; 16], epoch: epoch.map(Epoch), force: false });
+        self.event(BackupEvent::Promote { id: [9; 16], epoch: epoch.map(Epoch), force: false, token: None });
     }
 
     pub(super) fn refusal(&self) -> Option<RefuseCode> {

@@ -1,6 +1,7 @@
 //! To what a backup can be promoted, and until when.
 
 use super::*;
+use crate::state::StaleToken;
 
 fn draining() -> Host {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
@@ -123,4 +124,30 @@ fn the_first_commit_point_can_be_chosen_though_nothing_was_ever_committed() {
     assert_eq!(host.promoted.pop(), Some(Err(refused)));
     host.promote(Some(2));
     is_promoted_at(&mut host, 2);
+}
+
+#[test]
+fn a_promote_that_was_decided_before_another_one_is_refused() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    host.event(BackupEvent::Disconnected);
+    host.event(BackupEvent::Accepted);
+    host.tell(Message::Hello(Hello { token: 7, ..host.hello() }));
+    host.finish();
+    assert_eq!(host.state.token, 7, "what the primary has seen is durable here too");
+    let promote = |host: &mut Host, token| {
+        let (id, epoch, force) = ([9; 16], None, false);
+        host.event(BackupEvent::Promote { id, epoch, force, token: Some(token) });
+        host.finish();
+        host.promoted.pop()
+    };
+    for token in [6, 7] {
+        let stale = StaleToken { token, seen: 7 };
+        assert_eq!(promote(&mut host, token), Some(Err(PromoteRefused::Stale(stale))));
+        assert_eq!((host.state.role, host.state.token), (Role::Backup, 7));
+    }
+    let at = promote(&mut host, 8);
+    assert!(matches!(at, Some(Ok(_))), "{at:?}");
+    assert_eq!((host.state.role, host.state.token), (Role::Primary, 8), "in one write");
+    assert_eq!(promote(&mut host, 8), at, "asked again");
+    assert!(matches!(promote(&mut host, 7), Some(Err(PromoteRefused::Stale(_)))));
 }

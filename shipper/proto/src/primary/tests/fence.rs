@@ -4,7 +4,7 @@ use super::*;
 use crate::lineage::Standing;
 use crate::message::{Hello, Message, RefuseCode};
 use crate::rolls::Roll;
-use crate::state::{Content, Fence};
+use crate::state::{Content, Fence, StaleToken};
 
 const FORK: Epoch = Epoch(100);
 const IDLE: Usage = Usage { open: false, written: false };
@@ -155,6 +155,7 @@ fn whoever_knocks_is_told_where_this_side_stands_and_is_learnt_from() {
         last_epoch: Epoch(120),
         last_digest: Digest::ZERO,
         alone: Some(FORK),
+        token: 7,
     };
     let mine = primary.standing();
     let frame = Message::Hello(hello).encode(2, Incarnation([9; 16]));
@@ -166,6 +167,14 @@ fn whoever_knocks_is_told_where_this_side_stands_and_is_learnt_from() {
     });
     assert_eq!(told, Some((RefuseCode::Promoted, Some(Box::new(mine)))));
     assert_eq!(primary.fence().unwrap().fork, FORK);
+    // Whoever decides by tokens decided that: an earlier decision is refused from now on.
+    assert_eq!(primary.state().token, 7);
+    primary.handle(SECOND, PrimaryEvent::TakeUp { id: 3, token: Some(7), generation: [0xe3; 16] });
+    let refused = actions(&mut primary).into_iter().find_map(|action| match action {
+        PrimaryAction::DemoteDone { result, .. } => Some(result),
+        _ => None,
+    });
+    assert_eq!(refused, Some(Err(DemoteRefused::Stale(StaleToken { token: 7, seen: 7 }))));
 }
 
 #[test]
@@ -174,9 +183,10 @@ fn the_older_history_is_taken_up_again_as_a_generation_of_its_own() {
     primary.handle(SECOND, refusal(Some(promoted())));
     all_written(&mut primary);
     actions(&mut primary);
-    primary.handle(SECOND, PrimaryEvent::TakeUp { id: 3, generation: [0xe3; 16] });
+    primary.handle(SECOND, PrimaryEvent::TakeUp { id: 3, token: Some(5), generation: [0xe3; 16] });
     let state = written(&actions(&mut primary)).unwrap().clone();
     assert_eq!((state.role, state.fenced, state.lineage.len()), (Role::Primary, None, 2));
+    assert_eq!(state.token, 5);
     assert!(state.alone.is_some() && has_ended(&all_written(&mut primary)));
     let again = Primary::new(config(), state).standing();
     let relation = crate::lineage::compare(&again, &promoted());
