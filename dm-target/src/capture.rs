@@ -19,6 +19,7 @@ use crate::log_writes::format::LogSector;
 use crate::log_writes::mark::Mark;
 use crate::log_writes::reader::{LogReader, ReadError};
 use crate::log_writes::status::LogStatus;
+use crate::memory::CaptureMemory;
 use crate::pause_pool::PausePool;
 use crate::pulse::{Phase, Pulse};
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
@@ -38,11 +39,6 @@ const FEW_BYTES: u64 = PAUSE_BYTES as u64 / 8;
 const FOLLOW_ROUNDS: u32 = 3;
 /// Entries made room for before a pause.
 const PAUSE_ENTRIES: usize = 1 << 15;
-/// Memory that an epoch has from the start and keeps when it is recycled: growing costs page faults
-/// while the log fills.
-const KEPT_BYTES: usize = 32 << 20;
-/// Recycled epochs that are kept.
-const KEPT_EPOCHS: usize = 3;
 
 /// Why a capture could not begin or end.
 #[derive(Debug, thiserror::Error)]
@@ -220,7 +216,7 @@ pub struct Capture {
     pub(crate) spare_ready: bool,
     pub(crate) reader: LogReader,
     pub(crate) epoch: EpochLog,
-    spare_epochs: Vec<EpochLog>,
+    memory: CaptureMemory,
     pub(crate) era: EraReader,
     pub(crate) pool: PausePool,
     pub(crate) reads: Vec<Extent>,
@@ -240,14 +236,15 @@ pub struct Capture {
 
 impl Capture {
     /// Begins to capture a stack that tracks. `at_switch` runs while the visible device stands still,
-    /// just before the first write is logged: there dm-era is flushed and rolled. `pulse` hears of every
-    /// step from here on.
+    /// just before the first write is logged: there dm-era is flushed and rolled. `memory` is what an earlier capture left.
+    /// `pulse` hears of every step from here on.
     ///
     /// # Errors
     /// See [`CaptureError`]; after one the stack tracks as before.
     pub fn start(
         stack: &Stack,
         rams: LogPair,
+        memory: CaptureMemory,
         at_switch: Option<AtSwitch<'_>>,
         pulse: Arc<dyn Pulse>,
     ) -> Result<Self, CaptureError> {
@@ -276,7 +273,7 @@ impl Capture {
         }
         let log_number = made?.number;
         let below = Below { log_number, era, ledger, discards_to };
-        let begun = Self::begin(stack, rams, below, at_switch, pulse);
+        let begun = Self::begin(stack, rams, memory, below, at_switch, pulse);
         if begun.is_err() {
             if let Err(e) = stack.valve()?.shut() {
                 log::error!("shutting off discards of {}: {e}", stack.name);
@@ -291,6 +288,7 @@ impl Capture {
     fn begin(
         stack: &Stack,
         rams: LogPair,
+        memory: CaptureMemory,
         Below { log_number, era, ledger, discards_to }: Below,
         at_switch: Option<AtSwitch<'_>>,
         pulse: Arc<dyn Pulse>,
@@ -300,6 +298,7 @@ impl Capture {
             LogSector::new(era.logical_block()).ok_or(CaptureError::LogicalBlock(era.logical_block()))?;
         let open = |access| BlockDevice::open_dm(log_number, access).map_err(StackError::from);
         let nonce = getrandom::u64().map_err(|e| step("draw a random number")(io::Error::other(e)))?;
+        let mut memory = memory.ready(PAUSE_ENTRIES);
         let reader = LogReader::new(unit, stack.size, rams.0[0].capacity());
         let mut capture = Self {
             control: DmControl::open().map_err(step("open device-mapper"))?,
@@ -310,8 +309,8 @@ impl Capture {
             active: 0,
             spare_ready: false,
             reader,
-            epoch: EpochLog::default(),
-            spare_epochs: Vec::with_capacity(KEPT_EPOCHS),
+            epoch: memory.next(),
+            memory,
             pool: PausePool::start(Arc::clone(&era), discards_to).map_err(step("start reading threads"))?,
             reads: Vec::with_capacity(PAUSE_ENTRIES),
             status: LogStatus { entries: 0, used: Sectors(0), on: true },
@@ -327,10 +326,6 @@ impl Capture {
             pulse,
             stack: stack.clone(),
         };
-        capture.epoch.reserve(KEPT_BYTES, PAUSE_ENTRIES);
-        let mut next = EpochLog::default();
-        next.reserve(KEPT_BYTES, PAUSE_ENTRIES);
-        capture.spare_epochs.push(next);
         let switched = capture.switch_on(at_switch);
         capture.pulse.beat(if switched.is_ok() { Phase::Capturing } else { Phase::Tracking });
         switched?;
@@ -342,19 +337,20 @@ impl Capture {
     }
 
     /// Ends the capture: the visible device goes back to dm-era within one suspend, and the log is
-    /// removed. Returns how long the volume stood still. What was captured since the last cut is
-    /// given up: dm-era has where it was.
+    /// removed. Returns how long the volume stood still, and the memory for the next capture. What was captured since the
+    /// last cut is given up: dm-era has where it was.
     ///
     /// # Errors
     /// When a step fails; [`Stack::recover`] then does the rest.
-    pub fn stop(mut self) -> Result<Duration, CaptureError> {
+    pub fn stop(mut self) -> Result<(Duration, CaptureMemory), CaptureError> {
         let paused = self.switch_off();
         self.ledger.shut();
         let paused = paused?;
-        let Self { log_flush, stack, .. } = self;
+        let Self { log_flush, stack, mut memory, epoch, .. } = self;
+        memory.keep(epoch);
         drop(log_flush);
         remove_log(&Devices::open()?, &stack)?;
-        Ok(paused)
+        Ok((paused, memory))
     }
 
     /// Reads what is in the log so far, so that little is left for the pause: flushes, marks, and
@@ -414,11 +410,8 @@ impl Capture {
     }
 
     /// Gives back the memory of an epoch that was folded.
-    pub fn recycle(&mut self, mut log: EpochLog) {
-        if self.spare_epochs.len() < KEPT_EPOCHS {
-            log.clear(KEPT_BYTES);
-            self.spare_epochs.push(log);
-        }
+    pub fn recycle(&mut self, log: EpochLog) {
+        self.memory.keep(log);
     }
 
     /// Log space used and there, in bytes, when the log was looked at last. When the first nears the
@@ -557,10 +550,7 @@ impl Capture {
     fn reserve(&mut self) {
         self.epoch.reserve(PAUSE_BYTES, PAUSE_ENTRIES);
         self.reads.reserve(PAUSE_ENTRIES);
-        if self.spare_epochs.is_empty() {
-            self.spare_epochs.push(EpochLog::default());
-        }
-        if let Some(next) = self.spare_epochs.last_mut() {
+        if let Some(next) = self.memory.upcoming() {
             next.reserve(PAUSE_BYTES, PAUSE_ENTRIES);
         }
     }
@@ -568,7 +558,7 @@ impl Capture {
     /// Hands over the epoch that was captured and begins the next.
     pub(crate) fn take_epoch(&mut self) -> EpochLog {
         self.ledger.close(&mut self.epoch);
-        let next = self.spare_epochs.pop().unwrap_or_default();
+        let next = self.memory.next();
         std::mem::replace(&mut self.epoch, next)
     }
 

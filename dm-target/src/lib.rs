@@ -17,6 +17,7 @@ pub mod ioctl;
 pub mod kernel_gate;
 pub mod log_device;
 pub mod log_writes;
+pub mod memory;
 pub mod name;
 pub mod pause_pool;
 pub mod pulse;

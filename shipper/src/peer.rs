@@ -139,6 +139,12 @@ impl PeerConnection {
         self.session.as_ref()?.peer_key()
     }
 
+    /// Whether it stands.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.established
+    }
+
     /// Address of the other end.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {

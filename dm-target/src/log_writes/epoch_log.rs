@@ -171,6 +171,12 @@ impl EpochLog {
         self.entries.is_empty() && self.unknown.is_empty()
     }
 
+    /// Bytes of memory that its data may take without asking for more.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> usize {
+        self.arena.pieces.len() * PIECE
+    }
+
     /// Forgets the content and keeps up to `keep` bytes of memory for the next epoch.
     pub(crate) fn clear(&mut self, keep: usize) {
         self.entries.clear();

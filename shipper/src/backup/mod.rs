@@ -44,6 +44,9 @@ use volume_device::{DiscardCounts, Volumes};
 /// Bytes that may wait for the disks.
 const BACKLOG_LIMIT: usize = 32 << 20;
 
+/// Frames read before reports are sent and timers looked at.
+const FRAMES_AT_ONCE: usize = 16;
+
 /// The driver of a backup, and of a backup that was promoted.
 #[derive(Debug)]
 pub struct BackupDriver {
@@ -59,6 +62,8 @@ pub struct BackupDriver {
     waiting: Vec<ClientId>,
     answers: Vec<(ClientId, Response)>,
     shown: (&'static str, Option<String>),
+    /// Not everything that has arrived was read: others have their turn first.
+    has_more: bool,
     snapshots: Snapshots,
     volumes: Vec<VolumeFigures>,
     /// Why nothing tells what changes on the volumes: coming back to the other side will cost a whole copy.
@@ -138,6 +143,7 @@ impl BackupDriver {
             waiting: Vec::new(),
             answers: Vec::new(),
             shown: ("", None),
+            has_more: false,
             snapshots: Snapshots::new(config),
             volumes: shown_volumes,
             untracked,
@@ -159,9 +165,20 @@ impl BackupDriver {
         }
     }
 
-    /// Reads frames while they are wanted and the disks keep up.
+    /// Reads some frames while they are wanted and the disks keep up.
     fn receive(&mut self, now: Duration) {
-        while self.core.wants_frames() && self.backlog() < BACKLOG_LIMIT {
+        self.has_more = false;
+        for number in 0.. {
+            if self.backlog() >= BACKLOG_LIMIT {
+                return self.core.handle(now, BackupEvent::Behind);
+            }
+            if !self.core.wants_frames() {
+                return;
+            }
+            if number == FRAMES_AT_ONCE {
+                self.has_more = true;
+                return;
+            }
             let Some(peer) = &mut self.peer else { return };
             match peer.next_frame() {
                 Ok(None) => return,
@@ -369,7 +386,9 @@ impl Driver for BackupDriver {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        [self.core.poll_timeout(), self.snapshots.due(), self.door.timeout()].into_iter().flatten().min()
+        let more = self.has_more.then_some(Duration::ZERO);
+        let dues = [more, self.core.poll_timeout(), self.snapshots.due(), self.door.timeout()];
+        dues.into_iter().flatten().min()
     }
 
     fn socket_event(&mut self, now: Duration, event: &Event) {
@@ -429,9 +448,10 @@ impl Driver for BackupDriver {
         }
         self.admit(now);
         self.point_when_due(now);
+        // What has arrived is heard before anybody is called silent.
+        self.receive(now);
         self.core.handle_timeout(now);
         self.act(now);
-        self.receive(now);
         if let Some(peer) = &mut self.peer
             && let Err(error) = peer.flush()
         {

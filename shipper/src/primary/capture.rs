@@ -20,6 +20,7 @@ use ftdm::fault;
 use ftdm::ioctl::{Urgency, set_urgency};
 use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
+use ftdm::memory::CaptureMemory;
 use ftdm::pulse::{Phase, Pulse, shared};
 use ftdm::stack::{Bypassed, Stack};
 use ftdm_units::{Era, Extent, Sector, Sectors};
@@ -202,6 +203,7 @@ impl CutThread {
                 .open(path)
                 .with_context(|| format!("{}", path.display()))
         });
+        let memories = stacks.iter().map(|_| CaptureMemory::default()).collect();
         let mut capturing = Capturing {
             stacks,
             settings,
@@ -209,6 +211,7 @@ impl CutThread {
             lease_ends: None,
             hold_ends: None,
             captures: Vec::new(),
+            memories,
             audit: audit.transpose()?,
             discards: DiscardFigures::default(),
             looked: Instant::now(),
@@ -264,6 +267,8 @@ pub(super) struct Capturing {
     pub(super) hold_ends: Option<Instant>,
     /// None, or one of each stack.
     pub(super) captures: Vec<Capture>,
+    /// What the captures before left, of each stack.
+    memories: Vec<CaptureMemory>,
     audit: Option<File>,
     /// Figures of the captures that have ended.
     discards: DiscardFigures,
@@ -395,8 +400,10 @@ impl Capturing {
                 Ok(Some(CaptureReport::Stopped))
             }
             CaptureJob::Recycle(logs) => {
-                for (capture, log) in self.captures.iter_mut().zip(logs) {
-                    capture.recycle(log);
+                if self.captures.is_empty() {
+                    self.memories.iter_mut().zip(logs).for_each(|(memory, log)| memory.keep(log));
+                } else {
+                    self.captures.iter_mut().zip(logs).for_each(|(capture, log)| capture.recycle(log));
                 }
                 Ok(None)
             }
@@ -435,9 +442,10 @@ impl Capturing {
             Some(named) => named.iter().map(|[a, b]| LogPair::open(a, b)).collect::<Result<_, _>>()?,
             None => LogPair::free(self.stacks.len(), self.settings.log_size)?,
         };
-        for ((stack, logs), pulse) in self.stacks.iter().zip(logs).zip(pulses) {
+        let memories = self.memories.iter_mut().map(std::mem::take);
+        for (((stack, logs), pulse), memory) in self.stacks.iter().zip(logs).zip(pulses).zip(memories) {
             let mut take = |era: &mut EraControl<'_>| era.take_snapshot();
-            let begun = Capture::start(stack, logs, Some(&mut take), pulse);
+            let begun = Capture::start(stack, logs, memory, Some(&mut take), pulse);
             let mut capture = begun.with_context(|| format!("volume {}", stack.name()))?;
             if let Some((percent, _)) = self.settings.hold {
                 capture.hold_above(percent);
@@ -509,10 +517,11 @@ impl Capturing {
         }
         self.hold_ends = None;
         self.discards = DiscardFigures { pending: Sectors(0), ..self.discard_figures() };
-        for capture in std::mem::take(&mut self.captures) {
+        for (capture, left) in std::mem::take(&mut self.captures).into_iter().zip(&mut self.memories) {
             let name = capture.stack().name().clone();
-            if let Err(error) = capture.stop() {
-                log::error!("ending the capture of {name}: {error}");
+            match capture.stop() {
+                Ok((_, memory)) => *left = memory,
+                Err(error) => log::error!("ending the capture of {name}: {error}"),
             }
         }
     }

@@ -4,6 +4,7 @@
 //! memory is bounded by the window, the base copy's pieces and the connection's output.
 
 mod capture;
+mod connection;
 mod copying;
 mod encode;
 mod handover;
@@ -49,7 +50,7 @@ use crate::reactor::{Driver, PEER, Reactor, Reports, VISITOR, summary};
 use crate::state_file::StateFile;
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use copying::{Copying, PieceRead};
-use encode::{EncodeJob, EncodedItem, Encoder};
+use encode::{EncodeJob, Encoder};
 use heartbeat::Heartbeat;
 use state_lane::StateLane;
 use status::{commit_answer, promoted_already};
@@ -257,10 +258,7 @@ impl PrimaryDriver {
                 PrimaryAction::Connect => self.connect(now),
                 PrimaryAction::Send(message) => self.send(&message),
                 PrimaryAction::SendInOrder(message) => self.encoder.push(EncodeJob::Message(message)),
-                PrimaryAction::Close { reason } => {
-                    log::info!("connection closed: {reason}");
-                    self.hang_up();
-                }
+                PrimaryAction::Close { reason } => self.close(&reason),
                 PrimaryAction::OpenChain { previous } => {
                     self.next_chain();
                     self.encoder.push(EncodeJob::Open { chain: self.chain, previous });
@@ -335,98 +333,10 @@ impl PrimaryDriver {
         }
     }
 
-    fn connect(&mut self, now: Duration) {
-        match self.door.connect(now, self.config.peer, PEER) {
-            Ok(peer) => self.peer = Some(peer),
-            Err(error) => self.lost(now, format!("{}: {error}", self.config.peer)),
-        }
-    }
-
-    fn hang_up(&mut self) {
-        if let Some(peer) = self.peer.take() {
-            peer.close(&self.registry);
-        }
-        // Nothing that is queued belongs to a later connection.
-        self.next_chain();
-    }
-
-    fn next_chain(&mut self) {
-        self.chain += 1;
-        (self.copied, self.skipped) = (0, 0);
-    }
-
-    fn lost(&mut self, now: Duration, reason: String) {
-        self.hang_up();
-        self.core.handle(now, PrimaryEvent::Disconnected { reason });
-    }
-
-    fn send(&mut self, message: &Message) {
-        let bytes = self.encoded(message);
-        if let Some(peer) = &mut self.peer {
-            peer.queue(bytes);
-        }
-    }
-
-    fn encoded(&self, message: &Message) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        message.encode(self.stamp.generation, self.stamp.incarnation).encode_into(&mut bytes);
-        bytes
-    }
-
     fn ship(&mut self, epoch: Epoch) {
         if let Some(logs) = self.captured.take() {
             let staged = self.core.known_durable();
             self.encoder.push(EncodeJob::Epoch { epoch, staged, logs });
-        }
-    }
-
-    /// Moves what the encoder has made to the connection, as far as that wants it.
-    fn pump(&mut self, now: Duration) {
-        while self.peer.as_ref().is_none_or(PeerConnection::wants_output) {
-            let Some(encoded) = self.encoder.pull() else { break };
-            let is_current = encoded.chain == self.chain;
-            match encoded.item {
-                EncodedItem::LogsDone(logs) => self.cut_thread.push(CaptureJob::Recycle(logs)),
-                EncodedItem::Copied(encoded) => self.piece_encoded(now, encoded),
-                // A chain that was given up.
-                _ if !is_current => {}
-                EncodedItem::Bytes(bytes) => {
-                    if let Some(peer) = &mut self.peer {
-                        peer.queue(bytes);
-                    }
-                }
-                EncodedItem::Concluded { token, digests } => {
-                    self.core.handle(now, PrimaryEvent::Concluded { token, digests });
-                }
-                EncodedItem::Epoch { epoch, digest, stored } => {
-                    self.figures.bytes_shipped += stored;
-                    self.core.handle(now, PrimaryEvent::Encoded { epoch, digest, stored });
-                }
-                EncodedItem::Failed { reason } => {
-                    log::error!("{reason}");
-                    self.core.handle(now, PrimaryEvent::CaptureLost { reason });
-                }
-            }
-            self.act(now);
-        }
-    }
-
-    /// Establishes, reads and writes the connection.
-    fn talk(&mut self, now: Duration) -> std::io::Result<()> {
-        let Some(peer) = &mut self.peer else { return Ok(()) };
-        if peer.establish()? {
-            self.core.handle(now, PrimaryEvent::Connected);
-            self.act(now);
-        }
-        while let Some(peer) = &mut self.peer {
-            let Some(frame) = peer.next_frame()? else { break };
-            self.core.handle(now, PrimaryEvent::Frame(frame));
-            self.act(now);
-        }
-        self.pump(now);
-        match &mut self.peer {
-            Some(peer) => peer.flush(),
-            None => Ok(()),
         }
     }
 }
@@ -529,13 +439,13 @@ impl Driver for PrimaryDriver {
             self.act(now);
         }
         self.look(now);
+        // What has arrived is heard before anybody is called silent.
+        let heard = self.hear(now);
+        self.broke(now, heard);
         self.core.handle_timeout(now);
         self.act(now);
-        if let Err(error) = self.talk(now) {
-            let reason = format!("{}: {error}", self.config.peer);
-            self.lost(now, reason);
-            self.act(now);
-        }
+        let told = self.talk(now);
+        self.broke(now, told);
         self.pump(now);
         self.renew();
     }

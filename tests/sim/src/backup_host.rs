@@ -183,6 +183,9 @@ impl World {
             return;
         }
         daemon.timer = None;
+        if daemon.backlog >= self.scenario.backlog {
+            daemon.core.handle(now, BackupEvent::Behind);
+        }
         daemon.core.handle_timeout(now);
         assert!(daemon.core.poll_timeout().is_none_or(|at| at > now), "the backup's timer does not move on");
         self.backup_settle();

@@ -23,6 +23,8 @@ pub enum BackupEvent {
     Frame(Frame),
     /// The connection ended.
     Disconnected,
+    /// What arrives is not read while the disks catch up: the peer's silence says nothing.
+    Behind,
     /// The sync with this ticket succeeded: everything appended before it was issued is durable.
     JournalSynced {
         /// As given in [`BackupAction::SyncJournal`].

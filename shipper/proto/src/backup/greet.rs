@@ -49,6 +49,12 @@ impl Backup {
         self.schedule_apply(now);
     }
 
+    pub(super) fn not_listening(&mut self, now: Duration) {
+        if let Link::Up { heard, .. } = &mut self.link {
+            *heard = now;
+        }
+    }
+
     pub(super) fn close(&mut self, now: Duration, reason: String) {
         if !matches!(self.link, Link::Down) {
             self.disconnected(now);

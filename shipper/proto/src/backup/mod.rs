@@ -294,6 +294,7 @@ impl Backup {
             BackupEvent::Accepted => self.accepted(now),
             BackupEvent::Frame(frame) => self.frame(now, frame),
             BackupEvent::Disconnected => self.disconnected(now),
+            BackupEvent::Behind => self.not_listening(now),
             BackupEvent::JournalSynced { ticket } => self.journal_synced(now, ticket),
             BackupEvent::VolumesFlushed => self.volumes_flushed(now),
             BackupEvent::StateWritten => self.state_written(now),

@@ -1,7 +1,7 @@
 //! Finding, greeting and losing the backup.
 //!
-//! Always holds: a connection that is silent for the time-out is given up; retries back off up to
-//! [`LAST_BACKOFF`]; nothing but a greeting is exchanged before both sides have checked each other.
+//! Always holds: a connection that is silent for the time-out is given up; whoever cannot be reached is tried steadily,
+//! whoever is reached and lost again ever more rarely, up to [`LAST_BACKOFF`]; nothing but a greeting is exchanged before both sides have checked each other.
 
 use std::time::Duration;
 
@@ -21,6 +21,12 @@ pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
 /// How long a pair is in sync before what went wrong earlier is forgotten.
 const STEADY: Duration = Duration::from_secs(10);
+/// How long one attempt to connect takes at most: long enough for the kernel to try twice.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// Wait behind an attempt that reached nobody: the next one may be the first that the link lets through.
+const UNREACHED_WAIT: Duration = Duration::from_millis(250);
+/// Least time from one attempt's beginning to the next one's.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 /// Longest time between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -65,9 +71,13 @@ impl Primary {
         if self.in_sync_since.take().is_some_and(|since| now >= since + STEADY) {
             self.backoff = FIRST_BACKOFF;
         }
-        match self.ask_soon() {
-            Some(wait) => self.link = Link::Down { retry_at: now + wait },
-            None => {
+        match (self.ask_soon(), &self.link) {
+            (Some(wait), _) => self.link = Link::Down { retry_at: now + wait },
+            (None, Link::Connecting { deadline }) => {
+                let begun = deadline.saturating_sub(self.attempt_time());
+                self.link = Link::Down { retry_at: (now + UNREACHED_WAIT).max(begun + BETWEEN_ATTEMPTS) };
+            }
+            _ => {
                 self.link = Link::Down { retry_at: now + self.backoff };
                 self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
             }
@@ -82,12 +92,17 @@ impl Primary {
         }
     }
 
+    fn attempt_time(&self) -> Duration {
+        self.config.timeout.min(ATTEMPT)
+    }
+
     pub(super) fn link_timeout(&mut self, now: Duration) {
         let is_done = self.has_failed() || self.is_stepping_down() || self.switch_bars_link();
+        let deadline = now + self.attempt_time();
         match &mut self.link {
             Link::Down { .. } if is_done => {}
             Link::Down { retry_at } if *retry_at <= now => {
-                self.link = Link::Connecting { deadline: now + self.config.timeout };
+                self.link = Link::Connecting { deadline };
                 self.act(PrimaryAction::Connect);
             }
             Link::Connecting { deadline } if *deadline <= now => {

@@ -4,6 +4,7 @@ mod comparing;
 mod durable;
 mod fence;
 mod interval;
+mod link;
 mod switching;
 mod verifying;
 

@@ -1,0 +1,41 @@
+//! How often the backup is tried.
+
+use super::*;
+
+/// When the next attempt to connect is made, and it fails like this.
+fn attempt(primary: &mut Primary, fail: impl FnOnce(&mut Primary, Duration)) -> Duration {
+    let at = primary.poll_timeout().unwrap();
+    primary.handle_timeout(at);
+    assert!(matches!(&actions(primary)[..], [.., PrimaryAction::Connect]), "an attempt is due");
+    fail(primary, at);
+    at
+}
+
+fn refused(primary: &mut Primary, now: Duration) {
+    primary.handle(now, PrimaryEvent::Disconnected { reason: "connection refused".into() });
+}
+
+fn silent(primary: &mut Primary, _: Duration) {
+    let deadline = primary.poll_timeout().unwrap();
+    primary.handle_timeout(deadline);
+    assert!(!primary.is_connected());
+}
+
+fn hung_up(primary: &mut Primary, now: Duration) {
+    primary.handle(now, PrimaryEvent::Connected);
+    primary.handle(now, PrimaryEvent::Disconnected { reason: "the peer closed the connection".into() });
+}
+
+#[test]
+fn whoever_cannot_be_reached_is_tried_steadily_and_whoever_hangs_up_ever_more_rarely() {
+    let mut primary = Primary::new(PrimaryConfig { timeout: 10 * SECOND, ..config() }, state());
+    primary.handle(SECOND, PrimaryEvent::StateWritten);
+    let mut gaps = |fail: fn(&mut Primary, Duration)| {
+        let times: Vec<Duration> = (0..8).map(|_| attempt(&mut primary, fail)).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
+    };
+    assert!(gaps(refused).iter().all(|gap| *gap == SECOND));
+    assert!(gaps(silent).iter().all(|gap| *gap == SECOND * 9 / 4), "the kernel tries twice in each");
+    let rarer = gaps(hung_up);
+    assert!(rarer.is_sorted() && rarer[1] > SECOND / 4 && rarer[6] == 5 * SECOND, "{rarer:?}");
+}

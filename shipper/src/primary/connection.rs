@@ -1,0 +1,127 @@
+//! The connection to the backup: made, heard, fed with what the encoder makes, and given up.
+//!
+//! Always holds: nothing that was queued for one connection reaches a later one.
+
+use std::time::Duration;
+
+use ftship_proto::message::Message;
+use ftship_proto::primary::PrimaryEvent;
+
+use super::PrimaryDriver;
+use super::capture::CaptureJob;
+use super::encode::EncodedItem;
+use crate::peer::PeerConnection;
+use crate::reactor::PEER;
+
+impl PrimaryDriver {
+    pub(super) fn connect(&mut self, now: Duration) {
+        match self.door.connect(now, self.config.peer, PEER) {
+            Ok(peer) => self.peer = Some(peer),
+            Err(error) => self.lost(now, format!("{}: {error}", self.config.peer)),
+        }
+    }
+
+    pub(super) fn close(&mut self, reason: &str) {
+        // An attempt that reached nobody is one of many.
+        let was_there = self.peer.as_ref().is_some_and(PeerConnection::is_established);
+        log::log!(
+            if was_there { log::Level::Info } else { log::Level::Debug },
+            "connection closed: {reason}"
+        );
+        self.hang_up();
+    }
+
+    pub(super) fn hang_up(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            peer.close(&self.registry);
+        }
+        // Nothing that is queued belongs to a later connection.
+        self.next_chain();
+    }
+
+    pub(super) fn next_chain(&mut self) {
+        self.chain += 1;
+        (self.copied, self.skipped) = (0, 0);
+    }
+
+    pub(super) fn lost(&mut self, now: Duration, reason: String) {
+        self.hang_up();
+        self.core.handle(now, PrimaryEvent::Disconnected { reason });
+    }
+
+    /// Takes note of a connection that cannot be used any more.
+    pub(super) fn broke(&mut self, now: Duration, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            self.lost(now, format!("{}: {error}", self.config.peer));
+            self.act(now);
+        }
+    }
+
+    pub(super) fn send(&mut self, message: &Message) {
+        let bytes = self.encoded(message);
+        if let Some(peer) = &mut self.peer {
+            peer.queue(bytes);
+        }
+    }
+
+    pub(super) fn encoded(&self, message: &Message) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        message.encode(self.stamp.generation, self.stamp.incarnation).encode_into(&mut bytes);
+        bytes
+    }
+
+    /// Moves what the encoder has made to the connection, as far as that wants it.
+    pub(super) fn pump(&mut self, now: Duration) {
+        while self.peer.as_ref().is_none_or(PeerConnection::wants_output) {
+            let Some(encoded) = self.encoder.pull() else { break };
+            let is_current = encoded.chain == self.chain;
+            match encoded.item {
+                EncodedItem::LogsDone(logs) => self.cut_thread.push(CaptureJob::Recycle(logs)),
+                EncodedItem::Copied(encoded) => self.piece_encoded(now, encoded),
+                // A chain that was given up.
+                _ if !is_current => {}
+                EncodedItem::Bytes(bytes) => {
+                    if let Some(peer) = &mut self.peer {
+                        peer.queue(bytes);
+                    }
+                }
+                EncodedItem::Concluded { token, digests } => {
+                    self.core.handle(now, PrimaryEvent::Concluded { token, digests });
+                }
+                EncodedItem::Epoch { epoch, digest, stored } => {
+                    self.figures.bytes_shipped += stored;
+                    self.core.handle(now, PrimaryEvent::Encoded { epoch, digest, stored });
+                }
+                EncodedItem::Failed { reason } => {
+                    log::error!("{reason}");
+                    self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+                }
+            }
+            self.act(now);
+        }
+    }
+
+    /// Establishes and reads the connection.
+    pub(super) fn hear(&mut self, now: Duration) -> std::io::Result<()> {
+        let Some(peer) = &mut self.peer else { return Ok(()) };
+        if peer.establish()? {
+            self.core.handle(now, PrimaryEvent::Connected);
+            self.act(now);
+        }
+        while let Some(peer) = &mut self.peer {
+            let Some(frame) = peer.next_frame()? else { break };
+            self.core.handle(now, PrimaryEvent::Frame(frame));
+            self.act(now);
+        }
+        Ok(())
+    }
+
+    /// Writes what there is to say.
+    pub(super) fn talk(&mut self, now: Duration) -> std::io::Result<()> {
+        self.pump(now);
+        match &mut self.peer {
+            Some(peer) => peer.flush(),
+            None => Ok(()),
+        }
+    }
+}
