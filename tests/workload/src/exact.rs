@@ -18,6 +18,7 @@ use ftdm::fold::{Content, fold};
 use ftdm::ioctl::{DmControl, enter_io_path};
 use ftdm::log_device::{LogPair, load_brd};
 use ftdm::log_writes::epoch_log::EpochLog;
+use ftdm::memory::CaptureMemory;
 use ftdm::pulse::unwatched;
 use ftdm::stack::Stack;
 use ftdm::units::{Extent, SECTOR_SIZE, Sector, Sectors};
@@ -73,7 +74,7 @@ pub(crate) fn run(name: &str, logs: [&Path; 2], plan: Plan) -> anyhow::Result<St
         era.flush()?;
         read_all(&reader, images.replica.bytes_mut())
     };
-    let mut capture = Capture::start(&stack, pair, Some(&mut base), unwatched())?;
+    let mut capture = Capture::start(&stack, pair, CaptureMemory::default(), Some(&mut base), unwatched())?;
     images.log_order.bytes_mut().copy_from_slice(images.replica.bytes());
     let tally = cut_repeatedly(&mut capture, plan, &mut images)?;
     capture.stop()?;
