@@ -32,6 +32,23 @@ in_step() {
     expect_equal "$(digest backup /dev/vg/vm1)" "$(digest primary /dev/mapper/vm1)" "the backup's volume"
 }
 
+# blocks HOST DEVICE FILE: a digest of each 4 KiB of it.
+blocks() {
+    on "$1" python3 - "$2" "/share/$3" <<'PYTHON'
+import hashlib, sys
+with open(sys.argv[1], "rb") as volume, open(sys.argv[2], "w") as out:
+    while block := volume.read(4096):
+        print(hashlib.md5(block).hexdigest(), file=out)
+PYTHON
+}
+
+# differing: blocks of 4 KiB in which the two volumes differ just now.
+differing() {
+    blocks primary /dev/mapper/vm1 blocks.primary
+    blocks backup /dev/vg/vm1 blocks.backup
+    paste "$SHARE/blocks.primary" "$SHARE/blocks.backup" | awk '$1 != $2 { n++ } END { print n + 0 }'
+}
+
 protect
 expect_equal "$(last_sync carrier)" in-place "the first copy"
 
@@ -51,6 +68,23 @@ wait_state primary degraded
 write_mb 4 16
 link up
 in_step 6
+
+step "the link is cut, and what changes is scattered: only that is sent"
+rolled
+APPLIED=$(on primary ftship checkpoint vm1 --wait)
+eventually 60 is_applied "$APPLIED"
+link down
+wait_state primary degraded
+on primary fio --name=scattered --filename=/dev/mapper/vm1 --direct=1 --rw=randwrite --bs=4k --size="${VOLUME_MB}M" \
+    --number_ios=200 --randseed="$LAB_SEED" --refill_buffers --output=/share/fio || fail "$(cat "$SHARE/fio")"
+DIFFER=$(differing)
+((DIFFER >= 190)) || fail "$DIFFER blocks differ, 200 were written"
+link up
+in_step 32
+(($(last_sync bytes) >= DIFFER * 16384)) || fail "$(last_sync bytes) bytes covered: the writes were not scattered"
+(($(last_sync sent) >= DIFFER * 4096)) || fail "$(last_sync sent) bytes sent, of $DIFFER blocks that do not compress"
+(($(last_sync sent) <= DIFFER * 4200 + 65536)) || fail "$(last_sync sent) bytes sent for $DIFFER blocks"
+(($(last_sync digests) <= $(last_sync bytes) / 100)) || fail "$(last_sync digests) bytes of digests"
 
 step "the primary's daemon is killed"
 rolled
