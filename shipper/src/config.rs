@@ -45,6 +45,9 @@ pub struct Config {
     /// With `tls = "off"`: also on addresses that others than this host can reach.
     #[serde(default)]
     pub tls_off_on_a_network: bool,
+    /// A group of this system's users who may ask the daemon how things stand; without it root alone may.
+    #[serde(default)]
+    pub control_group: Option<String>,
     /// The durable state: a small volume or a file.
     pub state: PathBuf,
     /// Time between two epochs.

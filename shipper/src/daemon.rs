@@ -34,7 +34,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         config: config.clone(),
         supervisor: Supervisor::from_environment(),
     };
-    let result = reactor.run(config.group.as_str(), &mut group);
+    let result = reactor.run(config.group.as_str(), config.control_group.as_deref(), &mut group);
     log::info!("group {}: stopped", config.group);
     result
 }

@@ -39,7 +39,9 @@ const EXIT_CODES: &str = "EXIT CODES:
     5  journal: a newer version wrote it
     6  no answer in time
     7  journal: damaged
-    8  verify: something differed, mended or not";
+    8  verify: something differed, mended or not
+    9  a promote's fencing token is not above one seen before
+    10 who asks may not ask this of the daemon";
 
 /// Ships the epochs of a fault-tolerant VM's volumes to a backup host.
 #[derive(Debug, StructOpt)]
@@ -556,6 +558,7 @@ fn request(
     let response = ask(group.as_str(), request, timeout.into()).map_err(|error| {
         let code = match error {
             ClientError::NoDaemon { .. } => 3,
+            ClientError::NotPermitted { .. } => 10,
             ClientError::TimedOut(_) => 6,
             ClientError::Broken(_) => 1,
         };
@@ -564,6 +567,7 @@ fn request(
     match response {
         Response::Stale { reason } => Err(Failure { code: 9, text: format!("{group}: {reason}") }),
         Response::Refused { reason } => Err(Failure { code: 4, text: format!("{group}: {reason}") }),
+        Response::Forbidden { reason } => Err(Failure { code: 10, text: format!("{group}: {reason}") }),
         Response::Failed { reason } => Err(Failure { code: 1, text: format!("{group}: {reason}") }),
         answer => Ok(answer),
     }

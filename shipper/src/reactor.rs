@@ -146,14 +146,20 @@ impl Reactor {
         &self.waker
     }
 
-    /// Runs one role after the other until the service is to end.
+    /// Runs one role after the other until the service is to end. The users of the system's group `readers` may ask how
+    /// things stand.
     ///
     /// # Errors
     /// When polling fails, the control socket cannot be made, or a role cannot begin.
-    pub fn run(mut self, group: &str, service: &mut dyn Service) -> anyhow::Result<()> {
+    pub fn run(
+        mut self,
+        group: &str,
+        readers: Option<&str>,
+        service: &mut dyn Service,
+    ) -> anyhow::Result<()> {
         let mut driver = service.role(&self)?;
         let registry = self.registry()?;
-        let mut control = ControlServer::bind(group, &registry, CONTROL, FIRST_CLIENT)
+        let mut control = ControlServer::bind(group, readers, &registry, CONTROL, FIRST_CLIENT)
             .with_context(|| format!("control socket of group {group}"))?;
         let mut events = Events::with_capacity(256);
         service.begun(&*driver);

@@ -21,6 +21,14 @@ pub enum ClientError {
         /// Why.
         source: std::io::Error,
     },
+    /// The daemon is there, and who asks may not even connect.
+    #[error("{path}: {source}: only root, and the users of `control-group`, may ask the daemon")]
+    NotPermitted {
+        /// The socket.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The answer did not come in time.
     #[error("the daemon did not answer within {0:?}")]
     TimedOut(Duration),
@@ -35,10 +43,12 @@ pub enum ClientError {
 /// When there is no daemon, no answer in time, or none that can be read.
 pub fn ask(group: &str, request: &Request, timeout: Option<Duration>) -> Result<Response, ClientError> {
     let path = socket_path(group);
-    let mut stream = UnixStream::connect(&path).map_err(|source| ClientError::NoDaemon {
-        group: group.into(),
-        path: path.display().to_string(),
-        source,
+    let mut stream = UnixStream::connect(&path).map_err(|source| {
+        let path = path.display().to_string();
+        match source.kind() {
+            std::io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path, source },
+            _ => ClientError::NoDaemon { group: group.into(), path, source },
+        }
     })?;
     let broken = |error: std::io::Error| match (error.kind(), timeout) {
         (std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut, Some(timeout)) => {

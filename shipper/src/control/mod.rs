@@ -99,6 +99,26 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Whether everybody may ask it who may use the socket. A verify is none: it reads two volumes.
+    #[must_use]
+    pub fn changes_nothing(&self) -> bool {
+        match self {
+            Self::Status => true,
+            Self::Checkpoint { .. }
+            | Self::Commit { .. }
+            | Self::Promote { .. }
+            | Self::Switch
+            | Self::Demote
+            | Self::DiscardMine
+            | Self::TestCopy { .. }
+            | Self::FullSync
+            | Self::Reload
+            | Self::Verify { .. } => false,
+        }
+    }
+}
+
 impl Response {
     /// Reads a line that a daemon sent.
     ///
@@ -155,6 +175,11 @@ pub enum Response {
     Started,
     /// To `promote`: its token is not above one that was seen already; nothing was changed.
     Stale {
+        /// For people.
+        reason: String,
+    },
+    /// Who asks may not ask this; nothing was changed.
+    Forbidden {
         /// For people.
         reason: String,
     },

@@ -2,15 +2,18 @@
 //!
 //! Always holds: a client can block nobody (everything is non-blocking); it holds at most [`LINE_LIMIT`] bytes of
 //! input and one answer here; a request that has arrived whole is taken, also when its client says no more; each
-//! gets one answer, in order.
+//! gets one answer, in order. What changes anything is taken from root alone, whatever the socket's permissions are.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::{Gid, Group, geteuid};
 
 use super::{DIRECTORY, LINE_LIMIT, Request, Response, socket_path};
 
@@ -33,6 +36,8 @@ pub struct ControlServer {
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
+    /// It may ask for changes.
+    is_trusted: bool,
     input: Vec<u8>,
     output: Vec<u8>,
     /// A request was handed out and is not answered.
@@ -42,17 +47,23 @@ struct Client {
 }
 
 impl ControlServer {
-    /// Listens on the group's socket. Tokens from `first_client` upwards belong to clients.
+    /// Listens on the group's socket, which root may use, and the users of the system's group `readers`, who may ask how
+    /// things stand. Tokens from `first_client` upwards belong to clients.
     ///
     /// # Errors
-    /// When another daemon serves the group, or the socket cannot be made.
+    /// When another daemon serves the group, there is no such group of users, or the socket cannot be made.
     pub fn bind(
         group: &str,
+        readers: Option<&str>,
         registry: &Registry,
         listener_token: Token,
         first_client: usize,
     ) -> io::Result<Self> {
+        let readers = readers.map(gid).transpose()?;
         std::fs::create_dir_all(DIRECTORY)?;
+        if readers.is_some() {
+            std::fs::set_permissions(DIRECTORY, std::fs::Permissions::from_mode(0o755))?;
+        }
         let path = socket_path(group);
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
             let text = format!("another daemon serves group {group} on this host ({})", path.display());
@@ -63,7 +74,10 @@ impl ControlServer {
             _ => {}
         }
         let mut listener = UnixListener::bind(&path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        // Whoever is quicker than these lines is still asked who he is.
+        let mode = if readers.is_some() { 0o660 } else { 0o600 };
+        chown(&path, None, readers.map(Gid::as_raw))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
         registry.register(&mut listener, listener_token, Interest::READABLE)?;
         Ok(Self { path, listener, clients: BTreeMap::new(), next_token: first_client })
     }
@@ -78,8 +92,9 @@ impl ControlServer {
             let id = ClientId(self.next_token);
             self.next_token += 1;
             let interest = Interest::READABLE | Interest::WRITABLE;
+            let is_trusted = is_trusted(&stream);
             if registry.register(&mut stream, Token(id.0), interest).is_ok() {
-                self.clients.insert(id, Client::new(stream));
+                self.clients.insert(id, Client::new(stream, is_trusted));
             }
         }
     }
@@ -89,8 +104,8 @@ impl ControlServer {
     pub fn ready(&mut self, id: ClientId, gone: bool) -> Option<Request> {
         let asked = self.clients.get_mut(&id)?.exchange();
         let stays = match &asked {
-            Ok(Some(Err(reason))) => {
-                self.answer(id, &Response::Refused { reason: reason.clone() });
+            Ok(Some(Err(refusal))) => {
+                self.answer(id, refusal);
                 true
             }
             Ok(_) => !self.clients.get(&id).is_some_and(Client::is_done),
@@ -119,14 +134,30 @@ impl Drop for ControlServer {
     }
 }
 
+/// Who it is that the kernel has seen connect: root, or whoever the daemon itself runs as.
+fn is_trusted(stream: &UnixStream) -> bool {
+    getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+}
+
+/// A group of the system's users.
+fn gid(name: &str) -> io::Result<Gid> {
+    match Group::from_name(name)? {
+        Some(group) => Ok(group.gid),
+        None => Err(io::Error::new(
+            ErrorKind::NotFound,
+            format!("control-group: there is no group of users {name}"),
+        )),
+    }
+}
+
 impl Client {
-    fn new(stream: UnixStream) -> Self {
-        Self { stream, input: Vec::new(), output: Vec::new(), asking: false, ended: false }
+    fn new(stream: UnixStream, is_trusted: bool) -> Self {
+        Self { stream, is_trusted, input: Vec::new(), output: Vec::new(), asking: false, ended: false }
     }
 
-    /// Moves bytes both ways; the next request, or what is wrong with it, once the answer before has left. `Err`
+    /// Moves bytes both ways; the next request, or why it is not taken, once the answer before has left. `Err`
     /// when the client has gone or breaks the rules.
-    fn exchange(&mut self) -> io::Result<Option<Result<Request, String>>> {
+    fn exchange(&mut self) -> io::Result<Option<Result<Request, Response>>> {
         self.flush()?;
         self.fill()?;
         if self.asking || !self.output.is_empty() {
@@ -135,7 +166,13 @@ impl Client {
         let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
         let line: Vec<u8> = self.input.drain(..=end).collect();
         self.asking = true;
-        Ok(Some(Request::parse(&line)))
+        Ok(Some(match Request::parse(&line) {
+            Err(reason) => Err(Response::Refused { reason }),
+            Ok(request) if self.is_trusted || request.changes_nothing() => Ok(request),
+            Ok(_) => Err(Response::Forbidden {
+                reason: "only root may ask this; others may ask for the status".into(),
+            }),
+        }))
     }
 
     fn answer(&mut self, response: &Response) -> io::Result<()> {
@@ -192,7 +229,7 @@ mod tests {
 
     fn pair() -> (UnixStream, Client) {
         let (peer, stream) = UnixStream::pair().unwrap();
-        (peer, Client::new(stream))
+        (peer, Client::new(stream, true))
     }
 
     fn refusal(reason: &str) -> Response {
@@ -234,6 +271,35 @@ mod tests {
         let (text, ended) = heard(&mut peer);
         let answers: Vec<&str> = text.lines().collect();
         assert!(ended && answers.len() == 3 && answers[2] == "\"started\"", "{text}");
+    }
+
+    #[test]
+    fn others_than_root_may_ask_how_things_stand_and_nothing_else() {
+        let (mut peer, mut client) = pair();
+        client.is_trusted = false;
+        peer.write_all(
+            b"{\"verb\":\"status\"}\n{\"verb\":\"promote\"}\n{\"verb\":\"verify\"}\n{\"verb\":\"status\"}\n",
+        )
+        .unwrap();
+        let mut taken = 0;
+        while let Some(asked) = client.exchange().unwrap() {
+            taken += usize::from(asked.is_ok());
+            let answer = asked.map_or_else(|refusal| refusal, |_| Response::Started);
+            client.answer(&answer).unwrap();
+        }
+        let (text, _) = heard(&mut peer);
+        let answers: Vec<_> = text.lines().collect();
+        assert_eq!(taken, 2);
+        assert!(answers[1].contains("forbidden") && answers[2].contains("only root"), "{text}");
+    }
+
+    #[test]
+    fn who_connects_is_asked_of_the_kernel() {
+        let (one, other) = UnixStream::pair().unwrap();
+        // Whoever runs this, it is the same on both ends.
+        assert!(is_trusted(&one) && is_trusted(&other));
+        assert!(gid("root").is_ok());
+        assert!(gid("no-such-group").unwrap_err().to_string().contains("no-such-group"));
     }
 
     #[test]
