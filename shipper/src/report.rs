@@ -53,6 +53,9 @@ pub fn status(status: &Status) -> String {
     let link = if status.connected { "connected" } else { "not connected" };
     let error = status.link_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     line("peer", format!("{} {link}{error}", status.peer));
+    if let Some(key) = &status.peer_key {
+        line("peer's key", key.clone());
+    }
     if let Some(theirs) = &status.peer_standing {
         line("other side", theirs.clone());
     }

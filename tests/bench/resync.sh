@@ -2,6 +2,7 @@
 # lab: timeout=1800 memory=1G disk-size=4G
 # What it costs to be in step again after the link was away: the same writes to ftdm's volume and to DRBD's (protocol C),
 # then bytes on the wire in both directions, and the time from the link's return until in sync.
+TLS=off  # as the peer
 VOLUME_MB=256 JOURNAL_MB=256 LOG_SIZE="128 MiB" EXTRA='[limits]
 timeout = "2s"'
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"

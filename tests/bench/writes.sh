@@ -1,12 +1,12 @@
 #!/bin/bash
 # lab: timeout=3600 memory=1G disk-size=4G
-# How fast a volume is written to: the raw logical volume, ftdm in sync, DRBD's protocols A, B and C, in turn, several
-# rounds within one run. Prints each as the share of the raw volume's; see `tests/bench/run`.
+# How fast a volume is written to: the raw logical volume, ftdm in sync without TLS (DRBD has none) and with it, DRBD's
+# protocols A, B and C, in turn, several rounds within one run. Prints each as the share of the raw volume's; see `tests/bench/run`.
 VOLUME_MB=256 JOURNAL_MB=256 LOG_SIZE="128 MiB"
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"
 . "$LAB_REPOSITORY/tests/bench/drbd.bash"
 ROUNDS=${BENCH_ROUNDS-2} SECONDS_EACH=${BENCH_SECONDS-6}
-SUBJECTS=(raw ftdm drbd-A drbd-B drbd-C)
+SUBJECTS=(raw ftdm ftdm-tls drbd-A drbd-B drbd-C)
 # In this order. What a granule's first write since a roll costs is a figure of its own: afterwards, as through most of
 # a `roll-interval`, every granule has been written to.
 ORDER=(first-touch random-qd1 random-qd8 fsync-qd8 mixed-qd8 paced sequential)
@@ -25,8 +25,12 @@ mkdir -p "$SHARE/fio"
 prepare() {
     case $1 in
         raw) DEVICE=/dev/vg/raw ;;
-        ftdm)
+        ftdm | ftdm-tls)
             DEVICE=/dev/mapper/vm1
+            TLS=off
+            if [[ $1 == ftdm-tls ]]; then TLS=required; fi
+            config primary primary 10.9.0.1 10.9.0.2
+            config backup backup 10.9.0.2 10.9.0.1
             start_daemons
             wait_state primary "in sync" 120 ;;
         drbd-?)
@@ -37,7 +41,7 @@ prepare() {
 
 # finish SUBJECT: what has to be true of it afterwards.
 finish() {
-    [[ $1 == ftdm ]] || return 0
+    [[ $1 == ftdm* ]] || return 0
     status primary . > "$SHARE/fio/status.$ROUND.json"
     [[ $(jq -r .state "$SHARE/fio/status.$ROUND.json") == "in sync" ]] \
         || echo "   ftdm did not stay in sync: $(jq -c '[.state, .reason]' "$SHARE/fio/status.$ROUND.json")"

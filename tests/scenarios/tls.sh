@@ -25,6 +25,7 @@ expect_code 4 on backup bash -c 'echo no | ftship pair vm1'
 said=$(on backup bash -c 'echo yes | ftship pair vm1 2> /share/pair.log')
 expect_equal "$said" "$primary_key" "the key that was shown and pinned"
 wait_state primary "in sync" 60
+expect_equal "$(status primary .peer_key)" "$backup_key" "the key that the status shows"
 on backup ftship keygen vm1 > /dev/null 2>&1 && fail "a key was made over another"
 
 step "the backup's key is exchanged for another; the connection stands, and later only what changed is copied"

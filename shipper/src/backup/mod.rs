@@ -304,6 +304,7 @@ impl BackupDriver {
             connected: core.is_connected(),
             peer: self.config.peer.to_string(),
             link_error: None,
+            peer_key: self.peer.as_ref().and_then(PeerConnection::peer_key).map(|key| key.to_string()),
             generation: core.state().generation().map_or(0, |generation| generation.number),
             commit: self.config.commit,
             ack: Some(self.config.ack),

@@ -212,6 +212,9 @@ pub struct Status {
     pub peer: String,
     /// Why the last attempt to connect failed.
     pub link_error: Option<String>,
+    /// The key that the peer has proven to have; nothing while it is not connected, or where `tls` is off.
+    #[serde(default)]
+    pub peer_key: Option<String>,
     /// Number of the current generation.
     pub generation: u64,
     /// Who commits: `auto` or `external`.

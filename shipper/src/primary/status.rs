@@ -15,6 +15,7 @@ use super::PrimaryDriver;
 use super::capture::LogUse;
 use crate::config::Ack;
 use crate::control::{Epochs, PrimaryFigures, Response, Status, SyncCarrier, SyncStatus};
+use crate::peer::PeerConnection;
 
 impl PrimaryDriver {
     /// Keeps how full each log is; returns the use and capacity of the one that is fullest.
@@ -65,6 +66,7 @@ impl PrimaryDriver {
             connected: core.is_connected(),
             peer: self.config.peer.to_string(),
             link_error: core.link_error().map(str::to_owned),
+            peer_key: self.peer.as_ref().and_then(PeerConnection::peer_key).map(|key| key.to_string()),
             generation: self.stamp.generation,
             commit: self.config.commit,
             ack: core.is_connected().then(|| if core.acks_received() { Ack::Received } else { Ack::Durable }),

@@ -107,6 +107,7 @@ targets![
     era_metadata,
     log_writes,
     message,
+    pins,
     recovery,
     rolls,
     session,

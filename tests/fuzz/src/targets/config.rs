@@ -1,6 +1,6 @@
 //! A group's configuration, as a file has it.
 
-use ftship::config::{Config, ConfigError};
+use ftship::config::{Config, ConfigError, Protection};
 
 use crate::{Seed, Target, Verdict, explains, within};
 
@@ -57,6 +57,10 @@ pub(super) const TARGET: Target = Target {
         "[",
         "]",
         "true",
+        "tls",
+        "\"off\"",
+        "tls-off-on-a-network",
+        "127.0.0.1:7",
     ],
 };
 
@@ -99,6 +103,12 @@ fn check(config: &Config) {
         !config.group.as_str().is_empty() && config.volume.iter().all(|volume| !volume.name.top().is_empty())
     );
     assert_ne!(config.address, config.peer);
+    let is_local = |address: std::net::SocketAddr| address.ip().to_canonical().is_loopback();
+    assert!(
+        config.tls == Protection::Required
+            || config.tls_off_on_a_network
+            || (is_local(config.address) && is_local(config.peer))
+    );
     if let Some(pairs) = config.log_pairs() {
         let mut logs: Vec<_> = pairs.concat();
         logs.sort();

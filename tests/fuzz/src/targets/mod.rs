@@ -7,6 +7,7 @@ mod epoch;
 mod era_metadata;
 mod log_writes;
 mod message;
+mod pins;
 mod recovery;
 mod rolls;
 mod session;
@@ -17,7 +18,7 @@ mod wire;
 use crate::Target;
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     config::TARGET,
     control::TARGET,
     dm_text::TARGET,
@@ -25,6 +26,7 @@ pub const TARGETS: [Target; 13] = [
     era_metadata::TARGET,
     log_writes::TARGET,
     message::TARGET,
+    pins::TARGET,
     recovery::TARGET,
     rolls::TARGET,
     session::TARGET,
