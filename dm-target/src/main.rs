@@ -18,7 +18,7 @@ use ftdm::stack::{self, Created, Stack, StackError, StackStatus};
 use ftdm::table::{BlockSectors, FtTable};
 use ftdm::units::{Era, Sectors};
 use structopt::StructOpt;
-use structopt::clap::{AppSettings, ErrorKind};
+use structopt::clap::{AppSettings, ErrorKind, Shell};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -115,6 +115,12 @@ enum Command {
         /// Name of the visible device
         name: StackName,
     },
+    /// For packages: what a shell completes
+    #[structopt(setting(AppSettings::Hidden))]
+    Completions {
+        /// bash, fish or zsh
+        shell: Shell,
+    },
     /// Takes dm-era out from under NAME, whose metadata fails: the volume goes on, and tracking is lost
     Bypass {
         /// Name of the visible device
@@ -148,6 +154,7 @@ impl Command {
             Self::Ls => "ls".to_owned(),
             Self::WrittenSince { name, era, .. } => format!("written-since {name} {era}"),
             Self::Bypass { name, .. } => format!("bypass {name}"),
+            Self::Completions { shell } => format!("completions {shell}"),
             Self::Guard { name } => format!("guard {name}"),
             Self::MetadataSize { volume, .. } => format!("metadata-size {volume}"),
         }
@@ -268,6 +275,7 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
         Command::Guard { name } => {
             guard::stand_by(Stack::open(&name)?, std::io::stdin(), out).map_err(Failure::Guard)?;
         }
+        Command::Completions { shell } => Options::clap().gen_completions_to("ftdm", shell, out),
         Command::Bypass { name, force } => bypass(&name, force)?,
         Command::MetadataSize { volume, block_sectors } => {
             let sectors = match volume.parse() {

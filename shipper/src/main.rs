@@ -22,7 +22,7 @@ use ftship::snapshots::Snapshot;
 use ftship::state_file::StateFile;
 use ftship::{daemon, journal_report, logging, offline, report, snapshots, watchdog};
 use structopt::StructOpt;
-use structopt::clap::{AppSettings, ErrorKind};
+use structopt::clap::{AppSettings, ErrorKind, Shell};
 
 /// Wait for answers that need no remote side.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,6 +68,12 @@ enum Verb {
         /// Take the stacks down instead; the volumes stay as they are
         #[structopt(long, conflicts_with = "wait")]
         remove: bool,
+    },
+    /// For packages: what a shell completes
+    #[structopt(setting(AppSettings::Hidden))]
+    Completions {
+        /// bash, fish or zsh
+        shell: Shell,
     },
     /// For udev: whose a logical volume is, as properties
     #[structopt(setting(AppSettings::Hidden))]
@@ -295,6 +301,10 @@ fn perform(verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Init(options) => verb_init::init(options),
         Verb::Setup { config, wait, remove } => verb_setup::set_up(&load(&config)?, wait, remove),
+        Verb::Completions { shell } => {
+            Cli::clap().gen_completions_to("ftship", shell, &mut std::io::stdout());
+            Ok(())
+        }
         Verb::Claim { names } => verb_setup::claim(&names),
         Verb::Format { config, force } => verb_setup::format(&config, force),
         Verb::Reload { group } => verb_setup::reload(&group),
