@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PACKAGES := build-essential pkg-config clang libclang-dev libdevmapper-dev linux-libc-dev \
 	user-mode-linux lvm2 dmsetup thin-provisioning-tools e2fsprogs kmod iproute2 \
 	util-linux procps psmisc python3 jq fio
+# What `make packages`, and the tests of the packages, need beyond that.
+PACKAGE_TOOLS := pandoc dpkg-dev rpm lintian rpmlint mmdebstrap man-db
 RUST_MINIMUM := 1.93
 # Scenarios side by side. Each boots two hosts, which keep two cores busy.
 JOBS ?= $(shell n=$$(($$(nproc) / 2)); echo $$((n > 1 ? n : 1)))
@@ -26,6 +28,10 @@ rust: ## checks that a Rust toolchain new enough is here
 		exit 1; \
 	fi
 
+.PHONY: package-tools
+package-tools: PACKAGES += $(PACKAGE_TOOLS)
+package-tools: deps
+
 .PHONY: deps
 deps: rust ## installs the Debian packages that building and the lab need
 	@missing=(); for package in $(PACKAGES); do \
@@ -41,6 +47,15 @@ deps: rust ## installs the Debian packages that building and the lab need
 .PHONY: build
 build: deps ## builds everything
 	cargo build --workspace --all-targets
+
+.PHONY: packages
+packages: package-tools ## builds a .deb and an .rpm, in target/packages
+	packaging/build
+
+.PHONY: test-packages
+test-packages: packages ## checks them, and installs the .deb on two hosts of the lab that boot systemd
+	tests/packages
+	tests/lab/lab run tests/scenarios/system/*.sh
 
 .PHONY: lint
 lint: deps ## formatting and clippy, warnings are errors
@@ -59,7 +74,7 @@ test: deps ## unit, property and simulation tests, then the lab scenarios
 
 .PHONY: test-full
 test-full: deps ## formatting, clippy, dependency policy, and `make test` with the long scenarios
-	$(MAKE) lint deny
+	$(MAKE) lint deny test-packages
 	tests/run --jobs $(JOBS) --full
 
 MINUTES ?= 30

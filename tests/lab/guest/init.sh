@@ -59,7 +59,7 @@ if [[ -n ${LAB_ROOT-} ]]; then
     cd $overlay/root
     mount --bind /lab/bin lab/bin
     mount --bind "${modules%/*}" usr/lib/modules
-    mount -t "${share[@]}" share
+    mount -t "${share[@]}" share share
     mount -t tmpfs -o mode=0755,nosuid,nodev run run
     names etc
     network

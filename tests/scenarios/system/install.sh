@@ -1,0 +1,130 @@
+#!/bin/bash
+# The real package on two hosts that boot systemd and udevd: install, init, start, reboot, power cut, fail over, upgrade, purge.
+# lab: timeout=1800 root=debian
+#
+# What is done by hand is what README says. Needs the packages of `make packages` ($FTDM_PACKAGES, else target/packages).
+packages=${FTDM_PACKAGES:-${CARGO_TARGET_DIR:-$LAB_REPOSITORY/target}/packages}
+cp "$packages"/ftdm_*.deb "$SHARE/ftdm.deb"
+
+status() { on "$1" ftship status vm1 --json 2>/dev/null | jq -r "$2"; }
+is_state() { [[ $(status "$1" .state) == "$2" ]]; }
+is_role() { [[ $(status "$1" .role) == "$2" ]]; }
+property() { on "$1" udevadm info --query=property --property="$3" --value "$2"; }
+main_pid() { on "$1" systemctl show --property=MainPID --value "$2"; }
+
+apt_install() { on "$1" apt-get install -q -y "$2" > "apt.$1" 2>&1 || { cat "apt.$1"; fail "installing on $1"; }; }
+
+# in_sync: and so says the service manager.
+in_sync() {
+    eventually 180 is_state "$1" "in sync"
+    eventually 30 on "$1" bash -c 'systemctl show --property=StatusText ftship@vm1 | grep -q "in sync"'
+}
+
+# checked HOST: the file in the guest's file system is the one that was written.
+checked() {
+    on "$1" bash -c 'mount /dev/ftdm/vm1 /mnt && cd /mnt && sha256sum --quiet -c sum; code=$?; cd /; umount /mnt; exit $code'
+}
+
+step "install"
+for host in primary backup; do apt_install $host /share/ftdm.deb; done
+on primary bash -c 'for u in ftship@vm1 ftship-watchdog@vm1; do
+    systemd-analyze security --no-pager --threshold=30 $u.service | tail -n 1; done'
+
+step "protect a volume"
+on primary lvcreate -q -y -n vm1 -L 64M vg
+there=$(on primary ftship init vm1 --volume /dev/vg/vm1 --address 10.9.0.1 --peer 10.9.0.2 --create-lvs |
+    sed -n 's/^on the other host: //p')
+# shellcheck disable=SC2086
+on backup $there > /dev/null
+mine=$(on primary ftship keygen vm1) theirs=$(on backup ftship keygen vm1)
+on primary ftship pair vm1 --fingerprint "$theirs"
+on backup ftship pair vm1 --fingerprint "$mine"
+for host in primary backup; do on $host systemctl enable --now ftdm.target ftship@vm1.service; done
+in_sync primary
+on primary systemctl is-active ftship@vm1 ftship-watchdog@vm1 ftdm-setup@vm1 ftdm.target
+on primary bash -c 'journalctl -o verbose FTDM_GROUP=vm1 | grep -q FTDM_MODULE=ftship'
+
+step "udev: links lead to the visible volume, and stay while it is cut"
+on primary mkfs.ext4 -q -L guest /dev/ftdm/vm1
+on primary udevadm trigger --action=change --settle /dev/ftdm/vm1
+top=$(on primary readlink -f /dev/ftdm/vm1)
+on primary bash -c "for link in /dev/mapper/vm1 /dev/disk/by-label/guest; do
+    [[ \$(readlink -f \$link) == $top ]] || { ls -l \$link; exit 1; }; done"
+cuts() { status primary .epochs.cut; }
+before=$(cuts)
+on primary bash -c "for i in {1..1000}; do for link in /dev/ftdm/vm1 /dev/disk/by-label/guest; do
+    [[ \$(readlink \$link) == ../*${top##*/} ]] || { ls -l \$link; exit 1; }; done; done"
+on primary udevadm settle
+(($(cuts) > before + 20)) || fail "only $(($(cuts) - before)) cuts while the links were watched"
+expect_equal "$(property primary "$top" ID_FS_LABEL)" guest
+on primary bash -c 'for device in /sys/block/dm-*; do
+    uuid=$(< $device/dm/uuid) node=/dev/${device##*/}
+    links=$(udevadm info --query=symlink $node) properties=$(udevadm info --query=property $node)
+    case $uuid in
+        FTDM-*-*) [[ -z $links ]] ;;
+        LVM-*) [[ $links == *vg/vm1* && $links != *by-label* && $links != *by-uuid* ]] ;;
+        *) continue ;;
+    esac && grep -qx SYSTEMD_READY=0 <<< "$properties" && grep -qx UDISKS_IGNORE=1 <<< "$properties" ||
+        { echo "$uuid: $links"; echo "$properties"; exit 1; }
+done'
+
+step "write"
+on primary bash -c 'mount /dev/ftdm/vm1 /mnt && cd /mnt && dd if=/dev/urandom of=data bs=1M count=8 status=none &&
+    sha256sum data > sum && cd / && umount /mnt'
+on primary ftship checkpoint vm1 --wait
+
+step "reboot one, then the other"
+for host in primary backup; do
+    on $host systemctl poweroff || true
+    eventually 120 power_on $host
+    in_sync $host
+    checked primary
+done
+
+step "power cuts"
+for host in primary backup; do
+    power_off $host
+    power_on $host
+    in_sync $host
+done
+checked primary
+
+step "killed, the daemon is started again"
+on primary systemctl kill --signal=KILL ftship@vm1
+in_sync primary
+
+step "upgrade under load: nothing is interrupted"
+rm -rf newer && dpkg-deb -R "$SHARE/ftdm.deb" newer
+sed -i 's/^Version: .*/&+upgrade/' newer/DEBIAN/control
+dpkg-deb --root-owner-group -b newer "$SHARE/newer.deb" > /dev/null
+on primary mount /dev/ftdm/vm1 /mnt
+background primary bash -c 'while test -e /mnt/sum; do dd if=/dev/urandom of=/mnt/load bs=64k count=32 conv=fsync status=none; done'
+writer=$JOB
+pids=$(for unit in ftship@vm1 ftship-watchdog@vm1; do main_pid primary $unit; done)
+degraded() { on primary bash -c 'journalctl -b -u ftship@vm1 | grep -c "state: degraded"' || true; }
+was=$(degraded)
+for host in primary backup; do apt_install $host /share/newer.deb; done
+expect_equal "$(for unit in ftship@vm1 ftship-watchdog@vm1; do main_pid primary $unit; done)" "$pids" "the processes"
+expect_equal "$(degraded)" "$was" "times of being degraded"
+for host in backup primary; do
+    on $host systemctl restart ftship-watchdog@vm1 ftship@vm1
+    in_sync $host
+done
+kill_background "$writer" TERM
+on primary bash -c 'until umount /mnt; do sleep 0.2; done'
+on primary ftship checkpoint vm1 --wait
+
+step "fail over, and back in as the backup"
+power_off primary
+on backup ftship promote vm1
+checked backup
+power_on primary
+eventually 180 is_role primary backup
+in_sync backup
+
+step "purge"
+for host in primary backup; do
+    on $host apt-get purge -q -y ftdm > "apt.$host" 2>&1 || { cat "apt.$host"; fail "purging on $host"; }
+    on $host bash -c '! dmsetup info -c --noheadings -o uuid | grep ^FTDM && ! ls -d /etc/ftdm /dev/ftdm /usr/sbin/ftship 2>/dev/null &&
+        ! systemctl --plain --no-legend list-units "ft*" | grep . && lvs vg/vm1 vg/vm1_journal > /dev/null'
+done
