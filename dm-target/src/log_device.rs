@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::block_io::{Access, AlignedBuffer, BlockDevice, OpenError};
 use crate::log_writes::format::{MAGIC, SUPER};
-use crate::stack::devices::load_module_with;
+use crate::stack::devices::{load_module, load_module_with};
 use crate::units::{DevNum, SECTOR_SIZE, Sectors};
 
 /// brd's major number.
@@ -98,6 +98,15 @@ pub fn load_brd(count: u32, size: Sectors) -> Result<(), LogDeviceError> {
         "the kernel has no module brd (Debian: linux-image packages other than -cloud have it)".to_owned()
     };
     Err(LogDeviceError::NoBrd { missing: format!("/dev/{missing}"), why })
+}
+
+/// Loads what capturing needs beyond a stack: a daemon that is confined may load no modules itself.
+///
+/// # Errors
+/// [`LogDeviceError::NoBrd`].
+pub fn load_for_captures(count: u32, size: Sectors) -> Result<(), LogDeviceError> {
+    load_module("dm-log-writes");
+    load_brd(count, size)
 }
 
 /// Names of the RAM disks that are there, in the order of their numbers.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ftdm::block_io::{Access, BlockDevice};
 use ftdm::kernel_gate;
-use ftdm::log_device::load_brd;
+use ftdm::log_device::load_for_captures;
 use ftdm::stack::{self, Created, StackError};
 use ftdm::table::{BlockSectors, FtTable};
 use ftdm_units::{SECTOR_SIZE, Sectors};
@@ -39,7 +39,7 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
     // The daemon may not load modules where it is confined.
     let size = Sectors(config.log.size.as_u64() / SECTOR_SIZE as u64);
     let count = u32::try_from(config.volume.len() * 2)?.max(RAM_DISKS);
-    if let Err(error) = load_brd(count, size) {
+    if let Err(error) = load_for_captures(count, size) {
         log::warn!("{error}");
     }
     let mut made = Vec::new();
