@@ -68,6 +68,7 @@ pub enum Mutant {
     OverwriteUnmarked,
     SkipAlthoughSent,
     CompareOutOfOrder,
+    StandReadLate,
 }
 
 impl Mutant {
@@ -135,6 +136,7 @@ impl Mutant {
         Self::OverwriteUnmarked,
         Self::SkipAlthoughSent,
         Self::CompareOutOfOrder,
+        Self::StandReadLate,
     ];
 }
 

@@ -10,6 +10,7 @@ use ftship_proto::ids::Epoch;
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{Batch, PrimaryEvent, bytes_of};
 
+use crate::content::Content;
 use crate::encoding::{Captured, EncodeJob, Piece};
 use crate::primary_host::{CutJob, PrimaryReport};
 use crate::switching::Gate;
@@ -113,6 +114,7 @@ impl World {
                 daemon.log_used = 0;
                 Some(PrimaryReport::Scope(scope, PrimaryEvent::CaptureStarted { eras, bytes }))
             }
+            CutJob::Stand(attempt, since, epoch) => Some(self.stand(attempt, &since, epoch, void)),
             CutJob::Stop => {
                 self.gate_let_go();
                 self.primary_uncapture();
@@ -160,6 +162,22 @@ impl World {
         eras
     }
 
+    /// All volumes stand still for an instant.
+    fn stand(&mut self, attempt: u32, since: &[Era], epoch: Epoch, void: bool) -> PrimaryReport {
+        let eras = self.roll();
+        let host = &self.primary;
+        let scope = host.eras.written_since(Some(since));
+        let bytes = bytes_of(&scope);
+        if void {
+            let reason = "too much to be read".into();
+            return PrimaryReport::Scope(scope, PrimaryEvent::StoodInVain { attempt, eras, bytes, reason });
+        }
+        if let Some(daemon) = &host.daemon {
+            self.checker.cut(daemon.incarnation, epoch, &host.volume, host.writes);
+        }
+        PrimaryReport::Stood(scope, host.volume.clone(), PrimaryEvent::Stood { attempt, eras, bytes })
+    }
+
     fn cut(&mut self, epoch: Epoch, roll: bool, void: bool) -> PrimaryReport {
         // A void cut may have rolled all the same.
         let is_capturing = self.primary.daemon.as_ref().is_some_and(|daemon| daemon.dirty.is_some());
@@ -198,21 +216,23 @@ impl World {
     /// The thread reads some blocks at once, and the rest when the job ends.
     fn read_begin(&mut self) {
         let host = &mut self.primary;
-        if let Some(piece) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.front_mut()) {
+        let Some(daemon) = &mut host.daemon else { return };
+        let source = source_of(&daemon.still, &host.volume);
+        if let Some(piece) = daemon.read.jobs.front_mut() {
             piece.content =
-                piece.blocks(&self.scenario.shape).into_iter().map(|block| host.volume[block]).collect();
+                piece.blocks(&self.scenario.shape).into_iter().map(|block| source[block]).collect();
             self.lane_begin(LaneId::Read, self.primary.run);
         }
     }
 
     pub(crate) fn read_done(&mut self) {
         let host = &mut self.primary;
-        let Some(mut piece) = host.daemon.as_mut().and_then(|daemon| daemon.read.jobs.pop_front()) else {
-            return;
-        };
+        let Some(daemon) = &mut host.daemon else { return };
+        let Some(mut piece) = daemon.read.jobs.pop_front() else { return };
+        let source = source_of(&daemon.still, &host.volume);
         for (block, number) in piece.blocks(&self.scenario.shape).into_iter().zip(&mut piece.content) {
             if self.random.coin() {
-                *number = host.volume[block];
+                *number = source[block];
             }
         }
         self.primary_tell(PrimaryReport::Read(piece));
@@ -232,4 +252,9 @@ impl World {
             self.copy_order();
         }
     }
+}
+
+/// What a piece is read from: the live volume, unless it stood still to be read.
+fn source_of<'a>(still: &'a Option<Content>, live: &'a Content) -> &'a Content {
+    still.as_ref().filter(|_| !mutant::is(Mutant::StandReadLate)).unwrap_or(live)
 }

@@ -223,13 +223,16 @@ impl World {
         }
         match side {
             Side::Primary => {
+                if power {
+                    self.forget_unnoted();
+                }
                 self.primary_stop(!power);
+                self.primary.daemon_since = None;
                 if power {
                     self.primary.powered = false;
                     let (primary, random) = (&mut self.primary, &mut self.random);
                     primary.state.power_cut(random);
                     self.guest_power_cut();
-                    self.forget_unnoted();
                 }
             }
             Side::Backup => {

@@ -39,6 +39,8 @@ pub(crate) enum CutJob {
     /// Roll, for the attempt of this number.
     Roll(u32, Option<Vec<Era>>),
     Start(Vec<Era>),
+    /// Stand still, and roll, for the attempt of this number; what was written since is this epoch.
+    Stand(u32, Vec<Era>, Epoch),
     /// End this epoch, roll in its pause or not, and hold writes back behind it or not.
     Cut {
         epoch: Epoch,
@@ -59,6 +61,8 @@ pub(crate) enum PrimaryReport {
     Taken(Captured, Option<Vec<Era>>),
     /// What was written since the eras asked for; the event says which began.
     Scope(Scope, PrimaryEvent),
+    /// The same, and what the volumes held in the pause.
+    Stood(Scope, Content, PrimaryEvent),
     Event(PrimaryEvent),
     Read(Piece),
 }
@@ -77,6 +81,8 @@ pub(crate) struct PrimaryDaemon {
     captured: Option<Captured>,
     /// What the last roll noted.
     scope: Scope,
+    /// What is copied, where that was read while the volumes stood still.
+    pub(crate) still: Option<Content>,
     /// The epoch that what is copied is part of.
     pub(crate) catch_up: Option<EpochEncoder>,
     /// Bytes of the frames of this chain's copying.
@@ -198,6 +204,7 @@ impl World {
             eras: Some(host.eras.now()),
             epoch_interval: std::time::Duration::from_micros(scenario.epoch_interval),
             interval: scenario.is_interval,
+            standing: scenario.is_still.then_some(std::time::Duration::from_millis(100)),
             window: scenario.window,
             timeout: std::time::Duration::from_micros(scenario.timeout),
             log_watermark: 80,
@@ -223,6 +230,7 @@ impl World {
             chain: 0,
             captured: None,
             scope: Scope::new(),
+            still: None,
             catch_up: None,
             copied: 0,
             skipped: 0,
@@ -326,13 +334,17 @@ impl World {
             }
             PrimaryAction::Roll { attempt, since } => self.cut_push(CutJob::Roll(attempt, since)),
             PrimaryAction::StartCapture { since } => self.cut_push(CutJob::Start(since)),
+            PrimaryAction::Stand { attempt, since, epoch, .. } => {
+                self.cut_push(CutJob::Stand(attempt, since, epoch));
+            }
             PrimaryAction::StopCapture => self.cut_push(CutJob::Stop),
             PrimaryAction::Cut { epoch, roll, hold, .. } => self.cut_push(CutJob::Cut { epoch, roll, hold }),
             PrimaryAction::Yield => self.cut_push(CutJob::Yield),
             PrimaryAction::Release => self.cut_push(CutJob::Release),
             PrimaryAction::Shut => self.cut_push(CutJob::Shut),
             PrimaryAction::Ship { epoch } => {
-                if let Some(captured) = daemon.captured.take() {
+                let nothing = self.scenario.is_still.then(|| Captured(Default::default()));
+                if let Some(captured) = daemon.captured.take().or(nothing) {
                     let staged = daemon.core.known_durable();
                     self.encoder_push(EncodeJob::Epoch { epoch, staged, captured });
                 }
@@ -517,7 +529,11 @@ impl World {
                 PrimaryEvent::CutTaken { eras }
             }
             PrimaryReport::Scope(scope, event) => {
-                daemon.scope = scope;
+                (daemon.scope, daemon.still) = (scope, None);
+                event
+            }
+            PrimaryReport::Stood(scope, content, event) => {
+                (daemon.scope, daemon.still) = (scope, Some(content));
                 event
             }
             PrimaryReport::Read(piece) => return self.piece_read(piece),

@@ -50,6 +50,8 @@ pub(crate) struct Scenario {
     pub(crate) switches: bool,
     /// Nothing is captured between two epochs.
     pub(crate) is_interval: bool,
+    /// Nothing ever: the last round is read while the volumes stand still.
+    pub(crate) is_still: bool,
     /// The backup's volumes are tracked.
     pub(crate) is_tracked: bool,
     /// Nothing goes wrong before the pair was in step once; then these are the odds, in their order below.
@@ -121,7 +123,8 @@ impl Scenario {
             request_interval: chaos_until / random.range(2, 12),
             is_eager: random.once_in(20),
             switches: random.clone().next().is_multiple_of(2),
-            is_interval: random.clone().once_in(8),
+            is_interval: random.clone().below(8) < 2,
+            is_still: random.clone().below(8) == 1,
             settles_first: None,
             is_tracked: false,
             is_cramped,
@@ -130,6 +133,10 @@ impl Scenario {
             coordinator_interval: epoch_interval * pick(random, &[1, 1, 3, 10]),
         };
         scenario.is_tracked = random.coin();
+        if scenario.is_still {
+            // Several rounds of one epoch: a ring of few frames would have hardly any of these.
+            scenario.ring_blocks += 64;
+        }
         if random.coin() {
             let odds = [scenario.odds_void, scenario.odds_lost, scenario.odds_disk, scenario.odds_crash];
             scenario.settles_first = Some(odds);

@@ -33,11 +33,7 @@ impl Primary {
             self.act(PrimaryAction::Follow);
             return;
         }
-        let epoch = self.next_epoch;
-        self.cutting = Some(epoch);
-        for checkpoint in &mut self.checkpoints {
-            checkpoint.epoch.get_or_insert(epoch);
-        }
+        let epoch = self.begin_cut();
         // A host that is too slow for the budget gets longer pauses before it loses its replication.
         let stretched = self.config.pause_budget * 2u32.saturating_pow(self.void_run.min(16));
         let budget = stretched.min(self.config.pause_limit).max(self.config.pause_budget);
@@ -45,6 +41,16 @@ impl Primary {
         let roll = self.sync == SyncStep::None && self.rolled_at + self.config.roll_interval <= now;
         let hold = self.is_last_cut(epoch);
         self.act(PrimaryAction::Cut { epoch, roll, budget, hold });
+    }
+
+    /// The next epoch is about to end: what was asked for until now is in it.
+    pub(super) fn begin_cut(&mut self) -> Epoch {
+        let epoch = self.next_epoch;
+        self.cutting = Some(epoch);
+        for checkpoint in &mut self.checkpoints {
+            checkpoint.epoch.get_or_insert(epoch);
+        }
+        epoch
     }
 
     pub(super) fn checkpoint(&mut self, now: Duration, id: u64, until: Until) {
@@ -67,7 +73,7 @@ impl Primary {
 
     pub(super) fn cut_taken(&mut self, now: Duration, eras: Option<Vec<Era>>) {
         let Some(epoch) = self.cutting.take() else { return };
-        if self.capture != Capture::On {
+        if self.capture != Capture::On && self.config.standing.is_none() {
             return;
         }
         self.void_run = 0;

@@ -57,6 +57,26 @@ pub enum PrimaryEvent {
         /// Bytes of the volumes that were written since the eras named, and before the switch.
         bytes: u64,
     },
+    /// The volumes stood still: dm-era was rolled, and what was written before was read into memory.
+    Stood {
+        /// As ordered.
+        attempt: u32,
+        /// The era of each volume that began in the pause.
+        eras: Vec<Era>,
+        /// Bytes of the volumes that were written since the eras named.
+        bytes: u64,
+    },
+    /// They did, and dm-era was rolled, but not everything could be read in time: what was written before is known.
+    StoodInVain {
+        /// As ordered.
+        attempt: u32,
+        /// The era of each volume that began in the pause.
+        eras: Vec<Era>,
+        /// Bytes of the volumes that were written since the eras named.
+        bytes: u64,
+        /// For people.
+        reason: String,
+    },
     /// The capture has ended; writes are only tracked.
     CaptureStopped,
     /// The capture could not start, or lost writes.
@@ -267,6 +287,18 @@ pub enum PrimaryAction {
     StartCapture {
         /// The eras to start from.
         since: Vec<Era>,
+    },
+    /// Let all volumes stand still; end each one's era, drained and flushed; read what was written since these eras,
+    /// which is this epoch's content, and is what [`PrimaryAction::Copy`] copies then; let them go on.
+    Stand {
+        /// Returned in the answer.
+        attempt: u32,
+        /// The eras to start from.
+        since: Vec<Era>,
+        /// Its number.
+        epoch: Epoch,
+        /// How long the volumes may stand still for it.
+        budget: Duration,
     },
     /// Stop to capture writes.
     StopCapture,

@@ -5,26 +5,27 @@
 //!   in sync, capture off ──interval over, or a checkpoint──► rounds, capture, one epoch ──committed──► capture off
 //! ```
 //!
-//! So each block travels once in an interval, however often it was written, and the volume stands still for the rolls and
-//! for one cut.
+//! The blocks of an interval travel once, however often they were written. Where little is expected, as much as the last
+//! interval changed, there are no rounds: the capture begins at once, or the volumes stand still at once, and what the roll
+//! in that pause names is the only round. Should it be more, rounds follow.
 //!
 //! Always holds: the capture ends only when everything that was cut is committed, and nobody waits for a cut; what the
 //! next sync starts from is the epoch that the backup holds by then.
 
 use std::time::Duration;
 
+use super::plan::{Attempt, Plan};
 use super::{Capture, Link, Primary, PrimaryAction, SyncStep};
 use crate::state::Content;
 
 impl Primary {
-    /// Ends the capture until the next interval, once there is nothing more to be committed.
+    /// Notes where the backup stands, and ends the capture until the next interval, once there is nothing more to be
+    /// committed.
     pub(super) fn rest(&mut self) {
-        let is_settled = self.in_flight.is_empty()
-            && self.cutting.is_none()
-            && self.checkpoints.is_empty()
-            && self.switch.is_none();
-        let is_on = self.capture == Capture::On && self.sync == SyncStep::None && self.is_in_sync();
-        if !self.config.interval || !is_on || !is_settled {
+        let is_settled = self.in_flight.is_empty() && self.cutting.is_none() && self.switch.is_none();
+        let is_done = self.sync == SyncStep::None && self.is_in_sync();
+        let stops = self.capture == Capture::On && self.checkpoints.is_empty();
+        if !self.config.interval || !is_done || !is_settled || !(stops || self.config.standing.is_some()) {
             return;
         }
         let highest = self.last_cut();
@@ -36,22 +37,46 @@ impl Primary {
         welcome.held = Some(self.committed);
         welcome.chain_digest = self.committed_digest;
         welcome.highest_epoch_seen = highest;
-        self.enter_capture(Capture::Stopping);
-        self.act(PrimaryAction::StopCapture);
+        if stops {
+            self.enter_capture(Capture::Stopping);
+            self.act(PrimaryAction::StopCapture);
+        }
     }
 
     /// When the interval ends: at once, if somebody waits for a checkpoint. `None` where it does not.
     pub(super) fn interval_due(&self) -> Option<Duration> {
         let is_off = self.capture == Capture::Off && self.sync == SyncStep::None && self.is_in_sync();
-        let rests = self.config.interval && is_off && self.is_connected() && !self.is_stepping_down();
+        let is_settled = self.in_flight.is_empty() && self.is_connected() && !self.is_stepping_down();
         let at = self.attempt.begun + self.config.epoch_interval;
         let is_wanted = !self.checkpoints.is_empty() || self.wants_last_cut();
-        rests.then_some(if is_wanted { Duration::ZERO } else { at })
+        let at = if is_wanted { Duration::ZERO } else { at };
+        (self.config.interval && is_off && is_settled).then_some(at)
     }
 
     pub(super) fn interval_timeout(&mut self, now: Duration) {
-        if self.interval_due().is_some_and(|at| at <= now) {
-            self.begin_sync(now);
+        if self.interval_due().is_none_or(|at| at > now) {
+            return;
         }
+        match self.plan() {
+            Some(Plan { base, since: Some(since), stages: true })
+                if self.expected <= self.config.small_round =>
+            {
+                self.attempt = Attempt { base, stages: true, since, begun: now, ..Attempt::default() };
+                self.attempts += 1;
+                self.last_round(now);
+            }
+            _ => self.begin_sync(now),
+        }
+    }
+
+    /// The capture began without any round before: what was written before is copied now, or, if it is too much for that,
+    /// in rounds.
+    pub(super) fn went_straight(&mut self, now: Duration) {
+        if self.attempt.bytes <= self.config.small_round && self.is_stageable() {
+            return self.stage(now, SyncStep::LastRound);
+        }
+        self.enter_capture(Capture::Stopping);
+        self.act(PrimaryAction::StopCapture);
+        self.copy_round(now);
     }
 }

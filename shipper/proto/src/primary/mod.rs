@@ -33,6 +33,7 @@ mod fence;
 mod interval;
 mod link;
 mod plan;
+mod stand;
 mod step;
 mod switch;
 mod sync;
@@ -72,6 +73,8 @@ pub struct PrimaryConfig {
     pub epoch_interval: Duration,
     /// Nothing is captured between two epochs: each is a sync of what was written since the one before.
     pub interval: bool,
+    /// Nothing is ever captured: the last round of each sync is read while the volumes stand still, for so long at most.
+    pub standing: Option<Duration>,
     /// Largest number of epochs that are cut and not acknowledged; where a coordinator commits, not committed.
     pub window: usize,
     /// A peer that is silent for this long is gone.
@@ -182,6 +185,8 @@ pub struct Primary {
     sync: SyncStep,
     attempt: plan::Attempt,
     last_sync: Option<SyncFigures>,
+    /// What an interval is expected to have changed: bytes of the last one.
+    expected: u64,
     /// An operator wants a whole copy.
     wants_whole: bool,
     /// How often staging a sync came to nothing for the backup's reasons since it was in sync.
@@ -256,6 +261,7 @@ impl Primary {
             sync: SyncStep::None,
             attempt: plan::Attempt::default(),
             last_sync: None,
+            expected: 0,
             wants_whole: false,
             staged_in_vain: 0,
             in_sync_since: None,
@@ -320,6 +326,10 @@ impl Primary {
                 self.roll_failed(now, attempt, &reason);
             }
             PrimaryEvent::CaptureStarted { eras, bytes } => self.capture_started(now, eras, bytes),
+            PrimaryEvent::Stood { attempt, eras, bytes } => self.stood(now, attempt, eras, bytes),
+            PrimaryEvent::StoodInVain { attempt, eras, bytes, reason } => {
+                self.stood_in_vain(now, attempt, eras, bytes, &reason);
+            }
             PrimaryEvent::CaptureStopped => {
                 self.capture_stopped();
                 self.step_down(now);
@@ -478,6 +488,9 @@ impl Primary {
         }
         if matches!(self.sync, SyncStep::Copying | SyncStep::LastRound) {
             self.act(PrimaryAction::StopCopy);
+        }
+        if self.config.standing.is_some() {
+            self.cutting = None;
         }
         self.sync = SyncStep::None;
         self.interrupt_verify(reason);

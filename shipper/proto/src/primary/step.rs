@@ -5,13 +5,16 @@
 //! as the reason, and degrades. Every step of a sync has a deadline, which progress puts off.
 //!
 //! ```text
-//!   sync       None ──greeted──► Rolling ──scope known: staged──────────► Copying ──small──► Switching
-//!               ▲ ▲                │  ▲                                    ▲   │                │ capture on, rolled
-//!               │ │                │  └──────────── one more round ────────│───┘                ▼
+//!   sync       None ──greeted──► Rolling ──scope known: staged──────────► Copying ──small──► Switching, or Standing
+//!               ▲ ▲                │  ▲                                    ▲   │                │ capture on, rolled;
+//!               │ │                │  └──────────── one more round ────────│───┘                ▼ or read
 //!               │ │                └─in place─► Asked ──SyncReady──────────┘                LastRound
 //!               │ │                                                                             │ all queued
 //!               │ └───────────── first commit point acknowledged: in sync ────────── Finishing ◄┘
 //!               └── degraded: from every step
+//!
+//!   An interval of which little is expected goes from None to Switching or Standing at once; where it was more, on from
+//!   there as from Rolling. What the volumes stood still for too long to be read goes on as one more round.
 //!
 //!   capture    Off ──StartCapture──► Starting ──started──► On
 //!               ▲                        │ degraded          │ degraded
@@ -41,7 +44,10 @@ pub(super) enum SyncStep {
     Copying,
     /// The capture is starting; in its switch's pause dm-era is rolled.
     Switching,
-    /// What was written before the switch is being copied, while the log has what is written since.
+    /// The volumes stand still: dm-era is rolled, and what was written before is read into memory.
+    Standing,
+    /// What was written before the switch is being copied, while the log has what is written since; or what was read
+    /// while the volumes stood still.
     LastRound,
     /// Everything is queued; the first commit point is not acknowledged yet.
     Finishing,
@@ -56,14 +62,14 @@ impl Capture {
 
 impl SyncStep {
     pub(super) fn may_become(self, next: Self) -> bool {
-        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Switching};
+        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Standing, Switching};
         matches!(
             (self, next),
-            (None, Rolling)
+            (None, Rolling | Switching | Standing)
                 | (Rolling, Rolling | Asked | Copying)
                 | (Asked, Copying)
-                | (Copying, Rolling | Switching)
-                | (Switching, LastRound)
+                | (Copying, Rolling | Switching | Standing)
+                | (Switching | Standing, LastRound | Rolling | Asked | Copying)
                 | (LastRound, Finishing)
                 | (Finishing, None)
         )
@@ -103,16 +109,21 @@ mod tests {
 
     #[test]
     fn a_sync_ends_only_by_a_last_round_under_the_capture() {
-        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Switching};
-        let all = [None, Rolling, Asked, Copying, Switching, LastRound, Finishing];
+        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Standing, Switching};
+        let all = [None, Rolling, Asked, Copying, Switching, Standing, LastRound, Finishing];
         let into = |to: SyncStep| all.into_iter().filter(|from| from.may_become(to)).collect::<Vec<_>>();
         assert_eq!(into(None), [Finishing]);
         assert_eq!(into(Finishing), [LastRound]);
-        assert_eq!(into(LastRound), [Switching]);
-        assert_eq!(into(Switching), [Copying]);
-        assert_eq!(into(Copying), [Rolling, Asked]);
-        assert_eq!(into(Asked), [Rolling]);
-        assert_eq!(into(Rolling), [None, Rolling, Copying], "too much to be staged: another plan");
+        assert_eq!(into(LastRound), [Switching, Standing]);
+        assert_eq!(into(Switching), [None, Copying]);
+        assert_eq!(into(Standing), [None, Copying]);
+        assert_eq!(into(Copying), [Rolling, Asked, Switching, Standing]);
+        assert_eq!(into(Asked), [Rolling, Switching, Standing]);
+        assert_eq!(
+            into(Rolling),
+            [None, Rolling, Copying, Switching, Standing],
+            "too much to be staged: another plan"
+        );
     }
 
     #[test]

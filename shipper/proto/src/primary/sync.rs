@@ -56,7 +56,7 @@ impl Primary {
         self.roll(now, since);
     }
 
-    fn plan(&self) -> Option<Plan> {
+    pub(super) fn plan(&self) -> Option<Plan> {
         let Link::Up { welcome, .. } = &self.link else { return None };
         // What is staged continues the backup's own generation.
         let is_older = welcome.lineage.last() != self.state.lineage.last();
@@ -100,10 +100,15 @@ impl Primary {
         if self.sync != SyncStep::Rolling || !is_awaited {
             return;
         }
-        self.note_round(eras, bytes);
+        self.note_round(false, eras, bytes);
+        self.copy_round(now);
+    }
+
+    /// Copies what the last roll noted, live; the first one decides how it reaches the backup.
+    pub(super) fn copy_round(&mut self, now: Duration) {
         match self.attempt.carrier {
             Some(_) => self.copy(now, SyncStep::Copying),
-            None if self.is_stageable() => self.stage(now),
+            None if self.is_stageable() => self.stage(now, SyncStep::Copying),
             None => {
                 self.staged_in_vain = self.staged_in_vain.max(STAGED_ATTEMPTS);
                 // What is staged and not committed is no base to write over.
@@ -122,8 +127,8 @@ impl Primary {
     }
 
     /// Notes a roll, and the round that copies what was written before it.
-    fn note_round(&mut self, eras: Vec<Era>, bytes: u64) {
-        self.note_roll(false, eras.clone());
+    pub(super) fn note_round(&mut self, at_cut: bool, eras: Vec<Era>, bytes: u64) {
+        self.note_roll(at_cut, eras.clone());
         self.attempt.since = eras;
         self.attempt.round(bytes);
     }
@@ -150,20 +155,24 @@ impl Primary {
     }
 
     /// Half of the journal is for what later rounds add, and for what the capture takes.
-    fn is_stageable(&self) -> bool {
-        self.attempt.stages && self.attempt.bytes <= self.journal_size() / 2
+    pub(super) fn is_stageable(&self) -> bool {
+        self.would_stage(self.attempt.bytes)
     }
 
-    fn stage(&mut self, now: Duration) {
+    pub(super) fn would_stage(&self, bytes: u64) -> bool {
+        self.attempt.stages && bytes <= self.journal_size() / 2
+    }
+
+    pub(super) fn stage(&mut self, now: Duration, step: SyncStep) {
         let Link::Up { welcome, .. } = &self.link else { return };
         let previous = welcome.chain_digest;
         let first = self.attempt.base.unwrap_or_default().next();
         self.attempt.carrier = Some(Carrier::Staged);
         self.attempt.compares = self.compares_staged();
         self.act(PrimaryAction::OpenChain { previous });
-        let (epoch, staged) = (self.next_epoch, self.known_durable());
+        let (epoch, staged) = (self.cutting.unwrap_or(self.next_epoch), self.known_durable());
         self.act(PrimaryAction::OpenCatchUp { first, epoch, staged });
-        self.copy(now, SyncStep::Copying);
+        self.copy(now, step);
     }
 
     fn overwrite(&mut self, now: Duration) {
@@ -257,7 +266,7 @@ impl Primary {
         self.copy(now, SyncStep::Copying);
     }
 
-    fn copy(&mut self, now: Duration, step: SyncStep) {
+    pub(super) fn copy(&mut self, now: Duration, step: SyncStep) {
         if self.enter_sync(now, step) {
             let unit = self.attempt.compares.map(|_| self.unit());
             self.act(PrimaryAction::Copy { unit });
@@ -276,7 +285,7 @@ impl Primary {
     }
 
     /// What is staged has to fit the journal whole, with what the capture adds to it. Returns whether it does.
-    fn guard_journal(&mut self, now: Duration, stored: u64) -> bool {
+    pub(super) fn guard_journal(&mut self, now: Duration, stored: u64) -> bool {
         let size = self.journal_size();
         let fits = self.attempt.carrier != Some(Carrier::Staged) || stored <= size - size / 8;
         if !fits && self.sync != SyncStep::None {
@@ -299,10 +308,7 @@ impl Primary {
     pub(super) fn copied(&mut self, now: Duration, frames: u64) {
         self.attempt.frames += frames;
         match self.sync {
-            SyncStep::Copying if self.attempt.is_last_next(self.config.small_round) => {
-                self.enter_sync(now, SyncStep::Switching);
-                self.start_capture();
-            }
+            SyncStep::Copying if self.attempt.is_last_next(self.config.small_round) => self.last_round(now),
             SyncStep::Copying => {
                 let since = self.attempt.since.clone();
                 self.roll(now, Some(since));
@@ -318,14 +324,27 @@ impl Primary {
         {
             return;
         }
-        self.attempt.epoch = self.next_epoch;
+        self.attempt.epoch = self.cutting.unwrap_or(self.next_epoch);
         if self.attempt.carrier == Some(Carrier::InPlace) {
             let (frames, bytes) = (self.attempt.frames, self.attempt.total);
             self.act(PrimaryAction::SendInOrder(Message::BaseEnd { frames, bytes }));
         }
+        if self.config.standing.is_some() {
+            return self.cut_taken(now, None);
+        }
         // The commit point need not wait for the next tick.
         self.cut_at = now;
         self.cut_timeout(now);
+    }
+
+    /// What was written since the last roll becomes one exact state.
+    pub(super) fn last_round(&mut self, now: Duration) {
+        if let Some(budget) = self.config.standing {
+            return self.stand(now, budget);
+        }
+        if self.enter_sync(now, SyncStep::Switching) {
+            self.start_capture();
+        }
     }
 
     fn start_capture(&mut self) {
@@ -345,7 +364,10 @@ impl Primary {
         self.cut_at = now + self.config.epoch_interval;
         (self.log_percent, self.log_used) = (0, 0);
         self.rolled_at = now;
-        self.note_round(eras, bytes);
+        self.note_round(false, eras, bytes);
+        if self.attempt.carrier.is_none() {
+            return self.went_straight(now);
+        }
         if mutant::is(Mutant::LastRoundForgotten) {
             self.enter_sync(now, SyncStep::LastRound);
             return self.finish(now);
@@ -372,6 +394,7 @@ impl Primary {
             let after = self.attempt.base.filter(|_| self.attempt.carrier == Some(Carrier::Staged));
             self.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
             self.wants_whole = false;
+            self.expected = if self.attempt.is_whole { 0 } else { self.attempt.total };
             // The next interval may well change as much.
             self.staged_in_vain = if self.config.interval { self.staged_in_vain / 2 } else { 0 };
             self.last_sync = Some(self.attempt.figures(now));

@@ -31,6 +31,7 @@ fn config() -> PrimaryConfig {
         eras: Some(vec![Era(7); group().volumes().len()]),
         epoch_interval: SECOND / 20,
         interval: false,
+        standing: None,
         window: 4,
         timeout: SECOND,
         log_watermark: 80,

@@ -1,0 +1,71 @@
+//! The last round without a capture: the volumes stand still for as long as it takes to read it.
+//!
+//! ```text
+//!   suspend all ── flush, roll each ── read what was written before the roll ── resume all       then copied from memory
+//! ```
+//!
+//! Always holds: the epoch is what the volumes held in that pause, and the era that began in it begins exactly at the
+//! epoch. What was not read in time is one more round, copied live, and another pause follows.
+
+use std::time::Duration;
+
+use ftdm_units::Era;
+
+use super::{Primary, PrimaryAction, SyncStep};
+
+impl Primary {
+    pub(super) fn stand(&mut self, now: Duration, budget: Duration) {
+        if self.enter_sync(now, SyncStep::Standing) {
+            let (attempt, since) = (self.attempts, self.attempt.since.clone());
+            let epoch = self.begin_cut();
+            self.act(PrimaryAction::Stand { attempt, since, epoch, budget });
+        }
+    }
+
+    fn stands(&self, attempt: u32) -> bool {
+        self.sync == SyncStep::Standing && attempt == self.attempts
+    }
+
+    pub(super) fn stood(&mut self, now: Duration, attempt: u32, eras: Vec<Era>, bytes: u64) {
+        let Some(epoch) = self.cutting.filter(|_| self.stands(attempt)) else { return };
+        if self.attempt.carrier.is_none() && !self.would_stage(bytes) {
+            // It is written in place, which takes a round of its own.
+            self.cutting = None;
+            self.note_round(false, eras, bytes);
+            return self.copy_round(now);
+        }
+        self.next_epoch = epoch.next();
+        self.rolled_at = now;
+        self.note_round(true, eras, bytes);
+        if !self.guard_journal(now, self.attempt.stored.saturating_add(bytes)) {
+            return;
+        }
+        match self.attempt.carrier {
+            Some(_) => self.copy(now, SyncStep::LastRound),
+            None => self.stage(now, SyncStep::LastRound),
+        }
+    }
+
+    pub(super) fn stood_in_vain(
+        &mut self,
+        now: Duration,
+        attempt: u32,
+        eras: Vec<Era>,
+        bytes: u64,
+        reason: &str,
+    ) {
+        if !self.stands(attempt) {
+            return;
+        }
+        self.cutting = None;
+        self.counters.void_cuts += 1;
+        self.void_run += 1;
+        self.note_round(false, eras, bytes);
+        if self.void_run >= self.config.void_limit {
+            let run = std::mem::take(&mut self.void_run);
+            let reason = format!("the volumes stood still {run} times in vain, the last: {reason}");
+            return self.lose_replication(now, &reason);
+        }
+        self.copy_round(now);
+    }
+}
