@@ -59,6 +59,9 @@ pub struct Config {
     /// Whether writes are captured all the time, or only what changed is looked at once in `epoch`.
     #[serde(default)]
     pub mode: Mode,
+    /// With `mode = "interval"`: how the last of an interval's changes are taken.
+    #[serde(default)]
+    pub capture: CaptureBy,
     /// Who commits an epoch; the same on both hosts.
     #[serde(default)]
     pub commit: Commit,
@@ -112,6 +115,17 @@ pub enum Mode {
     Continuous,
     /// Writes are tracked; an epoch is the blocks that changed in the interval.
     Interval,
+}
+
+/// `capture`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaptureBy {
+    /// By dm-log-writes, while the volumes run.
+    #[default]
+    Log,
+    /// They are read while the volumes stand still; only dm-era is needed.
+    Era,
 }
 
 /// `commit`
@@ -214,6 +228,9 @@ pub struct Limits {
     /// How far the budget is stretched: it doubles at each void cut in a row.
     #[serde(with = "humantime_serde")]
     pub pause_limit: Duration,
+    /// With `capture = "era"`: how long the volumes may stand still for what has changed to be read.
+    #[serde(with = "humantime_serde")]
+    pub era_pause: Duration,
     /// Epochs cut and not acknowledged.
     pub window: usize,
     /// A peer that is silent for this long is gone.
@@ -248,6 +265,7 @@ impl Default for Limits {
         Self {
             pause_budget: Duration::from_millis(10),
             pause_limit: Duration::from_millis(100),
+            era_pause: Duration::from_millis(500),
             window: 8,
             timeout: Duration::from_secs(5),
             log_watermark: 75,

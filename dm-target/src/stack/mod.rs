@@ -27,6 +27,7 @@ pub mod guard;
 mod recover;
 mod rescue;
 pub(crate) mod shut;
+pub mod standing;
 pub mod written;
 
 pub use bypass::Bypassed;

@@ -133,7 +133,7 @@ impl From<OpenError> for WrittenError {
     }
 }
 
-fn step(step: &'static str) -> impl FnOnce(io::Error) -> WrittenError {
+pub(super) fn step(step: &'static str) -> impl FnOnce(io::Error) -> WrittenError {
     move |source| WrittenError::Step { step, source }
 }
 
@@ -146,7 +146,7 @@ pub struct Written {
     pub pause: Duration,
     /// How long reading the metadata took, while the volume ran.
     pub read: Duration,
-    shape: Shape,
+    pub(super) shape: Shape,
 }
 
 impl Written {
@@ -190,24 +190,24 @@ impl EraControl<'_> {
 }
 
 /// dm-era, with what talking to it takes, ready before a pause.
-struct EraDevice {
-    control: DmControl,
+pub(super) struct EraDevice {
+    pub(super) control: DmControl,
     number: DevNum,
-    device: BlockDevice,
+    pub(super) device: BlockDevice,
 }
 
 impl EraDevice {
-    fn open(stack: &Stack) -> Result<Self, WrittenError> {
+    pub(super) fn open(stack: &Stack) -> Result<Self, WrittenError> {
         let control = DmControl::open().map_err(step("open device-mapper"))?;
         Ok(Self { control, number: stack.era, device: stack.open_era()? })
     }
 
-    fn status(&mut self) -> Result<EraStatus, WrittenError> {
+    pub(super) fn status(&mut self) -> Result<EraStatus, WrittenError> {
         let line = self.control.status_line(self.number).map_err(step("ask dm-era"))?;
         Ok(line.parse().map_err(StackError::from)?)
     }
 
-    fn message(&mut self, text: &str) -> io::Result<()> {
+    pub(super) fn message(&mut self, text: &str) -> io::Result<()> {
         self.control.message(self.number, text)
     }
 }
@@ -267,7 +267,7 @@ impl Stack {
     }
 
     /// Whatever can be done before the pause; the lock keeps others away until it is dropped.
-    fn prepare(&self, era: &mut EraDevice, since: Era) -> Result<File, WrittenError> {
+    pub(super) fn prepare(&self, era: &mut EraDevice, since: Era) -> Result<File, WrittenError> {
         let status = self.status()?;
         match (status.mode, status.suspended) {
             (Mode::Passthrough, _) => return Err(StackError::Bypassed { metadata: None }.into()),

@@ -17,7 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::schema::{self, Schema};
-use super::{Config, Mode, Protection, twice};
+use super::{CaptureBy, Config, Mode, Protection, twice};
 
 /// More faults than these help nobody.
 const MOST: usize = 50;
@@ -364,6 +364,10 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
     if let Some(device) = twice(logs) {
         found.push(contradiction("log.devices", format!("{} is given twice", device.display())));
     }
+    if config.capture == CaptureBy::Era && config.mode == Mode::Continuous {
+        let reason = "`era` is for mode = \"interval\": without a log the volumes stand still for what has changed to be read";
+        found.push(contradiction("capture", reason.into()));
+    }
     if config.address == config.peer {
         found.push(contradiction("peer", "is the address of this host itself".into()));
     }
@@ -461,6 +465,7 @@ fn durations(config: &Config) -> Vec<OutOfRange> {
         config.verify.every.and_then(|every| duration("verify.every", every, s(1), year)),
         duration("limits.pause-budget", limits.pause_budget, ms(1), s(1)),
         duration("limits.pause-limit", limits.pause_limit, least_limit, s(1)),
+        duration("limits.era-pause", limits.era_pause, ms(10), s(60)),
         duration("limits.throttle-lease", limits.throttle_lease, ms(100), s(60)),
         duration("limits.switch-hold", limits.switch_hold, s(1), s(60)),
         duration("limits.timeout", limits.timeout, ms(500), s(300)),

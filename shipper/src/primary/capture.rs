@@ -5,14 +5,12 @@
 //! handed over.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ftdm::block_io::AlignedBuffer;
 use ftdm::capture::{Capture, EraControl, EraReader, Followed, LostReason};
 use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::discard::DiscardFigures;
@@ -22,11 +20,12 @@ use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::memory::CaptureMemory;
 use ftdm::pulse::{Phase, Pulse, shared};
+use ftdm::stack::standing::StillContent;
 use ftdm::stack::{Bypassed, Stack};
-use ftdm_units::{Era, Extent, Sector, Sectors};
-use ftship_proto::ids::{Digest, Epoch};
-use sha2::{Digest as _, Sha256};
+use ftdm_units::{Era, Sectors};
+use ftship_proto::ids::Epoch;
 
+use super::audit;
 use super::heartbeat::Heartbeat;
 use super::rounds::{self, Rolled};
 use crate::reactor::Reports;
@@ -54,6 +53,17 @@ pub(super) enum CaptureJob {
     Start {
         /// The eras to start from.
         since: Vec<Era>,
+    },
+    /// Let the volumes stand still, roll, and read what was written since; that is this epoch.
+    Stand {
+        /// Returned in the answer.
+        attempt: u32,
+        /// The eras to start from.
+        since: Vec<Era>,
+        /// Its number.
+        epoch: Epoch,
+        /// How long they may stand still.
+        budget: Duration,
     },
     /// End the epoch.
     Cut {
@@ -102,6 +112,17 @@ pub(super) enum CaptureReport {
         reason: String,
         /// It will never be.
         tracking_lost: bool,
+    },
+    /// The volumes stood still, and dm-era was rolled.
+    Stood {
+        /// As ordered.
+        attempt: u32,
+        /// What was written before.
+        written: Rolled,
+        /// What they held there in the pause; or why that was not read.
+        content: Result<StillContent, &'static str>,
+        /// How long they stood still.
+        pause: Duration,
     },
     /// Capturing.
     Started {
@@ -260,7 +281,7 @@ impl CutThread {
 pub(super) struct Capturing {
     pub(super) stacks: Vec<Stack>,
     pub(super) settings: CaptureSettings,
-    heartbeat: Arc<Heartbeat>,
+    pub(super) heartbeat: Arc<Heartbeat>,
     /// Until when writes may be held back.
     lease_ends: Option<Instant>,
     /// Until when writes may be held back behind a cut that holds.
@@ -269,7 +290,7 @@ pub(super) struct Capturing {
     pub(super) captures: Vec<Capture>,
     /// What the captures before left, of each stack.
     memories: Vec<CaptureMemory>,
-    audit: Option<File>,
+    pub(super) audit: Option<File>,
     /// Figures of the captures that have ended.
     discards: DiscardFigures,
     /// When dm-era was asked last.
@@ -383,6 +404,9 @@ impl Capturing {
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
         let result = match job {
             CaptureJob::Roll { attempt, since } => Ok(Some(self.roll(attempt, since.as_deref()))),
+            CaptureJob::Stand { attempt, since, epoch, budget } => {
+                Ok(Some(self.stand(attempt, &since, epoch, budget)))
+            }
             CaptureJob::Start { since } => {
                 self.begin(&since).map(|written| Some(CaptureReport::Started { written }))
             }
@@ -478,7 +502,10 @@ impl Capturing {
         };
         let mut digests = Vec::with_capacity(self.captures.len());
         let pulse = &*self.heartbeat;
-        let mut audit = |_, reader: &EraReader| digests.push(volume_digest(reader, pulse));
+        let mut audit = |_, reader: &EraReader| {
+            let read = |extent, buffer: &mut [u8]| reader.read(extent, buffer);
+            digests.push(audit::volume_digest(reader.size(), read, pulse));
+        };
         let request = CutRequest {
             mode,
             epoch: epoch.0,
@@ -495,7 +522,7 @@ impl Capturing {
                     self.hold_ends = Some(Instant::now() + self.settings.switch_hold);
                 }
                 if let Some(file) = &mut self.audit {
-                    note_digests(file, epoch, digests)?;
+                    audit::note_digests(file, epoch, digests)?;
                 }
                 let eras = if stats.rolled { rounds::eras(&mut self.captures) } else { None };
                 Ok(Some(CaptureReport::Taken { eras, logs, stats: Box::new(stats) }))
@@ -534,29 +561,4 @@ impl Capturing {
             forgotten: Sectors(sum.forgotten.0 + now.forgotten.0),
         })
     }
-}
-
-/// Appends `EPOCH SHA256...`, the digests in the group's order.
-fn note_digests(file: &mut File, epoch: Epoch, digests: Vec<std::io::Result<Digest>>) -> anyhow::Result<()> {
-    let mut line = epoch.0.to_string();
-    for digest in digests {
-        line.push_str(&format!(" {}", digest.context("reading a volume for the audit")?));
-    }
-    writeln!(file, "{line}").context("writing the audit file")
-}
-
-/// SHA-256 of the whole volume.
-fn volume_digest(reader: &EraReader, pulse: &dyn Pulse) -> std::io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    let size = reader.size();
-    let mut buffer = AlignedBuffer::new(1 << 20);
-    let mut next = Sector(0);
-    while let Some(extent) = Extent::between(next, Sector((next.0 + 2048).min(size.0))) {
-        pulse.beat(Phase::Paused);
-        reader.read(extent, buffer.bytes_mut())?;
-        let len = usize::try_from(extent.len().0).unwrap_or(0) * ftdm_units::SECTOR_SIZE;
-        hasher.update(&buffer.bytes()[..len]);
-        next = extent.end();
-    }
-    Ok(Digest(hasher.finalize().into()))
 }

@@ -5,11 +5,13 @@
 //! [`CopyPlan`]; at most [`AHEAD`] pieces are held in memory; what is compared is what was read, which is what is sent.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
+use ftdm::stack::standing::StillContent;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
 use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told, bytes_of};
 use ftship_proto::verify::{Place, ShortDigest, digests_of};
@@ -25,6 +27,9 @@ const CHUNK: Sectors = Sectors(2048);
 /// Pieces being read, compared or encoded at a time: no more than a backup lets wait for an epoch.
 const AHEAD: usize = 8;
 
+/// What was read while the volumes stood still, where a round copies that rather than the live volumes.
+pub(super) type Still = Option<Arc<StillContent>>;
+
 /// A piece that was read.
 #[derive(Debug)]
 pub(super) struct PieceRead {
@@ -35,7 +40,8 @@ pub(super) struct PieceRead {
 /// The reading thread, its buffers, and the progress of the round.
 #[derive(Debug)]
 pub(super) struct Copying {
-    reading: Worker<Piece>,
+    reading: Worker<(Piece, Still)>,
+    still: Still,
     free: Vec<AlignedBuffer>,
     plan: CopyPlan<Piece>,
 }
@@ -46,19 +52,21 @@ impl Copying {
     /// # Errors
     /// When the thread cannot be started.
     pub(super) fn start(devices: Vec<BlockDevice>, reports: Reports<PieceRead>) -> anyhow::Result<Self> {
-        let reading = Worker::start("copying", 128 << 10, move |queue: Receiver<Piece>| {
+        let reading = Worker::start("copying", 128 << 10, move |queue: Receiver<(Piece, Still)>| {
             run_in_background("copying");
-            for mut piece in queue {
-                let result = read(&devices, &mut piece);
+            for (mut piece, still) in queue {
+                let result = read(&devices, still.as_deref(), &mut piece);
+                drop(still);
                 reports.send(PieceRead { piece, result });
             }
         })?;
         let plan = CopyPlan::new(CHUNK, AHEAD);
-        Ok(Self { reading, free: Vec::new(), plan })
+        Ok(Self { reading, still: None, free: Vec::new(), plan })
     }
 
     /// Gives up.
     fn end(&mut self) {
+        self.still = None;
         let left = self.plan.end();
         self.free.extend(left.into_iter().map(|piece| piece.buffer));
     }
@@ -75,7 +83,8 @@ impl Copying {
         let buffer = self.free.pop();
         let buffer =
             buffer.unwrap_or_else(|| AlignedBuffer::new(usize::try_from(CHUNK.0).unwrap_or(0) * SECTOR_SIZE));
-        self.reading.push(Piece { batch: batch.clone(), buffer, digests: Vec::new(), told: None });
+        let piece = Piece { batch: batch.clone(), buffer, digests: Vec::new(), told: None };
+        self.reading.push((piece, self.still.clone()));
         Some(batch)
     }
 
@@ -103,14 +112,21 @@ impl Copying {
 }
 
 /// Reads a batch's places one behind the other, and makes their digests.
-fn read(devices: &[BlockDevice], piece: &mut Piece) -> std::io::Result<()> {
+fn read(
+    devices: &[BlockDevice],
+    still: Option<&StillContent>,
+    piece: &mut Piece,
+) -> std::io::Result<()> {
     let mut from = 0;
     for place in &piece.batch.places {
-        let device = devices.get(usize::from(place.volume.0)).ok_or(ErrorKind::NotFound)?;
+        let volume = usize::from(place.volume.0);
         let to =
             from + usize::try_from(place.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
         let buffer = piece.buffer.bytes_mut().get_mut(from..to).ok_or(ErrorKind::InvalidInput)?;
-        device.read_extent(place.extent, buffer)?;
+        match still {
+            Some(still) => still.read(volume, place.extent, buffer)?,
+            None => devices.get(volume).ok_or(ErrorKind::NotFound)?.read_extent(place.extent, buffer)?,
+        }
         if let Some(unit) = piece.batch.unit {
             piece.digests.extend(digests_of::<ShortDigest>(buffer, unit));
         }
@@ -123,6 +139,7 @@ impl PrimaryDriver {
     /// Begins the round that the last roll noted, compared in this unit.
     pub(super) fn copy(&mut self, now: Duration, unit: Option<Sectors>) {
         let scope = std::mem::take(&mut self.scope);
+        self.copying.still = self.still.take();
         if self.copying.plan.begin(self.chain, scope, unit) {
             self.core.handle(now, PrimaryEvent::Copied { frames: 0 });
         }
@@ -136,7 +153,7 @@ impl PrimaryDriver {
 
     /// Keeps what is to be copied; returns the eras that began, and how many bytes were written before.
     pub(super) fn note_scope(&mut self, written: Rolled) -> (Vec<Era>, u64) {
-        self.scope = written.scope;
+        (self.scope, self.still) = (written.scope, None);
         (written.eras, bytes_of(&self.scope))
     }
 
@@ -185,6 +202,7 @@ impl PrimaryDriver {
             self.core.handle(now, PrimaryEvent::CopyProgressed { stored, skipped });
         }
         if is_current && is_complete {
+            self.copying.still = None;
             let frames = self.copying.plan.frames();
             self.core.handle(now, PrimaryEvent::Copied { frames });
         }

@@ -3,6 +3,7 @@
 //! Always holds: what belongs to a chain of epochs that was given up never reaches a later connection;
 //! memory is bounded by the window, the base copy's pieces and the connection's output.
 
+mod audit;
 mod capture;
 mod connection;
 mod copying;
@@ -12,6 +13,7 @@ mod heartbeat;
 mod reports;
 mod roles;
 mod rounds;
+mod standing;
 mod state_lane;
 mod status;
 mod usage;
@@ -40,7 +42,7 @@ use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;
 
-use crate::config::{Config, Mode, Overrun};
+use crate::config::{CaptureBy, Config, Mode, Overrun};
 use crate::control::server::ClientId;
 use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
 use crate::door::Door;
@@ -49,7 +51,7 @@ use crate::peer::PeerConnection;
 use crate::reactor::{Driver, PEER, Reactor, Reports, VISITOR, summary};
 use crate::state_file::StateFile;
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
-use copying::{Copying, PieceRead};
+use copying::{Copying, PieceRead, Still};
 use encode::{EncodeJob, Encoder};
 use heartbeat::Heartbeat;
 use state_lane::StateLane;
@@ -87,6 +89,8 @@ pub struct PrimaryDriver {
     chain: u64,
     /// What the last roll noted.
     scope: Scope,
+    /// The content of that, where it was read while the volumes stood still.
+    still: Still,
     /// Bytes of frames that this chain's copying made.
     copied: u64,
     /// Bytes of the volumes that it left out.
@@ -163,6 +167,7 @@ impl PrimaryDriver {
             eras: volumes.eras(),
             epoch_interval: config.epoch,
             interval: config.mode == Mode::Interval,
+            standing: (config.capture == CaptureBy::Era).then_some(config.limits.era_pause),
             window: config.limits.window,
             timeout: config.limits.timeout,
             log_watermark: config.limits.log_watermark,
@@ -214,6 +219,7 @@ impl PrimaryDriver {
             pieces,
             chain: 0,
             scope: Scope::new(),
+            still: None,
             copied: 0,
             skipped: 0,
             verify_reader,
@@ -268,6 +274,9 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::Roll { attempt, since } => {
                     self.cut_thread.push(CaptureJob::Roll { attempt, since });
+                }
+                PrimaryAction::Stand { attempt, since, epoch, budget } => {
+                    self.cut_thread.push(CaptureJob::Stand { attempt, since, epoch, budget });
                 }
                 PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
@@ -334,7 +343,9 @@ impl PrimaryDriver {
     }
 
     fn ship(&mut self, epoch: Epoch) {
-        if let Some(logs) = self.captured.take() {
+        // What was read while the volumes stood still was copied before: nothing is left.
+        let nothing = (self.config.capture == CaptureBy::Era).then(Vec::new);
+        if let Some(logs) = self.captured.take().or(nothing) {
             let staged = self.core.known_durable();
             self.encoder.push(EncodeJob::Epoch { epoch, staged, logs });
         }

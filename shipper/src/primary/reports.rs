@@ -2,6 +2,7 @@
 //!
 //! Always holds: a lease is renewed only when the backup has taken in something since the last time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ftdm_units::SECTOR_SIZE;
@@ -27,6 +28,22 @@ impl PrimaryDriver {
             CaptureReport::Started { written } => {
                 let (eras, bytes) = self.note_scope(written);
                 PrimaryEvent::CaptureStarted { eras, bytes }
+            }
+            CaptureReport::Stood { attempt, written, content, pause } => {
+                self.pauses.record(pause);
+                let (eras, bytes) = self.note_scope(written);
+                log::info!("the volumes stood still for {pause:.1?}: {bytes} bytes were written before");
+                match content {
+                    Ok(content) => {
+                        self.still = Some(Arc::new(content));
+                        PrimaryEvent::Stood { attempt, eras, bytes }
+                    }
+                    Err(reason) => {
+                        log::warn!("they stood still in vain: {reason}");
+                        let reason = reason.to_owned();
+                        PrimaryEvent::StoodInVain { attempt, eras, bytes, reason }
+                    }
+                }
             }
             CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
             CaptureReport::Yielded => PrimaryEvent::Yielded,

@@ -8,7 +8,7 @@ use ftdm::era::delta::Delta;
 use ftdm::name::StackName;
 use ftdm::pulse::{Phase, Pulse};
 use ftdm::stack::Stack;
-use ftdm::stack::written::WrittenError;
+use ftdm::stack::written::{Written, WrittenError};
 use ftdm_units::{Era, Extent};
 use ftship_proto::ids::VolumeIndex;
 use ftship_proto::primary::Scope;
@@ -23,6 +23,15 @@ pub(super) struct Rolled {
 }
 
 impl Rolled {
+    /// Of volumes that stood still, in the group's order.
+    pub(super) fn of(volumes: &[Written]) -> Self {
+        let mut rolled = Self { eras: Vec::new(), scope: Scope::new() };
+        for written in volumes {
+            rolled.add(written.delta.next, written.extents());
+        }
+        rolled
+    }
+
     fn add(&mut self, next: Era, extents: impl Iterator<Item = Extent>) {
         let volume = VolumeIndex(u16::try_from(self.eras.len()).unwrap_or(u16::MAX));
         self.eras.push(next);
