@@ -43,6 +43,7 @@ impl Config {
             epoch,
             roll_interval,
             mode,
+            capture,
             commit,
             ack,
             volume,
@@ -77,6 +78,7 @@ impl Config {
             ("control-group", *control_group != self.control_group),
             ("state", *state != self.state),
             ("mode", *mode != self.mode),
+            ("capture", *capture != self.capture),
             ("commit", *commit != self.commit),
             ("ack", *ack != self.ack),
             ("volume", differ(volume, &self.volume)),
@@ -94,6 +96,7 @@ impl Config {
         let &Limits {
             pause_budget,
             pause_limit,
+            era_pause,
             window,
             timeout,
             log_watermark,
@@ -110,8 +113,9 @@ impl Config {
             ("limits.void-cuts", void_cuts != old.void_cuts),
         ];
         live.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
-        // The thread that holds writes back has these.
+        // The first is part of how the core was built; the thread that holds writes back has the rest.
         let changed = [
+            ("limits.era-pause", era_pause != old.era_pause),
             ("limits.log-watermark", log_watermark != old.log_watermark),
             ("limits.overrun", overrun != old.overrun),
             ("limits.throttle-lease", throttle_lease != old.throttle_lease),
