@@ -112,11 +112,7 @@ impl Copying {
 }
 
 /// Reads a batch's places one behind the other, and makes their digests.
-fn read(
-    devices: &[BlockDevice],
-    still: Option<&StillContent>,
-    piece: &mut Piece,
-) -> std::io::Result<()> {
+fn read(devices: &[BlockDevice], still: Option<&StillContent>, piece: &mut Piece) -> std::io::Result<()> {
     let mut from = 0;
     for place in &piece.batch.places {
         let volume = usize::from(place.volume.0);

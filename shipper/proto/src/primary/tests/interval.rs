@@ -124,7 +124,7 @@ fn an_interval_of_more_than_expected_goes_on_in_rounds_and_the_next_one_begins_w
     primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(11), bytes: small + 1 });
     let done = actions(&mut primary);
     assert!(
-        stops_capture(&done) && done.iter().any(|action| matches!(action, PrimaryAction::Copy)),
+        stops_capture(&done) && done.iter().any(|action| matches!(action, PrimaryAction::Copy { .. })),
         "{done:?}"
     );
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
@@ -169,7 +169,7 @@ fn stood(primary: &mut Primary, attempt: u32, epoch: u64, era: u32) -> Vec<Prima
     assert!(ordered.iter().any(is_ordered), "{ordered:?}");
     primary.handle(SECOND, PrimaryEvent::Stood { attempt, eras: eras(era), bytes: 4096 });
     let copied = actions(primary);
-    assert!(copied.iter().any(|action| matches!(action, PrimaryAction::Copy)), "{copied:?}");
+    assert!(copied.iter().any(|action| matches!(action, PrimaryAction::Copy { .. })), "{copied:?}");
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     let shipped = actions(primary);
     let is_shipped =
