@@ -15,6 +15,7 @@ use bytesize::ByteSize;
 use ftdm::discard::Discards;
 use ftdm::name::StackName;
 use ftship_proto::ids::GroupName;
+use ftship_proto::primary::OnFailure;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::state::Role;
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,9 @@ pub struct Config {
     /// The process that stands by for a primary that stops.
     #[serde(default)]
     pub watchdog: Watchdog,
+    /// What is run around the instant of an interval's epoch.
+    #[serde(default)]
+    pub hooks: Hooks,
     /// Comparing the backup with the primary.
     #[serde(default)]
     pub verify: Verify,
@@ -296,6 +300,51 @@ impl Default for Watchdog {
     fn default() -> Self {
         Self { spawn: true, timeout: Duration::from_secs(3), pause_timeout: Duration::from_millis(500) }
     }
+}
+
+/// `[hooks]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Hooks {
+    /// A program and its arguments, which makes the guest's file systems clean and holds them still.
+    pub freeze: Vec<String>,
+    /// One that lets them go on; run whatever became of the first.
+    pub thaw: Vec<String>,
+    /// How long each of them may take, and how long they are held still at most.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// What becomes of an epoch whose hook failed.
+    pub on_failure: OnHookFailure,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        let timeout = Duration::from_secs(5);
+        Self { freeze: Vec::new(), thaw: Vec::new(), timeout, on_failure: OnHookFailure::default() }
+    }
+}
+
+impl Hooks {
+    /// Whether there are any, and then what is to be done when they fail.
+    #[must_use]
+    pub fn policy(&self) -> Option<OnFailure> {
+        let policy = match self.on_failure {
+            OnHookFailure::Skip => OnFailure::Skip,
+            OnHookFailure::Cut => OnFailure::Cut,
+        };
+        (!self.freeze.is_empty() || !self.thaw.is_empty()).then_some(policy)
+    }
+}
+
+/// `[hooks] on-failure`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnHookFailure {
+    /// This interval has no epoch.
+    #[default]
+    Skip,
+    /// It is cut all the same.
+    Cut,
 }
 
 /// `[verify]`

@@ -12,6 +12,7 @@ pub mod control;
 pub mod daemon;
 pub mod door;
 pub mod format;
+pub mod hooks;
 pub mod init;
 pub mod journal_report;
 pub mod journal_view;

@@ -20,7 +20,7 @@ use ftship::control::{Differing, Request, Response};
 use ftship::journal_view::View;
 use ftship::snapshots::Snapshot;
 use ftship::state_file::StateFile;
-use ftship::{daemon, journal_report, logging, offline, report, snapshots, watchdog};
+use ftship::{daemon, hooks, journal_report, logging, offline, report, snapshots, watchdog};
 use structopt::StructOpt;
 use structopt::clap::{AppSettings, ErrorKind, Shell};
 
@@ -110,6 +110,14 @@ enum Verb {
     Run {
         /// A configuration file, or the name of a group in /etc/ftdm
         config: String,
+    },
+    /// Runs the hooks around an epoch; the daemon starts it
+    #[structopt(setting(AppSettings::Hidden))]
+    Hold {
+        /// Configuration file
+        config: String,
+        /// The epoch
+        epoch: u64,
     },
     /// Primary: stands by, and brings the volume back when the daemon stops or is killed
     Watchdog {
@@ -314,6 +322,8 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         Verb::Run { config } => {
             daemon::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
         }
+        Verb::Hold { config, epoch } => hooks::hold(&load(&config)?, epoch, std::io::stdout())
+            .map_err(|error| Failure { code: 1, text: format!("{error:#}") }),
         Verb::Watchdog { config } => {
             watchdog::run(&load(&config)?).map_err(|error| Failure { code: 1, text: format!("{error:#}") })
         }

@@ -368,6 +368,10 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
         let reason = "`era` is for mode = \"interval\": without a log the volumes stand still for what has changed to be read";
         found.push(contradiction("capture", reason.into()));
     }
+    if config.hooks.policy().is_some() && config.mode == Mode::Continuous {
+        let reason = "hooks are for mode = \"interval\": epochs of the other end many times a second";
+        found.push(contradiction("hooks", reason.into()));
+    }
     if config.address == config.peer {
         found.push(contradiction("peer", "is the address of this host itself".into()));
     }
@@ -471,6 +475,7 @@ fn durations(config: &Config) -> Vec<OutOfRange> {
         duration("limits.timeout", limits.timeout, ms(500), s(300)),
         duration("watchdog.pause-timeout", watchdog.pause_timeout, least_timeout, s(10)),
         duration("watchdog.timeout", watchdog.timeout, watchdog.pause_timeout.min(s(60)), s(60)),
+        duration("hooks.timeout", config.hooks.timeout, ms(100), s(60)),
         duration("journal.apply-delay", config.journal.apply_delay, ms(0), s(60)),
     ]
     .into_iter()

@@ -51,6 +51,7 @@ impl Config {
             journal,
             limits: _,
             watchdog,
+            hooks,
             verify,
             snapshots,
             audit,
@@ -85,6 +86,7 @@ impl Config {
             ("log", differ(log, &self.log)),
             ("journal.device", journal.device != self.journal.device),
             ("watchdog", differ(watchdog, &self.watchdog)),
+            ("hooks", *hooks != self.hooks),
             ("verify.rate", verify.rate != self.verify.rate),
             ("audit", differ(audit, &self.audit)),
         ];

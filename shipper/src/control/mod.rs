@@ -204,7 +204,7 @@ pub struct Status {
     pub role: String,
     /// `in sync`, `syncing`, `degraded`, `outdated`, `split brain`, `inconsistent`, `tracking lost` or `failed`.
     pub state: String,
-    /// Why, when the state is not `in sync`.
+    /// Why, when the state is not `in sync`; else what is wrong all the same.
     pub reason: Option<String>,
     /// Whether the peer is connected and greeted.
     pub connected: bool,
@@ -355,6 +355,9 @@ pub struct PrimaryFigures {
     pub suspect_sectors: u64,
     /// Cuts that failed their checks.
     pub void_cuts: u64,
+    /// Times that a hook failed before a cut.
+    #[serde(default)]
+    pub hooks_failed: u64,
     /// Ticks without a cut because the window was full.
     pub void_ticks: u64,
     /// Bytes that the guest has discarded and that are to be given to the volume.

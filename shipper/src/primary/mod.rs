@@ -13,6 +13,7 @@ mod heartbeat;
 mod reports;
 mod roles;
 mod rounds;
+mod settings;
 mod standing;
 mod state_lane;
 mod status;
@@ -34,8 +35,7 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    CompareSizes, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Tuning, Until,
-    VerifySizes, bytes_of, union,
+    Primary, PrimaryAction, PrimaryEvent, Replication, Scope, Until, bytes_of, union,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;
@@ -46,6 +46,7 @@ use crate::config::{CaptureBy, Config, Mode, Overrun};
 use crate::control::server::ClientId;
 use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
 use crate::door::Door;
+use crate::hooks::{HookReport, Hooks};
 use crate::metrics::Latencies;
 use crate::peer::PeerConnection;
 use crate::reactor::{Driver, PEER, Reactor, Reports, VISITOR, summary};
@@ -63,9 +64,6 @@ use volumes::{Volumes, log_size};
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
 const ROTATE_AT: u8 = 30;
-
-/// A round that is so small a part of the log is the last one before the capture: what comes meanwhile fits then.
-const SMALL_ROUND_OF_LOG: u64 = 4;
 
 /// So many bytes that the connection took are progress; less may be greetings in a buffer on this side.
 const PROGRESS_BYTES: u64 = 64 << 10;
@@ -123,6 +121,10 @@ pub struct PrimaryDriver {
     is_over: bool,
     state: StateLane,
     state_reports: Receiver<PrimaryEvent>,
+    hooks: Hooks,
+    hook_reports: Receiver<HookReport>,
+    /// What became of the last hooks, where that is an alarm.
+    hook_alarm: Option<String>,
 }
 
 impl PrimaryDriver {
@@ -161,25 +163,7 @@ impl PrimaryDriver {
             commit_point: true,
             staged: Epoch::NONE,
         };
-        let settings = PrimaryConfig {
-            group,
-            incarnation: stamp.incarnation,
-            eras: volumes.eras(),
-            epoch_interval: config.epoch,
-            interval: config.mode == Mode::Interval,
-            standing: (config.capture == CaptureBy::Era).then_some(config.limits.era_pause),
-            window: config.limits.window,
-            timeout: config.limits.timeout,
-            log_watermark: config.limits.log_watermark,
-            pause_budget: config.limits.pause_budget,
-            pause_limit: config.limits.pause_limit,
-            void_limit: config.limits.void_cuts,
-            small_round: log_size(config).bytes().unwrap_or(u64::MAX) / SMALL_ROUND_OF_LOG,
-            roll_interval: config.roll_interval,
-            commit: config.commit.into(),
-            verify: VerifySizes::default(),
-            compare: CompareSizes::default(),
-        };
+        let settings = settings::core(config, group, stamp.incarnation, volumes.eras());
         let core = Primary::new(settings, state);
         let figures = PrimaryFigures {
             epoch_ms: config.epoch.as_secs_f64() * 1000.0,
@@ -203,6 +187,7 @@ impl PrimaryDriver {
         let (verify_reports, verify_reads) = Reports::channel(reactor.waker());
         let rate = config.verify.rate.map(|rate| rate.as_u64());
         let verify_reader = VerifyReader::start(volumes.open_eras()?, rate, verify_reports)?;
+        let (hooked, hook_reports) = Reports::channel(reactor.waker());
         let (encoder_wakes, _) = Reports::channel(reactor.waker());
         Ok(Self {
             config: config.clone(),
@@ -242,6 +227,9 @@ impl PrimaryDriver {
             is_over: false,
             state: StateLane::start(state_file, written)?,
             state_reports,
+            hooks: Hooks::start(config, hooked)?,
+            hook_reports,
+            hook_alarm: None,
         })
     }
 
@@ -278,6 +266,8 @@ impl PrimaryDriver {
                 PrimaryAction::Stand { attempt, since, epoch, budget } => {
                     self.cut_thread.push(CaptureJob::Stand { attempt, since, epoch, budget });
                 }
+                PrimaryAction::Freeze { token, epoch } => self.hooks.freeze(token, epoch),
+                PrimaryAction::Thaw => self.hooks.thaw(),
                 PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
                 PrimaryAction::Cut { epoch, roll, budget, hold } => {
@@ -435,6 +425,9 @@ impl Driver for PrimaryDriver {
             self.core.handle(now, event);
             self.act(now);
         }
+        while let Ok(report) = self.hook_reports.try_recv() {
+            self.hook_report(now, report);
+        }
         while let Ok(read) = self.pieces.try_recv() {
             self.piece_read(now, read);
         }
@@ -471,7 +464,7 @@ impl Driver for PrimaryDriver {
 
     fn reload(&mut self, now: Duration, config: &Config) {
         self.config = config.clone();
-        self.core.tune(now, tuning(config));
+        self.core.tune(now, settings::tuning(config));
         self.figures.epoch_ms = config.epoch.as_secs_f64() * 1000.0;
         self.verifies.tune(now, &config.verify);
     }
@@ -490,19 +483,6 @@ impl Driver for PrimaryDriver {
         self.send(&Message::Bye { text: "the primary's daemon stops".into() });
         self.hang_up();
         // The cut thread ends the capture when it is dropped.
-    }
-}
-
-/// What the core may be told anew.
-const fn tuning(config: &Config) -> Tuning {
-    Tuning {
-        epoch_interval: config.epoch,
-        window: config.limits.window,
-        timeout: config.limits.timeout,
-        pause_budget: config.limits.pause_budget,
-        pause_limit: config.limits.pause_limit,
-        void_limit: config.limits.void_cuts,
-        roll_interval: config.roll_interval,
     }
 }
 

@@ -13,6 +13,7 @@ use super::capture::{CaptureJob, CaptureReport};
 use super::{PROGRESS_BYTES, PrimaryDriver};
 use crate::config::Overrun;
 use crate::control::Response;
+use crate::hooks::HookReport;
 use crate::peer::PeerConnection;
 
 impl PrimaryDriver {
@@ -102,6 +103,24 @@ impl PrimaryDriver {
         if let Some(logs) = self.captured.take() {
             self.cut_thread.push(CaptureJob::Recycle(logs));
         }
+    }
+
+    pub(super) fn hook_report(&mut self, now: Duration, report: HookReport) {
+        match report {
+            HookReport::Froze { token, result } => {
+                self.hook_alarm = result.as_ref().err().cloned();
+                if let Err(reason) = &result {
+                    log::error!("{reason}");
+                }
+                self.core.handle(now, PrimaryEvent::Froze { token, result });
+            }
+            HookReport::Thawed(Ok(())) => {}
+            HookReport::Thawed(Err(reason)) => {
+                log::error!("the thaw hook failed: {reason}");
+                self.hook_alarm = Some(format!("the thaw hook failed: {reason}"));
+            }
+        }
+        self.act(now);
     }
 
     /// A cut without a suspend was asked for and could not be taken: nobody gets a suspend instead.

@@ -47,7 +47,10 @@ impl PrimaryDriver {
         match self.core.replication() {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
             Replication::Syncing => ("syncing", None),
-            Replication::InSync => ("in sync", self.core.switch_text().map(str::to_owned)),
+            Replication::InSync => {
+                let switch = self.core.switch_text().map(str::to_owned);
+                ("in sync", switch.or_else(|| self.hook_alarm.clone()))
+            }
             Replication::Failed { reason } => {
                 ("failed", Some(format!("{reason}; mend the cause and restart the daemon")))
             }
@@ -87,6 +90,7 @@ impl PrimaryDriver {
                 discard_ms: self.discard_times.percentiles(),
                 commit_lag_ms: self.lags.percentiles(),
                 void_cuts: counters.void_cuts,
+                hooks_failed: counters.hooks_failed,
                 void_ticks: counters.void_ticks,
                 sync: core.sync(now).map(|sync| shown(&sync, self.copying.left())),
                 last_sync: core.last_sync().map(|sync| shown(&sync, Sectors(0))),

@@ -13,9 +13,12 @@ use ftship_proto::primary::{Batch, PrimaryEvent, bytes_of};
 use crate::content::Content;
 use crate::encoding::{Captured, EncodeJob, Piece};
 use crate::primary_host::{CutJob, PrimaryReport};
+use crate::scenario::Scenario;
 use crate::switching::Gate;
 use crate::world::{Event, LaneId, World};
 
+/// Nobody holds a guest still for so long, in microseconds.
+const MAX_FROZEN: u64 = 10_000_000;
 /// Writes that a power cut of the primary may undo.
 const UNFLUSHED: usize = 8;
 
@@ -28,6 +31,11 @@ impl World {
             return;
         }
         assert!(!self.operator.handed_over, "the guest writes here, and the other side took over");
+        let since = self.primary.frozen_at;
+        assert!(
+            !self.primary.is_frozen || self.now < since + MAX_FROZEN,
+            "the guest is frozen since {since}"
+        );
         self.note_guest_write();
         for _ in 0..=self.random.below(self.scenario.burst) {
             let shape = &self.scenario.shape;
@@ -122,6 +130,8 @@ impl World {
             }
             CutJob::Follow => None,
             CutJob::Cut { epoch, roll, hold } => {
+                // No hooks are run before the last cut of a switch.
+                self.primary.hook_failed |= hold;
                 let report = self.cut(epoch, roll, void);
                 if hold && matches!(report, PrimaryReport::Taken(..)) {
                     self.hold();
@@ -162,9 +172,24 @@ impl World {
         eras
     }
 
+    /// The hooks are run: they take a while, or fail.
+    pub(crate) fn freeze(&mut self, token: u64) {
+        assert!(!self.primary.is_frozen, "the guest is frozen twice");
+        let fails = self.random.once_in(self.scenario.odds_void);
+        self.primary.frozen_at = self.now;
+        (self.primary.is_frozen, self.primary.hook_failed) = (!fails, fails);
+        let result = if fails { Err("the hook failed".into()) } else { Ok(()) };
+        self.primary_tell(PrimaryReport::Event(PrimaryEvent::Froze { token, result }));
+    }
+
     /// All volumes stand still for an instant.
     fn stand(&mut self, attempt: u32, since: &[Era], epoch: Epoch, void: bool) -> PrimaryReport {
+        if void && self.random.coin() {
+            let (reason, tracking_lost) = ("somebody resumed".into(), false);
+            return PrimaryReport::Event(PrimaryEvent::RollFailed { attempt, reason, tracking_lost });
+        }
         let eras = self.roll();
+        expect_frozen(self.primary.is_frozen || self.primary.hook_failed, &self.scenario);
         let host = &self.primary;
         let scope = host.eras.written_since(Some(since));
         let bytes = bytes_of(&scope);
@@ -187,6 +212,7 @@ impl World {
         let Some(daemon) = &mut host.daemon else { return report("stopped") };
         match &mut daemon.dirty {
             Some(dirty) if !void => {
+                expect_frozen(host.is_frozen || host.hook_failed, &self.scenario);
                 let dirty = std::mem::take(dirty);
                 daemon.log_used = 0;
                 let content = dirty.into_iter().map(|block| (block, host.volume[block])).collect();
@@ -257,4 +283,9 @@ impl World {
 /// What a piece is read from: the live volume, unless it stood still to be read.
 fn source_of<'a>(still: &'a Option<Content>, live: &'a Content) -> &'a Content {
     still.as_ref().filter(|_| !mutant::is(Mutant::StandReadLate)).unwrap_or(live)
+}
+
+/// The guest is frozen at the instant of an epoch, unless the hooks failed.
+fn expect_frozen(is_excused: bool, scenario: &Scenario) {
+    assert!(is_excused || scenario.hooks.is_none(), "a cut while the guest is not frozen");
 }

@@ -131,6 +131,11 @@ pub(crate) struct PrimaryHost {
     /// If none runs: when it ended, unless what it last knew was not on its disk yet.
     pub(crate) daemon_until: Option<u64>,
     pub(crate) run: u32,
+    /// A hook holds the guest's file systems still, or will in a moment.
+    pub(crate) is_frozen: bool,
+    pub(crate) frozen_at: u64,
+    /// It failed, or what it was for was given up.
+    pub(crate) hook_failed: bool,
     pub(crate) daemon: Option<Box<PrimaryDaemon>>,
 }
 
@@ -162,6 +167,9 @@ impl PrimaryHost {
             daemon_since: None,
             daemon_until: None,
             run: 0,
+            is_frozen: false,
+            frozen_at: 0,
+            hook_failed: false,
             daemon: None,
         }
     }
@@ -205,6 +213,7 @@ impl World {
             epoch_interval: std::time::Duration::from_micros(scenario.epoch_interval),
             interval: scenario.is_interval,
             standing: scenario.is_still.then_some(std::time::Duration::from_millis(100)),
+            hooks: scenario.hooks,
             window: scenario.window,
             timeout: std::time::Duration::from_micros(scenario.timeout),
             log_watermark: 80,
@@ -256,6 +265,8 @@ impl World {
     pub(crate) fn primary_stop(&mut self, tells: bool) {
         self.primary.run += 1;
         self.gate_let_go();
+        // Whoever holds the guest sees that the daemon is gone.
+        self.primary.is_frozen = false;
         if let Some(daemon) = self.primary.daemon.take() {
             // A state's disk that stalls has nothing yet.
             self.primary.daemon_until = Some(if daemon.core.is_state_durable() { self.now } else { 0 });
@@ -333,6 +344,13 @@ impl World {
                 self.encoder_push(EncodeJob::CatchUp { first, epoch, staged });
             }
             PrimaryAction::Roll { attempt, since } => self.cut_push(CutJob::Roll(attempt, since)),
+            PrimaryAction::Freeze { token, .. } => self.freeze(token),
+            PrimaryAction::Thaw => {
+                // What was ordered and is not done counts no more.
+                let ordered = |job: &CutJob| matches!(job, CutJob::Stand(..) | CutJob::Cut { .. });
+                self.primary.hook_failed |= daemon.cut.jobs.iter().any(ordered);
+                self.primary.is_frozen = false;
+            }
             PrimaryAction::StartCapture { since } => self.cut_push(CutJob::Start(since)),
             PrimaryAction::Stand { attempt, since, epoch, .. } => {
                 self.cut_push(CutJob::Stand(attempt, since, epoch));

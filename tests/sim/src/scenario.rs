@@ -5,6 +5,7 @@
 
 use ftdm_units::Sectors;
 use ftship_proto::primary::CompareSizes;
+use ftship_proto::primary::OnFailure;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 
 use crate::content::Shape;
@@ -50,6 +51,8 @@ pub(crate) struct Scenario {
     pub(crate) switches: bool,
     /// Nothing is captured between two epochs.
     pub(crate) is_interval: bool,
+    /// What is run around each instant may fail.
+    pub(crate) hooks: Option<OnFailure>,
     /// Nothing ever: the last round is read while the volumes stand still.
     pub(crate) is_still: bool,
     /// The backup's volumes are tracked.
@@ -124,6 +127,11 @@ impl Scenario {
             is_eager: random.once_in(20),
             switches: random.clone().next().is_multiple_of(2),
             is_interval: random.clone().below(8) < 2,
+            hooks: match random.clone().below(8 * 3) {
+                8 | 9 => Some(OnFailure::Skip),
+                16 | 17 => Some(OnFailure::Cut),
+                _ => None,
+            },
             is_still: random.clone().below(8) == 1,
             settles_first: None,
             is_tracked: false,
@@ -133,6 +141,9 @@ impl Scenario {
             coordinator_interval: epoch_interval * pick(random, &[1, 1, 3, 10]),
         };
         scenario.is_tracked = random.coin();
+        if !scenario.is_interval {
+            scenario.hooks = None;
+        }
         if scenario.is_still {
             // Several rounds of one epoch: a ring of few frames would have hardly any of these.
             scenario.ring_blocks += 64;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ftdm_units::Era;
 
+use super::hooks::Frozen;
 use super::{Capture, Checkpoint, InFlight, Primary, PrimaryAction, Replication, SyncStep, Until};
 use crate::ids::{Digest, Epoch};
 use crate::mutant::{self, Mutant};
@@ -15,7 +16,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Primary {
     pub(super) fn cut_timeout(&mut self, now: Duration) {
-        if self.capture != Capture::On || self.cutting.is_some() || self.cut_at > now {
+        let waits = self.cutting.is_some() || self.frozen == Frozen::Asked;
+        if self.capture != Capture::On || waits || self.cut_at > now {
             return;
         }
         self.cut_at = (self.cut_at + self.config.epoch_interval).max(now);
@@ -31,6 +33,9 @@ impl Primary {
         }
         if self.sync == SyncStep::LastRound {
             self.act(PrimaryAction::Follow);
+            return;
+        }
+        if self.freezes_first() {
             return;
         }
         let epoch = self.begin_cut();
@@ -69,10 +74,12 @@ impl Primary {
         self.cut_at = now;
         self.cut_timeout(now);
         self.interval_timeout(now);
+        self.hooks_timeout(now);
     }
 
     pub(super) fn cut_taken(&mut self, now: Duration, eras: Option<Vec<Era>>) {
         let Some(epoch) = self.cutting.take() else { return };
+        self.thaw();
         if self.capture != Capture::On && self.config.standing.is_none() {
             return;
         }
@@ -101,6 +108,7 @@ impl Primary {
             return;
         }
         self.last_cut_void();
+        self.thaw();
         self.counters.void_cuts += 1;
         self.void_run += 1;
         if self.void_run >= self.config.void_limit {

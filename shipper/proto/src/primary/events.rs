@@ -89,6 +89,13 @@ pub enum PrimaryEvent {
         /// The era of each volume that began in its pause, where a roll was ordered and done.
         eras: Option<Vec<Era>>,
     },
+    /// The guest is frozen; or why not, for people, and it has been thawed then.
+    Froze {
+        /// As ordered.
+        token: u64,
+        /// Whether.
+        result: Result<(), String>,
+    },
     /// The cut that was ordered failed its checks; the epoch goes on.
     CutVoid {
         /// For people.
@@ -300,6 +307,15 @@ pub enum PrimaryAction {
         /// How long the volumes may stand still for it.
         budget: Duration,
     },
+    /// Run the hooks that freeze the guest, for this epoch.
+    Freeze {
+        /// Returned in the answer.
+        token: u64,
+        /// Its number.
+        epoch: Epoch,
+    },
+    /// Run those that thaw it.
+    Thaw,
     /// Stop to capture writes.
     StopCapture,
     /// Cut now; what was captured becomes this epoch.

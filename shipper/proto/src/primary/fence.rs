@@ -47,6 +47,12 @@ pub enum DemoteRefused {
         "this group's coordinator commits: stop the VM, let it commit the last epoch, then demote and promote by it"
     )]
     External,
+    /// Nothing holds writes back behind a last cut.
+    #[error(
+        "with capture = \"era\" no log holds writes back behind a last epoch: stop the VM, `ftship checkpoint --wait`, stop \
+         this daemon, and promote the other side"
+    )]
+    Uncaptured,
     /// Somebody uses the volume.
     #[error("the volume is in use: stop the VM first")]
     InUse,

@@ -30,6 +30,7 @@ mod cut;
 mod durable;
 mod events;
 mod fence;
+mod hooks;
 mod interval;
 mod link;
 mod plan;
@@ -57,6 +58,7 @@ pub use comparison::{Comparison, Run};
 pub use copy::{Batch, CopyPlan, Scope, Told, bytes_of, union};
 pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
+pub use hooks::OnFailure;
 pub use plan::{Carrier, CompareSizes, SyncFigures};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 
@@ -75,6 +77,8 @@ pub struct PrimaryConfig {
     pub interval: bool,
     /// Nothing is ever captured: the last round of each sync is read while the volumes stand still, for so long at most.
     pub standing: Option<Duration>,
+    /// Hooks are run around the instant of each epoch; what is to be done when they fail.
+    pub hooks: Option<OnFailure>,
     /// Largest number of epochs that are cut and not acknowledged; where a coordinator commits, not committed.
     pub window: usize,
     /// A peer that is silent for this long is gone.
@@ -168,6 +172,8 @@ pub struct PrimaryCounters {
     pub void_ticks: u64,
     /// Cuts that failed their checks.
     pub void_cuts: u64,
+    /// Times that a hook failed before a cut.
+    pub hooks_failed: u64,
 }
 
 /// The primary's state machine.
@@ -204,6 +210,11 @@ pub struct Primary {
     /// The cut that was ordered and is not done.
     cutting: Option<Epoch>,
     void_run: u32,
+    /// How the guest stands, and how often that was asked for.
+    frozen: hooks::Frozen,
+    freezes: u64,
+    /// When what a failed hook had skipped is tried again.
+    skips_until: Duration,
     in_flight: VecDeque<InFlight>,
     checkpoints: Vec<Checkpoint>,
     /// The last commit point of this chain that the backup acknowledged.
@@ -274,6 +285,9 @@ impl Primary {
             log_used: 0,
             cutting: None,
             void_run: 0,
+            frozen: hooks::Frozen::No,
+            freezes: 0,
+            skips_until: Duration::ZERO,
             in_flight: VecDeque::new(),
             checkpoints: Vec::new(),
             staged: Epoch::NONE,
@@ -336,6 +350,7 @@ impl Primary {
             }
             PrimaryEvent::CaptureLost { reason } => self.capture_lost(now, &reason),
             PrimaryEvent::CutTaken { eras } => self.cut_taken(now, eras),
+            PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
             PrimaryEvent::LogUse { used, capacity } => self.log_use(now, used, capacity),
             PrimaryEvent::Encoded { epoch, digest, stored } => self.encoded(epoch, digest, stored),
@@ -359,6 +374,7 @@ impl Primary {
         self.sync_timeout(now);
         self.cut_timeout(now);
         self.interval_timeout(now);
+        self.hooks_timeout(now);
         self.verify_timeout(now);
     }
 
@@ -373,7 +389,8 @@ impl Primary {
             Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
-        let cut = (self.capture == Capture::On && self.cutting.is_none()).then_some(self.cut_at);
+        let cuts = self.capture == Capture::On && self.cutting.is_none();
+        let cut = (cuts && self.frozen != hooks::Frozen::Asked).then_some(self.cut_at);
         [link, cut, self.interval_due(), self.sync_deadline(), self.verify_due()].into_iter().flatten().min()
     }
 
@@ -492,6 +509,7 @@ impl Primary {
         if self.config.standing.is_some() {
             self.cutting = None;
         }
+        self.thaw();
         self.sync = SyncStep::None;
         self.interrupt_verify(reason);
         self.in_flight.clear();

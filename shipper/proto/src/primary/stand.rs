@@ -15,11 +15,15 @@ use super::{Primary, PrimaryAction, SyncStep};
 
 impl Primary {
     pub(super) fn stand(&mut self, now: Duration, budget: Duration) {
-        if self.enter_sync(now, SyncStep::Standing) {
-            let (attempt, since) = (self.attempts, self.attempt.since.clone());
-            let epoch = self.begin_cut();
-            self.act(PrimaryAction::Stand { attempt, since, epoch, budget });
+        if self.enter_sync(now, SyncStep::Standing) && !self.freezes_first() {
+            self.order_stand(budget);
         }
+    }
+
+    pub(super) fn order_stand(&mut self, budget: Duration) {
+        let (attempt, since) = (self.attempts, self.attempt.since.clone());
+        let epoch = self.begin_cut();
+        self.act(PrimaryAction::Stand { attempt, since, epoch, budget });
     }
 
     fn stands(&self, attempt: u32) -> bool {
@@ -28,6 +32,7 @@ impl Primary {
 
     pub(super) fn stood(&mut self, now: Duration, attempt: u32, eras: Vec<Era>, bytes: u64) {
         let Some(epoch) = self.cutting.filter(|_| self.stands(attempt)) else { return };
+        self.thaw();
         if self.attempt.carrier.is_none() && !self.would_stage(bytes) {
             // It is written in place, which takes a round of its own.
             self.cutting = None;
@@ -57,6 +62,7 @@ impl Primary {
         if !self.stands(attempt) {
             return;
         }
+        self.thaw();
         self.cutting = None;
         self.counters.void_cuts += 1;
         self.void_run += 1;

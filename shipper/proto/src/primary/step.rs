@@ -14,7 +14,7 @@
 //!               └── degraded: from every step
 //!
 //!   An interval of which little is expected goes from None to Switching or Standing at once; where it was more, on from
-//!   there as from Rolling. What the volumes stood still for too long to be read goes on as one more round.
+//!   there as from Rolling. Where a hook fails, Finishing and Standing become Skipping, and an interval later Rolling. What the volumes stood still for too long to be read goes on as one more round.
 //!
 //!   capture    Off ──StartCapture──► Starting ──started──► On
 //!               ▲                        │ degraded          │ degraded
@@ -51,6 +51,8 @@ pub(super) enum SyncStep {
     LastRound,
     /// Everything is queued; the first commit point is not acknowledged yet.
     Finishing,
+    /// A hook failed: this interval has no epoch, and what was copied waits for the next round.
+    Skipping,
 }
 
 impl Capture {
@@ -62,7 +64,7 @@ impl Capture {
 
 impl SyncStep {
     pub(super) fn may_become(self, next: Self) -> bool {
-        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Standing, Switching};
+        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Skipping, Standing, Switching};
         matches!(
             (self, next),
             (None, Rolling | Switching | Standing)
@@ -72,6 +74,8 @@ impl SyncStep {
                 | (Switching | Standing, LastRound | Rolling | Asked | Copying)
                 | (LastRound, Finishing)
                 | (Finishing, None)
+                | (Finishing | Standing, Skipping)
+                | (Skipping, Rolling | Standing)
         )
     }
 }
@@ -109,19 +113,20 @@ mod tests {
 
     #[test]
     fn a_sync_ends_only_by_a_last_round_under_the_capture() {
-        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Standing, Switching};
-        let all = [None, Rolling, Asked, Copying, Switching, Standing, LastRound, Finishing];
+        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Skipping, Standing, Switching};
+        let all = [None, Rolling, Asked, Copying, Switching, Standing, LastRound, Finishing, Skipping];
         let into = |to: SyncStep| all.into_iter().filter(|from| from.may_become(to)).collect::<Vec<_>>();
         assert_eq!(into(None), [Finishing]);
         assert_eq!(into(Finishing), [LastRound]);
         assert_eq!(into(LastRound), [Switching, Standing]);
         assert_eq!(into(Switching), [None, Copying]);
-        assert_eq!(into(Standing), [None, Copying]);
+        assert_eq!(into(Standing), [None, Copying, Skipping]);
+        assert_eq!(into(Skipping), [Standing, Finishing]);
         assert_eq!(into(Copying), [Rolling, Asked, Switching, Standing]);
         assert_eq!(into(Asked), [Rolling, Switching, Standing]);
         assert_eq!(
             into(Rolling),
-            [None, Rolling, Copying, Switching, Standing],
+            [None, Rolling, Copying, Switching, Standing, Skipping],
             "too much to be staged: another plan"
         );
     }

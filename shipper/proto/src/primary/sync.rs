@@ -64,7 +64,7 @@ impl Primary {
         Some(Plan::new(welcome, &self.state.rolls, self.wants_whole, in_place))
     }
 
-    fn roll(&mut self, now: Duration, since: Option<Vec<Era>>) {
+    pub(super) fn roll(&mut self, now: Duration, since: Option<Vec<Era>>) {
         if self.enter_sync(now, SyncStep::Rolling) {
             let attempt = self.attempts;
             self.act(PrimaryAction::Roll { attempt, since });
@@ -121,7 +121,7 @@ impl Primary {
     }
 
     pub(super) fn roll_failed(&mut self, now: Duration, attempt: u32, reason: &str) {
-        if self.sync == SyncStep::Rolling && attempt == self.attempts {
+        if matches!(self.sync, SyncStep::Rolling | SyncStep::Standing) && attempt == self.attempts {
             self.lose_replication(now, &format!("what was written cannot be told: {reason}"));
         }
     }
@@ -410,11 +410,15 @@ impl Primary {
 
     /// When the present step is given up unless there is progress.
     pub(super) fn sync_deadline(&self) -> Option<Duration> {
-        (self.sync != SyncStep::None).then(|| self.attempt.progressed + self.config.timeout * PATIENCE)
+        match self.sync {
+            SyncStep::None => None,
+            SyncStep::Skipping => self.skipped_until(),
+            _ => Some(self.attempt.progressed + self.config.timeout * PATIENCE),
+        }
     }
 
     pub(super) fn sync_timeout(&mut self, now: Duration) {
-        if self.sync_deadline().is_some_and(|at| at <= now) {
+        if self.sync != SyncStep::Skipping && self.sync_deadline().is_some_and(|at| at <= now) {
             let reason = format!("the sync made no progress for {:?}", self.config.timeout * PATIENCE);
             self.lose_replication(now, &reason);
         }

@@ -32,6 +32,7 @@ fn config() -> PrimaryConfig {
         epoch_interval: SECOND / 20,
         interval: false,
         standing: None,
+        hooks: None,
         window: 4,
         timeout: SECOND,
         log_watermark: 80,

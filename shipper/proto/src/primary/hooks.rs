@@ -1,0 +1,117 @@
+//! Hooks: what an operator has run before and after the instant of an epoch, so that the guest's file systems are clean in it.
+//!
+//! ```text
+//!   the cut, or the pause, is due ── Freeze ── Frozen ── cut, or pause ── Thaw
+//!                                       └── failed: this interval is skipped, or cut all the same
+//! ```
+//!
+//! Always holds: nothing is frozen for longer than one try: whatever becomes of the cut, the thaw follows. What is skipped
+//! loses nothing: the same epoch goes on with another round, an interval later; until then the backup keeps what it has.
+
+use std::time::Duration;
+
+use super::{Capture, Carrier, Primary, PrimaryAction, SyncStep};
+
+/// A backup that is not in sync does not wait for a whole interval.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What is to be done when a hook fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// No epoch in this interval.
+    Skip,
+    /// The epoch is cut all the same.
+    Cut,
+}
+
+/// How the guest stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Frozen {
+    #[default]
+    No,
+    /// It was asked for.
+    Asked,
+    /// Yes, or it could not be, and that is no reason not to cut.
+    Yes,
+}
+
+impl Primary {
+    /// Before a cut, or a pause. Whether it may be done now; else it is done when the guest is frozen.
+    pub(super) fn freezes_first(&mut self) -> bool {
+        // Behind the last cut of a switch writes are held back anyway.
+        if self.config.hooks.is_none() || self.frozen == Frozen::Yes || self.wants_last_cut() {
+            return false;
+        }
+        if self.frozen == Frozen::No {
+            self.freezes += 1;
+            self.frozen = Frozen::Asked;
+            let (token, epoch) = (self.freezes, self.next_epoch);
+            self.act(PrimaryAction::Freeze { token, epoch });
+        }
+        true
+    }
+
+    /// The instant is over, or comes to nothing.
+    pub(super) fn thaw(&mut self) {
+        if std::mem::take(&mut self.frozen) != Frozen::No {
+            self.act(PrimaryAction::Thaw);
+        }
+    }
+
+    pub(super) fn froze(&mut self, now: Duration, token: u64, result: Result<(), String>) {
+        if self.frozen != Frozen::Asked || token != self.freezes {
+            return;
+        }
+        if let Err(reason) = result {
+            self.counters.hooks_failed += 1;
+            // Until its first epoch a backup that is overwritten is nothing at all.
+            let cuts = self.config.hooks == Some(OnFailure::Cut)
+                || self.sync != SyncStep::None && self.attempt.carrier == Some(Carrier::InPlace);
+            if !cuts {
+                return self.skip(now, &reason);
+            }
+        }
+        self.frozen = Frozen::Yes;
+        match (self.sync, self.config.standing) {
+            (SyncStep::Standing, Some(budget)) => self.order_stand(budget),
+            _ => self.cut_timeout(now),
+        }
+    }
+
+    /// No epoch now. What was copied stays where it is, and another round follows.
+    fn skip(&mut self, now: Duration, reason: &str) {
+        self.thaw();
+        let reason = format!("the epoch is skipped: {reason}");
+        for checkpoint in std::mem::take(&mut self.checkpoints) {
+            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.clone() });
+        }
+        if self.sync == SyncStep::None {
+            return self.rest();
+        }
+        if self.capture == Capture::On {
+            self.enter_capture(Capture::Stopping);
+            self.act(PrimaryAction::StopCapture);
+        }
+        if self.enter_sync(now, SyncStep::Skipping) {
+            let wait = self.config.epoch_interval;
+            self.skips_until = now + if self.is_in_sync() { wait } else { wait.min(SOON) };
+        }
+    }
+
+    /// When what was skipped is tried again: at once, if somebody waits for a checkpoint.
+    pub(super) fn skipped_until(&self) -> Option<Duration> {
+        let at = if self.checkpoints.is_empty() { self.skips_until } else { Duration::ZERO };
+        (self.sync == SyncStep::Skipping).then_some(at)
+    }
+
+    pub(super) fn hooks_timeout(&mut self, now: Duration) {
+        if self.skipped_until().is_some_and(|at| at <= now) {
+            let since = self.attempt.since.clone();
+            match self.attempt.carrier {
+                Some(_) => self.roll(now, Some(since)),
+                // Nothing was copied yet.
+                None => self.last_round(now),
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What the state machine is told of the configuration.
+//!
+//! Always holds: nothing of it needs a device.
+
+use ftdm_units::Era;
+use ftship_proto::group::GroupDescription;
+use ftship_proto::ids::Incarnation;
+use ftship_proto::primary::{CompareSizes, PrimaryConfig, Tuning, VerifySizes};
+
+use super::volumes::log_size;
+use crate::config::{CaptureBy, Config, Mode};
+
+/// A round that is so small a part of the log is the last one before the capture: what comes meanwhile fits then.
+const SMALL_ROUND_OF_LOG: u64 = 4;
+
+/// For a primary of this group, whose volumes write to these eras.
+pub(super) fn core(
+    config: &Config,
+    group: GroupDescription,
+    incarnation: Incarnation,
+    eras: Option<Vec<Era>>,
+) -> PrimaryConfig {
+    PrimaryConfig {
+        group,
+        incarnation,
+        eras,
+        epoch_interval: config.epoch,
+        interval: config.mode == Mode::Interval,
+        standing: (config.capture == CaptureBy::Era).then_some(config.limits.era_pause),
+        hooks: config.hooks.policy(),
+        window: config.limits.window,
+        timeout: config.limits.timeout,
+        log_watermark: config.limits.log_watermark,
+        pause_budget: config.limits.pause_budget,
+        pause_limit: config.limits.pause_limit,
+        void_limit: config.limits.void_cuts,
+        small_round: log_size(config).bytes().unwrap_or(u64::MAX) / SMALL_ROUND_OF_LOG,
+        roll_interval: config.roll_interval,
+        commit: config.commit.into(),
+        verify: VerifySizes::default(),
+        compare: CompareSizes::default(),
+    }
+}
+
+/// What the core may be told anew.
+pub(super) const fn tuning(config: &Config) -> Tuning {
+    Tuning {
+        epoch_interval: config.epoch,
+        window: config.limits.window,
+        timeout: config.limits.timeout,
+        pause_budget: config.limits.pause_budget,
+        pause_limit: config.limits.pause_limit,
+        void_limit: config.limits.void_cuts,
+        roll_interval: config.roll_interval,
+    }
+}
