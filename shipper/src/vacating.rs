@@ -117,6 +117,7 @@ impl Vacating {
             epochs: Epochs::default(),
             volumes: Vec::new(),
             verify: None,
+            peer_key: None,
             peer_standing: None,
             alone_since: None,
             primary: None,

@@ -108,7 +108,7 @@ impl Request {
             Self::Checkpoint { .. }
             | Self::Commit { .. }
             | Self::Promote { .. }
-            | Self::Switch
+            | Self::Switch { .. }
             | Self::Demote
             | Self::DiscardMine
             | Self::TestCopy { .. }
