@@ -59,6 +59,12 @@ pub enum DemoteRefused {
     /// Somebody was promoted with a higher token.
     #[error(transparent)]
     Stale(#[from] StaleToken),
+    /// Nothing could hold writes back behind a last epoch.
+    #[error(
+        "with capture = \"era\" nothing holds writes back: stop the VM, `ftship checkpoint --wait`, stop this daemon, \
+         and `ftship promote` on the other side"
+    )]
+    NoCapture,
     /// The roles are being exchanged already.
     #[error("the roles are being exchanged already")]
     UnderWay,

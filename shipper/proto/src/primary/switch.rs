@@ -69,6 +69,7 @@ impl Primary {
         let rests = self.config.interval && self.capture == Capture::Off;
         let refused = match () {
             () if self.config.commit == CommitPolicy::External => Some(DemoteRefused::External),
+            () if self.config.standing.is_some() => Some(DemoteRefused::NoCapture),
             () if self.config.standing.is_some() => Some(DemoteRefused::Uncaptured),
             () if self.switch.is_some() || self.is_stepping_down() => Some(DemoteRefused::UnderWay),
             () if !self.is_in_sync() || self.capture != Capture::On && !rests => {

@@ -244,3 +244,10 @@ fn a_state_that_cannot_be_written_shuts_the_volumes() {
     assert!(has!(done, PrimaryAction::Shut) && !has!(done, PrimaryAction::Release), "{done:?}");
     assert!(matches!(answer(&done), Some(Err(_))));
 }
+
+#[test]
+fn without_a_capture_nothing_can_be_held_back() {
+    let settings = PrimaryConfig { interval: true, standing: Some(SECOND), ..config() };
+    let mut primary = Primary::new(settings, state());
+    assert_eq!(answer(&ask(&mut primary, true)), Some(&Err(DemoteRefused::NoCapture)));
+}
