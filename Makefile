@@ -74,7 +74,7 @@ test: deps ## unit, property and simulation tests, then the lab scenarios
 
 .PHONY: test-full
 test-full: deps ## formatting, clippy, dependency policy, and `make test` with the long scenarios
-	$(MAKE) lint deny test-packages
+	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
 
 MINUTES ?= 30
