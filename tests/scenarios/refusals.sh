@@ -62,15 +62,15 @@ turned_away=$(job_errors "$BACKUP_JOB" | grep -c 'turned away: what arrives is n
 expect_equal "$turned_away" 2 "lines for two addresses with garbage"
 step "who may ask the daemon: root everything, the users of a group the status, others nothing"
 as_user() { on backup setpriv --reuid=1000 --regid=1000 "$1" ftship "${@:2}" vm1; }
-expect_code 9 as_user --clear-groups status
+expect_code 10 as_user --clear-groups status
 stop_backup
 on backup sed -i '1i control-group = "operator"' /etc/ftdm/vm1.toml
 operators=$(on backup getent group operator | cut -d: -f3)
 start_backup
 wait_state primary "in sync"
-expect_code 9 as_user --clear-groups status
+expect_code 10 as_user --clear-groups status
 as_user "--groups=$operators" status > /dev/null
-expect_code 9 as_user "--groups=$operators" promote
+expect_code 10 as_user "--groups=$operators" promote
 wait_state primary "in sync"
 step "a backup whose volume has another size"
 stop_backup
