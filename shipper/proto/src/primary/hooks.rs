@@ -74,7 +74,11 @@ impl Primary {
         self.frozen = Frozen::Yes;
         match (self.sync, self.config.standing) {
             (SyncStep::Standing, Some(budget)) => self.order_stand(budget),
-            _ => self.cut_timeout(now),
+            _ => {
+                // It was due when the freeze was asked for.
+                self.cut_at = now;
+                self.cut_timeout(now);
+            }
         }
     }
 

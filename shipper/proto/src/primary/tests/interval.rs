@@ -220,3 +220,38 @@ fn a_link_lost_between_two_intervals_degrades_and_the_next_greeting_catches_up()
     assert!(!primary.is_in_sync());
     assert_eq!(primary.interval_due(), None);
 }
+
+#[test]
+fn a_cut_follows_the_freeze_at_once_and_a_hook_that_fails_costs_one_interval() {
+    let mut primary = resting();
+    primary.config.hooks = Some(OnFailure::Skip);
+    for (attempt, fails) in [(2, true), (2, false)] {
+        primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 3, until: Until::Cut });
+        if fails {
+            assert!(straight_since(&actions(&mut primary)).is_some());
+            primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(11), bytes: 4096 });
+        } else {
+            primary.handle(SECOND, PrimaryEvent::CaptureStopped);
+            assert_eq!(rolled_since(&actions(&mut primary)), Some(eras(11)));
+            primary.handle(SECOND, PrimaryEvent::Rolled { attempt, eras: eras(12), bytes: 4096 });
+            primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
+            primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(13), bytes: 4096 });
+        }
+        primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
+        let freezes = |action: &PrimaryAction| match action {
+            PrimaryAction::Freeze { token, .. } => Some(*token),
+            _ => None,
+        };
+        let token = actions(&mut primary).iter().find_map(freezes).expect("the guest is frozen first");
+        let result = if fails { Err("no".to_owned()) } else { Ok(()) };
+        primary.handle(SECOND, PrimaryEvent::Froze { token, result });
+        let done = actions(&mut primary);
+        let cuts = done.iter().any(|action| matches!(action, PrimaryAction::Cut { .. }));
+        let failed =
+            done.iter().any(|action| matches!(action, PrimaryAction::CheckpointFailed { id: 3, .. }));
+        assert_eq!((cuts, failed, stops_capture(&done)), (!fails, fails, fails), "{done:?}");
+        assert!(primary.is_in_sync());
+    }
+    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
+    assert!(actions(&mut primary).iter().any(|action| matches!(action, PrimaryAction::Thaw)));
+}
