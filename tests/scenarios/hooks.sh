@@ -77,6 +77,7 @@ expect_equal "$(status primary .reason)" null "the alarm after it"
 step "the daemon is killed while the guest is frozen"
 before=$(thaws)
 touch "$SHARE/kill"
+expect_fail on primary ftship checkpoint vm1 --wait
 wait_background "$PRIMARY_JOB" || true
 eventually 20 has_thawed "$before"
 writes_flow "behind the kill"
