@@ -7,6 +7,7 @@ use std::time::Duration;
 use ftdm_units::Era;
 
 use super::hooks::Frozen;
+use super::plan::Carrier;
 use super::{Capture, Checkpoint, InFlight, Primary, PrimaryAction, Replication, SyncStep, Until};
 use crate::ids::{Digest, Epoch};
 use crate::mutant::{self, Mutant};
@@ -133,6 +134,10 @@ impl Primary {
     }
 
     pub(super) fn encoded(&mut self, epoch: Epoch, digest: Digest, stored: u64) {
+        if self.attempt.carrier == Some(Carrier::Staged) && epoch == self.attempt.epoch {
+            // With what was gathered and had not filled a frame yet.
+            self.attempt.stored = stored;
+        }
         if let Some(one) = self.in_flight.iter_mut().find(|one| one.epoch == epoch) {
             (one.digest, one.stored) = (Some(digest), stored);
         }
