@@ -54,7 +54,7 @@ end_writers() {
     if [[ ${1-} != lost ]]; then on "$P" umount /mnt; fi
 }
 
-boot() { # HOST
+revive() { # HOST: powers it on, and all that runs there
     power_on "$1"
     install_config "$1"
     make_stack "$1" vm1 "$VOLUME_MB"
@@ -83,7 +83,7 @@ event_blink() { link down; link up; }
 event_kill_primary() { stop_daemon "$P" KILL; rest 0 2; start_daemon "$P"; }
 event_stop_primary() { stop_daemon "$P" TERM; rest 0 2; start_daemon "$P"; }
 event_kill_backup() { stop_daemon "$B" KILL; rest 0 2; start_daemon "$B"; }
-event_power_backup() { power_off "$B"; rest 0 3; boot "$B"; }
+event_power_backup() { power_off "$B"; rest 0 3; revive "$B"; }
 event_overload() {
     on "$P" dd if=/dev/urandom of=/mnt/burst bs=1M count=24 conv=fsync status=none
     on "$P" rm -f /mnt/burst
@@ -91,7 +91,7 @@ event_overload() {
 event_power_primary() {
     power_off "$P"
     end_writers lost
-    boot "$P"
+    revive "$P"
     start_writers
 }
 event_failover() {
@@ -102,7 +102,7 @@ event_failover() {
     exchange
     start_writers "$epoch"
     rest 0 3
-    boot "$B"
+    revive "$B"
 }
 event_switch() {
     end_writers
