@@ -2,20 +2,12 @@
 
 use super::*;
 use crate::ids::VolumeIndex;
-use crate::message::Message;
 use crate::protocol::{COMPARE, PROTOCOL};
 use crate::rolls::Roll;
 use crate::state::Content;
 use crate::testing::extent;
 use crate::verify::{DigestLength, Digests, HashRequest, Place, ShortDigest};
 use ftdm_units::Sectors;
-
-const STAMP: Incarnation = Incarnation([0xa1; 16]);
-
-fn hear(primary: &mut Primary, message: &Message) -> Vec<PrimaryAction> {
-    primary.handle(SECOND, PrimaryEvent::Frame(message.encode(1, STAMP)));
-    actions(primary)
-}
 
 fn eras() -> Vec<Era> {
     vec![Era(9); group().volumes().len()]
@@ -34,12 +26,12 @@ fn asked(settings: PrimaryConfig, welcome: Welcome) -> [(Option<u64>, Option<Has
     primary.handle(SECOND, PrimaryEvent::Connected);
     let is_blank = welcome.content == Content::Blank;
     let lineage = primary.state.lineage.clone();
-    hear(&mut primary, &Message::Welcome(Welcome { lineage, ..welcome }));
+    hear(&mut primary, SECOND, &Message::Welcome(Welcome { lineage, ..welcome }));
     [1, 2].map(|round| {
         let eras = vec![Era(8 + round); group().volumes().len()];
         primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras, bytes: 4 << 20 });
         if is_blank && round == 1 {
-            hear(&mut primary, &Message::SyncReady);
+            hear(&mut primary, SECOND, &Message::SyncReady);
         }
         let places = vec![Place { volume: VolumeIndex(0), extent: extent(128, 256) }];
         let copy = actions(&mut primary);
@@ -60,7 +52,7 @@ fn asked(settings: PrimaryConfig, welcome: Welcome) -> [(Option<u64>, Option<Has
     })
 }
 
-fn welcome(content: Content, features: u64) -> Welcome {
+fn greeting(content: Content, features: u64) -> Welcome {
     Welcome {
         protocol: PROTOCOL,
         features,
@@ -77,13 +69,13 @@ fn welcome(content: Content, features: u64) -> Welcome {
 
 #[test]
 fn a_staged_sync_compares_with_the_epoch_held_and_a_whole_copy_coarsely_at_first() {
-    let held = asked(config(), welcome(Content::Consistent, COMPARE));
+    let held = asked(config(), greeting(Content::Consistent, COMPARE));
     for (unit, question) in held {
         let question = question.expect("it is compared");
         assert_eq!((unit, question.unit, question.epoch, question.token), (Some(8), Sectors(8), Epoch(8), 5));
         assert_eq!(question.length, DigestLength::Short);
     }
-    let whole = asked(config(), welcome(Content::Blank, COMPARE));
+    let whole = asked(config(), greeting(Content::Blank, COMPARE));
     let units = whole.map(|(unit, question)| (unit, question.map(|question| question.epoch)));
     assert_eq!(units, [(Some(128), Some(Epoch::NONE)), (Some(8), Some(Epoch::NONE))]);
 }
@@ -91,7 +83,7 @@ fn a_staged_sync_compares_with_the_epoch_held_and_a_whole_copy_coarsely_at_first
 #[test]
 fn an_older_backup_gets_everything() {
     for content in [Content::Consistent, Content::Blank] {
-        assert_eq!(asked(config(), welcome(content, 0)), [(None, None), (None, None)]);
+        assert_eq!(asked(config(), greeting(content, 0)), [(None, None), (None, None)]);
     }
 }
 
@@ -99,7 +91,7 @@ fn an_older_backup_gets_everything() {
 fn where_a_coordinator_commits_an_epoch_that_it_may_never_commit_is_not_asked_about() {
     let external = || PrimaryConfig { commit: CommitPolicy::External, ..config() };
     let told =
-        Welcome { features: COMPARE | crate::protocol::EXTERNAL_COMMIT, ..welcome(Content::Consistent, 0) };
+        Welcome { features: COMPARE | crate::protocol::EXTERNAL_COMMIT, ..greeting(Content::Consistent, 0) };
     let is_asked = |welcome: Welcome| asked(external(), welcome)[0].1.is_some();
     assert!(is_asked(told.clone()));
     assert!(!is_asked(Welcome { committed: Epoch(7), ..told }));
@@ -117,7 +109,11 @@ fn what_the_backup_tells_reaches_who_copies_and_is_counted() {
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
     let lineage = primary.state.lineage.clone();
-    hear(&mut primary, &Message::Welcome(Welcome { lineage, ..welcome(Content::Consistent, COMPARE) }));
+    hear(
+        &mut primary,
+        SECOND,
+        &Message::Welcome(Welcome { lineage, ..greeting(Content::Consistent, COMPARE) }),
+    );
     primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras: eras(), bytes: 4 << 20 });
     let places = vec![Place { volume: VolumeIndex(0), extent: extent(128, 16) }];
     primary.handle(SECOND, PrimaryEvent::Compares { number: 5, places });
@@ -125,10 +121,13 @@ fn what_the_backup_tells_reaches_who_copies_and_is_counted() {
     let two = vec![ShortDigest([7; 16]); 2];
     let told = Message::Digests { token: 5, result: Ok(Digests::Short(two.clone())) };
     assert!(
-        matches!(&hear(&mut primary, &told)[..], [PrimaryAction::Told { number: 5, told: Some(digests) }] if *digests == two)
+        matches!(&hear(&mut primary, SECOND, &told)[..], [PrimaryAction::Told { number: 5, told: Some(digests) }] if *digests == two)
     );
     let text = Message::Digests { token: 6, result: Err("that epoch is past".into()) };
-    assert!(matches!(&hear(&mut primary, &text)[..], [PrimaryAction::Told { number: 6, told: None }]));
+    assert!(matches!(
+        &hear(&mut primary, SECOND, &text)[..],
+        [PrimaryAction::Told { number: 6, told: None }]
+    ));
     let figures = primary.sync(SECOND).unwrap();
     assert!((400..600).contains(&figures.digests), "{figures:?}");
     assert!(primary.is_connected());

@@ -1,15 +1,5 @@
 use super::*;
-use crate::message::Message;
-use crate::protocol::PROTOCOL;
 use crate::rolls::Roll;
-use crate::state::Content;
-
-const STAMP: Incarnation = Incarnation([0xa1; 16]);
-
-fn hear(primary: &mut Primary, now: Duration, message: &Message) -> Vec<PrimaryAction> {
-    primary.handle(now, PrimaryEvent::Frame(message.encode(1, STAMP)));
-    actions(primary)
-}
 
 /// The eras since which a sync was ordered to look.
 fn rolled_since(actions: &[PrimaryAction]) -> Option<Vec<Era>> {
@@ -76,18 +66,7 @@ fn greeted(standing: Option<Duration>) -> Primary {
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
-    let welcome = Message::Welcome(Welcome {
-        protocol: PROTOCOL,
-        features: 0,
-        lineage: primary.state.lineage.clone(),
-        highest_epoch_seen: Epoch(7),
-        committed: Epoch(7),
-        chain_digest: Digest([7; 32]),
-        content: Content::Consistent,
-        role: Role::Backup,
-        journal_size: Some(1 << 24),
-        held: Some(Epoch(7)),
-    });
+    let welcome = Message::Welcome(welcome(&primary));
     let begun = hear(&mut primary, SECOND, &welcome);
     assert!(rolled_since(&begun).is_some(), "{begun:?}");
     primary

@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::ids::{Generation, Incarnation};
-use crate::state::{LineageEntry, Role};
+use crate::message::{Message, Welcome};
+use crate::protocol::PROTOCOL;
+use crate::state::{Content, LineageEntry, Role};
 use crate::testing::group;
 
 const SECOND: Duration = Duration::from_secs(1);
+const STAMP: Incarnation = Incarnation([0xa1; 16]);
 
 fn state() -> DurableState {
     let generation = Generation { number: 1, id: [0xe0; 16] };
@@ -27,7 +30,7 @@ fn state() -> DurableState {
 fn config() -> PrimaryConfig {
     PrimaryConfig {
         group: group(),
-        incarnation: Incarnation([0xa1; 16]),
+        incarnation: STAMP,
         eras: Some(vec![Era(7); group().volumes().len()]),
         epoch_interval: SECOND / 20,
         interval: false,
@@ -49,4 +52,26 @@ fn config() -> PrimaryConfig {
 
 fn actions(primary: &mut Primary) -> Vec<PrimaryAction> {
     std::iter::from_fn(|| primary.poll_action()).collect()
+}
+
+/// What it does about a message.
+fn hear(primary: &mut Primary, now: Duration, message: &Message) -> Vec<PrimaryAction> {
+    primary.handle(now, PrimaryEvent::Frame(message.encode(1, STAMP)));
+    actions(primary)
+}
+
+/// A backup greets that holds epoch 7.
+fn welcome(primary: &Primary) -> Welcome {
+    Welcome {
+        protocol: PROTOCOL,
+        features: 0,
+        lineage: primary.state.lineage.clone(),
+        highest_epoch_seen: Epoch(7),
+        committed: Epoch(7),
+        chain_digest: Digest([7; 32]),
+        content: Content::Consistent,
+        role: Role::Backup,
+        journal_size: Some(1 << 24),
+        held: Some(Epoch(7)),
+    }
 }

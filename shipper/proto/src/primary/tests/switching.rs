@@ -2,39 +2,17 @@
 
 use super::*;
 use crate::lineage::Standing;
-use crate::message::{Message, RefuseCode};
-use crate::protocol::PROTOCOL;
+use crate::message::RefuseCode;
 use crate::state::Content;
 
-const STAMP: Incarnation = Incarnation([0xa1; 16]);
 const NEXT: [u8; 16] = [0xe2; 16];
-
-fn hear(primary: &mut Primary, message: &Message) -> Vec<PrimaryAction> {
-    primary.handle(SECOND, PrimaryEvent::Frame(message.encode(1, STAMP)));
-    actions(primary)
-}
-
-fn welcome(primary: &Primary) -> Message {
-    Message::Welcome(Welcome {
-        protocol: PROTOCOL,
-        features: 0,
-        lineage: primary.state.lineage.clone(),
-        highest_epoch_seen: Epoch(7),
-        committed: Epoch(7),
-        chain_digest: Digest([7; 32]),
-        content: Content::Consistent,
-        role: Role::Backup,
-        journal_size: Some(1 << 24),
-        held: Some(Epoch(7)),
-    })
-}
 
 fn staged(primary: &mut Primary, epoch: u64) -> Vec<PrimaryAction> {
     let digest = Digest([9; 32]);
     primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
     primary.handle(SECOND, PrimaryEvent::Encoded { epoch: Epoch(epoch), digest, stored: 4096 });
     actions(primary);
-    hear(primary, &Message::Staged { epoch: Epoch(epoch), digest })
+    hear(primary, SECOND, &Message::Staged { epoch: Epoch(epoch), digest })
 }
 
 /// In sync at epoch 8, somebody has the volume open, and every state is durable.
@@ -42,11 +20,11 @@ fn in_sync() -> Primary {
     let mut primary = Primary::new(config(), state());
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
-    let greeting = welcome(&primary);
-    hear(&mut primary, &greeting);
+    let greeting = Message::Welcome(welcome(&primary));
+    hear(&mut primary, SECOND, &greeting);
     let eras = |era: u32| vec![Era(era); group().volumes().len()];
     primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras: eras(8), bytes: 65536 });
-    hear(&mut primary, &Message::SyncReady);
+    hear(&mut primary, SECOND, &Message::SyncReady);
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(9), bytes: 0 });
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
@@ -142,10 +120,10 @@ fn reconnect(primary: &mut Primary) -> Vec<PrimaryAction> {
 #[test]
 fn the_other_side_is_told_behind_the_last_epoch_and_the_volumes_fail_once_it_is_the_primary() {
     let mut primary = told();
-    hear(&mut primary, &Message::Bye { text: "promoted".into() });
+    hear(&mut primary, SECOND, &Message::Bye { text: "promoted".into() });
     assert!(has!(reconnect(&mut primary), PrimaryAction::Send(Message::Hello(_))));
     let answered = promoted(&primary);
-    let ordered = hear(&mut primary, &answered);
+    let ordered = hear(&mut primary, SECOND, &answered);
     assert!(has!(ordered, PrimaryAction::Shut) && !has!(ordered, PrimaryAction::RoleEnded));
     primary.handle(SECOND, PrimaryEvent::Shut);
     let done = actions(&mut primary);
@@ -207,8 +185,8 @@ fn a_backup_that_greets_as_one_after_the_word_was_lost_ends_the_switch() {
     let lost = actions(&mut primary);
     assert!(!has!(lost, PrimaryAction::StopCapture) && !has!(lost, PrimaryAction::Release), "{lost:?}");
     reconnect(&mut primary);
-    let greeting = welcome(&primary);
-    hear(&mut primary, &greeting);
+    let greeting = Message::Welcome(welcome(&primary));
+    hear(&mut primary, SECOND, &greeting);
     let done = all_written(&mut primary);
     assert!(has!(done, PrimaryAction::Release) && matches!(answer(&done), Some(Err(_))), "{done:?}");
     assert_eq!(primary.state().role, Role::Primary);

@@ -1,5 +1,4 @@
 use super::*;
-use crate::message::Message;
 use crate::protocol::{PROTOCOL, VERIFY};
 use crate::state::Content;
 
