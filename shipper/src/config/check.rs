@@ -296,26 +296,12 @@ fn similar<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a s
     (far(nearest).0 <= (nearest.len().max(word.len()) / 3).max(1)).then_some(nearest)
 }
 
-/// How many letters have to be changed, added or removed (Levenshtein), or exchanged with their neighbour.
+/// How many letters have to be changed, added or removed, or exchanged with their neighbour.
 fn distance(a: &str, b: &str) -> usize {
     // Whoever writes so much means no key.
     const LONGEST: usize = 64;
-    let (a, b): (Vec<char>, Vec<char>) =
-        (a.chars().take(LONGEST).collect(), b.chars().take(LONGEST).collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-                let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-                let swapped = if swapped { rows[i - 2][j - 2] + 1 } else { usize::MAX };
-                changed.min(swapped).min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1)
-            };
-        }
-    }
-    rows[a.len()][b.len()]
+    let cut = |word: &str| word.chars().take(LONGEST).collect::<String>();
+    strsim::osa_distance(&cut(a), &cut(b))
 }
 
 /// A value that the schema takes and the daemon does not.
