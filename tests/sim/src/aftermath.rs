@@ -9,7 +9,7 @@ use ftship_proto::ids::Epoch;
 use ftship_proto::primary::{PrimaryEvent, Usage};
 
 use crate::switching::Gate;
-use crate::world::{Event, LaneId, Side, World};
+use crate::world::{Event, Side, World};
 
 const SECOND: u64 = 1_000_000;
 /// How often the daemon looks who uses the volumes.
@@ -25,8 +25,6 @@ pub(crate) struct Aftermath {
     promoted: Option<Epoch>,
     pub(crate) demoted: bool,
     ends: u64,
-    /// Until when the primary's state could not be written.
-    state_stalled_until: u64,
 }
 
 impl World {
@@ -45,11 +43,14 @@ impl World {
         let (now, host) = (self.now, &mut self.primary);
         host.written = false;
         let noted = |since: u64| {
-            let until = host.daemon_until.unwrap_or(now);
-            let aftermath = &self.operator.aftermath;
-            let able = |from: u64| from.max(since).max(aftermath.state_stalled_until);
-            let runs = host.daemon_since.is_some_and(|from| able(from) + NOTED <= until);
-            runs && aftermath.promoted.is_some()
+            let until = match &host.daemon {
+                // Its state's disk stalls.
+                Some(daemon) if !daemon.core.is_state_durable() => 0,
+                Some(_) => now,
+                None => host.daemon_until.unwrap_or(now),
+            };
+            let runs = host.daemon_since.is_some_and(|from| from.max(since) + NOTED <= until);
+            runs && self.operator.aftermath.promoted.is_some()
         };
         if !host.alone_since.is_some_and(noted) {
             host.alone_since = None;
@@ -65,12 +66,11 @@ impl World {
         if self.primary_failed() || self.checker.is_struck() || self.in_aftermath() {
             return self.in_aftermath();
         }
-        let state_stalled_until = self.stalled_until[LaneId::State as usize];
         self.stalled_until = [0; 6];
         self.operator.deadline = u64::MAX;
         let demoted = self.operator.aftermath.demoted;
         let ends = self.now + LENGTH;
-        self.operator.aftermath = Aftermath { promoted: Some(at), demoted, ends, state_stalled_until };
+        self.operator.aftermath = Aftermath { promoted: Some(at), demoted, ends };
         self.note(|_| "AFTERMATH: the old primary is told".into());
         if self.primary.daemon.is_none() {
             if !self.primary.powered {
