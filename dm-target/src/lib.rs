@@ -21,6 +21,7 @@ pub mod memory;
 pub mod name;
 pub mod pause_pool;
 pub mod pulse;
+pub mod signals;
 pub mod stack;
 mod stillness;
 mod switch;

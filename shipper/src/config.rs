@@ -173,7 +173,7 @@ impl From<Ack> for AckPolicy {
 }
 
 /// One protected volume.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Volume {
     /// Name given to `ftdm create` on the primary.
@@ -193,7 +193,7 @@ pub struct Volume {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Log {
     /// RAM disks (`brd`), two for each volume, used in turn. When none are named, the first ones that are free.
@@ -282,7 +282,7 @@ impl Default for Limits {
 }
 
 /// `[watchdog]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Watchdog {
     /// The primary's daemon starts one where there is none, and that one ends with it. Otherwise one has
@@ -378,7 +378,7 @@ impl Default for Snapshots {
 }
 
 /// `[audit]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Audit {
     /// A file to which the primary appends `EPOCH SHA256...`, a digest of each whole volume, read in the pause of
@@ -394,7 +394,8 @@ fn default_roll_interval() -> Duration {
     Duration::from_secs(300)
 }
 
-fn default_block() -> ByteSize {
+/// The tracking granule of volumes that name none.
+pub(crate) fn default_block() -> ByteSize {
     ByteSize::kib(64)
 }
 

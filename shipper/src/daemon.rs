@@ -106,12 +106,7 @@ fn role(config: &Config, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
         state.group_name,
         config.group
     );
-    log::info!(
-        "group {}: {} of generation {}",
-        config.group,
-        state.role,
-        state.generation().map_or(0, |generation| generation.number)
-    );
+    log::info!("group {}: {} of generation {}", config.group, state.role, state.generation_number());
     if Vacating::is_due(config, &state)? {
         return Ok(Box::new(Vacating::begin(config, state, state_file, reactor)?));
     }

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ftdm::signals::HeldSignals;
 use ftship_proto::ids::Epoch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::command;
 use crate::config::Config;
@@ -38,9 +38,7 @@ const THAW: &[u8] = b"thaw\n";
 /// When nobody listens any more; the thaw was run all the same.
 pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<()> {
     // Whoever ends the daemon's service may mean this process too: it has something to do first.
-    let ending: SigSet =
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
-    ending.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("holding signals")?;
+    let _unasked = HeldSignals::hold();
     let mark = mark(config);
     std::fs::write(&mark, format!("{epoch}\n")).with_context(|| mark.display().to_string())?;
     let frozen = run(config, &config.hooks.freeze, epoch);

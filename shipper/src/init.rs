@@ -15,22 +15,17 @@ use bytesize::ByteSize;
 use ftdm::block_io::{Access, BlockDevice};
 use ftdm::era::size::MetadataSize;
 use ftdm::name::StackName;
-use ftdm::table::BlockSectors;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::ids::GroupName;
 use ftship_proto::state::Role;
 
-use crate::command;
-use crate::config::{Config, DIRECTORY};
+use crate::config::{Config, DIRECTORY, Limits, default_block};
+use crate::{command, setup};
 
 /// LVM's usual extent; sizes are whole numbers of it.
 const EXTENT: u64 = 4 << 20;
 /// What the durable state takes.
 const STATE: u64 = EXTENT;
-/// Tracking granule of new groups.
-const BLOCK: u32 = 128;
-/// Epochs that may be on their way while another is captured, as `limits.window` has it.
-const WINDOW: u32 = 8;
 /// How long LVM may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -81,14 +76,16 @@ pub fn journal_size(total: u64) -> u64 {
 /// and in the quarter of a second that a look at the log may take; 64 MiB to 4 GiB.
 #[must_use]
 pub fn log_size(rate: u64, epoch: Duration) -> u64 {
-    let time = (epoch * WINDOW).min(Duration::from_secs(5)) + Duration::from_millis(250);
+    let Limits { window, timeout, .. } = Limits::default();
+    let under_way = u32::try_from(window).map_or(timeout, |window| (epoch * window).min(timeout));
+    let time = under_way + Duration::from_millis(250);
     let bytes = u128::from(rate) * time.as_millis() / 1000;
     u64::try_from(bytes).unwrap_or(u64::MAX).clamp(64 << 20, 4 << 30).next_multiple_of(EXTENT)
 }
 
 /// The size of dm-era's metadata of a volume.
 fn metadata_size(volume: u64) -> anyhow::Result<u64> {
-    let block = BlockSectors::new(BLOCK).context("the granule")?;
+    let block = setup::granule(default_block()).context("the granule")?;
     let size = MetadataSize::of(Sectors(volume / SECTOR_SIZE as u64), block).recommended_sectors();
     Ok(size.bytes().unwrap_or(u64::MAX).next_multiple_of(EXTENT))
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use bytesize::ByteSize;
 use ftdm::block_io::{Access, BlockDevice};
 use ftdm::kernel_gate;
 use ftdm::log_device::load_for_captures;
@@ -67,8 +68,13 @@ fn table(volume: &Volume) -> anyhow::Result<FtTable> {
 
 /// The granule of a volume.
 pub(crate) fn block(volume: &Volume) -> anyhow::Result<BlockSectors> {
-    let sectors = u32::try_from(volume.block.as_u64() / SECTOR_SIZE as u64).ok().and_then(BlockSectors::new);
-    sectors.with_context(|| format!("volume {}: `block`: dm-era does not take {}", volume.name, volume.block))
+    granule(volume.block)
+        .with_context(|| format!("volume {}: `block`: dm-era does not take {}", volume.name, volume.block))
+}
+
+/// A tracking granule of that many bytes; none where dm-era does not take it.
+pub(crate) fn granule(bytes: ByteSize) -> Option<BlockSectors> {
+    u32::try_from(bytes.as_u64() / SECTOR_SIZE as u64).ok().and_then(BlockSectors::new)
 }
 
 /// Takes the stacks down; those that are in use stay and are an error.

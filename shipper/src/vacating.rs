@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ftdm::stack::Stack;
 use ftship_proto::frame::Frame;
-use ftship_proto::lineage::Standing;
 use ftship_proto::message::{Message, RefuseCode};
 use ftship_proto::state::{Content, DurableState, Role};
 use mio::event::Event;
@@ -82,21 +81,11 @@ impl Vacating {
         })
     }
 
-    fn standing(&self) -> Standing {
-        Standing {
-            role: self.state.role,
-            content: self.state.content,
-            lineage: self.state.lineage.clone(),
-            last_epoch: self.state.highest_epoch_seen,
-            alone: self.state.alone,
-        }
-    }
-
     fn turn_away(&mut self, visitor: &Frame) {
         let text = "the other side has a volume open that it gave up: close it".to_owned();
-        let refusal =
-            Message::Refuse { code: RefuseCode::Busy, text, standing: Some(Box::new(self.standing())) };
-        let generation = self.state.generation().map_or(0, |generation| generation.number);
+        let standing = Some(Box::new(self.state.standing(self.state.highest_epoch_seen)));
+        let refusal = Message::Refuse { code: RefuseCode::Busy, text, standing };
+        let generation = self.state.generation_number();
         let mut bytes = Vec::new();
         refusal.encode(generation, visitor.header.incarnation).encode_into(&mut bytes);
         self.visitor.answer(bytes);
@@ -111,7 +100,7 @@ impl Vacating {
             connected: false,
             peer: self.config.peer.to_string(),
             link_error: None,
-            generation: self.state.generation().map_or(0, |generation| generation.number),
+            generation: self.state.generation_number(),
             commit: self.config.commit,
             ack: Some(self.config.ack),
             epochs: Epochs::default(),

@@ -15,13 +15,13 @@
 
 use std::io;
 
-use super::written::HeldSignals;
 use super::{History, Mode, Stack, StackError, io_step};
 use crate::block_io::{Access, AlignedBuffer, BlockDevice, LayerSettings};
 use crate::era::size::{MetadataSize, Room};
 use crate::era::superblock::{SUPERBLOCK, lost_marker};
 use crate::ioctl::DmControl;
 use crate::pulse::{Phase, Pulse};
+use crate::signals::HeldSignals;
 use crate::units::DevNum;
 
 /// A volume without dm-era, and whether its metadata says so.

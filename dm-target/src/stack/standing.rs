@@ -19,13 +19,14 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::written::{EraDevice, HeldSignals, Written, WrittenError, step};
-use super::{Mode, Stack};
+use super::Stack;
+use super::written::{EraDevice, Written, WrittenError, step};
 use crate::block_io::{AlignedBuffer, BlockDevice};
 use crate::era::delta::Delta;
 use crate::fault;
 use crate::name::StackName;
 use crate::pulse::{Phase, Pulse};
+use crate::signals::HeldSignals;
 use crate::units::{Era, Extent, SECTOR_SIZE, Sector, Sectors};
 
 /// Read at a time; so often the budget is looked at, and whoever stands by hears.
@@ -121,27 +122,19 @@ impl<'s> Volume<'s> {
     fn prepare(stack: &'s Stack, since: Era) -> Result<Self, WrittenError> {
         let mut era = EraDevice::open(stack)?;
         let lock = stack.prepare(&mut era, since)?;
-        let state = era.control.state(stack.top).map_err(step("ask the visible device"))?;
-        if state.suspended || state.inactive {
-            return Err(WrittenError::InUse { mode: Mode::Tracking, suspended: state.suspended });
-        }
+        era.refuse_unless_running()?;
         Ok(Self { stack, since, era, _lock: lock, taken: false })
     }
 
-    fn roll(&mut self) -> Result<(), WrittenError> {
-        self.era.device.flush().map_err(step("flush the volume in the pause"))?;
+    fn roll(&mut self, pulse: &dyn Pulse) -> Result<(), WrittenError> {
         // It may fail after the snapshot was taken.
         self.taken = true;
-        self.era.message("take_metadata_snap").map_err(step("roll the era"))
+        self.era.roll(pulse)
     }
 
     fn delta(&mut self) -> Result<Delta, WrittenError> {
         let snapshot = self.era.status()?.snapshot.ok_or(WrittenError::NoSnapshot)?;
         self.stack.read_snapshot(snapshot, self.since)
-    }
-
-    fn is_still(&mut self) -> bool {
-        self.era.control.state(self.stack.top).is_ok_and(|state| state.suspended)
     }
 }
 
@@ -224,12 +217,10 @@ impl Pause<'_, '_> {
         content: &mut StillContent,
         in_pause: Option<InStand<'_>>,
     ) -> Result<Reading, (usize, WrittenError)> {
-        self.each(|volume| {
-            let top = volume.stack.top;
-            volume.era.control.suspend(top).map_err(step("suspend the visible device"))
-        })?;
+        self.each(|volume| volume.era.suspend())?;
         fault::at("stand-suspended");
-        self.each(|volume| volume.roll())?;
+        let pulse = self.pulse;
+        self.each(|volume| volume.roll(pulse))?;
         fault::at("stand-rolled");
         let reading = self.read(content)?;
         fault::at("stand-read");
@@ -239,7 +230,7 @@ impl Pause<'_, '_> {
                 self.pulse.beat(Phase::Paused);
             }
         }
-        self.each(|volume| if volume.is_still() { Ok(()) } else { Err(WrittenError::Resumed) })?;
+        self.each(|volume| if volume.era.is_still() { Ok(()) } else { Err(WrittenError::Resumed) })?;
         fault::at("stand-verified");
         Ok(reading)
     }

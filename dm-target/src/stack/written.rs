@@ -21,8 +21,6 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal};
-
 use super::{Mode, Stack, StackError};
 use crate::block_io::{Access, BlockDevice, OpenError};
 use crate::capture::EraControl;
@@ -34,6 +32,7 @@ use crate::era::status::EraStatus;
 use crate::fault;
 use crate::ioctl::DmControl;
 use crate::pulse::{Phase, Pulse};
+use crate::signals::HeldSignals;
 use crate::units::{DevNum, Era, Extent, Sectors};
 
 /// Why it cannot be said what was written.
@@ -193,13 +192,14 @@ impl EraControl<'_> {
 pub(super) struct EraDevice {
     pub(super) control: DmControl,
     number: DevNum,
+    top: DevNum,
     pub(super) device: BlockDevice,
 }
 
 impl EraDevice {
     pub(super) fn open(stack: &Stack) -> Result<Self, WrittenError> {
         let control = DmControl::open().map_err(step("open device-mapper"))?;
-        Ok(Self { control, number: stack.era, device: stack.open_era()? })
+        Ok(Self { control, number: stack.era, top: stack.top, device: stack.open_era()? })
     }
 
     pub(super) fn status(&mut self) -> Result<EraStatus, WrittenError> {
@@ -209,6 +209,32 @@ impl EraDevice {
 
     pub(super) fn message(&mut self, text: &str) -> io::Result<()> {
         self.control.message(self.number, text)
+    }
+
+    /// Refuses a visible device that somebody else holds back, or is about to change.
+    pub(super) fn refuse_unless_running(&mut self) -> Result<(), WrittenError> {
+        let state = self.control.state(self.top).map_err(step("ask the visible device"))?;
+        if state.suspended || state.inactive {
+            return Err(WrittenError::InUse { mode: Mode::Tracking, suspended: state.suspended });
+        }
+        Ok(())
+    }
+
+    /// Drains the visible device: the pause begins.
+    pub(super) fn suspend(&mut self) -> Result<(), WrittenError> {
+        self.control.suspend(self.top).map_err(step("suspend the visible device"))
+    }
+
+    /// Takes a metadata snapshot, drained and flushed. An error may come after it was taken.
+    pub(super) fn roll(&mut self, pulse: &dyn Pulse) -> Result<(), WrittenError> {
+        self.device.flush().map_err(step("flush the volume in the pause"))?;
+        pulse.beat(Phase::Paused);
+        self.message("take_metadata_snap").map_err(step("roll the era"))
+    }
+
+    /// The visible device still stands.
+    pub(super) fn is_still(&mut self) -> bool {
+        self.control.state(self.top).is_ok_and(|state| state.suspended)
     }
 }
 
@@ -318,16 +344,13 @@ impl Stack {
 
     /// Ends the era in a pause of the visible device.
     fn roll(&self, mut era: EraDevice, pulse: &dyn Pulse) -> Result<(Held, Duration), WrittenError> {
-        let state = era.control.state(self.top).map_err(step("ask the visible device"))?;
-        if state.suspended || state.inactive {
-            return Err(WrittenError::InUse { mode: Mode::Tracking, suspended: state.suspended });
-        }
+        era.refuse_unless_running()?;
         let _unasked = HeldSignals::hold();
         if !pulse.beat(Phase::Paused) {
             return Err(WrittenError::Unguarded);
         }
         let began = Instant::now();
-        let mut pause = Pause { era: &mut era, top: self.top, pulse };
+        let mut pause = Pause { era: &mut era, pulse };
         let rolled = pause.roll();
         drop(pause);
         let paused = began.elapsed();
@@ -353,7 +376,6 @@ impl Stack {
 /// The pause: the visible device is resumed when this goes.
 struct Pause<'e> {
     era: &'e mut EraDevice,
-    top: DevNum,
     pulse: &'e dyn Pulse,
 }
 
@@ -361,23 +383,22 @@ impl Pause<'_> {
     /// Takes a snapshot drained and flushed. Returns whether the device stood still all the time; the
     /// snapshot is held whenever this succeeds.
     fn roll(&mut self) -> Result<bool, WrittenError> {
-        self.era.control.suspend(self.top).map_err(step("suspend the visible device"))?;
+        self.era.suspend()?;
         fault::at("written-suspended");
         self.pulse.beat(Phase::Paused);
-        self.era.device.flush().map_err(step("flush the volume in the pause"))?;
-        self.pulse.beat(Phase::Paused);
-        self.era.message("take_metadata_snap").map_err(step("roll the era"))?;
-        Ok(self.era.control.state(self.top).is_ok_and(|state| state.suspended))
+        self.era.roll(self.pulse)?;
+        Ok(self.era.is_still())
     }
 }
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        match super::resume(&mut self.era.control, self.top) {
+        let top = self.era.top;
+        match super::resume(&mut self.era.control, top) {
             Ok(()) => {
                 self.pulse.beat(Phase::Tracking);
             }
-            Err(e) => log::error!("resuming {}: {e}", self.top),
+            Err(e) => log::error!("resuming {top}: {e}"),
         }
     }
 }
@@ -401,27 +422,6 @@ impl Drop for Held {
             && let Err(e) = self.era.message("drop_metadata_snap")
         {
             log::error!("dropping the metadata snapshot: {e}");
-        }
-    }
-}
-
-/// Signals that would end the process wait until this goes: it must not die within a pause.
-pub(super) struct HeldSignals(Option<SigSet>);
-
-impl HeldSignals {
-    pub(super) fn hold() -> Self {
-        let ending: SigSet =
-            [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
-        Self(ending.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).ok())
-    }
-}
-
-impl Drop for HeldSignals {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0
-            && let Err(e) = before.thread_set_mask()
-        {
-            log::warn!("giving signals free again: {e}");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::group::{GroupDescription, MAX_VOLUMES};
 use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation, VolumeUuid};
+use crate::lineage::Standing;
 use crate::rolls::RollHistory;
 use crate::slot::{SLOT_SIZE, SlotError, SlotKind, SlotPosition, choose};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
@@ -288,6 +289,19 @@ impl DurableState {
     #[must_use]
     pub fn generation(&self) -> Option<Generation> {
         self.lineage.last().map(|entry| entry.generation)
+    }
+
+    /// Its number; 0 where there is none.
+    #[must_use]
+    pub fn generation_number(&self) -> u64 {
+        self.generation().map_or(0, |generation| generation.number)
+    }
+
+    /// Where a side with this state stands, whose history goes to `last_epoch`.
+    #[must_use]
+    pub fn standing(&self, last_epoch: Epoch) -> Standing {
+        let Self { role, content, ref lineage, alone, .. } = *self;
+        Standing { role, content, lineage: lineage.clone(), last_epoch, alone }
     }
 
     /// The body of the slot. Only the newest [`MAX_LINEAGE`] generations are written.

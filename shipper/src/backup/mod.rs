@@ -248,7 +248,7 @@ impl BackupDriver {
     }
 
     fn send(&mut self, message: &Message) {
-        let generation = self.core.state().generation().map_or(0, |generation| generation.number);
+        let generation = self.core.state().generation_number();
         let incarnation = self.core.peer_incarnation().unwrap_or(Incarnation([0; 16]));
         self.send_frame(&message.encode(generation, incarnation));
     }
@@ -305,7 +305,7 @@ impl BackupDriver {
             peer: self.config.peer.to_string(),
             link_error: None,
             peer_key: self.peer.as_ref().and_then(PeerConnection::peer_key).map(|key| key.to_string()),
-            generation: core.state().generation().map_or(0, |generation| generation.number),
+            generation: core.state().generation_number(),
             commit: self.config.commit,
             ack: Some(self.config.ack),
             epochs: Epochs {

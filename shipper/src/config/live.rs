@@ -58,9 +58,6 @@ impl Config {
             path: _,
         } = new;
         let Snapshots { every, keep } = snapshots;
-        let differ = |one: &dyn std::fmt::Debug, other: &dyn std::fmt::Debug| {
-            format!("{one:?}") != format!("{other:?}")
-        };
         let changed = [
             ("epoch", *epoch != self.epoch),
             ("roll-interval", *roll_interval != self.roll_interval),
@@ -70,7 +67,7 @@ impl Config {
             ("verify.every", verify.every != self.verify.every),
             ("verify.repair", verify.repair != self.verify.repair),
         ];
-        live.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
+        live.extend(keys(changed));
         let changed = [
             ("group", *group != self.group),
             ("address", *address != self.address),
@@ -82,15 +79,15 @@ impl Config {
             ("capture", *capture != self.capture),
             ("commit", *commit != self.commit),
             ("ack", *ack != self.ack),
-            ("volume", differ(volume, &self.volume)),
-            ("log", differ(log, &self.log)),
+            ("volume", *volume != self.volume),
+            ("log", *log != self.log),
             ("journal.device", journal.device != self.journal.device),
-            ("watchdog", differ(watchdog, &self.watchdog)),
+            ("watchdog", *watchdog != self.watchdog),
             ("hooks", *hooks != self.hooks),
             ("verify.rate", verify.rate != self.verify.rate),
-            ("audit", differ(audit, &self.audit)),
+            ("audit", *audit != self.audit),
         ];
-        restart.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
+        restart.extend(keys(changed));
     }
 
     fn note_limits(&mut self, new: &Limits, live: &mut Vec<&'static str>, restart: &mut Vec<&'static str>) {
@@ -114,7 +111,7 @@ impl Config {
             ("limits.timeout", timeout != old.timeout),
             ("limits.void-cuts", void_cuts != old.void_cuts),
         ];
-        live.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
+        live.extend(keys(changed));
         // The first is part of how the core was built; the thread that holds writes back has the rest.
         let changed = [
             ("limits.era-pause", era_pause != old.era_pause),
@@ -123,10 +120,15 @@ impl Config {
             ("limits.throttle-lease", throttle_lease != old.throttle_lease),
             ("limits.switch-hold", switch_hold != old.switch_hold),
         ];
-        restart.extend(changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key)));
+        restart.extend(keys(changed));
         (old.pause_budget, old.pause_limit, old.window) = (pause_budget, pause_limit, window);
         (old.timeout, old.void_cuts) = (timeout, void_cuts);
     }
+}
+
+/// The keys that changed.
+fn keys<const N: usize>(changed: [(&'static str, bool); N]) -> impl Iterator<Item = &'static str> {
+    changed.into_iter().filter_map(|(key, is_changed)| is_changed.then_some(key))
 }
 
 #[cfg(test)]

@@ -263,7 +263,7 @@ impl World {
             self.checker.welcomes(&self.backup.disks, incarnation);
         }
         let Some(daemon) = &self.backup.daemon else { return };
-        let generation = daemon.core.state().generation().map_or(0, |generation| generation.number);
+        let generation = daemon.core.state().generation_number();
         let incarnation = daemon.core.peer_incarnation().unwrap_or(Incarnation([0; 16]));
         if let Some(conn) = daemon.peer {
             self.net_send(conn, Side::Backup, Item::Frame(message.encode(generation, incarnation)));

@@ -214,13 +214,7 @@ impl Backup {
     #[must_use]
     pub fn standing(&self) -> Standing {
         let is_primary = self.state.role == Role::Primary;
-        Standing {
-            role: self.state.role,
-            content: self.state.content,
-            lineage: self.state.lineage.clone(),
-            last_epoch: if is_primary { self.promoted_at() } else { self.committed },
-            alone: self.state.alone,
-        }
+        self.state.standing(if is_primary { self.promoted_at() } else { self.committed })
     }
 
     fn check_phase(&self) -> Result<(), (RefuseCode, String)> {

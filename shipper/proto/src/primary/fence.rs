@@ -109,9 +109,7 @@ impl Primary {
         Standing {
             role: Role::Primary,
             content: Content::Consistent,
-            lineage: self.state.lineage.clone(),
-            last_epoch: self.committed.max(fork).max(known),
-            alone: self.state.alone,
+            ..self.state.standing(self.committed.max(fork).max(known))
         }
     }
 
