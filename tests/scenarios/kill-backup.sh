@@ -9,7 +9,7 @@ digest-file = "/share/digests"'
 protect
 background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 300 --rate 100
 WRITERS=$JOB
-for round in 1 2 3 4 5; do
+for round in 1 2 3; do
     step "round $round"
     sleep "0.$((RANDOM % 10))"
     acknowledged=$(on primary ftship checkpoint vm1 --wait)

@@ -5,7 +5,7 @@
 VOLUME_MB=32
 EXTRA='[audit]
 digest-file = "/share/digests"'
-ROUNDS=${ROUNDS-5}
+ROUNDS=${ROUNDS-3}
 . "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
 protect
 background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 900 --rate 60

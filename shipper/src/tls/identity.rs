@@ -157,7 +157,7 @@ impl Identity {
         Self::parse(&name, &text)
     }
 
-    fn parse(path: &str, text: &str) -> Result<Self, IdentityError> {
+    pub(super) fn parse(path: &str, text: &str) -> Result<Self, IdentityError> {
         let malformed = |reason: String| IdentityError::Malformed { path: path.into(), reason };
         let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
             .map_err(|error| malformed(format!("private key: {error}")))?;

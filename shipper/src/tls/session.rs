@@ -152,3 +152,6 @@ impl Session {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests;
