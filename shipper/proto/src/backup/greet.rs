@@ -32,7 +32,7 @@ impl Backup {
     pub(super) fn disconnected(&mut self, now: Duration) {
         self.link = Link::Down;
         self.blocked = None;
-        self.questions.clear();
+        self.forget_questions();
         // What has not arrived wholly will never be committed.
         if self.open.take().is_some() && !mutant::is(Mutant::KeepOpenEpoch) {
             self.journal.drop_open();

@@ -199,6 +199,7 @@ pub struct Backup {
     apply: apply::ApplyState,
     /// What the primary asked about epochs that are not on the volumes yet.
     questions: Vec<HashRequest>,
+    hashing: verify::Hashing,
     snapshots: Vec<snapshot::Wanted>,
     /// Decompressed payload of the frame that is being checked.
     scratch: Vec<u8>,
@@ -266,6 +267,7 @@ impl Backup {
             reads: 0,
             apply: apply::ApplyState::Idle { due: None },
             questions: Vec::new(),
+            hashing: verify::Hashing::default(),
             snapshots: Vec::new(),
             scratch: Vec::new(),
             actions: VecDeque::new(),

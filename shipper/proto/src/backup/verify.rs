@@ -2,7 +2,8 @@
 //!
 //! Always holds: an answer about an epoch is of what the volumes hold with that epoch and none after it: no pass goes
 //! beyond an epoch that somebody asked about, and the volumes are hashed behind that pass, in the volume lane's order.
-//! Nothing durable comes of a question; with the connection it is forgotten.
+//! Nothing durable comes of a question; with the connection it is forgotten, also where it is being answered: the next
+//! primary numbers its questions as it likes.
 
 use std::time::Duration;
 
@@ -15,6 +16,15 @@ use crate::verify::{DigestLength, Digests, HashRequest};
 
 /// Most questions that wait for their epoch.
 const MAX_QUESTIONS: usize = 16;
+
+/// Hashings that were ordered and are not done; the lane does them in this order.
+#[derive(Debug, Default)]
+pub(super) struct Hashing {
+    /// Asked for over connections that have ended: the first of all.
+    of_others: u32,
+    /// Over the present one.
+    asked: u32,
+}
 
 impl Backup {
     pub(super) fn question(&mut self, now: Duration, request: HashRequest) -> Result<(), String> {
@@ -34,7 +44,7 @@ impl Backup {
             self.cannot_tell(token, "the volumes are being rewritten");
         } else if request.epoch.is_none() || request.epoch == passed || mutant::is(Mutant::HashAtAnyEpoch) {
             // Behind whatever was ordered before, in the lane's order; nothing goes beyond that epoch in front of it.
-            self.act(BackupAction::HashVolumes(request));
+            self.hash(request);
         } else if request.epoch < passed {
             self.cannot_tell(token, "that epoch is past");
         } else if self.questions.len() >= MAX_QUESTIONS {
@@ -73,14 +83,30 @@ impl Backup {
         let due = self.questions.extract_if(.., |request| request.epoch <= last).collect::<Vec<_>>();
         for request in due {
             if request.epoch == last {
-                self.act(BackupAction::HashVolumes(request));
+                self.hash(request);
             } else {
                 self.cannot_tell(request.token, "that epoch is not on the volumes by itself");
             }
         }
     }
 
+    fn hash(&mut self, request: HashRequest) {
+        self.hashing.asked += 1;
+        self.act(BackupAction::HashVolumes(request));
+    }
+
+    /// The connection has ended over which they were asked.
+    pub(super) fn forget_questions(&mut self) {
+        self.questions.clear();
+        self.hashing.of_others += std::mem::take(&mut self.hashing.asked);
+    }
+
     pub(super) fn volumes_hashed(&mut self, token: u64, result: Result<Digests, String>) {
+        if let Some(left) = self.hashing.of_others.checked_sub(1) {
+            self.hashing.of_others = left;
+            return;
+        }
+        self.hashing.asked = self.hashing.asked.saturating_sub(1);
         if let Link::Up { peer, .. } = &self.link
             && (peer.knows_verify || peer.knows_compare)
         {

@@ -110,6 +110,27 @@ fn questions_are_of_one_connection_that_agreed_on_them() {
     assert!(!host.core.is_connected());
 }
 
+/// A primary that starts anew counts its questions from 1 again: what the volume lane still does for the one before it
+/// would be taken for the answer to another question.
+#[test]
+fn the_answer_to_a_question_of_an_earlier_connection_is_given_to_nobody() {
+    let mut host = asked();
+    host.tell(Message::Hash(request(0)));
+    host.tell(Message::Hash(request(0)));
+    let said = host.said.len();
+    host.event(BackupEvent::Disconnected);
+    host.event(BackupEvent::Accepted);
+    let hello = Hello { features_optional: VERIFY, ..host.hello() };
+    host.tell_as(&Message::Hello(hello), Incarnation([0x77; 16]));
+    host.tell_as(&Message::Hash(request(0)), Incarnation([0x77; 16]));
+    assert_eq!(host.pending.len(), 3, "the lane has not begun");
+    host.step();
+    host.step();
+    assert_eq!((host.said.len(), answer(&host)), (said + 1, None), "two are of the connection before");
+    host.step();
+    assert_eq!(answer(&host), Some((100, Ok(2))));
+}
+
 #[test]
 fn a_question_about_the_epoch_held_is_answered_once_that_is_on_the_volumes() {
     let mut host = asked_for(COMPARE);
