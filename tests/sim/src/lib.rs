@@ -31,22 +31,73 @@ mod world;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 
+use random::Random;
+use scenario::Scenario;
 use world::World;
+
+/// What histories are like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Whatever is drawn.
+    #[default]
+    Any,
+    /// Nothing goes wrong but power cuts of the primary's host, soon behind rolls of dm-era.
+    PowerCuts,
+    /// Whole copies are broken off, one after the other.
+    BrokenCopies,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Any, Self::PowerCuts, Self::BrokenCopies];
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::PowerCuts => "power-cuts",
+            Self::BrokenCopies => "broken-copies",
+        }
+    }
+
+    fn draw(self, random: &mut Random) -> Scenario {
+        let drawn = Scenario::draw(random);
+        match self {
+            Self::Any => drawn,
+            Self::PowerCuts => drawn.of_power_cuts(),
+            Self::BrokenCopies => drawn.of_broken_copies(random),
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        known.ok_or_else(|| format!("histories are of the kinds {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The history in which it happened.
     pub seed: u64,
+    /// What it is like.
+    pub kind: Kind,
     /// What was found.
     pub text: String,
 }
 
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seed, text } = self;
-        write!(f, "seed {seed}: {text}\nrun it again: cargo run -p ftdm-sim -- --seed {seed} --trace")
+        let Self { seed, kind, text } = self;
+        let of = if *kind == Kind::Any { String::new() } else { format!(" --of {}", kind.name()) };
+        write!(f, "seed {seed}: {text}\nrun it again: cargo run -p ftdm-sim -- --seed {seed} --trace{of}")
     }
 }
 
@@ -54,13 +105,14 @@ impl std::fmt::Display for Violation {
 ///
 /// # Errors
 /// The first invariant that did not hold, a panic of the state machines included.
-pub fn run(seed: u64, trace: Option<Box<dyn Write>>) -> Result<u64, Violation> {
-    let result = catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run()));
-    result.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Violation { seed, text: text.unwrap_or_else(|| "a panic without words".into()) }
-    })
+pub fn run(kind: Kind, seed: u64, trace: Option<Box<dyn Write>>) -> Result<u64, Violation> {
+    catch_unwind(AssertUnwindSafe(|| World::new(seed, |random| kind.draw(random), trace).run())).map_err(
+        |panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Violation { seed, kind, text: text.unwrap_or_else(|| "a panic without words".into()) }
+        },
+    )
 }
 
 /// Keeps panics quiet: [`run`] returns them.

@@ -4,16 +4,29 @@
 
 use ftship_proto::mutant::{Mutant, select};
 
-/// A fault, and how many seeds it took to see it and what was seen; `None`: nothing in `most` seeds.
-pub type Caught = (Mutant, Option<(u64, String)>);
+use crate::Kind;
 
-/// Runs up to `most` seeds with each fault whose name contains `only`.
-pub fn all(most: u64, only: &str) -> impl Iterator<Item = Caught> {
+/// A fault, the kind of the histories, how many of them it took to see it, and what was seen; `None`: nothing.
+pub type Caught = (Mutant, Kind, Option<(u64, String)>);
+
+/// Runs up to `most` seeds with each fault whose name contains `only`; histories of the kind in which it is seen best,
+/// where none is named.
+pub fn all(of: Option<Kind>, most: u64, only: &str) -> impl Iterator<Item = Caught> {
     let wanted = move |mutant: &&Mutant| format!("{mutant:?}").contains(only);
     Mutant::ALL.iter().filter(wanted).map(move |mutant| {
+        let kind = of.unwrap_or_else(|| best(*mutant));
         select(Some(*mutant));
-        let caught = (0..most).find_map(|seed| crate::run(seed, None).err());
+        let caught = (0..most).find_map(|seed| crate::run(kind, seed, None).err());
         select(None);
-        (*mutant, caught.map(|violation| (violation.seed + 1, violation.text)))
+        (*mutant, kind, caught.map(|violation| (violation.seed + 1, violation.text)))
     })
+}
+
+/// Where a fault is seen soon.
+fn best(mutant: Mutant) -> Kind {
+    match mutant {
+        Mutant::RollUnflushed => Kind::PowerCuts,
+        Mutant::AnyFlushEndsBase | Mutant::ResumeWithNewBase => Kind::BrokenCopies,
+        _ => Kind::Any,
+    }
 }

@@ -412,7 +412,7 @@ impl World {
         self.schedule(next, Event::Request);
         self.maybe_verify();
         self.maybe_snapshot();
-        if self.random.once_in(16) && self.scenario.settles_first.is_none() {
+        if self.random.once_in(self.scenario.odds_whole) && self.scenario.settles_first.is_none() {
             self.ask_for_full_sync();
         } else {
             let until = [Until::Cut, Until::Staged, Until::Committed, Until::Committed];

@@ -12,12 +12,12 @@ use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, Stamp};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
-use ftship_proto::message::Message;
+use ftship_proto::message::{Hello, Message};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
     Comparison, CopyPlan, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
 };
-use ftship_proto::protocol::PROTOCOL;
+use ftship_proto::protocol::{COMPARE, PROTOCOL};
 use ftship_proto::slot::SlotPosition;
 use ftship_proto::state::{DurableState, Role};
 
@@ -427,7 +427,14 @@ impl World {
         if let Message::SyncBegin { .. } = message {
             self.checker.superseded();
         }
-        let frame = message.encode(daemon.stamp.generation, daemon.stamp.incarnation);
+        let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
+        let frame = match message {
+            Message::Hello(hello) if self.scenario.is_older => {
+                let features_optional = hello.features_optional & !COMPARE;
+                Message::Hello(Hello { features_optional, ..hello.clone() }).encode(generation, incarnation)
+            }
+            message => message.encode(generation, incarnation),
+        };
         self.primary_transmit(frame);
     }
 

@@ -11,6 +11,7 @@ use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use crate::content::Shape;
 use crate::operator::Fault;
 use crate::random::Random;
+use crate::world::LaneId;
 
 /// Times are in microseconds. Odds are "once in so many", 0 means never.
 #[derive(Clone, Debug)]
@@ -47,6 +48,10 @@ pub(crate) struct Scenario {
     pub(crate) odds_crash: u64,
     pub(crate) request_interval: u64,
     pub(crate) is_eager: bool,
+    /// The primary is of a version that compares nothing in a sync.
+    pub(crate) is_older: bool,
+    /// Of so many requests one is for a whole copy.
+    pub(crate) odds_whole: u64,
     /// The roles are exchanged by those who ask.
     pub(crate) switches: bool,
     /// Nothing is captured between two epochs.
@@ -125,6 +130,8 @@ impl Scenario {
             odds_crash: pick(random, &[0, 0, 0, 50, 200]),
             request_interval: chaos_until / random.range(2, 12),
             is_eager: random.once_in(20),
+            is_older: false,
+            odds_whole: 16,
             switches: random.clone().next().is_multiple_of(2),
             is_interval: random.clone().below(8) < 2,
             hooks: match random.clone().below(8 * 3) {
@@ -154,6 +161,70 @@ impl Scenario {
             scenario.set_odds([0; 4]);
         }
         scenario
+    }
+
+    /// A history of one kind: nothing goes wrong but power cuts of the primary's host, and dm-era is rolled at each cut,
+    /// so that a write which such a cut takes back was noted before the roll that the next sync starts from.
+    pub(crate) fn of_power_cuts(self) -> Self {
+        let epoch_interval = self.epoch_interval;
+        Self {
+            ring_blocks: self.ring_blocks + 64,
+            roll_interval: epoch_interval,
+            lane_delay: [50; 6],
+            net_delay: 20,
+            log_capacity: 1 << 20,
+            guest_interval: epoch_interval,
+            burst: 1,
+            chaos_until: 150 * epoch_interval,
+            fault_interval: 20 * epoch_interval,
+            faults: vec![Fault::CutPrimary],
+            timeout: SECOND / 2,
+            apply_delay: 0,
+            odds_void: 0,
+            odds_lost: 0,
+            odds_disk: 0,
+            odds_crash: 0,
+            is_eager: false,
+            switches: false,
+            is_interval: false,
+            hooks: None,
+            is_still: false,
+            settles_first: None,
+            is_cramped: false,
+            commit: CommitPolicy::Auto,
+            ack: AckPolicy::Durable,
+            ..self
+        }
+    }
+
+    /// A history of one kind: whole copies that are broken off at each of their steps, so that what is left of one is met
+    /// by the next; a volume is just as many pieces as may be under way.
+    pub(crate) fn of_broken_copies(self, random: &mut Random) -> Self {
+        let epoch_interval = self.epoch_interval;
+        let (piece, ahead) = (1 << random.range(1, 4), random.range(2, 9));
+        let slow = [500, 5_000, epoch_interval, 4 * epoch_interval][random.index(4)];
+        let mut lane_delay = self.lane_delay.map(|delay| delay.min(5_000));
+        lane_delay[LaneId::Volume as usize] = slow;
+        let blocks = usize::try_from(piece * ahead).unwrap_or(1);
+        let kinds =
+            [Fault::CutBackup, Fault::KillBackup, Fault::KillPrimary, Fault::SlowDisks, Fault::SlowDisks];
+        Self {
+            shape: Shape(vec![blocks]),
+            ring_blocks: self.ring_blocks.max(64 + 4 * piece * ahead),
+            piece,
+            ahead: usize::try_from(ahead).unwrap_or(1),
+            lane_delay,
+            chaos_until: 100 * epoch_interval,
+            fault_interval: 4 * epoch_interval,
+            request_interval: 3 * epoch_interval,
+            is_older: random.coin(),
+            odds_whole: 2,
+            faults: kinds.into_iter().filter(|_| random.coin()).chain([Fault::Break]).collect(),
+            odds_disk: 0,
+            settles_first: None,
+            is_cramped: false,
+            ..self
+        }
     }
 
     /// How likely it is from now on that something goes wrong by itself.

@@ -145,9 +145,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, trace: Option<Box<dyn Write>>) -> Self {
+    /// A history whose scenario is drawn so.
+    pub(crate) fn new(
+        seed: u64,
+        draw: impl FnOnce(&mut Random) -> Scenario,
+        trace: Option<Box<dyn Write>>,
+    ) -> Self {
         let mut random = Random::new(seed);
-        let scenario = Scenario::draw(&mut random);
+        let scenario = draw(&mut random);
         let primary = PrimaryHost::new(&scenario, &mut random);
         let backup = BackupHost::new(&scenario, &mut random);
         let mut checker = Checker::new(&scenario);

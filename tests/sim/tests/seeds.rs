@@ -4,9 +4,11 @@
 
 use std::ops::Range;
 
-fn all_hold(seeds: Range<u64>) {
+use ftdm_sim::Kind;
+
+fn all_hold(kind: Kind, seeds: Range<u64>) {
     ftdm_sim::silence_panics();
-    let violation = seeds.into_iter().find_map(|seed| ftdm_sim::run(seed, None).err());
+    let violation = seeds.into_iter().find_map(|seed| ftdm_sim::run(kind, seed, None).err());
     if let Some(violation) = violation {
         // The hook is silent: the harness would show nothing of the panic's text.
         let _ = std::panic::take_hook();
@@ -16,27 +18,27 @@ fn all_hold(seeds: Range<u64>) {
 
 #[test]
 fn the_first_half_of_ten_thousand_histories_holds() {
-    all_hold(0..5_000);
+    all_hold(Kind::Any, 0..5_000);
 }
 
 #[test]
 fn the_second_half_of_ten_thousand_histories_holds() {
-    all_hold(5_000..10_000);
+    all_hold(Kind::Any, 5_000..10_000);
 }
 
 /// A history that a fault of the past breaks; with the feature `mutants` that fault is put back in, and
 /// the history must show it: if it does not any more, `--mutants` names another seed.
 macro_rules! regression {
-    ($name:ident, $seed:expr, $mutant:ident) => {
+    ($name:ident, $kind:ident, $seed:expr, $mutant:ident) => {
         #[test]
         fn $name() {
             ftdm_sim::silence_panics();
-            assert_eq!(ftdm_sim::run($seed, None).err(), None);
+            assert_eq!(ftdm_sim::run(Kind::$kind, $seed, None).err(), None);
             #[cfg(feature = "mutants")]
             {
                 use ftship_proto::mutant::{Mutant, select};
                 select(Some(Mutant::$mutant));
-                let caught = ftdm_sim::run($seed, None).is_err();
+                let caught = ftdm_sim::run(Kind::$kind, $seed, None).is_err();
                 select(None);
                 assert!(caught, "seed {} does not show {:?}", $seed, Mutant::$mutant);
             }
@@ -44,11 +46,36 @@ macro_rules! regression {
     };
 }
 
+/// What a power cut takes back from the primary's volume was noted by dm-era, but before the roll that the next sync
+/// starts from: only a flush in front of the roll makes that right. In other histories there is hardly ever a power cut
+/// at such a time.
+#[test]
+fn power_cuts_behind_rolls_take_nothing_back_that_was_shipped() {
+    ftdm_sim::silence_panics();
+    let broken = || (0..100).find_map(|seed| ftdm_sim::run(Kind::PowerCuts, seed, None).err());
+    assert_eq!(broken(), None);
+    #[cfg(feature = "mutants")]
+    {
+        use ftship_proto::mutant::{Mutant, select};
+        select(Some(Mutant::RollUnflushed));
+        let caught = broken();
+        select(None);
+        assert!(caught.is_some(), "no history shows that dm-era is rolled before a flush");
+    }
+}
+
+#[test]
+fn whole_copies_that_are_broken_off_leave_nothing_behind() {
+    all_hold(Kind::BrokenCopies, 0..400);
+}
+
 mod found_by_simulation {
-    regression!(pieces_of_an_old_copy_do_not_stall_the_next, 11, StalledByOldPieces);
-    regression!(a_flush_of_a_copy_that_was_given_up_ends_no_other, 791, AnyFlushEndsBase);
-    regression!(what_is_synced_while_draining_is_committed, 30_073, CommitsLostInDraining);
-    regression!(a_failed_backup_asks_for_no_timer, 91, SpinWhenFailed);
-    regression!(what_a_killed_daemon_left_is_synced_first, 54, TrustUnsyncedDisks);
-    regression!(a_redo_takes_only_the_frames_of_its_epoch, 5_024, RedoWhateverLiesThere);
+    use ftdm_sim::Kind;
+
+    regression!(pieces_of_an_old_copy_do_not_stall_the_next, Any, 35, StalledByOldPieces);
+    regression!(a_flush_of_a_copy_that_was_given_up_ends_no_other, BrokenCopies, 2_426, AnyFlushEndsBase);
+    regression!(what_is_synced_while_draining_is_committed, Any, 6_085, CommitsLostInDraining);
+    regression!(a_failed_backup_asks_for_no_timer, Any, 596, SpinWhenFailed);
+    regression!(what_a_killed_daemon_left_is_synced_first, Any, 175, TrustUnsyncedDisks);
+    regression!(a_redo_takes_only_the_frames_of_its_epoch, Any, 4_682, RedoWhateverLiesThere);
 }
