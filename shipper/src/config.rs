@@ -252,6 +252,21 @@ pub struct Limits {
     /// How long writes wait at most while the roles are exchanged.
     #[serde(with = "humantime_serde")]
     pub switch_hold: Duration,
+    /// What becomes of writes when a primary learns that the other side was promoted.
+    pub on_fence: OnFence,
+    /// With `freeze`: how long they wait at most for somebody to decide.
+    #[serde(with = "humantime_serde")]
+    pub fence_lease: Duration,
+}
+
+/// `[limits] on-fence`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFence {
+    /// They go on: the volume is never hurt by a promote of the other side.
+    Continue,
+    /// They wait, once for each promote, until somebody decides which side is to go on.
+    Freeze,
 }
 
 /// `[limits] overrun`
@@ -277,6 +292,8 @@ impl Default for Limits {
             overrun: Overrun::Degrade,
             throttle_lease: Duration::from_secs(2),
             switch_hold: Duration::from_secs(10),
+            on_fence: OnFence::Continue,
+            fence_lease: Duration::from_secs(60),
         }
     }
 }

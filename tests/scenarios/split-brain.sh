@@ -1,12 +1,21 @@
 #!/bin/bash
-# lab: timeout=240
+# lab: timeout=300
 # Both sides are written to while the link is down: both say split brain, nothing is overwritten, and who is to give
-# way is a person's word.
+# way is a person's word. The one that was promoted over holds its writes back for that, once.
 VOLUME_MB=32
 EXTRA='[limits]
-timeout = "2s"'
+timeout = "2s"
+on-fence = "freeze"
+fence-lease = "8s"'
 . "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
 is_role() { [[ $(status "$1" .role 2>/dev/null) == "$2" ]]; }
+# frozen: the primary holds writes back; one that is begun now is in the background.
+frozen() {
+    wait_state primary frozen 60
+    expect_equal "$(on primary dmsetup info -c --noheadings -o suspended vm1)" Suspended "vm1, frozen"
+    background primary dd if=/dev/zero of=/dev/mapper/vm1 bs=64k count=1 oflag=direct conv=notrunc status=none
+    WRITE=$JOB
+}
 scribble() { on "$1" dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count=8 seek="$2" oflag=direct conv=notrunc,fsync status=none; }
 
 step "the link is lost, the backup is promoted while the primary lives; both are written to"
@@ -25,7 +34,10 @@ on backup ftship status vm1
 
 step "they meet"
 link up
+frozen
 wait_state primary "split brain" 60
+wait_background "$WRITE" || fail "what was held back failed when the lease ended"
+expect_equal "$(status primary .reason | grep -c 'Nobody decided')" 1 "what the primary says of its lease"
 wait_state backup "split brain" 60
 on primary ftship status vm1
 on backup ftship status vm1
@@ -43,6 +55,18 @@ wait_state primary "split brain"
 expect_equal "$(digest primary /dev/vg/vm1)" "$mine" "the primary's volume"
 expect_equal "$(digest backup /dev/vg/vm1)" "$theirs" "the promoted volume"
 
+step "the other side goes on in a generation of its own: a daemon that is killed in the hold leaves a volume that runs"
+on backup ftship promote vm1 --force
+frozen
+kill_background "$PRIMARY_JOB" KILL
+wait_background "$PRIMARY_JOB" || true
+wait_background "$WRITE" || fail "what was held back failed when the daemon was killed"
+background primary ftship run vm1
+PRIMARY_JOB=$JOB
+wait_state primary "split brain"
+wait_state backup "split brain" 60
+mine=$(digest primary /dev/vg/vm1)
+
 step "the promoted side is told to give way; not while it is in use"
 background backup bash -c 'exec 9</dev/mapper/vm1; sleep 1000'
 HOLDER=$JOB
@@ -58,3 +82,20 @@ on primary ftship checkpoint vm1 --wait
 promote_equals() { [[ $(digest backup /dev/vg/vm1) == "$mine" ]]; }
 eventually 20 promote_equals
 expect_equal "$(digest primary /dev/vg/vm1)" "$mine" "the primary's volume"
+
+step "given up while it is in use: what is held back fails, and this side becomes the backup"
+link down
+wait_state primary degraded
+on backup ftship promote vm1 > /dev/null
+eventually 20 is_role backup primary
+scribble backup 64
+link up
+frozen
+on primary ftship resolve vm1 --discard-mine
+! wait_background "$WRITE" || fail "what was held back was written"
+eventually 20 is_role primary backup
+wait_state backup "in sync" 60
+on backup ftship checkpoint vm1 --wait
+theirs=$(digest backup /dev/vg/vm1)
+resynchronised() { [[ $(digest primary /dev/vg/vm1) == "$theirs" ]]; }
+eventually 20 resynchronised

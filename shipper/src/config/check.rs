@@ -458,6 +458,7 @@ fn durations(config: &Config) -> Vec<OutOfRange> {
         duration("limits.era-pause", limits.era_pause, ms(10), s(60)),
         duration("limits.throttle-lease", limits.throttle_lease, ms(100), s(60)),
         duration("limits.switch-hold", limits.switch_hold, s(1), s(60)),
+        duration("limits.fence-lease", limits.fence_lease, s(1), s(600)),
         duration("limits.timeout", limits.timeout, ms(500), s(300)),
         duration("watchdog.pause-timeout", watchdog.pause_timeout, least_timeout, s(10)),
         duration("watchdog.timeout", watchdog.timeout, watchdog.pause_timeout.min(s(60)), s(60)),

@@ -103,6 +103,8 @@ impl Config {
             overrun,
             throttle_lease,
             switch_hold,
+            on_fence,
+            fence_lease,
         } = new;
         let changed = [
             ("limits.pause-budget", pause_budget != old.pause_budget),
@@ -119,6 +121,8 @@ impl Config {
             ("limits.overrun", overrun != old.overrun),
             ("limits.throttle-lease", throttle_lease != old.throttle_lease),
             ("limits.switch-hold", switch_hold != old.switch_hold),
+            ("limits.on-fence", on_fence != old.on_fence),
+            ("limits.fence-lease", fence_lease != old.fence_lease),
         ];
         restart.extend(keys(changed));
         (old.pause_budget, old.pause_limit, old.window) = (pause_budget, pause_limit, window);

@@ -202,7 +202,7 @@ pub struct Status {
     pub group: String,
     /// `primary` or `backup`, from the durable state.
     pub role: String,
-    /// `in sync`, `syncing`, `degraded`, `outdated`, `split brain`, `inconsistent`, `tracking lost` or `failed`.
+    /// `in sync`, `syncing`, `degraded`, `outdated`, `split brain`, `frozen`, `inconsistent`, `tracking lost` or `failed`.
     pub state: String,
     /// Why, when the state is not `in sync`; else what is wrong all the same.
     pub reason: Option<String>,

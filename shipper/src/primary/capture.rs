@@ -21,7 +21,7 @@ use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::memory::CaptureMemory;
 use ftdm::pulse::{Phase, Pulse, shared};
 use ftdm::stack::standing::StillContent;
-use ftdm::stack::{Bypassed, Stack};
+use ftdm::stack::{Bypassed, Held, Stack};
 use ftdm_units::{Era, Sectors};
 use ftship_proto::ids::Epoch;
 
@@ -78,6 +78,8 @@ pub(super) enum CaptureJob {
         /// Hold writes back behind it.
         hold: bool,
     },
+    /// Hold writes back without a capture, for so long at most.
+    Hold(Duration),
     /// Nobody is to let through any more what a cut holds back.
     Yield,
     /// Let it through.
@@ -157,6 +159,8 @@ pub(super) enum CaptureReport {
     Stopped,
     /// Writes are held back until the next cut.
     Held,
+    /// They are, without a capture, until somebody decides.
+    Frozen,
     /// What a cut holds back stays so, whatever becomes of this process.
     Yielded,
     /// It was let through: as asked, or because the time for holding was over, or nobody stood by.
@@ -231,6 +235,7 @@ impl CutThread {
             heartbeat: Arc::new(heartbeat),
             lease_ends: None,
             hold_ends: None,
+            frozen: Vec::new(),
             captures: Vec::new(),
             memories,
             audit: audit.transpose()?,
@@ -284,8 +289,10 @@ pub(super) struct Capturing {
     pub(super) heartbeat: Arc<Heartbeat>,
     /// Until when writes may be held back.
     lease_ends: Option<Instant>,
-    /// Until when writes may be held back behind a cut that holds.
+    /// Until when writes may be held back behind a cut that holds, or without a capture.
     pub(super) hold_ends: Option<Instant>,
+    /// Those that are held back without a capture.
+    pub(super) frozen: Vec<Held>,
     /// None, or one of each stack.
     pub(super) captures: Vec<Capture>,
     /// What the captures before left, of each stack.
@@ -304,6 +311,7 @@ impl Capturing {
     fn beat(&self) {
         let is_in = |phase| self.captures.iter().any(|capture| capture.phase() == phase);
         let phase = match () {
+            () if !self.frozen.is_empty() => Phase::Renewed,
             () if self.captures.is_empty() => Phase::Tracking,
             () if self.yields() => Phase::Yielding,
             // This thread ends it by itself.
@@ -411,6 +419,7 @@ impl Capturing {
                 self.begin(&since).map(|written| Some(CaptureReport::Started { written }))
             }
             CaptureJob::Cut { epoch, mode, budget, roll, hold } => self.cut(epoch, mode, budget, roll, hold),
+            CaptureJob::Hold(lease) => Ok(Some(self.freeze(lease))),
             CaptureJob::Yield => self.yield_up(),
             CaptureJob::Release => self.release("as asked").map(Some),
             CaptureJob::Shut => {
@@ -538,11 +547,12 @@ impl Capturing {
     }
 
     /// Ends the capture of every volume, also where one of them fails. Volumes that are being given up are shut.
-    fn end_capture(&mut self) {
+    pub(super) fn end_capture(&mut self) {
         if self.yields() {
             return self.shut();
         }
         self.hold_ends = None;
+        self.frozen.clear();
         self.discards = DiscardFigures { pending: Sectors(0), ..self.discard_figures() };
         for (capture, left) in std::mem::take(&mut self.captures).into_iter().zip(&mut self.memories) {
             let name = capture.stack().name().clone();

@@ -1,12 +1,15 @@
-//! The cut thread's part in giving the volumes up: what a cut holds back is let through again, or made to fail.
+//! The cut thread's part in giving the volumes up: what a cut holds back, or this holds back without one, is let through
+//! again, or made to fail.
 //!
 //! Always holds: writes are held back for the time that the configuration allows, whatever the one who ordered it does;
 //! once the volumes yield nothing lets them through but [`CaptureJob::Release`](super::capture::CaptureJob::Release).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ftdm::fault;
+use ftdm::pulse::{Phase, Pulse};
+use ftdm::stack::Held;
 
 use super::capture::{CaptureReport, Capturing};
 use crate::reactor::Reports;
@@ -14,23 +17,63 @@ use crate::reactor::Reports;
 impl Capturing {
     /// Whether what is held back must not reach the volumes.
     pub(super) fn yields(&self) -> bool {
-        self.captures.iter().any(|capture| capture.phase() == ftdm::pulse::Phase::Yielding)
+        self.captures.iter().any(|capture| capture.phase() == Phase::Yielding)
     }
 
     /// Ends a hold that lasts too long: the volumes go on, or fail where they were given up.
     pub(super) fn watch_hold(&mut self, reports: &Reports<CaptureReport>) {
-        if self.hold_ends.is_none_or(|end| Instant::now() < end) {
-            return;
-        }
-        log::error!("writes were held back for {:?}: that is over", self.settings.switch_hold);
+        let Some(why) = self.hold_is_over() else { return };
+        log::error!("{why}");
         if self.yields() {
             self.shut();
             return reports.send(CaptureReport::Shut);
         }
-        match self.release("writes were held back for as long as may be") {
+        match self.release(why) {
             Ok(report) => reports.send(report),
             Err(error) => self.give_up(&error, reports),
         }
+    }
+
+    fn hold_is_over(&mut self) -> Option<&'static str> {
+        let end = self.hold_ends?;
+        if Instant::now() >= end {
+            return Some("writes were held back for as long as may be");
+        }
+        if self.frozen.is_empty() {
+            return None;
+        }
+        if !self.frozen.iter_mut().all(Held::is_held) {
+            return Some("somebody let writes go on that were held back");
+        }
+        let is_watched = self.heartbeat.beat(Phase::Renewed) || {
+            self.heartbeat.ensure();
+            self.heartbeat.beat(Phase::Renewed)
+        };
+        (!is_watched).then_some("no watchdog stands by to let writes go on")
+    }
+
+    /// Holds writes back without a capture, all volumes' or none's.
+    pub(super) fn freeze(&mut self, lease: Duration) -> CaptureReport {
+        self.end_capture();
+        for at in 0..self.stacks.len() {
+            let held = if self.heartbeat.beat(Phase::Paused) {
+                self.stacks[at].hold().map_err(|error| error.to_string())
+            } else {
+                Err("no watchdog stands by to let writes go on".to_owned())
+            };
+            match held {
+                Ok(held) => self.frozen.push(held),
+                Err(reason) => {
+                    self.frozen.clear();
+                    log::error!("writes are not held back: {reason}");
+                    return CaptureReport::Released { reason };
+                }
+            }
+        }
+        self.heartbeat.beat(Phase::Renewed);
+        self.hold_ends = Some(Instant::now() + lease);
+        fault::at("fence-held");
+        CaptureReport::Frozen
     }
 
     /// From here on only [`Self::release`] lets writes through. Where that cannot be made sure they go on.
@@ -53,6 +96,7 @@ impl Capturing {
     /// When the capture was lost meanwhile: it is to be ended.
     pub(super) fn release(&mut self, reason: &str) -> anyhow::Result<CaptureReport> {
         self.hold_ends = None;
+        self.frozen.clear();
         let mut lost = Ok(());
         for capture in &mut self.captures {
             let released = capture.release().with_context(|| format!("volume {}", capture.stack().name()));
@@ -71,6 +115,22 @@ impl Capturing {
     /// Makes all I/O of the volumes fail, also where one of them cannot be: that one stays held back.
     pub(super) fn shut(&mut self) {
         self.hold_ends = None;
+        let frozen = std::mem::take(&mut self.frozen);
+        if self.captures.is_empty() && frozen.is_empty() {
+            // Somebody let them go on meanwhile.
+            for stack in &self.stacks {
+                if let Err(error) = stack.shut() {
+                    log::error!("{}: {error}", stack.name());
+                }
+            }
+        }
+        for held in frozen {
+            let name = held.stack().name().clone();
+            match held.shut() {
+                Ok(()) => log::warn!("{name} is given up: all I/O fails from here on"),
+                Err(error) => log::error!("{name} stays held back: {error}"),
+            }
+        }
         for capture in std::mem::take(&mut self.captures) {
             let name = capture.stack().name().clone();
             match capture.shut() {

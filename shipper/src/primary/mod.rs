@@ -275,6 +275,7 @@ impl PrimaryDriver {
                     let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
                     self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget, roll, hold });
                 }
+                PrimaryAction::Hold { lease } => self.cut_thread.push(CaptureJob::Hold(lease)),
                 PrimaryAction::Yield => self.cut_thread.push(CaptureJob::Yield),
                 PrimaryAction::Release => self.cut_thread.push(CaptureJob::Release),
                 PrimaryAction::Shut => self.cut_thread.push(CaptureJob::Shut),

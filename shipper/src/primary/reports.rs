@@ -47,6 +47,7 @@ impl PrimaryDriver {
                 }
             }
             CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
+            CaptureReport::Frozen => PrimaryEvent::Held,
             CaptureReport::Yielded => PrimaryEvent::Yielded,
             CaptureReport::Released { reason } => PrimaryEvent::Released { reason },
             CaptureReport::Shut => PrimaryEvent::Shut,

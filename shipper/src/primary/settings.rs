@@ -8,7 +8,7 @@ use ftship_proto::ids::Incarnation;
 use ftship_proto::primary::{CompareSizes, PrimaryConfig, Tuning, VerifySizes};
 
 use super::volumes::log_size;
-use crate::config::{CaptureBy, Config, Mode};
+use crate::config::{CaptureBy, Config, Mode, OnFence};
 
 /// A round that is so small a part of the log is the last one before the capture: what comes meanwhile fits then.
 const SMALL_ROUND_OF_LOG: u64 = 4;
@@ -36,6 +36,7 @@ pub(super) fn core(
         void_limit: config.limits.void_cuts,
         small_round: log_size(config).bytes().unwrap_or(u64::MAX) / SMALL_ROUND_OF_LOG,
         roll_interval: config.roll_interval,
+        fence_lease: (config.limits.on_fence == OnFence::Freeze).then_some(config.limits.fence_lease),
         commit: config.commit.into(),
         verify: VerifySizes::default(),
         compare: CompareSizes::default(),

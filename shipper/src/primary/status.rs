@@ -42,7 +42,12 @@ impl PrimaryDriver {
             return ("tracking lost", Some(reason.clone()));
         }
         if let Some(fence) = self.core.fence() {
-            return (if fence.split { "split brain" } else { "outdated" }, Some(self.core.fence_text()));
+            let state = match () {
+                () if self.core.is_frozen() => "frozen",
+                () if fence.split => "split brain",
+                () => "outdated",
+            };
+            return (state, Some(self.core.fence_text()));
         }
         match self.core.replication() {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),

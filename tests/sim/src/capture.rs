@@ -138,6 +138,10 @@ impl World {
                 }
                 Some(report)
             }
+            CutJob::Hold => {
+                self.hold();
+                Some(PrimaryReport::Event(PrimaryEvent::Held))
+            }
             of_switch @ (CutJob::Yield | CutJob::Release | CutJob::Shut) => {
                 Some(self.perform_switch(&of_switch))
             }

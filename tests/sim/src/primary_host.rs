@@ -47,6 +47,8 @@ pub(crate) enum CutJob {
         roll: bool,
         hold: bool,
     },
+    /// Writes wait, without a capture.
+    Hold,
     /// From here on only a release lets through what is held back.
     Yield,
     Release,
@@ -222,6 +224,7 @@ impl World {
             void_limit: 5,
             small_round: scenario.small_round,
             roll_interval: std::time::Duration::from_micros(scenario.roll_interval),
+            fence_lease: scenario.freezes.then_some(std::time::Duration::from_micros(2 * scenario.timeout)),
             commit: scenario.commit,
             verify: Verifier::sizes(scenario),
             compare: scenario.compare,
@@ -357,6 +360,7 @@ impl World {
             }
             PrimaryAction::StopCapture => self.cut_push(CutJob::Stop),
             PrimaryAction::Cut { epoch, roll, hold, .. } => self.cut_push(CutJob::Cut { epoch, roll, hold }),
+            PrimaryAction::Hold { .. } => self.cut_push(CutJob::Hold),
             PrimaryAction::Yield => self.cut_push(CutJob::Yield),
             PrimaryAction::Release => self.cut_push(CutJob::Release),
             PrimaryAction::Shut => self.cut_push(CutJob::Shut),

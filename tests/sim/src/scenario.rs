@@ -54,6 +54,8 @@ pub(crate) struct Scenario {
     pub(crate) odds_whole: u64,
     /// The roles are exchanged by those who ask.
     pub(crate) switches: bool,
+    /// A primary that was promoted over holds the guest's writes back.
+    pub(crate) freezes: bool,
     /// Nothing is captured between two epochs.
     pub(crate) is_interval: bool,
     /// What is run around each instant may fail.
@@ -133,6 +135,7 @@ impl Scenario {
             is_older: false,
             odds_whole: 16,
             switches: random.clone().next().is_multiple_of(2),
+            freezes: random.clone().next().is_multiple_of(3),
             is_interval: random.clone().below(8) < 2,
             hooks: match random.clone().below(8 * 3) {
                 8 | 9 => Some(OnFailure::Skip),

@@ -60,6 +60,7 @@ impl Primary {
             return;
         }
         self.switch_failed(&reason);
+        self.let_go();
         self.lose_replication(now, &reason);
         self.set_replication(Replication::Failed { reason });
     }

@@ -104,6 +104,8 @@ pub enum PrimaryEvent {
     /// What the last cut held back is let through by nobody but a [`PrimaryAction::Release`] any more, and nothing was
     /// written since that cut.
     Yielded,
+    /// Writes are held back, as a [`PrimaryAction::Hold`] ordered.
+    Held,
     /// It was let through: as ordered, or because that cannot be made sure, or the time for it was over.
     Released {
         /// For people.
@@ -328,6 +330,12 @@ pub enum PrimaryAction {
         budget: Duration,
         /// Hold writes back behind it, for as long as the configuration allows.
         hold: bool,
+    },
+    /// Hold writes back, without a capture, for so long at most, or until a [`PrimaryAction::Release`] or
+    /// [`PrimaryAction::Shut`]; if this daemon ends they go on.
+    Hold {
+        /// How long.
+        lease: Duration,
     },
     /// Make sure that nobody lets through what is held back, if this daemon cannot.
     Yield,

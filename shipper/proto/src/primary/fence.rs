@@ -9,6 +9,8 @@
 //!      └─────────────────────────────► split brain ──────────────────────────────┘
 //! ```
 //!
+//! What is written meanwhile is `hold.rs`'s.
+//!
 //! Always holds: a fenced primary replicates to nobody, and stays fenced over restarts; it gives its history up by
 //! itself only if it durably has none of its own behind the fork, and by nothing but an operator's word otherwise; it
 //! steps down only while nobody has its volumes open, and ceases to be a primary only once that is durable.
@@ -204,6 +206,7 @@ impl Primary {
 
     fn unfence(&mut self) {
         if self.state.fenced.take().is_some() {
+            self.let_go();
             self.write_state();
         }
     }
@@ -212,12 +215,16 @@ impl Primary {
         let Some(generation) = theirs.generation() else { return };
         // A split is healed by people alone.
         let split = split || self.state.fenced.is_some_and(|fence| fence.split);
+        let is_known = self.state.fenced.is_some_and(|fence| fence.generation == generation);
         let fence = Fence { generation, fork, split };
         if self.state.fenced != Some(fence) {
             self.state.fenced = Some(fence);
             self.write_state();
             let text = self.fence_text();
             self.degrade(&text);
+            if !is_known {
+                self.hold_writes(generation);
+            }
         }
         self.step_down(now);
     }
@@ -230,17 +237,17 @@ impl Primary {
             Some(theirs) => format!("{theirs}"),
             None => format!("generation {}", generation.number),
         };
-        let mine = self.standing();
+        let (mine, hold) = (self.standing(), self.hold_text());
         if split {
             format!(
                 "both sides went on behind epoch {fork}: the other is the {theirs}; this one the {mine}. Nothing is \
-                 overwritten. `ftship resolve --discard-mine` on the side whose writes are to be thrown away"
+                 overwritten. `ftship resolve --discard-mine` on the side whose writes are to be thrown away{hold}"
             )
         } else {
             format!(
                 "the other side was promoted at epoch {fork} and is the {theirs}: this side becomes its backup once \
                  nobody has the volume open, by itself or by `ftship demote`. If the other side is lost for good, \
-                 `ftship promote --force` goes on with what is here"
+                 `ftship promote --force` goes on with what is here{hold}"
             )
         }
     }
@@ -288,7 +295,9 @@ impl Primary {
             None => Err(DemoteRefused::NotFenced),
             Some((fork, true)) if !discard => Err(DemoteRefused::Split(fork)),
             Some((_, false)) if discard => Err(DemoteRefused::NotSplit),
-            Some(_) if is_open || self.capture != Capture::Off => Err(DemoteRefused::InUse),
+            Some(_) if is_open && !self.is_frozen() || self.capture != Capture::Off => {
+                Err(DemoteRefused::InUse)
+            }
             Some((fork, _)) => {
                 self.become_backup(now, fork);
                 Ok(())
@@ -319,6 +328,7 @@ impl Primary {
         self.state.highest_epoch_seen = at;
         self.state.token = token.unwrap_or(self.state.token);
         (self.state.alone, self.state.fenced) = (Some(at), None);
+        self.let_go();
         self.end_role(now, "this side begins a generation of its own");
         self.demoting = Some(id);
     }
@@ -335,6 +345,7 @@ impl Primary {
             return;
         }
         self.put_away(fork);
+        self.give_up_held();
         self.end_role(now, "this side steps down");
     }
 
@@ -356,7 +367,7 @@ impl Primary {
 
     /// A version of the state is durable: perhaps the one that says that this side is a backup.
     pub(super) fn stepped_down(&mut self, now: Duration) {
-        if self.stepping_down == SteppingDown::Writing && self.is_state_durable() {
+        if self.stepping_down == SteppingDown::Writing && self.is_state_durable() && !self.shut_held() {
             self.stepping_down = SteppingDown::Done;
             if let Some(id) = self.demoting.take() {
                 self.act(PrimaryAction::DemoteDone { id, result: Ok(()) });

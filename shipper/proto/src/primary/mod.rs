@@ -30,6 +30,7 @@ mod cut;
 mod durable;
 mod events;
 mod fence;
+mod hold;
 mod hooks;
 mod interval;
 mod link;
@@ -95,6 +96,8 @@ pub struct PrimaryConfig {
     pub small_round: u64,
     /// While in sync dm-era is rolled so often, in the pause of a cut: a later sync starts at the last one.
     pub roll_interval: Duration,
+    /// Whoever learns that the other side was promoted holds writes back for so long; `None`: goes on.
+    pub fence_lease: Option<Duration>,
     /// Who commits.
     pub commit: CommitPolicy,
     /// What a verify works with.
@@ -235,6 +238,8 @@ pub struct Primary {
     stepping_down: fence::SteppingDown,
     /// Who waits for it.
     demoting: Option<u64>,
+    /// What becomes of writes while it is promoted over.
+    hold: hold::Hold,
     /// The exchange of roles that is under way.
     switch: Option<switch::Switch>,
     actions: VecDeque<PrimaryAction>,
@@ -303,6 +308,7 @@ impl Primary {
             usage: None,
             stepping_down: fence::SteppingDown::default(),
             demoting: None,
+            hold: hold::Hold::default(),
             switch: None,
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
@@ -323,8 +329,15 @@ impl Primary {
             PrimaryEvent::Stopping(usage) => self.stopping(usage),
             PrimaryEvent::Switch { id, generation, stall } => self.switch(now, id, generation, stall),
             PrimaryEvent::Yielded => self.yielded(now),
-            PrimaryEvent::Released { reason } => self.released(now, &reason),
-            PrimaryEvent::Shut => self.shut(now),
+            PrimaryEvent::Held => self.held(),
+            PrimaryEvent::Released { reason } => {
+                self.released(now, &reason);
+                self.hold_over(&reason);
+            }
+            PrimaryEvent::Shut => {
+                self.shut(now);
+                self.held_shut(now);
+            }
             PrimaryEvent::TakeUp { id, token, generation } => self.take_up(now, id, generation, token),
             PrimaryEvent::Demote { id, discard } => self.demote(now, id, discard),
             PrimaryEvent::Failed { reason } => self.fail(now, reason),

@@ -6,7 +6,7 @@ use crate::message::{Hello, Message, RefuseCode};
 use crate::rolls::Roll;
 use crate::state::{Content, Fence, StaleToken};
 
-const FORK: Epoch = Epoch(100);
+pub(super) const FORK: Epoch = Epoch(100);
 const IDLE: Usage = Usage { open: false, written: false };
 
 fn second() -> LineageEntry {
@@ -15,20 +15,20 @@ fn second() -> LineageEntry {
 }
 
 /// The side that was promoted behind [`FORK`].
-fn promoted() -> Standing {
+pub(super) fn promoted() -> Standing {
     let lineage = [state().lineage, vec![second()]].concat();
     let (role, content) = (Role::Primary, Content::Consistent);
     Standing { role, content, lineage, last_epoch: Epoch(120), alone: Some(FORK) }
 }
 
-fn refusal(standing: Option<Standing>) -> PrimaryEvent {
+pub(super) fn refusal(standing: Option<Standing>) -> PrimaryEvent {
     let (code, text) = (RefuseCode::Promoted, "this side is a primary".to_owned());
     let standing = standing.map(Box::new);
     PrimaryEvent::Frame(Message::Refuse { code, text, standing }.encode(2, Incarnation([0xa1; 16])))
 }
 
 /// A primary of this state, its first write of which is done, that waits for an answer to its greeting.
-fn greeting(state: DurableState) -> Primary {
+pub(super) fn greeting(state: DurableState) -> Primary {
     let mut primary = Primary::new(config(), state);
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
@@ -38,7 +38,7 @@ fn greeting(state: DurableState) -> Primary {
 }
 
 /// The last state that was ordered to be written.
-fn written(actions: &[PrimaryAction]) -> Option<&DurableState> {
+pub(super) fn written(actions: &[PrimaryAction]) -> Option<&DurableState> {
     let state = |action: &'_ PrimaryAction| matches!(action, PrimaryAction::WriteState(_));
     match actions.iter().rfind(|action| state(action)) {
         Some(PrimaryAction::WriteState(state)) => Some(state),
@@ -46,11 +46,11 @@ fn written(actions: &[PrimaryAction]) -> Option<&DurableState> {
     }
 }
 
-fn has_ended(actions: &[PrimaryAction]) -> bool {
+pub(super) fn has_ended(actions: &[PrimaryAction]) -> bool {
     actions.iter().any(|action| matches!(action, PrimaryAction::RoleEnded))
 }
 
-fn all_written(primary: &mut Primary) -> Vec<PrimaryAction> {
+pub(super) fn all_written(primary: &mut Primary) -> Vec<PrimaryAction> {
     let mut done = Vec::new();
     while !primary.is_state_durable() {
         primary.handle(SECOND, PrimaryEvent::StateWritten);
@@ -59,7 +59,7 @@ fn all_written(primary: &mut Primary) -> Vec<PrimaryAction> {
     done
 }
 
-fn with_rolls() -> DurableState {
+pub(super) fn with_rolls() -> DurableState {
     let mut state = state();
     let eras = vec![Era(3); group().volumes().len()];
     state.rolls.push(Roll { epoch: Epoch(90), at_cut: true, eras }).unwrap();

@@ -3,6 +3,7 @@
 mod comparing;
 mod durable;
 mod fence;
+mod hold;
 mod interval;
 mod link;
 mod switching;
@@ -44,6 +45,7 @@ fn config() -> PrimaryConfig {
         void_limit: 5,
         small_round: 1 << 20,
         roll_interval: 60 * SECOND,
+        fence_lease: None,
         commit: CommitPolicy::Auto,
         verify: VerifySizes::default(),
         compare: CompareSizes::default(),
