@@ -66,9 +66,16 @@ fn it_goes_on_alone_when_the_lease_ends_and_is_not_frozen_again_by_the_same_prom
     primary.handle(SECOND, PrimaryEvent::Demote { id: 4, discard: true });
     let refused = actions(&mut primary);
     assert!(has!(refused, PrimaryAction::DemoteDone { result: Err(DemoteRefused::InUse), .. }));
-    // Nor by a daemon that is started anew.
-    let (_, ordered) = met(state);
-    assert!(!has!(ordered, PrimaryAction::Hold { .. }), "{ordered:?}");
+    // Nor by a daemon that is started anew, whatever it has learnt of itself since.
+    for split in [true, false] {
+        let mut state = state.clone();
+        state.fenced.as_mut().unwrap().split = split;
+        let mut primary = greeting(state);
+        primary.config.fence_lease = Some(LEASE);
+        primary.handle(SECOND, refusal(Some(promoted())));
+        let ordered = actions(&mut primary);
+        assert!(primary.fence().unwrap().split && !has!(ordered, PrimaryAction::Hold { .. }), "{ordered:?}");
+    }
 }
 
 #[test]
