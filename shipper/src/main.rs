@@ -41,7 +41,8 @@ const EXIT_CODES: &str = "EXIT CODES:
     7  journal: damaged
     8  verify: something differed, mended or not
     9  a promote's fencing token is not above one seen before
-    10 who asks may not ask this of the daemon";
+    10 who asks may not ask this of the daemon
+    11 verify: something changed on the primary and was never shipped, mended or not";
 
 /// Ships the epochs of a fault-tolerant VM's volumes to a backup host.
 #[derive(Debug, StructOpt)]
@@ -457,6 +458,9 @@ fn verify(group: &str, repair: bool, progress: Option<&Option<String>>) -> Resul
     }
     match outcome.differing_bytes {
         0 => Ok(()),
+        _ if outcome.untracked_bytes > 0 => {
+            Err(Failure { code: 11, text: format!("{group}: {}", report::untracked(&outcome)) })
+        }
         _ => Err(Failure { code: 8, text: format!("{group}: the backup differed, see above") }),
     }
 }

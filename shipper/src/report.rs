@@ -153,6 +153,9 @@ fn verify_lines(figures: &VerifyFigures, line: &mut impl FnMut(&str, String)) {
     }
     if let Some(last) = &figures.last {
         line("verified", verify(last));
+        if last.untracked_bytes > 0 {
+            line("ALARM", untracked(last));
+        }
     }
     if let (Some(seconds), None) = (figures.next_seconds, &figures.running) {
         line("next verify", format!("in {seconds} s"));
@@ -166,6 +169,18 @@ pub fn progress(running: &VerifyRunning) -> String {
     format!(
         "{checked_bytes} of {volume_bytes} bytes compared, {}, {differing_bytes} bytes differ",
         rate(*checked_bytes, *seconds)
+    )
+}
+
+/// What changed on the primary and was never shipped, in one line.
+#[must_use]
+pub fn untracked(outcome: &VerifyOutcome) -> String {
+    let places = outcome.untracked.iter().map(|at| format!("{} {}+{}", at.volume, at.sector, at.sectors));
+    format!(
+        "{} bytes changed on this side and were never shipped: somebody wrote below the stack, the storage of either side \
+         lost or changed something, or a write was missed (sectors {})",
+        outcome.untracked_bytes,
+        places.collect::<Vec<_>>().join(", ")
     )
 }
 

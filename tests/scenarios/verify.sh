@@ -1,5 +1,6 @@
 #!/bin/bash
-# Verify under a writer: equal is equal; bits that somebody flips on the backup are found where they are, and mended.
+# Verify under a writer: equal is equal; bits that somebody flips on the backup are found where they are, and mended;
+# one that somebody flips below the primary's stack is an alarm of its own.
 . "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
 VOLUME_MB=40
 SECOND_MB=16
@@ -11,9 +12,9 @@ rate = "32 MiB"
 timeout = "30s"
 pause-timeout = "5s"'
 
-# flip DEVICE SECTOR: flips one bit of the backup's volume, past everybody.
+# flip DEVICE SECTOR [HOST]: flips one bit of the backup's volume, past everybody.
 flip() {
-    on backup python3 - "$1" "$2" <<'PYTHON'
+    on "${3-backup}" python3 - "$1" "$2" <<'PYTHON'
 import mmap, os, sys
 device = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
 page, at = mmap.mmap(-1, 4096), int(sys.argv[2]) * 512
@@ -46,6 +47,15 @@ vm1_b 0 8" "what differs"
 step "mended, and equal again"
 expect_code 8 on primary ftship verify vm1 --repair --progress=json > "$SHARE/mended"
 expect_equal "$(tail -n 1 "$SHARE/mended" | jq .verified.repaired_bytes)" 8192 "bytes mended"
+on primary ftship verify vm1
+expect_equal "$(status primary .verify.untracked_bytes)" 0 "what was never shipped"
+step "a bit flipped below the primary's stack is an alarm of its own"
+flip /dev/vg/vm1 "$SECTOR" primary
+FOUND=$(expect_code 11 on primary ftship verify vm1)
+expect_equal "$FOUND" "vm1 $((SECTOR - SECTOR % 8)) 8" "what differs"
+expect_equal "$(status primary '.verify.untracked_bytes >= 4096')" true "the counter"
+job_errors "$PRIMARY_JOB" | grep -q "tracking alarm: 4096 bytes .*vm1 $((SECTOR - SECTOR % 8))+8" || fail "nothing in the log"
+expect_code 11 on primary ftship verify vm1 --repair > /dev/null
 on primary ftship verify vm1
 step "as configured, by itself"
 eventually 60 has_verified "$(status primary .verify.count)"

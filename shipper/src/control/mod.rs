@@ -250,6 +250,9 @@ pub struct VerifyFigures {
     pub last: Option<VerifyOutcome>,
     /// How many did.
     pub count: u64,
+    /// Bytes that any of them found changed on the primary and never shipped: each verify counts anew what is not mended.
+    #[serde(default)]
+    pub untracked_bytes: u64,
     /// When the next one is due, where they are configured.
     pub next_seconds: Option<u64>,
 }
@@ -282,6 +285,12 @@ pub struct VerifyOutcome {
     pub differing: Vec<Differing>,
     /// Bytes that differed.
     pub differing_bytes: u64,
+    /// Of those that differed, the ones that changed on the primary and were never shipped, the first 256.
+    #[serde(default)]
+    pub untracked: Vec<Differing>,
+    /// Their bytes, of all of them.
+    #[serde(default)]
+    pub untracked_bytes: u64,
     /// Of those, mended.
     pub repaired_bytes: u64,
     /// Bytes that could not be compared because the guest kept discarding them.

@@ -209,12 +209,14 @@ pub(super) struct VerifySchedule {
     last: Option<VerifyOutcome>,
     /// Since the daemon's start.
     count: u64,
+    /// Bytes that were never shipped, of all of them.
+    untracked: u64,
 }
 
 impl VerifySchedule {
     pub(super) fn new(settings: &Settings) -> Self {
         let Settings { every, repair, .. } = *settings;
-        Self { every, repair, due: every, last: None, count: 0 }
+        Self { every, repair, due: every, last: None, count: 0, untracked: 0 }
     }
 
     /// Goes on as another configuration says.
@@ -300,6 +302,10 @@ impl PrimaryDriver {
                 } else {
                     log::info!("verify: {}", crate::report::verify(&outcome));
                 }
+                if outcome.untracked_bytes > 0 {
+                    log::error!("tracking alarm: {}", crate::report::untracked(&outcome));
+                }
+                self.verifies.untracked += outcome.untracked_bytes;
                 self.verifies.last = Some(outcome.clone());
                 self.verifies.count += 1;
                 Response::Verified(Box::new(outcome))
@@ -321,7 +327,7 @@ impl PrimaryDriver {
 
     fn outcome(&self, report: &VerifyReport) -> VerifyOutcome {
         let bytes = |sectors: Sectors| sectors.bytes().unwrap_or(u64::MAX);
-        let differing = report.differing.iter().map(|place| crate::control::Differing {
+        let named = |place: &Place| crate::control::Differing {
             volume: self
                 .config
                 .volume
@@ -329,14 +335,16 @@ impl PrimaryDriver {
                 .map_or_else(|| place.volume.to_string(), |volume| volume.name.to_string()),
             sector: place.extent.start().0,
             sectors: place.extent.len().0,
-        });
+        };
         VerifyOutcome {
             finished: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
             seconds: report.took.as_secs_f64(),
             checked_bytes: bytes(report.checked),
             candidates: report.candidates,
-            differing: differing.collect(),
+            differing: report.differing.iter().map(named).collect(),
             differing_bytes: bytes(report.differing_sectors),
+            untracked: report.untracked.iter().map(named).collect(),
+            untracked_bytes: bytes(report.untracked_sectors),
             repaired_bytes: bytes(report.repaired),
             undecided_bytes: bytes(report.undecided),
         }
@@ -355,6 +363,7 @@ impl PrimaryDriver {
             running,
             last: self.verifies.last.clone(),
             count: self.verifies.count,
+            untracked_bytes: self.verifies.untracked,
             next_seconds: next,
         }
     }

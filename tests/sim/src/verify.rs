@@ -238,6 +238,10 @@ impl World {
             false_alarm.is_none() || self.checker.is_struck(),
             "a false alarm about block {false_alarm:?}"
         );
+        assert!(
+            report.untracked.is_empty() || self.checker.is_struck(),
+            "the backup's block was flipped, and the tracking is accused: {report:?}"
+        );
         assert_eq!(report.differing_sectors.0, found.len() as u64, "the report does not add up");
         for (place, is_overwritten) in std::mem::take(&mut self.verifier.flipped) {
             assert!(

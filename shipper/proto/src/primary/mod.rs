@@ -23,6 +23,7 @@
 //!
 //! The steps of these, and of link and capture, are drawn in `step.rs`, which checks each of them.
 
+mod agreed;
 mod commit;
 mod comparison;
 mod copy;
@@ -231,6 +232,8 @@ pub struct Primary {
     words: Vec<(u64, Epoch)>,
     peer_applied: Epoch,
     verify: Option<Box<verify::Verify>>,
+    /// What earlier ones found that both sides hold.
+    agreed: agreed::Agreed,
     /// The last one used; of no two incarnations the same.
     verify_token: u64,
     peer_standing: Option<Box<Standing>>,
@@ -303,6 +306,7 @@ impl Primary {
             words: Vec::new(),
             peer_applied: Epoch::NONE,
             verify: None,
+            agreed: agreed::Agreed::default(),
             verify_token: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
             peer_standing: None,
             usage: None,

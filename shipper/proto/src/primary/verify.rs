@@ -6,6 +6,8 @@
 //!   round    some candidates are read here, live, and the epochs from then on laid over them (`crate::verify`);
 //!            a cut N that was ordered after that reading had ended gives their exact content at N; the backup
 //!            hashes them when exactly N is on its volumes: what differs now, differs
+//!   doubt    where a block differs that an earlier verify found equal, the backup is asked what it holds now: if that
+//!            is what both held then, it changed here and was never shipped (`agreed.rs`)
 //!   repair   another round with what differs: its content at N travels in epoch N, the backup's answer is of after
 //! ```
 //!
@@ -64,9 +66,13 @@ pub struct VerifyReport {
     pub candidates: u64,
     /// Where the backup held something else, sorted as found, at most [`MAX_LISTED`].
     pub differing: Vec<Place>,
+    /// Of these, at most as many, those that changed here and were never shipped, as far as that can be told.
+    pub untracked: Vec<Place>,
+    /// Sectors of all of them.
+    pub untracked_sectors: Sectors,
     /// Sectors that differed.
     pub differing_sectors: Sectors,
-    /// Of those, sectors that the backup holds rightly now.
+    /// Of the differing ones, sectors that the backup holds rightly now.
     pub repaired: Sectors,
     /// Sectors that could not be compared, because the guest kept discarding them.
     pub undecided: Sectors,
@@ -160,6 +166,14 @@ struct Round {
     sides: Sides<Option<Digest>>,
 }
 
+/// A block that differs, and that was equal at an earlier verify: the backup is asked what it holds now.
+#[derive(Debug)]
+struct Doubt {
+    token: u64,
+    block: Place,
+    differing: Vec<Place>,
+}
+
 /// A verify that is under way.
 #[derive(Debug)]
 pub(super) struct Verify {
@@ -176,6 +190,8 @@ pub(super) struct Verify {
     /// What differs and is to be repaired.
     broken: Vec<Place>,
     round: Option<Round>,
+    /// Settled before anything is repaired.
+    doubts: Vec<Doubt>,
     report: VerifyReport,
 }
 
@@ -243,6 +259,7 @@ impl Primary {
             candidates: VecDeque::new(),
             broken: Vec::new(),
             round: None,
+            doubts: Vec::new(),
             report: VerifyReport::default(),
         }));
         self.continue_verify(now);
@@ -264,6 +281,7 @@ impl Primary {
         let took = now.saturating_sub(verify.begun);
         let mut report = VerifyReport { took, ..verify.report };
         report.differing.sort_unstable_by_key(order);
+        report.untracked.sort_unstable_by_key(order);
         for id in verify.askers {
             self.act(PrimaryAction::VerifyDone { id, result: Ok(report.clone()) });
         }
@@ -288,8 +306,7 @@ impl Primary {
             let request = HashRequest { token, epoch, unit, length, places: vec![place] };
             self.act(PrimaryAction::Send(Message::Hash(request)));
         }
-        if let Some(verify) = self.verify.take_if(|verify| verify.round.is_none() && verify.pieces.is_empty())
-        {
+        if let Some(verify) = self.verify.take_if(|verify| verify.is_done()) {
             self.end_verify(now, *verify);
         }
     }
@@ -320,6 +337,7 @@ impl Primary {
     pub(super) fn peer_digests(&mut self, now: Duration, token: u64, result: Result<Vec<Digest>, String>) {
         let Some(verify) = &mut self.verify else { return };
         let is_known = verify.pieces.iter().any(|piece| piece.token == token)
+            || verify.doubts.iter().any(|doubt| doubt.token == token)
             || verify.round.as_ref().is_some_and(|round| round.token == token);
         let digests = match result {
             // Of a verify that has ended.
@@ -327,7 +345,10 @@ impl Primary {
             Ok(digests) => digests,
             Err(reason) => return self.interrupt_verify(&format!("the backup cannot tell: {reason}")),
         };
-        match &mut verify.round {
+        if self.settle_doubt(token, &digests) {
+            return self.continue_verify(now);
+        }
+        match self.verify.as_mut().and_then(|verify| verify.round.as_mut()) {
             Some(round) if round.token == token => {
                 round.sides.theirs = Some(digests);
                 self.judge_round(now);
@@ -350,7 +371,9 @@ impl Primary {
         }
         verify.report.checked.0 += piece.place.extent.len().0;
         for ((block, mine), theirs) in piece.place.units(verify.sizes.block).zip(mine).zip(theirs) {
-            if mine != theirs {
+            if mine == theirs {
+                self.agreed.note(block, verify.sizes.block, &mine);
+            } else {
                 verify.report.candidates += 1;
                 verify.candidates.push_back(Candidate { place: block, tries: 0 });
             }
@@ -418,10 +441,40 @@ impl Primary {
     fn judge_round(&mut self, now: Duration) {
         let Some(verify) = &mut self.verify else { return };
         let Some(round) = verify.round.take_if(|round| round.sides.is_whole()) else { return };
-        if let Err(reason) = verify.judge(round) {
-            return self.interrupt_verify(reason);
+        match verify.judge(round) {
+            Ok(differing) => self.doubt(differing),
+            Err(reason) => return self.interrupt_verify(reason),
         }
         self.continue_verify(now);
+    }
+
+    /// These blocks differ: where that can tell whose volume changed, the backup is asked what it holds now. What was
+    /// captured up to the round's epoch is on its volume by then.
+    fn doubt(&mut self, differing: Vec<(Place, Vec<Place>)>) {
+        let Some(verify) = &mut self.verify else { return };
+        let unit = verify.sizes.block;
+        for (block, differing) in differing {
+            if self.agreed.knows(block, unit) {
+                let token = next_token(&mut self.verify_token);
+                verify.doubts.push(Doubt { token, block, differing });
+                let (epoch, length) = (Epoch::NONE, DigestLength::Whole);
+                let request = HashRequest { token, epoch, unit, length, places: vec![block] };
+                self.actions.push_back(PrimaryAction::Send(Message::Hash(request)));
+            }
+        }
+    }
+
+    /// What the backup holds of a block that differs. False: it was not asked for that.
+    fn settle_doubt(&mut self, token: u64, digests: &[Digest]) -> bool {
+        let Some(verify) = &mut self.verify else { return false };
+        let Some(at) = verify.doubts.iter().position(|doubt| doubt.token == token) else { return false };
+        let Doubt { block, differing, .. } = verify.doubts.swap_remove(at);
+        let is_held = |digest: &Digest| self.agreed.is(block, verify.sizes.block, digest);
+        if matches!(digests, [digest] if is_held(digest)) {
+            let VerifyReport { untracked, untracked_sectors, .. } = &mut verify.report;
+            list(&differing, untracked, untracked_sectors);
+        }
+        true
     }
 }
 
@@ -429,12 +482,17 @@ impl Verify {
     fn wants_round(&self, volumes: usize) -> bool {
         let is_scanned = usize::from(self.next.0.0) >= volumes && self.pieces.is_empty();
         let is_full = self.candidates.len() >= self.sizes.round;
-        !self.broken.is_empty() || is_full || is_scanned && !self.candidates.is_empty()
+        let repairs = !self.broken.is_empty() && self.doubts.is_empty();
+        repairs || is_full || is_scanned && !self.candidates.is_empty()
+    }
+
+    fn is_done(&self) -> bool {
+        self.round.is_none() && self.pieces.is_empty() && self.doubts.is_empty()
     }
 
     /// What differs is repaired before anything else is looked at.
     fn next_round(&mut self, token: u64) -> Round {
-        let repairs = !self.broken.is_empty();
+        let repairs = !self.broken.is_empty() && self.doubts.is_empty();
         let (mut tries, mut places) = (Vec::new(), Vec::new());
         if repairs {
             places.extend(self.broken.drain(..self.broken.len().min(MAX_PLACES)));
@@ -447,17 +505,18 @@ impl Verify {
         Round { token, step: RoundStep::Reading, repairs, tries, places, sides: Sides::default() }
     }
 
-    /// Compares what both sides have at the round's epoch.
-    fn judge(&mut self, mut round: Round) -> Result<(), &'static str> {
-        let Some((mine, theirs)) = round.sides.take() else { return Ok(()) };
+    /// Compares what both sides have at the round's epoch. Returns the whole blocks in which something was found, each
+    /// with that.
+    fn judge(&mut self, mut round: Round) -> Result<Vec<(Place, Vec<Place>)>, &'static str> {
+        let Some((mine, theirs)) = round.sides.take() else { return Ok(Vec::new()) };
         if mine.len() != theirs.len() {
             return Err("the backup answered with another number of digests");
         }
         let unit = self.sizes.unit;
         let mut digests = mine.into_iter().zip(theirs);
-        let mut differing: Vec<Place> = Vec::new();
+        let mut blocks = Vec::new();
         for (index, place) in round.places.iter().enumerate() {
-            let mut unknown = Vec::new();
+            let (mut unknown, mut differing) = (Vec::new(), Vec::new());
             for (part, (mine, theirs)) in place.units(unit).zip(&mut digests) {
                 match mine {
                     None => join(&mut unknown, part),
@@ -471,11 +530,15 @@ impl Verify {
             }
             let tries = round.tries.get(index).map_or(TRIES, |tries| tries + 1);
             unknown.into_iter().for_each(|part| self.undecided(part, tries));
+            if !round.repairs && !differing.is_empty() {
+                self.found(&differing);
+                // What is looked at again is a part of one.
+                if tries == 1 {
+                    blocks.push((*place, differing));
+                }
+            }
         }
-        if !round.repairs {
-            self.found(&differing);
-        }
-        Ok(())
+        Ok(blocks)
     }
 
     /// The guest has discarded this in the very epoch: looks again, but not for ever.
@@ -488,12 +551,8 @@ impl Verify {
     }
 
     fn found(&mut self, differing: &[Place]) {
-        for place in differing {
-            self.report.differing_sectors.0 += place.extent.len().0;
-            if self.report.differing.len() < MAX_LISTED {
-                join(&mut self.report.differing, *place);
-            }
-        }
+        let VerifyReport { differing: listed, differing_sectors, .. } = &mut self.report;
+        list(differing, listed, differing_sectors);
         if self.repair {
             self.broken.extend_from_slice(differing);
         }
@@ -502,6 +561,16 @@ impl Verify {
 
 fn order(place: &Place) -> (VolumeIndex, Sector) {
     (place.volume, place.extent.start())
+}
+
+/// Counts these places, and lists them as far as a report does.
+fn list(places: &[Place], listed: &mut Vec<Place>, sectors: &mut Sectors) {
+    for place in places {
+        sectors.0 += place.extent.len().0;
+        if listed.len() < MAX_LISTED {
+            join(listed, *place);
+        }
+    }
 }
 
 /// Adds a place that lies behind those there, joined with its neighbour.

@@ -66,7 +66,7 @@ fn hear(primary: &mut Primary, now: Duration, message: &Message) -> Vec<PrimaryA
 fn welcome(primary: &Primary) -> Welcome {
     Welcome {
         protocol: PROTOCOL,
-        features: 0,
+        features: crate::protocol::VERIFY,
         lineage: primary.state.lineage.clone(),
         highest_epoch_seen: Epoch(7),
         committed: Epoch(7),

@@ -16,7 +16,7 @@ fn staged(primary: &mut Primary, epoch: u64) -> Vec<PrimaryAction> {
 }
 
 /// In sync at epoch 8, somebody has the volume open, and every state is durable.
-fn in_sync() -> Primary {
+pub(super) fn in_sync() -> Primary {
     let mut primary = Primary::new(config(), state());
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
