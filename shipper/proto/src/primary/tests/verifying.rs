@@ -117,7 +117,7 @@ fn verified(primary: &mut Primary, now: &mut Duration, (here, there): (&Held, &H
 
 #[test]
 fn what_changed_here_and_was_never_shipped_is_told_from_what_changed_on_the_backup() {
-    let (mut primary, mut now) = (super::switching::in_sync(), SECOND);
+    let (mut primary, mut now) = (switching::in_sync(), SECOND);
     let (mut here, mut there) = (Held::new(), Held::new());
     let unit = |start: u64| Place { volume: VolumeIndex(0), extent: crate::testing::extent(start, 8) };
     // Nothing is known of it before the first verify.
@@ -129,7 +129,8 @@ fn what_changed_here_and_was_never_shipped_is_told_from_what_changed_on_the_back
     // Below the stack here, by somebody over there, and something of each in one block.
     here.insert(5000, 2);
     there.insert(9000, 3);
-    (here.insert(20_000, 4), there.insert(20_010, 5));
+    here.insert(20_000, 4);
+    there.insert(20_010, 5);
     for _ in 0..2 {
         let found = verified(&mut primary, &mut now, (&here, &there));
         let both = Place { extent: crate::testing::extent(20_000, 16), ..unit(0) };
