@@ -69,6 +69,7 @@ pub enum Mutant {
     SkipAlthoughSent,
     CompareOutOfOrder,
     StandReadLate,
+    OwnUntold,
 }
 
 impl Mutant {
@@ -137,6 +138,7 @@ impl Mutant {
         Self::SkipAlthoughSent,
         Self::CompareOutOfOrder,
         Self::StandReadLate,
+        Self::OwnUntold,
     ];
 }
 

@@ -1,4 +1,5 @@
-//! After a promote: the old primary lives on, or comes back, and learns that it was promoted over.
+//! After a promote: the old primary lives on, or comes back, and learns that it was promoted over. What follows is in
+//! `failback.rs`.
 //!
 //! Always holds: what is judged is what the guest did, not what the state machine remembers of it. A primary never
 //! gives up by itself what its guest wrote while it was not in sync, but for what a power cut takes along: the last
@@ -25,6 +26,15 @@ pub(crate) struct Aftermath {
     promoted: Option<Epoch>,
     pub(crate) demoted: bool,
     ends: u64,
+    /// Somebody gives up what the old primary wrote.
+    pub(crate) is_discarding: bool,
+}
+
+impl Aftermath {
+    /// The epoch of the promote.
+    pub(crate) fn promoted(&self) -> Option<Epoch> {
+        self.promoted
+    }
 }
 
 impl World {
@@ -70,7 +80,7 @@ impl World {
         self.operator.deadline = u64::MAX;
         let demoted = self.operator.aftermath.demoted;
         let ends = self.now + LENGTH;
-        self.operator.aftermath = Aftermath { promoted: Some(at), demoted, ends };
+        self.operator.aftermath = Aftermath { promoted: Some(at), demoted, ends, is_discarding: false };
         self.note(|_| "AFTERMATH: the old primary is told".into());
         if self.primary.daemon.is_none() {
             if !self.primary.powered {
@@ -102,6 +112,9 @@ impl World {
 
     /// The daemon looks who uses the volumes.
     pub(crate) fn look(&mut self) {
+        if self.now >= self.operator.aftermath.ends && self.discards_mine() {
+            self.operator.aftermath.ends += 5 * SECOND;
+        }
         if self.now >= self.operator.aftermath.ends {
             return self.end_aftermath();
         }
@@ -115,7 +128,8 @@ impl World {
     /// The primary stepped down by itself.
     pub(crate) fn stepped_down(&mut self) {
         let alone = self.primary.alone_since;
-        assert!(alone.is_none(), "what the guest wrote alone since {alone:?} is given up by nobody's word");
+        let is_legal = alone.is_none() || self.operator.aftermath.is_discarding;
+        assert!(is_legal, "what the guest wrote alone since {alone:?} is given up by nobody's word");
         let has_guest = self.primary.has_guest && self.primary.gate != Gate::Shut;
         assert!(!has_guest, "it stepped down while its guest runs");
         self.operator.aftermath.demoted = true;
@@ -124,12 +138,13 @@ impl World {
     }
 
     fn end_aftermath(&mut self) {
-        let Aftermath { promoted, demoted, .. } = self.operator.aftermath;
+        let Aftermath { promoted, demoted, is_discarding, .. } = self.operator.aftermath;
         let at = promoted.expect("an aftermath follows a promote");
         let alone = self.primary.alone_since;
         let fence = self.primary.daemon.as_ref().map(|daemon| daemon.core.fence());
         match fence {
             _ if demoted => {}
+            _ if is_discarding => panic!("the old primary was to be given up, and is not"),
             Some(Some(fence)) => {
                 assert_eq!(fence.fork, at, "the fork is where the other side was promoted");
                 assert!(alone.is_none() || fence.split, "both sides went on, and it is called {fence:?}");

@@ -4,7 +4,6 @@
 //! lane writes journal, superblock and state, the volume lane the volume; each in order, both at the same
 //! time; after its first error a lane does nothing more.
 
-use ftdm_units::Era;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::backup::{
     Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered, Sealed,
@@ -19,6 +18,8 @@ use ftship_proto::state::DurableState;
 use ftship_proto::verify::DigestLength;
 
 use crate::disk::{Disk, Disks, ImageReader};
+use crate::eras::Eras;
+use crate::failback::PROMOTED_ERA;
 use crate::lanes::{JournalJob, VolumeJob, Work};
 use crate::net::{ConnId, Item};
 use crate::random::Random;
@@ -42,6 +43,8 @@ pub(crate) struct BackupDaemon {
 /// See the head of this module.
 pub(crate) struct BackupHost {
     pub(crate) disks: Disks,
+    /// What dm-era below the volumes knows, where this side was a primary once.
+    pub(crate) eras: Option<Eras>,
     pub(crate) powered: bool,
     pub(crate) run: u32,
     pub(crate) daemon: Option<Box<BackupDaemon>>,
@@ -76,7 +79,7 @@ impl BackupHost {
         journal.sync();
         state.sync();
         let volumes = scenario.shape.0.iter().map(|blocks| Disk::new(&[(0, blocks * SECTOR_SIZE)])).collect();
-        Self { disks: Disks { journal, state, volumes }, powered: true, run: 0, daemon: None }
+        Self { disks: Disks { journal, state, volumes }, eras: None, powered: true, run: 0, daemon: None }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -132,7 +135,10 @@ impl World {
             apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
             commit: self.scenario.commit,
             ack: self.scenario.ack,
-            eras: self.scenario.is_tracked.then(|| vec![Era(7); self.scenario.shape.0.len()]),
+            eras: match &self.backup.eras {
+                Some(eras) => Some(eras.now()),
+                None => self.scenario.is_tracked.then(|| vec![PROMOTED_ERA; self.scenario.shape.0.len()]),
+            },
         };
         self.backup.daemon = Some(Box::new(BackupDaemon {
             core: Backup::new(config, recovered),
@@ -236,10 +242,18 @@ impl World {
                 self.hash_volumes(&request);
             }
             BackupAction::HashVolumes(request) => self.volume_push(0, VolumeJob::Hash(request)),
-            BackupAction::SendFrame(_) | BackupAction::ReadOwn { .. } => {
-                unreachable!("a backup that never was a primary has nothing of its own")
+            BackupAction::SendFrame(frame) => {
+                if let Some(conn) = self.backup.daemon.as_ref().and_then(|daemon| daemon.peer) {
+                    self.net_send(conn, Side::Backup, Item::Frame(frame));
+                }
             }
-            BackupAction::RollEra => self.volume_push(0, VolumeJob::Roll),
+            BackupAction::ReadOwn { since } => self.volume_push(0, VolumeJob::ReadOwn(since)),
+            BackupAction::RollEra => {
+                // Nothing is being written: whatever was to be applied is.
+                let untracked = || vec![PROMOTED_ERA; self.scenario.shape.0.len()];
+                let eras = self.backup.eras.as_mut().map_or_else(untracked, Eras::roll);
+                self.volume_push(0, VolumeJob::Roll(eras));
+            }
             BackupAction::Snapshot { id, epoch, digest } => {
                 self.volume_push(0, VolumeJob::Snapshot(id, epoch, digest));
             }

@@ -11,6 +11,7 @@ use ftship_proto::rolls::Roll;
 use ftship_proto::state::DurableState;
 
 use crate::checker::Checker;
+use crate::eras::Eras;
 use crate::primary_host::PrimaryHost;
 
 /// The rolls that were made, whoever knows of them.
@@ -19,10 +20,20 @@ pub(crate) struct Rolls {
     /// How many writes the guest had made by then.
     writes: HashMap<Vec<Era>, u64>,
     last: [u64; 2],
+    /// Where the backup has content of its own, as it says, granules of it.
+    named: Vec<(usize, usize)>,
+}
+
+impl Rolls {
+    /// The backup names content of its own.
+    pub(crate) fn named(&mut self, eras: &Eras, scope: &Scope) {
+        self.named.extend(scope.iter().flat_map(|(volume, extent)| eras.granules(*volume, *extent)));
+    }
 }
 
 impl Checker {
     pub(crate) fn rolled(&mut self, eras: &[Era], writes: u64) {
+        self.rolls.named.clear();
         self.rolls.writes.insert(eras.to_vec(), writes);
         self.rolls.last = [self.rolls.last[1], writes];
     }
@@ -49,7 +60,8 @@ impl Checker {
             .map(|(place, _)| host.eras.granule_of(place))
             .collect();
         written.dedup();
-        let copied = scope.iter().map(|(volume, extent)| host.eras.granule_at(*volume, *extent));
+        written.extend(&self.rolls.named);
+        let copied = scope.iter().flat_map(|(volume, extent)| host.eras.granules(*volume, *extent));
         for granule in copied {
             assert!(
                 written.contains(&granule),

@@ -36,6 +36,11 @@ impl World {
             !self.primary.is_frozen || self.now < since + MAX_FROZEN,
             "the guest is frozen since {since}"
         );
+        self.guest_burst();
+    }
+
+    /// A few blocks at once.
+    pub(crate) fn guest_burst(&mut self) {
         self.note_guest_write();
         for _ in 0..=self.random.below(self.scenario.burst) {
             let shape = &self.scenario.shape;

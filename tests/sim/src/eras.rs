@@ -31,6 +31,13 @@ impl Eras {
         Self { shape, granule, current, written, is_overtaken: false }
     }
 
+    /// The same, in this era of each volume: everything was written before.
+    pub(crate) fn in_era(scenario: &Scenario, era: Era) -> Self {
+        let mut eras = Self::new(scenario);
+        eras.current.fill(era.0);
+        eras
+    }
+
     /// The eras that writes go to.
     pub(crate) fn now(&self) -> Vec<Era> {
         self.current.iter().copied().map(Era).collect()
@@ -50,10 +57,15 @@ impl Eras {
         (usize::from(volume.0), (place - self.shape.start(volume)) / self.granule)
     }
 
-    /// The granule that an extent is.
-    pub(crate) fn granule_at(&self, volume: VolumeIndex, extent: Extent) -> (usize, usize) {
-        let start = usize::try_from(extent.start().0).expect("a small volume");
-        (usize::from(volume.0), start / self.granule)
+    /// The granules that an extent has something of.
+    pub(crate) fn granules(
+        &self,
+        volume: VolumeIndex,
+        extent: Extent,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let index = |sector: Sector| usize::try_from(sector.0).expect("a small volume");
+        let granules = index(extent.start()) / self.granule..index(extent.end()).div_ceil(self.granule);
+        granules.map(move |granule| (usize::from(volume.0), granule))
     }
 
     /// Ends the era of every volume. Returns those that begin.

@@ -34,7 +34,9 @@ pub(crate) enum VolumeJob {
     Flush,
     Apply(Vec<Sealed>, Box<GroupDescription>),
     Hash(HashRequest),
-    Roll,
+    /// Which eras began with it.
+    Roll(Vec<Era>),
+    ReadOwn(Vec<Era>),
     Snapshot(u64, Epoch, Digest),
     Release,
 }
@@ -55,6 +57,7 @@ enum Step {
     Redo(Sealed, Box<GroupDescription>),
     Sync(DiskId),
     Hash(HashRequest),
+    ReadOwn(Vec<Era>),
     Snapshot(u64, Epoch, Digest),
 }
 
@@ -67,6 +70,7 @@ impl std::fmt::Display for Step {
             Self::Redo(sealed, _) => write!(f, "redoes epoch {}", sealed.epoch),
             Self::Sync(disk) => write!(f, "syncs {disk:?}"),
             Self::Snapshot(_, epoch, _) => write!(f, "takes a snapshot of epoch {epoch}"),
+            Self::ReadOwn(since) => write!(f, "finds out what was written here since {since:?}"),
             Self::Hash(request) => write!(f, "hashes {:?} for epoch {}", request.places, request.epoch),
         }
     }
@@ -115,10 +119,8 @@ impl Work {
                 (redo.chain(sync).collect(), Some(BackupEvent::Applied))
             }
             VolumeJob::Hash(request) => (vec![Step::Hash(request)], None),
-            VolumeJob::Roll => {
-                let eras = vec![Era(7); volumes];
-                (Vec::new(), Some(BackupEvent::EraRolled { eras }))
-            }
+            VolumeJob::Roll(eras) => (Vec::new(), Some(BackupEvent::EraRolled { eras })),
+            VolumeJob::ReadOwn(since) => (vec![Step::ReadOwn(since)], None),
             VolumeJob::Snapshot(id, epoch, digest) => (vec![Step::Snapshot(id, epoch, digest)], None),
             VolumeJob::Release => (Vec::new(), Some(BackupEvent::VolumesReleased)),
         };
@@ -240,6 +242,7 @@ impl World {
             }
             Step::Write(disk, offset, bytes) => {
                 let offset = self.aim(disk, offset, bytes.len());
+                self.note_backup_write(disk, offset, bytes.len());
                 if let DiskId::Volume(volume) = disk {
                     self.volume_written(volume, offset, bytes.len());
                 }
@@ -251,6 +254,11 @@ impl World {
                 self.snapshot_ended(id);
             }
             Step::Hash(request) => self.hash_volumes(&request),
+            Step::ReadOwn(since) => {
+                let eras = self.backup.eras.as_ref().expect("asked of who was a primary");
+                let scope = eras.written_since(Some(&since));
+                self.backup_tell(BackupEvent::OwnRead { result: Ok(scope) });
+            }
             Step::Slotted(kind) => {
                 if let Some(daemon) = &mut self.backup.daemon {
                     let at = daemon.slot(kind);
@@ -332,6 +340,7 @@ impl World {
     /// Only some sectors of a write happen.
     fn step_torn(&mut self, step: &Step) {
         if let Step::Write(disk, offset, bytes) = step {
+            self.note_backup_write(*disk, *offset, bytes.len());
             let mut random = self.random.clone();
             self.disk(*disk).write_torn(*offset, bytes, &mut random);
             self.random = random;

@@ -15,6 +15,7 @@ mod coordinator;
 mod disk;
 mod encoding;
 mod eras;
+mod failback;
 mod lanes;
 #[cfg(feature = "mutants")]
 pub mod mutants;
@@ -47,11 +48,13 @@ pub enum Kind {
     PowerCuts,
     /// Whole copies are broken off, one after the other.
     BrokenCopies,
+    /// Whatever is drawn; and where the old primary has become a backup, the pair's second life.
+    Failback,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Any, Self::PowerCuts, Self::BrokenCopies];
+    pub const ALL: [Self; 4] = [Self::Any, Self::PowerCuts, Self::BrokenCopies, Self::Failback];
 
     /// As it is written.
     #[must_use]
@@ -60,6 +63,7 @@ impl Kind {
             Self::Any => "any",
             Self::PowerCuts => "power-cuts",
             Self::BrokenCopies => "broken-copies",
+            Self::Failback => "failback",
         }
     }
 
@@ -69,6 +73,7 @@ impl Kind {
             Self::Any => drawn,
             Self::PowerCuts => drawn.of_power_cuts(),
             Self::BrokenCopies => drawn.of_broken_copies(random),
+            Self::Failback => Scenario { fails_back: true, ..drawn },
         }
     }
 }
@@ -106,13 +111,17 @@ impl std::fmt::Display for Violation {
 /// # Errors
 /// The first invariant that did not hold, a panic of the state machines included.
 pub fn run(kind: Kind, seed: u64, trace: Option<Box<dyn Write>>) -> Result<u64, Violation> {
-    catch_unwind(AssertUnwindSafe(|| World::new(seed, |random| kind.draw(random), trace).run())).map_err(
-        |panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Violation { seed, kind, text: text.unwrap_or_else(|| "a panic without words".into()) }
-        },
-    )
+    let history = || {
+        let mut world = World::new(seed, |random| kind.draw(random), trace);
+        let events = world.run();
+        let second = if kind == Kind::Failback { world.fail_back() } else { None };
+        events + second.map_or(0, |mut second| second.run())
+    };
+    catch_unwind(AssertUnwindSafe(history)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Violation { seed, kind, text: text.unwrap_or_else(|| "a panic without words".into()) }
+    })
 }
 
 /// Keeps panics quiet: [`run`] returns them.

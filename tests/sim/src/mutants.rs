@@ -25,6 +25,7 @@ pub fn all(of: Option<Kind>, most: u64, only: &str) -> impl Iterator<Item = Caug
 /// Where a fault is seen soon.
 fn best(mutant: Mutant) -> Kind {
     match mutant {
+        Mutant::OwnUntold => Kind::Failback,
         Mutant::RollUnflushed => Kind::PowerCuts,
         Mutant::AnyFlushEndsBase | Mutant::ResumeWithNewBase => Kind::BrokenCopies,
         _ => Kind::Any,

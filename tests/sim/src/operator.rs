@@ -95,6 +95,8 @@ pub(crate) struct Operator {
     pub(crate) aftermath: Aftermath,
     /// The primary stepped down in favour of the backup: nothing may be written there any more.
     pub(crate) handed_over: bool,
+    /// From where on the old primary's changes are known, in a pair's second life whose first sync has not ended.
+    pub(crate) fork: Option<Epoch>,
 }
 
 impl Operator {
@@ -394,10 +396,16 @@ impl World {
                     let wait = self.random.below(8 * self.scenario.epoch_interval);
                     self.schedule(self.now + wait, Event::Switch);
                 }
-                let Some(odds) = self.scenario.settles_first.take() else { return };
+                let Some(odds) = self.scenario.settles_first.take() else {
+                    self.operator.fork = None;
+                    return;
+                };
+                self.failed_back();
                 self.scenario.set_odds(odds);
                 self.schedule(self.now + self.scenario.chaos_until, Event::Calm);
             }
+            // Whatever the backup holds when they meet again.
+            Replication::Degraded { .. } => self.operator.fork = None,
             Replication::Syncing if std::mem::take(&mut self.scenario.is_eager) => self.ask_for_full_sync(),
             _ => {}
         }

@@ -82,7 +82,7 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) chain: u64,
     captured: Option<Captured>,
     /// What the last roll noted.
-    scope: Scope,
+    pub(crate) scope: Scope,
     /// What is copied, where that was read while the volumes stood still.
     pub(crate) still: Option<Content>,
     /// The epoch that what is copied is part of.
@@ -397,6 +397,7 @@ impl World {
             PrimaryAction::CommitDone { id, result } => self.commit_done(id, &result),
             PrimaryAction::StateChanged => self.state_changed(),
             PrimaryAction::RoleEnded => self.stepped_down(),
+            PrimaryAction::Widen(scope) => self.widen(scope),
             PrimaryAction::Answer(_)
             | PrimaryAction::DemoteDone { .. }
             | PrimaryAction::FullSyncBegun { .. } => {}

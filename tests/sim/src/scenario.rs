@@ -64,6 +64,8 @@ pub(crate) struct Scenario {
     pub(crate) is_still: bool,
     /// The backup's volumes are tracked.
     pub(crate) is_tracked: bool,
+    /// What the old primary wrote behind a promote is given up, and it becomes a backup.
+    pub(crate) fails_back: bool,
     /// Nothing goes wrong before the pair was in step once; then these are the odds, in their order below.
     pub(crate) settles_first: Option<[u64; 4]>,
     /// The journal does not hold what the guest may write in one epoch.
@@ -145,6 +147,7 @@ impl Scenario {
             is_still: random.clone().below(8) == 1,
             settles_first: None,
             is_tracked: false,
+            fails_back: false,
             is_cramped,
             commit: if random.coin() { CommitPolicy::External } else { CommitPolicy::Auto },
             ack: if random.once_in(3) { AckPolicy::Received } else { AckPolicy::Durable },

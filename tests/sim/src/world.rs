@@ -131,6 +131,8 @@ pub(crate) struct World {
     scheduled: u64,
     pub(crate) random: Random,
     pub(crate) scenario: Scenario,
+    /// As it was at the beginning.
+    pub(crate) drawn: Scenario,
     pub(crate) net: Net,
     pub(crate) primary: PrimaryHost,
     pub(crate) backup: BackupHost,
@@ -141,7 +143,7 @@ pub(crate) struct World {
     pub(crate) stalled_until: [u64; 6],
     /// The next write to the journal's ring lands elsewhere.
     pub(crate) misdirects: bool,
-    trace: Option<Box<dyn Write>>,
+    pub(crate) trace: Option<Box<dyn Write>>,
 }
 
 impl World {
@@ -155,12 +157,25 @@ impl World {
         let scenario = draw(&mut random);
         let primary = PrimaryHost::new(&scenario, &mut random);
         let backup = BackupHost::new(&scenario, &mut random);
+        Self { verifier: Verifier::new(seed), ..Self::with(scenario, primary, backup, random, trace) }
+    }
+
+    /// The world at the beginning of a life of these hosts.
+    pub(crate) fn with(
+        scenario: Scenario,
+        primary: PrimaryHost,
+        backup: BackupHost,
+        random: Random,
+        trace: Option<Box<dyn Write>>,
+    ) -> Self {
         let mut checker = Checker::new(&scenario);
         checker.wrote(&primary.volume);
         Self {
             now: 0,
             queue: BinaryHeap::new(),
             scheduled: 0,
+            verifier: Verifier::new(random.clone().next()),
+            drawn: scenario.clone(),
             random,
             scenario,
             net: Net::default(),
@@ -169,7 +184,6 @@ impl World {
             checker,
             operator: Operator::default(),
             coordinator: Coordinator::default(),
-            verifier: Verifier::new(seed),
             stalled_until: [0; 6],
             misdirects: false,
             trace,

@@ -69,6 +69,11 @@ fn whole_copies_that_are_broken_off_leave_nothing_behind() {
     all_hold(Kind::BrokenCopies, 0..400);
 }
 
+#[test]
+fn old_primaries_come_back_and_take_their_role_again() {
+    all_hold(Kind::Failback, 0..600);
+}
+
 mod found_by_simulation {
     use ftdm_sim::Kind;
 
@@ -78,4 +83,5 @@ mod found_by_simulation {
     regression!(a_failed_backup_asks_for_no_timer, Any, 596, SpinWhenFailed);
     regression!(what_a_killed_daemon_left_is_synced_first, Any, 175, TrustUnsyncedDisks);
     regression!(a_redo_takes_only_the_frames_of_its_epoch, Any, 4_682, RedoWhateverLiesThere);
+    regression!(what_an_old_primary_has_of_its_own_is_overwritten, Failback, 28, OwnUntold);
 }

@@ -160,7 +160,8 @@ impl Backup {
         }
         let Phase::Copying(copying) = &mut self.phase else { return };
         let (base, own) = (copying.base, copying.own);
-        match (own, self.own_since(base)) {
+        let since = self.own_since(base).filter(|_| !mutant::is(Mutant::OwnUntold));
+        match (own, since) {
             (OwnChanges::Unread, Some(since)) => {
                 if let Phase::Copying(copying) = &mut self.phase {
                     copying.own = OwnChanges::Reading;
