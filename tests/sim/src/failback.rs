@@ -34,7 +34,7 @@ impl World {
         }
         let drawn = self.drawn.clone();
         // Nobody asks for a whole copy before the first sync has ended.
-        let scenario = Scenario { switches: true, fails_back: false, is_eager: false, ..drawn };
+        let scenario = Scenario { switches: true, asks: 4, fails_back: false, is_eager: false, ..drawn };
         let mut random = self.random.clone();
         let [a, b] = self.backup.disks.state.view.slots();
         let promoted = DurableState::load(a, b).expect("a sound state").expect("formatted").0;

@@ -393,8 +393,10 @@ impl World {
         match daemon.core.replication() {
             Replication::InSync => {
                 if self.scenario.switches && !self.operator.is_calm {
-                    let wait = self.random.below(8 * self.scenario.epoch_interval);
-                    self.schedule(self.now + wait, Event::Switch);
+                    for _ in 0..self.scenario.asks {
+                        let wait = self.random.below(8 * self.scenario.epoch_interval);
+                        self.schedule(self.now + wait, Event::Switch);
+                    }
                 }
                 let Some(odds) = self.scenario.settles_first.take() else {
                     self.operator.fork = None;

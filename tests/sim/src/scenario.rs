@@ -54,6 +54,8 @@ pub(crate) struct Scenario {
     pub(crate) odds_whole: u64,
     /// The roles are exchanged by those who ask.
     pub(crate) switches: bool,
+    /// How often, each time that the pair comes in step.
+    pub(crate) asks: u32,
     /// A primary that was promoted over holds the guest's writes back.
     pub(crate) freezes: bool,
     /// Nothing is captured between two epochs.
@@ -136,6 +138,7 @@ impl Scenario {
             is_eager: random.once_in(20),
             is_older: false,
             odds_whole: 16,
+            asks: 1,
             switches: random.clone().next().is_multiple_of(2),
             freezes: random.clone().next().is_multiple_of(3),
             is_interval: random.clone().below(8) < 2,
