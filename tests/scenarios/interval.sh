@@ -1,7 +1,7 @@
 #!/bin/bash
 # lab: timeout=300
 # Interval mode: a block travels once in an interval, however often it was written, nothing is captured between, a
-# checkpoint comes at once when asked for, and a power cut within an interval leaves the backup at exactly the last epoch.
+# checkpoint comes at once when asked for, the roles are exchanged under load and back, and a power cut within an interval leaves the backup at exactly the last epoch.
 VOLUME_MB=64
 EPOCH=4s
 POLICY='mode = "interval"'
@@ -59,6 +59,21 @@ on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count=4 seek=300 oflag=d
 epoch=$(on primary ftship checkpoint vm1 --wait)
 eventually 30 is_tracking
 expect_equal "$(digest primary /dev/mapper/vm1)" "$(recorded "$epoch")" "the volume since epoch $epoch"
+
+step "the roles are exchanged under load, and back"
+background primary ftdm-workload churn /dev/mapper/vm1 --seed "$LAB_SEED" --seconds 3000 --rate 60
+is_open() { (($(on primary dmsetup info -c --noheadings -o open vm1) > 0)); }
+eventually 30 is_open
+on primary ftship switch vm1 --stall
+! wait_background "$JOB" || fail "the writer was told that everything went well"
+expect_equal "$(digest backup /dev/vg/vm1)" "$(digest primary /dev/vg/vm1)" "what was acknowledged, and what the new primary holds"
+wait_state backup "in sync" 60
+on backup dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count=4 seek=500 oflag=direct conv=fsync status=none
+on backup ftship switch vm1
+wait_state primary "in sync" 60
+eventually 30 is_tracking
+expect_equal "$(digest primary /dev/mapper/vm1)" "$(digest backup /dev/vg/vm1)" "the volumes, exchanged back"
+epoch=$(committed)
 
 step "a power cut within an interval"
 background primary bash -c 'while :; do dd if=/dev/urandom of=/dev/mapper/vm1 bs=4k count=32 seek=$((RANDOM % 8192)) \
