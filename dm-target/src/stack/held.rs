@@ -4,7 +4,6 @@
 //! somebody stand by who does the same if the process cannot ([`crate::pulse`]).
 
 use super::{Stack, StackError, io_step};
-use crate::fault;
 use crate::ioctl::DmControl;
 
 /// A volume whose I/O waits.
@@ -46,7 +45,6 @@ impl Held {
     /// The kernel's; it waits still then.
     pub fn shut(mut self) -> Result<(), StackError> {
         self.is_shut = true;
-        fault::at("fence-shut");
         self.stack.shut()
     }
 }

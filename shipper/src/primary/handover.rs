@@ -72,7 +72,6 @@ impl Capturing {
         }
         self.heartbeat.beat(Phase::Renewed);
         self.hold_ends = Some(Instant::now() + lease);
-        fault::at("fence-held");
         CaptureReport::Frozen
     }
 
