@@ -20,6 +20,7 @@ use ftship_proto::ids::GroupName;
 use ftship_proto::state::Role;
 
 use crate::config::{Config, DIRECTORY, Limits, default_block};
+use crate::small_file::{self, Secrecy};
 use crate::{command, setup};
 
 /// LVM's usual extent; sizes are whole numbers of it.
@@ -235,13 +236,7 @@ impl Plan {
     /// When one cannot be written, or exists.
     pub fn write_files(&self) -> anyhow::Result<()> {
         for (path, text) in [&self.mine, &self.theirs] {
-            let write = || -> std::io::Result<()> {
-                std::fs::create_dir_all(DIRECTORY)?;
-                let mut file = File::create_new(path)?;
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            };
-            write().with_context(|| path.display().to_string())?;
+            small_file::create(path, text, Secrecy::Authentic)?;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod primary;
 pub mod reactor;
 pub mod report;
 pub mod setup;
+mod small_file;
 pub mod snapshots;
 pub mod state_file;
 pub mod storage;

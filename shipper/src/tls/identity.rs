@@ -10,9 +10,9 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
-use super::files::{self, FileError, Secrecy};
 use super::fingerprint::Fingerprint;
 use super::verifier::check_validity;
+use crate::small_file::{self, FileError, Secrecy};
 
 /// Longest file of a key, in bytes.
 const MAX_LEN: usize = 64 << 10;
@@ -136,7 +136,7 @@ impl Identity {
             return Err(exists());
         }
         let (text, fingerprint) = Self::generate(name, days)?;
-        files::create(path, &text).map_err(|error| match error.source.kind() {
+        small_file::create(path, &text, Secrecy::Secret).map_err(|error| match error.source.kind() {
             std::io::ErrorKind::AlreadyExists => exists(),
             _ => error.into(),
         })?;
@@ -150,7 +150,7 @@ impl Identity {
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
         let name = path.display().to_string();
         let text =
-            files::read(path, MAX_LEN, Secrecy::Secret).map_err(|error| match error.source.kind() {
+            small_file::read(path, MAX_LEN, Secrecy::Secret).map_err(|error| match error.source.kind() {
                 std::io::ErrorKind::NotFound => IdentityError::Missing { path: name.clone() },
                 _ => error.into(),
             })?;
@@ -173,7 +173,7 @@ impl Identity {
     /// When there is no next one, or it cannot be used.
     pub fn activate(files: &KeyFiles) -> Result<Fingerprint, IdentityError> {
         let next = Self::load(&files.next)?;
-        files::rename(&files.next, &files.key)?;
+        small_file::rename(&files.next, &files.key)?;
         Ok(next.fingerprint)
     }
 

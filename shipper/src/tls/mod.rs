@@ -4,7 +4,6 @@
 //! that was recorded counts again; keys are read anew for connections that begin, so that no daemon has to be
 //! restarted to change them.
 
-mod files;
 pub mod fingerprint;
 pub mod identity;
 pub mod pairing;

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use super::files::{self, FileError, Secrecy};
 use super::fingerprint::{Fingerprint, NotAFingerprint};
+use crate::small_file::{self, FileError, Secrecy};
 
 /// Most keys: the other host's, its next one, and room for a slip.
 pub const MAX_PINS: usize = 16;
@@ -72,7 +72,7 @@ impl Pins {
     /// # Errors
     /// When it cannot be read, others may write to it, or a line is not understood.
     pub fn load(path: &Path) -> Result<Self, PinError> {
-        match files::read(path, MAX_LEN, Secrecy::Authentic) {
+        match small_file::read(path, MAX_LEN, Secrecy::Authentic) {
             Ok(text) => Self::parse(&path.display().to_string(), &text),
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error.into()),
@@ -126,7 +126,7 @@ impl Pins {
             // Writing to a string does not fail.
             let _ = writeln!(text, "{key} {note}");
         }
-        Ok(files::replace(path, &text)?)
+        Ok(small_file::replace(path, &text, Secrecy::Authentic)?)
     }
 }
 

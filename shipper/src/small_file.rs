@@ -1,6 +1,6 @@
-//! The small files of keys: read with care, written atomically and durably.
+//! The small files of configuration and keys: read with care, written atomically and durably.
 //!
-//! Always holds: nothing is read from a file whose owner or permissions would let others decide what it says (or,
+//! Always holds: nothing is read here from a file whose owner or permissions would let others decide what it says (or,
 //! for a private key, read it); a file is there whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// What others may not do with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Secrecy {
+pub(crate) enum Secrecy {
     /// Write to it.
     Authentic,
     /// Read it or write to it.
@@ -31,8 +31,18 @@ fn at(path: &Path) -> impl Fn(io::Error) -> FileError + '_ {
     |source| FileError { path: path.display().to_string(), source }
 }
 
+impl Secrecy {
+    /// Permissions of a new file.
+    fn mode(self) -> u32 {
+        match self {
+            Self::Authentic => 0o644,
+            Self::Secret => 0o600,
+        }
+    }
+}
+
 /// Reads a file of at most `limit` bytes.
-pub(super) fn read(path: &Path, limit: usize, secrecy: Secrecy) -> Result<String, FileError> {
+pub(crate) fn read(path: &Path, limit: usize, secrecy: Secrecy) -> Result<String, FileError> {
     let file = File::open(path).map_err(at(path))?;
     let facts = file.metadata().map_err(at(path))?;
     let refuse = |text: String| at(path)(io::Error::new(io::ErrorKind::PermissionDenied, text));
@@ -61,8 +71,8 @@ pub(super) fn read(path: &Path, limit: usize, secrecy: Secrecy) -> Result<String
 }
 
 /// Makes a file; one that is there stays as it is, and is the error.
-pub(super) fn create(path: &Path, text: &str) -> Result<(), FileError> {
-    let written = write_beside(path, text)?;
+pub(crate) fn create(path: &Path, text: &str, secrecy: Secrecy) -> Result<(), FileError> {
+    let written = write_beside(path, text, secrecy)?;
     let linked = fs::hard_link(&written, path);
     // Under its other name it is of no use, linked or not.
     let _ = fs::remove_file(&written);
@@ -70,18 +80,18 @@ pub(super) fn create(path: &Path, text: &str) -> Result<(), FileError> {
 }
 
 /// Makes a file, in place of one that is there.
-pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
-    let written = write_beside(path, text)?;
+pub(crate) fn replace(path: &Path, text: &str, secrecy: Secrecy) -> Result<(), FileError> {
+    let written = write_beside(path, text, secrecy)?;
     rename(&written, path)
 }
 
 /// Gives a file another name, in place of what had that.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::rename(from, to).and_then(|()| settle(to)).map_err(at(to))
 }
 
-/// Writes a file for its owner alone, beside the place where it is to be.
-fn write_beside(path: &Path, text: &str) -> Result<PathBuf, FileError> {
+/// Writes a file beside the place where it is to be.
+fn write_beside(path: &Path, text: &str, secrecy: Secrecy) -> Result<PathBuf, FileError> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let name = PathBuf::from(name);
@@ -91,7 +101,7 @@ fn write_beside(path: &Path, text: &str) -> Result<PathBuf, FileError> {
     // What a process of the same number has left.
     let _ = fs::remove_file(&name);
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(secrecy.mode()).open(&name)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
