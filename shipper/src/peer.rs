@@ -33,6 +33,8 @@ pub struct PeerConnection {
     /// Bytes that have left in all, or been taken by what protects the connection.
     total: u64,
     queued: usize,
+    /// Something was queued that no [`Self::flush`] has seen.
+    unflushed: bool,
     /// Edge-triggered readiness that was not used up.
     readable: bool,
     /// TCP stands.
@@ -89,6 +91,7 @@ impl PeerConnection {
             sent: 0,
             total: 0,
             queued: 0,
+            unflushed: false,
             readable: established,
             connected,
             established,
@@ -205,6 +208,12 @@ impl PeerConnection {
         self.queued < OUTPUT_TARGET
     }
 
+    /// Whether something was queued behind the last [`Self::flush`]: no event will remind of it.
+    #[must_use]
+    pub fn has_unflushed(&self) -> bool {
+        self.established && self.unflushed
+    }
+
     /// Bytes that the socket has taken so far: the peer takes them in, or more than its buffers would not go.
     #[must_use]
     pub fn sent(&self) -> u64 {
@@ -214,6 +223,7 @@ impl PeerConnection {
     /// Queues encoded frames.
     pub fn queue(&mut self, bytes: Vec<u8>) {
         self.queued += bytes.len();
+        self.unflushed = true;
         let header = bytes.first_chunk().filter(|_| cfg!(feature = "fault-points"));
         let kind = header.and_then(|header| FrameHeader::decode(header).ok()).map(|header| header.kind);
         self.output.push_back(bytes);
@@ -229,6 +239,7 @@ impl PeerConnection {
     /// # Errors
     /// When the connection broke.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.unflushed = false;
         while self.established && !self.output.is_empty() {
             let mut slices = [IoSlice::new(&[]); 16];
             let mut count = 0;

@@ -346,7 +346,9 @@ impl PrimaryDriver {
 impl Driver for PrimaryDriver {
     fn timeout(&self) -> Option<Duration> {
         let look = self.core.wants_usage().then_some(self.look_at);
+        let more = self.peer.as_ref().is_some_and(PeerConnection::has_unflushed).then_some(Duration::ZERO);
         let dues = [
+            more,
             self.core.poll_timeout(),
             self.door.timeout(),
             self.visitor.timeout(),
