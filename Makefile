@@ -73,9 +73,10 @@ test: deps ## unit, property and simulation tests, then the lab scenarios
 	tests/run --jobs $(JOBS)
 
 .PHONY: test-full
-test-full: deps ## formatting, clippy, dependency policy, and `make test` with the long scenarios
+test-full: deps ## formatting, clippy, dependency policy, `make test` with the long scenarios, and the packages
 	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
+	$(MAKE) test-packages
 
 MINUTES ?= 30
 
