@@ -7,12 +7,13 @@ installed
 protected 10ms
 cuts() { status primary .epochs.cut; }
 spent() { on primary awk '/^usage_usec/ { print $2 }' /sys/fs/cgroup/system.slice/systemd-udevd.service/cpu.stat; }
+# In microseconds too: what the service manager has used.
 manager() { on primary awk '{ print ($14 + $15) * 10000 }' /proc/1/stat; }
 is_cut() { (($(cuts) >= $1)); }
 
 # links_stay NUMBER: over that many cuts under load, and once udev has handled what they made it do.
 links_stay() {
-    local writer monitor watcher before made cpu begun events
+    local writer monitor watcher before made cpu managed begun events
     on primary rm -f /run/enough /run/events
     background primary bash -c 'while :; do dd if=/dev/urandom of=/mnt/load bs=4k count=8 conv=fsync status=none; sleep 0.05; done'
     writer=$JOB
@@ -36,8 +37,9 @@ links_stay() {
     on primary touch /run/enough
     wait_background "$watcher" || fail "a link was gone: $(job_output "$watcher")"
     kill_background "$monitor" TERM
-    events=$(on primary grep -c '^UDEV ' /run/events) cpu=$(($(spent) - cpu))
-    echo "$made cuts in $begun s: $events events of udev, $((cpu / events)) us of its processor time each"
+    events=$(on primary grep -c '^UDEV ' /run/events) cpu=$(($(spent) - cpu)) managed=$(($(manager) - managed))
+    echo "$made cuts in $begun s: $events events of udev, $((cpu / events)) us of its processor time each;" \
+        "the service manager used $((managed / made)) us for each cut"
     on primary bash -c "awk '/^UDEV / { print \$3 }' /run/events | sort | uniq -c"
     on primary bash -c '! grep "^UDEV .* remove .*/$(basename "$(readlink -f /dev/ftdm/vm1)") " /run/events'
     expect_equal "$(property primary /dev/ftdm/vm1 ID_FS_LABEL)" guest
