@@ -66,7 +66,7 @@ rm -rf newer && dpkg-deb -R "$SHARE/ftdm.deb" newer
 sed -i 's/^Version: .*/&+upgrade/' newer/DEBIAN/control
 dpkg-deb --root-owner-group -b newer "$SHARE/newer.deb" > /dev/null
 on primary mount /dev/ftdm/vm1 /mnt
-background primary bash -c 'while test -e /mnt/sum; do dd if=/dev/urandom of=/mnt/load bs=64k count=32 conv=fsync status=none; done'
+background primary bash -c 'while test -e /mnt/sum; do dd if=/dev/urandom of=/mnt/load bs=64k count=16 conv=fsync status=none; sleep 0.2; done'
 writer=$JOB
 pids=$(for unit in ftship@vm1 ftship-watchdog@vm1; do main_pid primary $unit; done)
 degraded() { on primary bash -c 'journalctl -b -u ftship@vm1 | grep -c "state: degraded"' || true; }
