@@ -73,10 +73,9 @@ test: deps ## unit, property and simulation tests, then the lab scenarios
 	tests/run --jobs $(JOBS)
 
 .PHONY: test-full
-test-full: deps ## formatting, clippy, dependency policy, `make test` with the long scenarios, and the packages
+test-full: deps ## formatting, clippy, dependency policy, `make test` with the long scenarios
 	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
-	$(MAKE) test-packages
 
 MINUTES ?= 30
 
