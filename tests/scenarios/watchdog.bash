@@ -118,5 +118,21 @@ degrade_primary() {
     eventually 20 bash -c "'$LAB' ctl on primary ftship status vm1 --json | jq -e .connected >/dev/null"
 }
 
+# degrade_cut_off: with the link down, so that nothing is resynchronised before `resync_now`.
+degrade_cut_off() {
+    local before
+    before=$(degradations)
+    link down
+    eventually 20 more_degradations "$before"
+}
+
+# resync_now: connected again, and copied whole over what the backup has, which its state is to say first.
+resync_now() {
+    link up
+    eventually 30 full_sync_begun
+}
+
+full_sync_begun() { on primary ftship full-sync vm1 || is_state backup failed; }
+
 # full_sync: a whole copy, unless one is under way.
 full_sync() { on primary ftship full-sync vm1 || true; }

@@ -47,7 +47,7 @@ failing() {
 # dm-flakey answers every write and flush with an error; dm-error reads as well.
 failing vm1_journal "flakey % 0 0 3600 1 error_writes"
 failing vm1 "error"
-failing vm1_state "flakey % 0 0 3600 1 error_writes" degrade_primary full_sync
+failing vm1_state "flakey % 0 0 3600 1 error_writes" degrade_cut_off resync_now
 
 step "a promote whose state cannot be written"
 before=$(acknowledged)

@@ -38,4 +38,4 @@ failing() {
 }
 failing 1 second/vm1_journal
 failing 0 vg/vm1
-failing 2 third/vm1_state degrade_primary full_sync
+failing 2 third/vm1_state degrade_cut_off resync_now
