@@ -55,7 +55,7 @@ packages: package-tools ## builds a .deb and an .rpm, in target/packages
 .PHONY: test-packages
 test-packages: packages ## checks them, and installs the .deb on two hosts of the lab that boot systemd
 	tests/packages
-	tests/lab/lab run tests/scenarios/system/*.sh
+	tests/lab/lab run tests/lab/selftest/debian.sh tests/scenarios/system/*.sh
 
 .PHONY: lint
 lint: deps ## formatting and clippy, warnings are errors
@@ -73,9 +73,10 @@ test: deps ## unit, property and simulation tests, then the lab scenarios
 	tests/run --jobs $(JOBS)
 
 .PHONY: test-full
-test-full: deps ## formatting, clippy, dependency policy, `make test` with the long scenarios
+test-full: deps ## formatting, clippy, dependency policy, `make test` with the long scenarios, and the packages
 	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
+	$(MAKE) test-packages
 
 MINUTES ?= 30
 

@@ -255,10 +255,11 @@ impl Lab {
     ) -> Result<Outcome> {
         let (output, writer) = io::pipe().context("cannot make the script's output")?;
         let mut log = File::options().create(true).append(true).open(self.folder.log())?;
-        // In its own process namespace, so that nothing it starts outlives it.
+        // In its own process namespace, so that nothing it starts outlives it. Bash reads what it sources whole, but
+        // a script piece by piece: one that is edited meanwhile would end early, and pass.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
-            .args(["--mount-proc", "sh", "-c", "bash \"$1\"; exit $?", "scenario"])
+            .args(["--mount-proc", "sh", "-c", "bash -c '. \"$1\"' scenario \"$1\"; exit $?", "scenario"])
             .arg(script)
             .current_dir(self.folder.path())
             .env("BASH_ENV", self.folder.programs().join("prelude.sh"))
