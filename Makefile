@@ -11,8 +11,8 @@ PACKAGES := build-essential pkg-config clang libclang-dev libdevmapper-dev linux
 # What `make packages`, and the tests of the packages, need beyond that.
 PACKAGE_TOOLS := pandoc dpkg-dev rpm lintian rpmlint mmdebstrap man-db
 RUST_MINIMUM := 1.93
-# Scenarios side by side. Each boots two hosts, which keep two cores busy.
-JOBS ?= $(shell n=$$(($$(nproc) / 2)); echo $$((n > 1 ? n : 1)))
+# Scenarios side by side. Each boots two hosts, which keep one core busy: they wait more than they work.
+JOBS ?= $(shell n=$$(($$(nproc) / 2)); echo $$((n > 2 ? n : 2)))
 
 .PHONY: help
 help: ## lists the targets
@@ -49,8 +49,8 @@ build: deps ## builds everything
 	cargo build --workspace --all-targets
 
 .PHONY: packages
-packages: package-tools ## builds a .deb and an .rpm, in target/packages
-	packaging/build
+packages: package-tools ## builds a .deb and an .rpm, in target/packages; ARCH=arm64 cross-compiles them
+	packaging/build $(if $(ARCH),--arch $(ARCH))
 
 .PHONY: test-packages
 test-packages: packages ## checks them, and installs the .deb on two hosts of the lab that boot systemd
