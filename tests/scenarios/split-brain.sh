@@ -1,25 +1,44 @@
 #!/bin/bash
 # lab: timeout=300
 # Both sides are written to while the link is down: both say split brain, nothing is overwritten, and who is to give
-# way is a person's word. The one that was promoted over holds its writes back for that, once.
+# way is a person's word. The one that was promoted over holds its writes back for that, once, those of both volumes.
 VOLUME_MB=32
+SECOND_MB=16
 EXTRA='[limits]
 timeout = "2s"
 on-fence = "freeze"
 fence-lease = "8s"'
 . "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
 is_role() { [[ $(status "$1" .role 2>/dev/null) == "$2" ]]; }
-# frozen: the primary holds writes back; one that is begun now is in the background.
+# frozen: the primary holds writes back; one to each volume that is begun now is in the background.
 frozen() {
+    local volume
     wait_state primary frozen 60
-    expect_equal "$(on primary dmsetup info -c --noheadings -o suspended vm1)" Suspended "vm1, frozen"
-    background primary dd if=/dev/zero of=/dev/mapper/vm1 bs=64k count=1 oflag=direct conv=notrunc status=none
-    WRITE=$JOB
+    WRITES=()
+    for volume in vm1 vm1_b; do
+        expect_equal "$(on primary dmsetup info -c --noheadings -o suspended $volume)" Suspended "$volume, frozen"
+        background primary dd if=/dev/urandom of=/dev/mapper/$volume bs=64k count=1 oflag=direct conv=notrunc status=none
+        WRITES+=("$JOB")
+    done
 }
-scribble() { on "$1" dd if=/dev/urandom of=/dev/mapper/vm1 bs=64k count=8 seek="$2" oflag=direct conv=notrunc,fsync status=none; }
+# written WHEN: what was held back went on.
+written() {
+    local job
+    for job in "${WRITES[@]}"; do wait_background "$job" || fail "what was held back failed when $1"; done
+}
+# content HOST: digests of both volumes.
+content() { echo "$(digest "$1" /dev/vg/vm1) $(digest "$1" /dev/vg/vm1_b)"; }
+scribble() {
+    local volume
+    for volume in vm1 vm1_b; do
+        on "$1" dd if=/dev/urandom of=/dev/mapper/$volume bs=64k count=8 seek="$2" oflag=direct conv=notrunc,fsync status=none
+    done
+}
 
 step "the link is lost, the backup is promoted while the primary lives; both are written to"
-protect
+make_group
+start_daemons
+wait_state primary "in sync" 60
 scribble primary 0
 on primary ftship checkpoint vm1 --wait
 link down
@@ -36,14 +55,14 @@ step "they meet"
 link up
 frozen
 wait_state primary "split brain" 60
-wait_background "$WRITE" || fail "what was held back failed when the lease ended"
+written "the lease ended"
 expect_equal "$(status primary .reason | grep -c 'Nobody decided')" 1 "what the primary says of its lease"
 wait_state backup "split brain" 60
 on primary ftship status vm1
 on backup ftship status vm1
 expect_code 4 on primary ftship demote vm1
 expect_code 2 on primary ftship resolve vm1
-mine=$(digest primary /dev/vg/vm1) theirs=$(digest backup /dev/vg/vm1)
+mine=$(content primary) theirs=$(content backup)
 [[ $mine != "$theirs" ]] || fail "both hold the same"
 
 step "so they stay, also over a restart"
@@ -52,20 +71,20 @@ wait_background "$PRIMARY_JOB" || fail "the primary's daemon did not stop cleanl
 background primary ftship run vm1
 PRIMARY_JOB=$JOB
 wait_state primary "split brain"
-expect_equal "$(digest primary /dev/vg/vm1)" "$mine" "the primary's volume"
-expect_equal "$(digest backup /dev/vg/vm1)" "$theirs" "the promoted volume"
+expect_equal "$(content primary)" "$mine" "the primary's volumes"
+expect_equal "$(content backup)" "$theirs" "the promoted volumes"
 
 step "the other side goes on in a generation of its own: a daemon that is killed in the hold leaves a volume that runs"
 on backup ftship promote vm1 --force
 frozen
 kill_background "$PRIMARY_JOB" KILL
 wait_background "$PRIMARY_JOB" || true
-wait_background "$WRITE" || fail "what was held back failed when the daemon was killed"
+written "the daemon was killed"
 background primary ftship run vm1
 PRIMARY_JOB=$JOB
 wait_state primary "split brain"
 wait_state backup "split brain" 60
-mine=$(digest primary /dev/vg/vm1)
+mine=$(content primary)
 
 step "the promoted side is told to give way; not while it is in use"
 background backup bash -c 'exec 9</dev/mapper/vm1; sleep 1000'
@@ -79,9 +98,9 @@ on backup ftship resolve vm1 --discard-mine
 eventually 20 is_role backup backup
 wait_state primary "in sync" 60
 on primary ftship checkpoint vm1 --wait
-promote_equals() { [[ $(digest backup /dev/vg/vm1) == "$mine" ]]; }
+promote_equals() { [[ $(content backup) == "$mine" ]]; }
 eventually 20 promote_equals
-expect_equal "$(digest primary /dev/vg/vm1)" "$mine" "the primary's volume"
+expect_equal "$(content primary)" "$mine" "the primary's volumes"
 
 step "given up while it is in use: what is held back fails, and this side becomes the backup"
 link down
@@ -92,10 +111,12 @@ scribble backup 64
 link up
 frozen
 on primary ftship resolve vm1 --discard-mine
-! wait_background "$WRITE" || fail "what was held back was written"
+for job in "${WRITES[@]}"; do
+    ! wait_background "$job" || fail "what was held back was written"
+done
 eventually 20 is_role primary backup
 wait_state backup "in sync" 60
 on backup ftship checkpoint vm1 --wait
-theirs=$(digest backup /dev/vg/vm1)
-resynchronised() { [[ $(digest primary /dev/vg/vm1) == "$theirs" ]]; }
+theirs=$(content backup)
+resynchronised() { [[ $(content primary) == "$theirs" ]]; }
 eventually 20 resynchronised
