@@ -15,6 +15,10 @@ WRITERS=$JOB
 start_daemons
 wait_state primary "in sync" 60
 wait_background "$WRITERS"
+# What is cut, and not on the backup's volume, would be sent again.
+WRITTEN=$(on primary ftship checkpoint vm1 --wait)
+applied() { (($(status primary .epochs.applied) >= WRITTEN)); }
+eventually 30 applied
 
 step "an equal backup costs digests"
 on primary ftship full-sync vm1 --progress=json > "$SHARE/progress"
