@@ -68,6 +68,10 @@ deny: rust ## licences, bans and sources of the dependencies
 	cargo deny check bans licenses sources
 	cargo deny --manifest-path tests/fuzz/libfuzzer/Cargo.toml --config deny.toml check bans licenses sources
 
+.PHONY: check
+check: deps ## before each commit, three minutes: format, clippy, unit and property tests, three scenarios
+	tests/run --jobs $(JOBS) --quick
+
 .PHONY: test
 test: deps ## unit, property and simulation tests, then the lab scenarios
 	tests/run --jobs $(JOBS)

@@ -1,4 +1,4 @@
-//! Ten thousand histories, and those that found something once.
+//! Ten thousand histories, and those that found something once. `SIM_SEEDS=N` runs another number of them.
 //!
 //! Always holds: what fails here is printed with the one command that shows the history line by line.
 
@@ -16,14 +16,20 @@ fn all_hold(kind: Kind, seeds: Range<u64>) {
     }
 }
 
-#[test]
-fn the_first_half_of_ten_thousand_histories_holds() {
-    all_hold(Kind::Any, 0..5_000);
+/// How many histories the two halves run together: `SIM_SEEDS`, else ten thousand.
+fn histories() -> u64 {
+    let given = std::env::var("SIM_SEEDS").ok();
+    given.map_or(10_000, |text| text.parse().unwrap_or_else(|_| panic!("SIM_SEEDS={text} is not a number")))
 }
 
 #[test]
-fn the_second_half_of_ten_thousand_histories_holds() {
-    all_hold(Kind::Any, 5_000..10_000);
+fn the_first_half_of_the_histories_holds() {
+    all_hold(Kind::Any, 0..histories() / 2);
+}
+
+#[test]
+fn the_second_half_of_the_histories_holds() {
+    all_hold(Kind::Any, histories() / 2..histories());
 }
 
 /// A history that a fault of the past breaks; with the feature `mutants` that fault is put back in, and
