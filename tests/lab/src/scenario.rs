@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use ftdm_lab_kernels::Kernel;
 
 use crate::control::Control;
 use crate::folder::Folder;
@@ -66,6 +67,8 @@ pub struct Setting {
     pub cache: PathBuf,
     /// The back end, instead of what each scenario prefers.
     pub backend: Option<Kind>,
+    /// The hosts' kernel.
+    pub kernel: Kernel,
     /// `$LAB_SEED`.
     pub seed: u64,
     /// Overrides every scenario's own time-out.
@@ -226,7 +229,7 @@ impl Lab {
     /// When a host does not come up, or the scenario does not run on the back end that is wanted.
     pub fn start(scenario: &Scenario, setting: &Setting) -> Result<Self> {
         let kind = scenario.backend(setting.backend).with_context(|| scenario.runs_on())?;
-        let backend = kind.backend(&setting.cache);
+        let backend = kind.backend(setting.kernel, &setting.cache);
         let slowness = backend.slowness();
         let folder = Arc::new(Folder::create(&setting.root, &scenario.name)?);
         install_programs(&folder, setting)?;
@@ -268,6 +271,7 @@ impl Lab {
             .env("LAB_SEED", setting.seed.to_string())
             .env("LAB_REPOSITORY", &setting.repository)
             .env("LAB_BACKEND", self.kind.to_string())
+            .env("LAB_KERNEL", setting.kernel.to_string())
             .env("LAB_SLOWNESS", self.slowness.to_string())
             .env("SHARE", self.folder.share())
             .stdin(Stdio::null())

@@ -18,6 +18,7 @@ use ftdm_lab::host::Kind;
 use ftdm_lab::host::root_image::RootImage;
 use ftdm_lab::machines;
 use ftdm_lab::scenario::{self, Lab, Outcome, Scenario, Setting};
+use ftdm_lab_kernels::{Kernel, Unavailable};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use structopt::StructOpt;
 use structopt::clap::{AppSettings, ErrorKind};
@@ -84,6 +85,9 @@ struct Options {
     /// What runs the kernels: `uml` or `qemu`, instead of what the scenario prefers (else `uml`)
     #[structopt(long)]
     backend: Option<Kind>,
+    /// The hosts' kernel, see `lab kernels`
+    #[structopt(long, default_value = "distribution")]
+    kernel: Kernel,
     /// Seconds that a scenario may take, instead of what it asks for
     #[structopt(long)]
     timeout: Option<u64>,
@@ -116,7 +120,7 @@ fn main() -> ExitCode {
             setting(options).map(|setting| Setting { keep, ..setting }).and_then(|setting| {
                 let scenarios = scripts.iter().map(|script| Scenario::load(script)).collect::<Result<_>>()?;
                 let scenarios = runnable(scenarios, &setting)?;
-                Ok(run(scenarios, jobs.max(1), verbose, setting))
+                Ok(run(&scenarios, jobs.max(1), verbose, &setting))
             })
         }
         Cli::Shell { host, options, scenario } => {
@@ -160,6 +164,7 @@ fn setting(options: Options) -> Result<Setting> {
         lab_programs,
         cache: from_environment("LAB_CACHE")?,
         backend: options.backend,
+        kernel: options.kernel,
         seed: options.seed,
         timeout: options.timeout.map(Duration::from_secs),
         disk_size: options.disk_size,
@@ -174,7 +179,9 @@ fn setting(options: Options) -> Result<Setting> {
     Ok(setting)
 }
 
-/// The scenarios that run on the back end that is wanted, which is made ready.
+/// The scenarios that run on the back end and the kernel that are wanted, which are made ready.
+///
+/// Empty when a kernel that was asked for by name cannot be had: that is no fault of the scenarios.
 fn runnable(scenarios: Vec<Scenario>, setting: &Setting) -> Result<Vec<Scenario>> {
     let mut kinds: Vec<Kind> = Vec::new();
     let mut runnable = Vec::new();
@@ -191,7 +198,14 @@ fn runnable(scenarios: Vec<Scenario>, setting: &Setting) -> Result<Vec<Scenario>
         bail!("nothing to run");
     }
     for kind in Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)) {
-        kind.backend(&setting.cache).prepare(&|line| println!("lab: {line}"))?;
+        let prepared = kind.backend(setting.kernel, &setting.cache).prepare(&|line| println!("lab: {line}"));
+        match prepared {
+            Err(error) if setting.kernel != Kernel::Distribution && error.is::<Unavailable>() => {
+                println!("lab: skipped on `{kind}`: no kernel `{}`: {error:#}", setting.kernel);
+                runnable.retain(|scenario| scenario.backend(setting.backend) != Some(kind));
+            }
+            prepared => prepared?,
+        }
     }
     if runnable.iter().any(|scenario| scenario.hardware.root) {
         RootImage::new(&setting.cache).prepare(&|line| println!("lab: {line}"))?;
@@ -207,7 +221,7 @@ struct Row {
     broken: bool,
 }
 
-fn run(scenarios: Vec<Scenario>, jobs: usize, verbose: bool, setting: Setting) -> ExitCode {
+fn run(scenarios: &[Scenario], jobs: usize, verbose: bool, setting: &Setting) -> ExitCode {
     let single = scenarios.len() == 1;
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(Vec::new());
@@ -220,7 +234,7 @@ fn run(scenarios: Vec<Scenario>, jobs: usize, verbose: bool, setting: Setting) -
                     if setting.interrupted.load(Ordering::Relaxed) {
                         return;
                     }
-                    let row = run_one(scenario, &setting, single, verbose);
+                    let row = run_one(scenario, setting, single, verbose);
                     rows.lock().unwrap_or_else(PoisonError::into_inner).push((number, row));
                 }
             });
@@ -229,7 +243,7 @@ fn run(scenarios: Vec<Scenario>, jobs: usize, verbose: bool, setting: Setting) -
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|(number, _)| *number);
     let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
-    report(&rows, &scenarios, &setting)
+    report(&rows, scenarios, setting)
 }
 
 fn run_one(scenario: &Scenario, setting: &Setting, single: bool, verbose: bool) -> Row {
@@ -313,7 +327,7 @@ fn shell(host: &str, script: Option<&Path>, setting: Setting) -> Result<ExitCode
         Some(script) => Scenario::load(script)?,
         None => Scenario::blank("shell"),
     };
-    let scenario = runnable(vec![scenario], &setting)?.remove(0);
+    let scenario = runnable(vec![scenario], &setting)?.pop().context("the hosts have no kernel")?;
     println!("lab: booting two hosts");
     let lab = match Lab::start(&scenario, &setting) {
         Ok(lab) => lab,

@@ -50,7 +50,7 @@ pub(super) fn start(boot: Boot, command: Vec<String>, kernel: Option<&Path>) -> 
         .env("CAGE", &boot.scratch)
         .env("LAB_BIN", &boot.programs)
         .env("LAB_SOCKETS", &boot.sockets)
-        .env("LAB_KERNEL", kernel.unwrap_or(Path::new("")))
+        .env("KERNEL_FOLDER", kernel.unwrap_or(Path::new("")))
         .env("SHARE", &boot.share)
         .env("MEMORY_MIB", boot.memory_mib.to_string())
         .stdin(Stdio::null())

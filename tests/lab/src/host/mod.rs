@@ -7,7 +7,6 @@
 //! happens, so do its hosts; and a host can write to nothing but its disks and the share.
 
 mod cage;
-mod debian_kernel;
 mod initramfs;
 pub mod qemu;
 pub mod root_image;
@@ -19,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result};
+use ftdm_lab_kernels::Kernel;
 
 /// Everything that a host is started with.
 #[derive(Debug)]
@@ -87,6 +87,12 @@ pub trait Backend: Debug + Send + Sync {
     /// When it cannot be made.
     fn install(&self, programs: &Path) -> Result<()>;
 
+    /// What the hosts' kernel is, e.g. `user-mode-linux 6.1.176`; known once it is [prepared](Backend::prepare).
+    ///
+    /// # Errors
+    /// When it is not there.
+    fn kernel(&self) -> Result<String>;
+
     /// By how much every time-out is multiplied.
     fn slowness(&self) -> u32;
 
@@ -119,12 +125,12 @@ impl Kind {
     /// All of them, the default first.
     pub const ALL: [Kind; 2] = [Kind::Uml, Kind::Qemu];
 
-    /// The back end; what it fetches is kept in the folder `cache`.
+    /// The back end, with hosts that have `kernel`; what it fetches is kept in the folder `cache`.
     #[must_use]
-    pub fn backend(self, cache: &Path) -> Box<dyn Backend> {
+    pub fn backend(self, kernel: Kernel, cache: &Path) -> Box<dyn Backend> {
         match self {
-            Kind::Uml => Box::new(uml::UserModeLinux),
-            Kind::Qemu => Box::new(qemu::Qemu::new(cache)),
+            Kind::Uml => Box::new(uml::UserModeLinux::new(kernel, cache)),
+            Kind::Qemu => Box::new(qemu::Qemu::new(kernel, cache)),
         }
     }
 }

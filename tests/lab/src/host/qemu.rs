@@ -1,4 +1,4 @@
-//! Hosts that are virtual machines with the distribution's kernel and two CPUs, without KVM.
+//! Hosts that are virtual machines with a distribution's kernel and two CPUs, without KVM.
 //!
 //! QEMU runs in a cage ([`super::cage`]) and translates the guest's code. The machine's own programs
 //! are the root through 9p, read-only; only the share is exported writable. Disks are vhost-user
@@ -9,9 +9,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use ftdm_lab_kernels::Kernel;
+use ftdm_lab_kernels::stock::Stock;
 
 use super::cage::{self, AGENT, NETWORK};
-use super::debian_kernel::DebianKernel;
 use super::{Backend, Boot, Host, initramfs};
 
 /// The emulator, and the firmware: the small one that knows nothing but the direct start of a kernel.
@@ -34,14 +35,14 @@ const QUEUE: u32 = 256;
 /// The back end `qemu`.
 #[derive(Debug)]
 pub struct Qemu {
-    kernel: DebianKernel,
+    kernel: Stock,
 }
 
 impl Qemu {
-    /// Hosts with the kernel that is kept in the folder `cache`.
+    /// Hosts with `kernel`, which is kept in the folder `cache`.
     #[must_use]
-    pub fn new(cache: &Path) -> Self {
-        Qemu { kernel: DebianKernel::new(cache) }
+    pub fn new(kernel: Kernel, cache: &Path) -> Self {
+        Qemu { kernel: Stock::new(kernel, cache) }
     }
 }
 
@@ -52,13 +53,17 @@ impl Backend for Qemu {
                 bail!("{path} is missing: install the Debian package qemu-system-x86 (7.2 or newer)");
             }
         }
-        self.kernel.fetch(say).context("cannot fetch the distribution's kernel")
+        self.kernel.provide(say).context("cannot provide the hosts' kernel")
     }
 
     fn install(&self, programs: &Path) -> Result<()> {
         let modules = self.kernel.modules(&MODULES)?;
         let archive = initramfs::build(&self.kernel.busybox(), &modules)?;
         fs::write(programs.join(INITRAMFS), archive).context("cannot write the initramfs")
+    }
+
+    fn kernel(&self) -> Result<String> {
+        Ok(format!("Debian's Linux {} on QEMU", self.kernel.release()?))
     }
 
     fn slowness(&self) -> u32 {
