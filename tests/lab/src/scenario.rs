@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ftdm_lab_kernels::Kernel;
+use ftdm_lab_kernels::{Kernel, registers};
 
 use crate::control::Control;
 use crate::folder::Folder;
@@ -341,6 +341,7 @@ fn install_programs(folder: &Folder, setting: &Setting) -> Result<()> {
     };
     copy(&setting.lab_programs, "lab")?;
     copy(&setting.lab_programs, "lab-agent")?;
+    copy(&setting.lab_programs, registers::LIBRARY)?;
     for name in PROGRAMS {
         if setting.programs.join(name).exists() {
             copy(&setting.programs, name)?;

@@ -8,6 +8,7 @@
 pub mod cache;
 pub mod debian;
 mod elf;
+pub mod registers;
 pub mod stock;
 pub mod uml;
 

@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::debian::{Archive, dependencies, field};
+use crate::registers::{self, Help};
 use crate::{Kernel, cache, elf, output, release};
 
 /// Debian's package, and where it puts the program and its modules.
@@ -55,17 +56,28 @@ impl Uml {
         self.modules().exists() && self.program_here().exists()
     }
 
-    /// The words that start the program where hosts run; the kernel's own command line follows.
-    #[must_use]
-    pub fn command(&self) -> Vec<String> {
-        let Some(folder) = &self.folder else { return vec![format!("/{PROGRAM}")] };
-        let mut line = Vec::new();
-        if folder.join("libc").exists() {
-            line.push("env".to_owned());
-            line.push(format!("LD_LIBRARY_PATH={IN_THE_CAGE}/libc"));
-        }
-        line.push(format!("{IN_THE_CAGE}/linux.uml"));
-        line
+    /// The words that start the program where hosts run; the kernel's own command line follows. The lab's programs
+    /// are there in the folder `programs`.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn command(&self, programs: &str) -> Result<Vec<String>> {
+        let wish = std::env::var_os(registers::WISH);
+        let mut environment =
+            Help::wanted(&self.release()?, registers::area(), wish.as_deref())?.environment(programs);
+        let program = match &self.folder {
+            Some(folder) if folder.join("libc").exists() => {
+                environment.push(format!("LD_LIBRARY_PATH={IN_THE_CAGE}/libc"));
+                format!("{IN_THE_CAGE}/linux.uml")
+            }
+            Some(_) => format!("{IN_THE_CAGE}/linux.uml"),
+            None => format!("/{PROGRAM}"),
+        };
+        // `env` takes nothing of it for itself.
+        let mut line = vec!["env".to_owned()];
+        line.extend(environment);
+        line.push(program);
+        Ok(line)
     }
 
     /// Its release, e.g. `6.1.176`.
@@ -170,9 +182,15 @@ mod tests {
 
     #[test]
     fn what_is_fetched_is_seen_in_the_cage() {
-        let fetched = Uml { folder: Some("/cache/kernels/newest-uml".into()) };
-        assert_eq!(fetched.command(), ["/lab/kernel/linux.uml"]);
+        let folder = std::env::temp_dir().join(format!("ftdm-lab-uml-{}", std::process::id()));
+        let fetched = Uml { folder: Some(folder.clone()) };
         assert!(!fetched.is_there());
-        assert_eq!(Uml::new(Kernel::Distribution, Path::new("/cache")).command(), ["/usr/bin/linux.uml"]);
+        assert!(fetched.command("/lab/bin").is_err());
+        fs::create_dir_all(folder.join("lib/modules/7.2.7")).unwrap();
+        assert_eq!(fetched.command("/lab/bin").unwrap(), ["env", "/lab/kernel/linux.uml"]);
+        fs::create_dir_all(folder.join("libc")).unwrap();
+        let line = ["env", "LD_LIBRARY_PATH=/lab/kernel/libc", "/lab/kernel/linux.uml"];
+        assert_eq!(fetched.command("/lab/bin").unwrap(), line);
+        fs::remove_dir_all(folder).unwrap();
     }
 }

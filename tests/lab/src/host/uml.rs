@@ -28,8 +28,8 @@ impl UserModeLinux {
     }
 
     /// The kernel with its command line.
-    fn command(&self, boot: &Boot) -> Vec<String> {
-        let mut line = self.uml.command();
+    fn command(&self, boot: &Boot) -> Result<Vec<String>> {
+        let mut line = self.uml.command("/lab/bin")?;
         line.extend([
             "root=/dev/root".to_owned(),
             "rootfstype=hostfs".to_owned(),
@@ -44,7 +44,7 @@ impl UserModeLinux {
         ]);
         line.extend(boot.kernel_words("uml"));
         line.extend(boot.disks.iter().map(|disk| format!("virtio_uml.device=/lab/sockets/{disk}:2")));
-        line
+        Ok(line)
     }
 }
 
@@ -66,7 +66,7 @@ impl Backend for UserModeLinux {
     }
 
     fn boot(&self, boot: Boot) -> Result<Box<dyn Host>> {
-        let command = self.command(&boot);
+        let command = self.command(&boot)?;
         cage::start(boot, command, self.uml.folder())
     }
 }
