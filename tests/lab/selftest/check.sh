@@ -45,6 +45,16 @@ ends_with() { # ends_with CODE COMMAND...: its output goes to $LAB_RUNS/said
 
 says() { grep -q -- "$1" "$LAB_RUNS/said"; }
 
+lab_with_broken_agent() { # hosts whose agent ends at once, saying something
+    local programs=$LAB_RUNS/programs built=${CARGO_TARGET_DIR:-$here/../../../target}
+    mkdir -p "$programs"
+    cp "$built"/debug/{lab,libftdm_lab_xstate.so} "$programs/"
+    printf '#!/bin/sh\necho "lab-agent: broken on purpose" > /dev/console\n' > "$programs/lab-agent"
+    chmod +x "$programs/lab-agent"
+    LAB_REPOSITORY=$here/../../.. LAB_CACHE=${LAB_CACHE:-$built/lab-cache} LAB_BIN_DIR=$built/debug \
+        "$programs/lab" run --backend "$backend" "$here/boot.sh"
+}
+
 stopped_by() { # stopped_by SIGNAL: runs a scenario that hangs and ends the driver
     rm -rf "$LAB_RUNS/hangs"
     LAB_NO_BUILD=1 setsid "$lab" run --backend "$backend" --timeout 300 "$here/failing/hangs.sh" \
@@ -67,6 +77,15 @@ check "a failing scenario gives 1" ends_with 1 "$lab" run --backend "$backend" "
 check "it shows the line that failed" says "fails.sh:6"
 check "it shows what the command said" says "saying something"
 check "it says how to run it again" says "run --verbose .*fails.sh"
+check "a scenario whose host dies gives 1" ends_with 1 "$lab" run --backend "$backend" "$here/failing/dies.sh"
+check "it says why the host died" says "Kernel panic - not syncing: sysrq"
+check "and which kernel it had" says "kernel: .*[0-9]\.[0-9]"
+check "a host that dies while it starts gives 3" ends_with 3 lab_with_broken_agent
+check "it says so" says "ended while it started"
+check "and shows its console" says "| .*lab-agent"
+if [[ $backend == uml ]]; then
+    check "the help for large registers can be tried" env LAB_XSTATE=force "$lab" run "$here/boot.sh"
+fi
 check "a scenario that hangs is ended" ends_with 1 "$lab" run --backend "$backend" "$here/failing/hangs.sh"
 check "and named so" says "took too long"
 check "a wrong header gives 2" ends_with 2 "$lab" run <(printf '# lab: colour=red\n')

@@ -20,7 +20,7 @@ use crate::control::Control;
 use crate::folder::Folder;
 use crate::host::root_image::RootImage;
 use crate::host::{self, Kind};
-use crate::machines::{Hardware, Machines};
+use crate::machines::{HOSTS, Hardware, Machines};
 
 /// What every scenario script can call.
 const PRELUDE: &str = include_str!("../prelude.sh");
@@ -356,23 +356,33 @@ fn install_programs(folder: &Folder, setting: &Setting) -> Result<()> {
     Ok(())
 }
 
+/// What became of a run.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its files.
+    pub folder: Arc<Folder>,
+    /// The hosts that ended by themselves and were not switched on again, each with its name and why.
+    pub deaths: Vec<(&'static str, String)>,
+}
+
 /// One run of one scenario, from blank disks to the end of both hosts.
 ///
 /// # Errors
 /// When the lab itself fails, as opposed to the script.
-pub fn run(
-    scenario: &Scenario,
-    setting: &Setting,
-    each_line: impl Fn(&str) + Send + 'static,
-) -> Result<(Outcome, Arc<Folder>)> {
+pub fn run(scenario: &Scenario, setting: &Setting, each_line: impl Fn(&str) + Send + 'static) -> Result<Ran> {
     let begun = Instant::now();
     let lab = Lab::start(scenario, setting)?;
     let outcome = lab.script(&scenario.script, setting, begun, each_line)?;
+    let machines = lab.control.machines();
+    let deaths = HOSTS.into_iter().enumerate();
+    let deaths = deaths.filter_map(|(index, name)| Some((name, machines.death(index)?))).collect();
     lab.stop();
     if outcome == Outcome::Passed && !setting.keep {
         lab.folder.remove_images();
     }
-    Ok((outcome, Arc::clone(&lab.folder)))
+    Ok(Ran { outcome, folder: Arc::clone(&lab.folder), deaths })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! ([`Unavailable`]) from a lab that is broken.
 
 pub mod cache;
+pub mod death;
 pub mod debian;
 mod elf;
 pub mod registers;

@@ -17,7 +17,7 @@ use ftdm_lab::control::LAB_ERROR;
 use ftdm_lab::host::Kind;
 use ftdm_lab::host::root_image::RootImage;
 use ftdm_lab::machines;
-use ftdm_lab::scenario::{self, Lab, Outcome, Scenario, Setting};
+use ftdm_lab::scenario::{self, Lab, Outcome, Ran, Scenario, Setting};
 use ftdm_lab_kernels::{Kernel, Unavailable};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use structopt::StructOpt;
@@ -259,11 +259,11 @@ fn run_one(scenario: &Scenario, setting: &Setting, single: bool, verbose: bool) 
     let result = scenario::run(scenario, setting, each_line);
     let seconds = begun.elapsed().as_secs_f64();
     let (outcome, broken) = match result {
-        Ok((outcome, folder)) => {
-            if let Outcome::Failed(reason) = &outcome {
-                explain(scenario, reason, folder.path(), verbose && single);
+        Ok(ran) => {
+            if let Outcome::Failed(reason) = &ran.outcome {
+                explain(scenario, reason, &ran, verbose && single);
             }
-            (outcome, false)
+            (ran.outcome, false)
         }
         Err(error) => {
             println!("lab: {name}: the lab failed: {error:#}");
@@ -281,7 +281,8 @@ fn run_one(scenario: &Scenario, setting: &Setting, single: bool, verbose: bool) 
 }
 
 /// Says why a scenario failed, where its files are and how to run it alone.
-fn explain(scenario: &Scenario, reason: &str, folder: &Path, seen: bool) {
+fn explain(scenario: &Scenario, reason: &str, ran: &Ran, seen: bool) {
+    let folder = ran.folder.path();
     let log = std::fs::read(folder.join("run.log")).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
@@ -290,6 +291,11 @@ fn explain(scenario: &Scenario, reason: &str, folder: &Path, seen: bool) {
         for line in &lines[lines.len().saturating_sub(25)..] {
             text.push_str(&format!("    | {line}\n"));
         }
+    }
+    for (host, why) in
+        ran.deaths.iter().filter(|(host, _)| !log.contains(&format!("lab: {host} ended by itself")))
+    {
+        text.push_str(&format!("lab: {host} ended by itself\n{why}\n"));
     }
     text.push_str(&format!("    files: {} (run.log, {{primary,backup}}/console.log)\n", folder.display()));
     text.push_str(&format!("    again: tests/lab/lab run --verbose {}", scenario.script.display()));

@@ -16,6 +16,7 @@ use std::fmt::{self, Debug, Display};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use ftdm_lab_kernels::Kernel;
@@ -110,6 +111,10 @@ pub trait Host: Debug + Send {
     /// # Errors
     /// When it cannot be ended.
     fn kill(&mut self) -> Result<()>;
+
+    /// Waits at most `patience` for an end that the host came to by itself; then its console is complete. Returns the
+    /// exit code of what ran it, 128 + N after signal N; `None` when it still runs.
+    fn wait_end(&mut self, patience: Duration) -> Option<i32>;
 }
 
 /// The back ends that exist.
