@@ -44,6 +44,10 @@ deps: rust ## installs the Debian packages that building and the lab need
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $${missing[@]} >/dev/null; \
 	fi
 
+.PHONY: machine
+machine: deps ## says in seconds whether the lab works on this machine, and what to do if it does not
+	@tests/lab/lab doctor --quick
+
 .PHONY: build
 build: deps ## builds everything
 	cargo build --workspace --all-targets
@@ -69,11 +73,11 @@ deny: rust ## licences, bans and sources of the dependencies
 	cargo deny --manifest-path tests/fuzz/libfuzzer/Cargo.toml --config deny.toml check bans licenses sources
 
 .PHONY: test
-test: deps ## unit, property and simulation tests, then the lab scenarios
+test: machine ## unit, property and simulation tests, then the lab scenarios
 	tests/run --jobs $(JOBS)
 
 .PHONY: test-full
-test-full: deps ## formatting, clippy, dependency policy, `make test` with the long scenarios, and the packages
+test-full: machine ## formatting, clippy, dependency policy, `make test` with the long scenarios, and the packages
 	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
 	$(MAKE) test-packages
@@ -93,7 +97,7 @@ bench: deps ## the volume's speed beside the raw one and DRBD, in the lab
 	tests/bench/run
 
 .PHONY: demo
-demo: deps ## protects a volume, kills its host, promotes the backup, checks every record
+demo: machine ## protects a volume, kills its host, promotes the backup, checks every record
 	tests/demo/demo
 
 .PHONY: clean

@@ -36,11 +36,7 @@ impl Archive {
             let path = folder.join(part);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
-        let mirror = mirror(&targets()?).ok_or_else(|| {
-            Unavailable(
-                "the machine's package lists name no mirror of Debian: run `apt-get update`".to_owned(),
-            )
-        })?;
+        let mirror = mirror()?;
         let signed = if Path::new(KEYS).exists() { format!("[signed-by={KEYS}] ") } else { String::new() };
         let write = |name: &str, text: String| {
             let path = folder.join(name);
@@ -116,6 +112,24 @@ fn configuration(folder: &Path) -> String {
     settings.map(|(name, value)| format!("{name} \"{}\";\n", value.display())).concat()
 }
 
+/// Checks whether `kernel`'s release can be asked for packages at all; asks nobody.
+///
+/// # Errors
+/// [`Unavailable`] when no mirror is known.
+pub fn can_ask(kernel: Kernel) -> Result<()> {
+    if kernel.on_this_machine().suite().is_some() {
+        mirror()?;
+    }
+    Ok(())
+}
+
+fn mirror() -> Result<String> {
+    mirror_among(&targets()?).ok_or_else(|| {
+        Unavailable("the machine's package lists name no mirror of Debian: run `apt-get update`".to_owned())
+            .into()
+    })
+}
+
 /// The machine's sources, one a line: origin, label, address.
 fn targets() -> Result<String> {
     let format = "$(ORIGIN)\t$(LABEL)\t$(REPO_URI)";
@@ -123,7 +137,7 @@ fn targets() -> Result<String> {
 }
 
 /// The address of Debian's archive among the machine's sources.
-fn mirror(targets: &str) -> Option<String> {
+fn mirror_among(targets: &str) -> Option<String> {
     targets.lines().find_map(|line| {
         let [origin, label, address] = line.split('\t').collect::<Vec<_>>().try_into().ok()?;
         (origin == "Debian" && label == "Debian" && address.contains("://")).then(|| address.to_owned())
@@ -152,8 +166,8 @@ mod tests {
         let other = "Vendor\tDebian\thttp://vendor.example/\n";
         let unknown = "\tDebian\thttp://x.example/\nDebian\tDebian\t$(REPO_URI)\n";
         let main = "Debian\tDebian\thttp://mirror.example/debian/\n";
-        assert_eq!(mirror(&[other, security, unknown].concat()), None);
-        let found = mirror(&[other, security, unknown, main].concat());
+        assert_eq!(mirror_among(&[other, security, unknown].concat()), None);
+        let found = mirror_among(&[other, security, unknown, main].concat());
         assert_eq!(found.unwrap(), "http://mirror.example/debian/");
     }
 

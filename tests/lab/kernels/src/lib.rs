@@ -8,9 +8,12 @@
 pub mod cache;
 pub mod death;
 pub mod debian;
+pub mod doctor;
 mod elf;
+pub mod qemu;
 pub mod registers;
 pub mod stock;
+pub mod trial;
 pub mod uml;
 
 use std::ffi::OsStr;

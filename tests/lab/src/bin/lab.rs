@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ftdm_lab::client::{self, Input};
 use ftdm_lab::control::LAB_ERROR;
 use ftdm_lab::host::Kind;
@@ -67,6 +67,10 @@ enum Cli {
         #[structopt(long)]
         scenario: Option<PathBuf>,
     },
+    /// Says which kernels and back ends work on this machine
+    Doctor,
+    /// Lists the hosts' kernels, for `--kernel`
+    Kernels,
     /// Lists the project's scenarios
     List,
     /// Removes the folders of earlier runs
@@ -126,6 +130,8 @@ fn main() -> ExitCode {
         Cli::Shell { host, options, scenario } => {
             setting(options).and_then(|setting| shell(&host, scenario.as_deref(), setting))
         }
+        // `tests/lab/lab` has them done by a program that is built in seconds.
+        Cli::Doctor | Cli::Kernels => Err(anyhow!("start it as tests/lab/lab")),
         Cli::List => list(),
         Cli::Clean => clean(),
         Cli::Ctl { words } => return ctl(words),

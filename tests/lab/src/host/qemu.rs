@@ -8,16 +8,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ftdm_lab_kernels::Kernel;
+use ftdm_lab_kernels::qemu::{FIRMWARE, PROGRAM, check};
 use ftdm_lab_kernels::stock::Stock;
 
 use super::cage::{self, AGENT, NETWORK};
 use super::{Backend, Boot, Host, initramfs};
-
-/// The emulator, and the firmware: the small one that knows nothing but the direct start of a kernel.
-const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
-const FIRMWARE: &str = "/usr/share/qemu/qboot.rom";
 
 /// The initramfs among the hosts' programs.
 const INITRAMFS: &str = "initramfs.cpio";
@@ -48,11 +45,7 @@ impl Qemu {
 
 impl Backend for Qemu {
     fn prepare(&self, say: &dyn Fn(&str)) -> Result<()> {
-        for path in [PROGRAM, FIRMWARE] {
-            if !Path::new(path).exists() {
-                bail!("{path} is missing: install the Debian package qemu-system-x86 (7.2 or newer)");
-            }
-        }
+        check()?;
         self.kernel.provide(say).context("cannot provide the hosts' kernel")
     }
 
