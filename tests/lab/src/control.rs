@@ -226,7 +226,7 @@ impl Control {
         }
         match self.machines.death(host) {
             Some(why) => {
-                say(output, Stream::Stderr, &format!("lab: {} ended by itself\n{why}\n", HOSTS[host]))
+                say(output, Stream::Stderr, &format!("lab: {} ended by itself\n{why}\n", HOSTS[host]));
             }
             None => say(output, Stream::Stderr, &format!("lab: {} went off\n", HOSTS[host])),
         }

@@ -22,9 +22,10 @@ const INITRAMFS: &str = "initramfs.cpio";
 /// What the initramfs loads; the rest comes from the 9p root.
 const MODULES: [&str; 3] = ["virtio_pci", "9pnet_virtio", "9p"];
 
-/// Words for the kernel. On a busy machine it may take the time stamp counter's speed for a tenth of
+/// Words for the kernel. From 6.12 on it panics at the start when a busy machine keeps the timer's interrupt waiting,
+/// unless it is asked not to check. On a busy machine it may take the time stamp counter's speed for a tenth of
 /// what it is and let time pass ten times as fast, so that counter is not to be trusted.
-const KERNEL_LINE: [&str; 3] = ["console=ttyS0", "mitigations=off", "tsc=unstable"];
+const KERNEL_LINE: [&str; 4] = ["console=ttyS0", "mitigations=off", "tsc=unstable", "no_timer_check"];
 
 /// Entries of a disk's queue: what the disk's server supports at most.
 const QUEUE: u32 = 256;
