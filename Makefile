@@ -8,8 +8,8 @@ SHELL := /bin/bash
 PACKAGES := build-essential pkg-config clang libclang-dev libdevmapper-dev linux-libc-dev \
 	user-mode-linux lvm2 dmsetup thin-provisioning-tools e2fsprogs kmod iproute2 \
 	util-linux procps psmisc python3 jq fio
-# What `make packages`, and the tests of the packages, need beyond that.
-PACKAGE_TOOLS := pandoc dpkg-dev rpm lintian rpmlint mmdebstrap man-db
+# What `make packages`, the tests of the packages and `make test-full` need beyond that.
+PACKAGE_TOOLS := qemu-system-x86 pandoc dpkg-dev rpm lintian rpmlint mmdebstrap man-db
 RUST_MINIMUM := 1.93
 # Scenarios side by side. Each boots two hosts, which keep one core busy: they wait more than they work.
 JOBS ?= $(shell n=$$(($$(nproc) / 2)); echo $$((n > 2 ? n : 2)))
@@ -44,6 +44,10 @@ deps: rust ## installs the Debian packages that building and the lab need
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $${missing[@]} >/dev/null; \
 	fi
 
+.PHONY: machine
+machine: deps ## says in seconds whether the lab works on this machine, and what to do if it does not
+	@tests/lab/lab doctor --quick
+
 .PHONY: build
 build: deps ## builds everything
 	cargo build --workspace --all-targets
@@ -69,17 +73,18 @@ deny: rust ## licences, bans and sources of the dependencies
 	cargo deny --manifest-path tests/fuzz/libfuzzer/Cargo.toml --config deny.toml check bans licenses sources
 
 .PHONY: check
-check: deps ## before each commit, three minutes: format, clippy, unit and property tests, three scenarios
+check: machine ## before each commit, three minutes: format, clippy, unit and property tests, three scenarios
 	tests/run --jobs $(JOBS) --quick
 
 .PHONY: test
-test: deps ## unit, property and simulation tests, then the lab scenarios
+test: machine ## unit, property and simulation tests, then the lab scenarios
 	tests/run --jobs $(JOBS)
 
 .PHONY: test-full
-test-full: deps ## formatting, clippy, dependency policy, `make test` with the long scenarios, and the packages
+test-full: package-tools machine ## formatting, clippy, dependency policy, `make test` with the long scenarios on every kernel, the other Debian, the packages
 	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
+	tests/other-debian
 	$(MAKE) test-packages
 
 MINUTES ?= 30
@@ -97,7 +102,7 @@ bench: deps ## the volume's speed beside the raw one and DRBD, in the lab
 	tests/bench/run
 
 .PHONY: demo
-demo: deps ## protects a volume, kills its host, promotes the backup, checks every record
+demo: machine ## protects a volume, kills its host, promotes the backup, checks every record
 	tests/demo/demo
 
 .PHONY: clean

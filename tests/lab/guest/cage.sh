@@ -8,7 +8,7 @@
 #  - when descriptor 5 (the lifeline, whose other end the driver holds) closes, all of it dies.
 #
 # Environment: CAGE (folder for the root), LAB_BIN (programs for the hosts), LAB_SOCKETS
-# (the disks' sockets), LAB_KERNEL (a folder with a kernel and its modules, or empty), SHARE,
+# (the disks' sockets), KERNEL_FOLDER (a folder with a kernel and its modules, or empty), SHARE,
 # MEMORY_MIB.
 set -euo pipefail
 
@@ -32,7 +32,7 @@ done
 for name in usr etc var opt; do show "/$name" "$name"; done
 show "$LAB_BIN" lab/bin
 show "$LAB_SOCKETS" lab/sockets
-if [[ -n $LAB_KERNEL ]]; then show "$LAB_KERNEL" lab/kernel; fi
+if [[ -n $KERNEL_FOLDER ]]; then show "$KERNEL_FOLDER" lab/kernel; fi
 show "$SHARE" share rw
 mkdir -p dev proc sys run tmp root home mnt srv media boot lab/overlay lab/memory
 for name in null zero random urandom; do

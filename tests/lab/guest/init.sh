@@ -8,7 +8,9 @@ export PATH=/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 overlay=/lab/overlay
 case $LAB_BACKEND in
 uml)
-    modules=/usr/lib/uml/modules
+    # A kernel that was fetched brings its modules along.
+    modules=/lab/kernel/lib/modules
+    if [[ ! -d $modules ]]; then modules=/usr/lib/uml/modules; fi
     share=(hostfs -o /share)
     drivers=()
     ;;

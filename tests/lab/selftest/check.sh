@@ -45,6 +45,28 @@ ends_with() { # ends_with CODE COMMAND...: its output goes to $LAB_RUNS/said
 
 says() { grep -q -- "$1" "$LAB_RUNS/said"; }
 
+lab_with_broken_agent() { # hosts whose agent ends at once, saying something
+    local programs=$LAB_RUNS/programs built=${CARGO_TARGET_DIR:-$here/../../../target}
+    mkdir -p "$programs"
+    cp "$built"/debug/{lab,libftdm_lab_xstate.so} "$programs/"
+    printf '#!/bin/sh\necho "lab-agent: broken on purpose" > /dev/console\n' > "$programs/lab-agent"
+    chmod +x "$programs/lab-agent"
+    LAB_REPOSITORY=$here/../../.. LAB_CACHE=${LAB_CACHE:-$built/lab-cache} LAB_BIN_DIR=$built/debug \
+        "$programs/lab" run --backend "$backend" "$here/boot.sh"
+}
+
+hiding() { # hiding FOLDER COMMAND...: runs it where the folder is empty
+    unshare --mount sh -c 'mount --make-rprivate / && mount -t tmpfs none "$1" && shift && exec "$@"' sh "$@"
+}
+
+breaking() { # breaking PROGRAM COMMAND...: runs it where the program does nothing but fail
+    unshare --mount sh -c 'mount --make-rprivate / && mount --bind /bin/false "$1" && shift && exec "$@"' sh "$@"
+}
+
+without_a_mirror() { # without_a_mirror ARGUMENTS...: the lab's command, with an empty cache and no package lists
+    LAB_CACHE=$LAB_RUNS/empty-cache hiding /var/lib/apt/lists "$lab" "$@"
+}
+
 stopped_by() { # stopped_by SIGNAL: runs a scenario that hangs and ends the driver
     rm -rf "$LAB_RUNS/hangs"
     LAB_NO_BUILD=1 setsid "$lab" run --backend "$backend" --timeout 300 "$here/failing/hangs.sh" \
@@ -67,6 +89,27 @@ check "a failing scenario gives 1" ends_with 1 "$lab" run --backend "$backend" "
 check "it shows the line that failed" says "fails.sh:6"
 check "it shows what the command said" says "saying something"
 check "it says how to run it again" says "run --verbose .*fails.sh"
+check "a scenario whose host dies gives 1" ends_with 1 "$lab" run --backend "$backend" "$here/failing/dies.sh"
+check "it says why the host died" says "Kernel panic - not syncing: sysrq"
+check "and which kernel it had" says "kernel: .*[0-9]\.[0-9]"
+check "a host that dies while it starts gives 3" ends_with 3 lab_with_broken_agent
+check "it says so" says "ended while it started"
+check "and shows its console" says "| .*lab-agent"
+if [[ $backend == uml ]]; then
+    check "the help for large registers can be tried" env LAB_XSTATE=force "$lab" run "$here/boot.sh"
+fi
+check "the doctor says that this machine will do" ends_with 0 "$lab" doctor --quick
+check "and which kernel boots" says "boots in"
+check "without user-mode-linux it will not" ends_with 1 hiding /usr/lib/uml "$lab" doctor --quick
+check "and the doctor says what to install" says "install the Debian package user-mode-linux"
+check "nor with a kernel that does not boot" ends_with 1 breaking /usr/bin/linux.uml "$lab" doctor --quick
+check "and the doctor says so" says "it does not boot"
+check "the kernels are listed" ends_with 0 "$lab" kernels
+check "each with its release" says "^distribution *uml *[0-9]"
+check "an unknown kernel gives 2" ends_with 2 "$lab" run --kernel 2.4 "$here/boot.sh"
+check "and the others are listed" says "available: distribution, 6.1, 6.12, newest"
+check "a kernel that cannot be had is skipped" ends_with 0 without_a_mirror run --backend uml --kernel newest "$here/boot.sh"
+check "and named as skipped" says "skipped on .uml.: no kernel .newest."
 check "a scenario that hangs is ended" ends_with 1 "$lab" run --backend "$backend" "$here/failing/hangs.sh"
 check "and named so" says "took too long"
 check "a wrong header gives 2" ends_with 2 "$lab" run <(printf '# lab: colour=red\n')

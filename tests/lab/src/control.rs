@@ -203,7 +203,8 @@ impl Control {
             return HOST_OFF;
         };
         let Some(Session { id, messages }) = channel.run(command) else {
-            say(output, Stream::Stderr, &format!("lab: {} has ended by itself\n", HOSTS[host]));
+            let why = self.machines.death(host).unwrap_or_default();
+            say(output, Stream::Stderr, &format!("lab: {} has ended by itself\n{why}\n", HOSTS[host]));
             return HOST_OFF;
         };
         thread::spawn({
@@ -223,7 +224,12 @@ impl Control {
                 channel.send(id, Message::Taken(stream, u32::try_from(count).unwrap_or(u32::MAX)));
             }
         }
-        say(output, Stream::Stderr, &format!("lab: {} went off\n", HOSTS[host]));
+        match self.machines.death(host) {
+            Some(why) => {
+                say(output, Stream::Stderr, &format!("lab: {} ended by itself\n{why}\n", HOSTS[host]));
+            }
+            None => say(output, Stream::Stderr, &format!("lab: {} went off\n", HOSTS[host])),
+        }
         HOST_LOST
     }
 

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use ftdm_lab_kernels::death;
 
 use crate::agent::channel::Channel;
 use crate::agent::frame::{Message, Stream};
@@ -34,6 +35,7 @@ const CACHE_LIMIT: usize = 256 << 20;
 
 const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 const DEATH_PATIENCE: Duration = Duration::from_secs(20);
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the hosts are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +81,8 @@ struct Running {
     host: Box<dyn Host>,
     servers: Vec<Server>,
     channel: Arc<Channel>,
+    /// Where its own words begin in the console's file, in bytes.
+    console: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -214,6 +218,8 @@ impl Machines {
         let servers = servers
             .map(|(disk, name)| Server::start(Arc::clone(disk), &machine.sockets.join(name)))
             .collect::<Result<Vec<_>>>()?;
+        let console = self.folder.of_host(machine.name, "console.log");
+        let before = fs::metadata(&console).map_or(0, |file| file.len());
         let (near, far) = UnixStream::pair().context("cannot make the agent's channel")?;
         let channel = Arc::new(Channel::new(near)?);
         self.link.set_on(index, true)?;
@@ -227,16 +233,33 @@ impl Machines {
             programs: self.folder.programs(),
             share: self.folder.share(),
             scratch: self.folder.of_host(machine.name, "scratch"),
-            console: self.folder.of_host(machine.name, "console.log"),
+            console,
             network: self.link.end(index)?,
             agent: far.into(),
         })?;
-        let running = Running { host, servers, channel };
+        let mut running = Running { host, servers, channel, console: before };
         if let Err(error) = running.channel.wait_ready(BOOT_PATIENCE * self.backend.slowness()) {
+            let why = self.explain(index, &mut running);
             self.end(index, running, Survivors::Nothing)?;
-            return Err(error);
+            bail!("{error}\n{why}");
         }
         Ok(running)
+    }
+
+    /// Why a host ended by itself; `None` when it did not, or its switch is being used.
+    #[must_use]
+    pub fn death(&self, index: usize) -> Option<String> {
+        let mut running = self.machines[index].running.try_lock().ok()?;
+        let running = running.as_mut()?;
+        running.channel.wait_ended(Duration::ZERO).then(|| self.explain(index, running))
+    }
+
+    fn explain(&self, index: usize, running: &mut Running) -> String {
+        let code = running.host.wait_end(LAST_WORDS_PATIENCE);
+        let console = fs::read(self.folder.of_host(HOSTS[index], "console.log")).unwrap_or_default();
+        let from = usize::try_from(running.console).unwrap_or(0).min(console.len());
+        let kernel = self.backend.kernel().unwrap_or_else(|_| "unknown".to_owned());
+        death::explain(&String::from_utf8_lossy(&console[from..]), &kernel, code)
     }
 
     /// Cuts a host's power.

@@ -14,12 +14,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use ftdm_lab_kernels::{Kernel, registers};
 
 use crate::control::Control;
 use crate::folder::Folder;
 use crate::host::root_image::RootImage;
 use crate::host::{self, Kind};
-use crate::machines::{Hardware, Machines};
+use crate::machines::{HOSTS, Hardware, Machines};
 
 /// What every scenario script can call.
 const PRELUDE: &str = include_str!("../prelude.sh");
@@ -66,6 +67,8 @@ pub struct Setting {
     pub cache: PathBuf,
     /// The back end, instead of what each scenario prefers.
     pub backend: Option<Kind>,
+    /// The hosts' kernel.
+    pub kernel: Kernel,
     /// `$LAB_SEED`.
     pub seed: u64,
     /// Overrides every scenario's own time-out.
@@ -226,7 +229,7 @@ impl Lab {
     /// When a host does not come up, or the scenario does not run on the back end that is wanted.
     pub fn start(scenario: &Scenario, setting: &Setting) -> Result<Self> {
         let kind = scenario.backend(setting.backend).with_context(|| scenario.runs_on())?;
-        let backend = kind.backend(&setting.cache);
+        let backend = kind.backend(setting.kernel, &setting.cache);
         let slowness = backend.slowness();
         let folder = Arc::new(Folder::create(&setting.root, &scenario.name)?);
         install_programs(&folder, setting)?;
@@ -268,6 +271,7 @@ impl Lab {
             .env("LAB_SEED", setting.seed.to_string())
             .env("LAB_REPOSITORY", &setting.repository)
             .env("LAB_BACKEND", self.kind.to_string())
+            .env("LAB_KERNEL", setting.kernel.to_string())
             .env("LAB_SLOWNESS", self.slowness.to_string())
             .env("SHARE", self.folder.share())
             .stdin(Stdio::null())
@@ -337,6 +341,7 @@ fn install_programs(folder: &Folder, setting: &Setting) -> Result<()> {
     };
     copy(&setting.lab_programs, "lab")?;
     copy(&setting.lab_programs, "lab-agent")?;
+    copy(&setting.lab_programs, registers::LIBRARY)?;
     for name in PROGRAMS {
         if setting.programs.join(name).exists() {
             copy(&setting.programs, name)?;
@@ -351,23 +356,33 @@ fn install_programs(folder: &Folder, setting: &Setting) -> Result<()> {
     Ok(())
 }
 
+/// What became of a run.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its files.
+    pub folder: Arc<Folder>,
+    /// The hosts that ended by themselves and were not switched on again, each with its name and why.
+    pub deaths: Vec<(&'static str, String)>,
+}
+
 /// One run of one scenario, from blank disks to the end of both hosts.
 ///
 /// # Errors
 /// When the lab itself fails, as opposed to the script.
-pub fn run(
-    scenario: &Scenario,
-    setting: &Setting,
-    each_line: impl Fn(&str) + Send + 'static,
-) -> Result<(Outcome, Arc<Folder>)> {
+pub fn run(scenario: &Scenario, setting: &Setting, each_line: impl Fn(&str) + Send + 'static) -> Result<Ran> {
     let begun = Instant::now();
     let lab = Lab::start(scenario, setting)?;
     let outcome = lab.script(&scenario.script, setting, begun, each_line)?;
+    let machines = lab.control.machines();
+    let deaths = HOSTS.into_iter().enumerate();
+    let deaths = deaths.filter_map(|(index, name)| Some((name, machines.death(index)?))).collect();
     lab.stop();
     if outcome == Outcome::Passed && !setting.keep {
         lab.folder.remove_images();
     }
-    Ok((outcome, Arc::clone(&lab.folder)))
+    Ok(Ran { outcome, folder: Arc::clone(&lab.folder), deaths })
 }
 
 #[cfg(test)]

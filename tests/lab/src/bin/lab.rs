@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ftdm_lab::client::{self, Input};
 use ftdm_lab::control::LAB_ERROR;
 use ftdm_lab::host::Kind;
 use ftdm_lab::host::root_image::RootImage;
 use ftdm_lab::machines;
-use ftdm_lab::scenario::{self, Lab, Outcome, Scenario, Setting};
+use ftdm_lab::scenario::{self, Lab, Outcome, Ran, Scenario, Setting};
+use ftdm_lab_kernels::{Kernel, Unavailable};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use structopt::StructOpt;
 use structopt::clap::{AppSettings, ErrorKind};
@@ -66,6 +67,10 @@ enum Cli {
         #[structopt(long)]
         scenario: Option<PathBuf>,
     },
+    /// Says which kernels and back ends work on this machine
+    Doctor,
+    /// Lists the hosts' kernels, for `--kernel`
+    Kernels,
     /// Lists the project's scenarios
     List,
     /// Removes the folders of earlier runs
@@ -84,6 +89,9 @@ struct Options {
     /// What runs the kernels: `uml` or `qemu`, instead of what the scenario prefers (else `uml`)
     #[structopt(long)]
     backend: Option<Kind>,
+    /// The hosts' kernel, see `lab kernels`
+    #[structopt(long, default_value = "distribution")]
+    kernel: Kernel,
     /// Seconds that a scenario may take, instead of what it asks for
     #[structopt(long)]
     timeout: Option<u64>,
@@ -116,12 +124,14 @@ fn main() -> ExitCode {
             setting(options).map(|setting| Setting { keep, ..setting }).and_then(|setting| {
                 let scenarios = scripts.iter().map(|script| Scenario::load(script)).collect::<Result<_>>()?;
                 let scenarios = runnable(scenarios, &setting)?;
-                Ok(run(scenarios, jobs.max(1), verbose, setting))
+                Ok(run(&scenarios, jobs.max(1), verbose, &setting))
             })
         }
         Cli::Shell { host, options, scenario } => {
             setting(options).and_then(|setting| shell(&host, scenario.as_deref(), setting))
         }
+        // `tests/lab/lab` has them done by a program that is built in seconds.
+        Cli::Doctor | Cli::Kernels => Err(anyhow!("start it as tests/lab/lab")),
         Cli::List => list(),
         Cli::Clean => clean(),
         Cli::Ctl { words } => return ctl(words),
@@ -160,6 +170,7 @@ fn setting(options: Options) -> Result<Setting> {
         lab_programs,
         cache: from_environment("LAB_CACHE")?,
         backend: options.backend,
+        kernel: options.kernel,
         seed: options.seed,
         timeout: options.timeout.map(Duration::from_secs),
         disk_size: options.disk_size,
@@ -174,7 +185,9 @@ fn setting(options: Options) -> Result<Setting> {
     Ok(setting)
 }
 
-/// The scenarios that run on the back end that is wanted, which is made ready.
+/// The scenarios that run on the back end and the kernel that are wanted, which are made ready.
+///
+/// Empty when a kernel that was asked for by name cannot be had: that is no fault of the scenarios.
 fn runnable(scenarios: Vec<Scenario>, setting: &Setting) -> Result<Vec<Scenario>> {
     let mut kinds: Vec<Kind> = Vec::new();
     let mut runnable = Vec::new();
@@ -191,7 +204,14 @@ fn runnable(scenarios: Vec<Scenario>, setting: &Setting) -> Result<Vec<Scenario>
         bail!("nothing to run");
     }
     for kind in Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)) {
-        kind.backend(&setting.cache).prepare(&|line| println!("lab: {line}"))?;
+        let prepared = kind.backend(setting.kernel, &setting.cache).prepare(&|line| println!("lab: {line}"));
+        match prepared {
+            Err(error) if setting.kernel != Kernel::Distribution && error.is::<Unavailable>() => {
+                println!("lab: skipped on `{kind}`: no kernel `{}`: {error:#}", setting.kernel);
+                runnable.retain(|scenario| scenario.backend(setting.backend) != Some(kind));
+            }
+            prepared => prepared?,
+        }
     }
     if runnable.iter().any(|scenario| scenario.hardware.root) {
         RootImage::new(&setting.cache).prepare(&|line| println!("lab: {line}"))?;
@@ -207,7 +227,7 @@ struct Row {
     broken: bool,
 }
 
-fn run(scenarios: Vec<Scenario>, jobs: usize, verbose: bool, setting: Setting) -> ExitCode {
+fn run(scenarios: &[Scenario], jobs: usize, verbose: bool, setting: &Setting) -> ExitCode {
     let single = scenarios.len() == 1;
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(Vec::new());
@@ -220,7 +240,7 @@ fn run(scenarios: Vec<Scenario>, jobs: usize, verbose: bool, setting: Setting) -
                     if setting.interrupted.load(Ordering::Relaxed) {
                         return;
                     }
-                    let row = run_one(scenario, &setting, single, verbose);
+                    let row = run_one(scenario, setting, single, verbose);
                     rows.lock().unwrap_or_else(PoisonError::into_inner).push((number, row));
                 }
             });
@@ -229,7 +249,7 @@ fn run(scenarios: Vec<Scenario>, jobs: usize, verbose: bool, setting: Setting) -
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|(number, _)| *number);
     let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
-    report(&rows, &scenarios, &setting)
+    report(&rows, scenarios, setting)
 }
 
 fn run_one(scenario: &Scenario, setting: &Setting, single: bool, verbose: bool) -> Row {
@@ -245,11 +265,11 @@ fn run_one(scenario: &Scenario, setting: &Setting, single: bool, verbose: bool) 
     let result = scenario::run(scenario, setting, each_line);
     let seconds = begun.elapsed().as_secs_f64();
     let (outcome, broken) = match result {
-        Ok((outcome, folder)) => {
-            if let Outcome::Failed(reason) = &outcome {
-                explain(scenario, reason, folder.path(), verbose && single);
+        Ok(ran) => {
+            if let Outcome::Failed(reason) = &ran.outcome {
+                explain(scenario, reason, &ran, verbose && single);
             }
-            (outcome, false)
+            (ran.outcome, false)
         }
         Err(error) => {
             println!("lab: {name}: the lab failed: {error:#}");
@@ -267,7 +287,8 @@ fn run_one(scenario: &Scenario, setting: &Setting, single: bool, verbose: bool) 
 }
 
 /// Says why a scenario failed, where its files are and how to run it alone.
-fn explain(scenario: &Scenario, reason: &str, folder: &Path, seen: bool) {
+fn explain(scenario: &Scenario, reason: &str, ran: &Ran, seen: bool) {
+    let folder = ran.folder.path();
     let log = std::fs::read(folder.join("run.log")).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
@@ -276,6 +297,11 @@ fn explain(scenario: &Scenario, reason: &str, folder: &Path, seen: bool) {
         for line in &lines[lines.len().saturating_sub(25)..] {
             text.push_str(&format!("    | {line}\n"));
         }
+    }
+    for (host, why) in
+        ran.deaths.iter().filter(|(host, _)| !log.contains(&format!("lab: {host} ended by itself")))
+    {
+        text.push_str(&format!("lab: {host} ended by itself\n{why}\n"));
     }
     text.push_str(&format!("    files: {} (run.log, {{primary,backup}}/console.log)\n", folder.display()));
     text.push_str(&format!("    again: tests/lab/lab run --verbose {}", scenario.script.display()));
@@ -313,7 +339,7 @@ fn shell(host: &str, script: Option<&Path>, setting: Setting) -> Result<ExitCode
         Some(script) => Scenario::load(script)?,
         None => Scenario::blank("shell"),
     };
-    let scenario = runnable(vec![scenario], &setting)?.remove(0);
+    let scenario = runnable(vec![scenario], &setting)?.pop().context("the hosts have no kernel")?;
     println!("lab: booting two hosts");
     let lab = match Lab::start(&scenario, &setting) {
         Ok(lab) => lab,

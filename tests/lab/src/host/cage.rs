@@ -7,10 +7,11 @@
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use command_fds::{CommandFdExt, FdMapping};
@@ -31,6 +32,8 @@ const LIFELINE: i32 = 5;
 #[derive(Debug)]
 struct Cage {
     process: Child,
+    /// Writes the console's file.
+    console: JoinHandle<()>,
     /// Its only purpose is to be closed when the driver ends.
     _lifeline: PipeWriter,
 }
@@ -50,7 +53,7 @@ pub(super) fn start(boot: Boot, command: Vec<String>, kernel: Option<&Path>) -> 
         .env("CAGE", &boot.scratch)
         .env("LAB_BIN", &boot.programs)
         .env("LAB_SOCKETS", &boot.sockets)
-        .env("LAB_KERNEL", kernel.unwrap_or(Path::new("")))
+        .env("KERNEL_FOLDER", kernel.unwrap_or(Path::new("")))
         .env("SHARE", &boot.share)
         .env("MEMORY_MIB", boot.memory_mib.to_string())
         .stdin(Stdio::null())
@@ -66,12 +69,12 @@ pub(super) fn start(boot: Boot, command: Vec<String>, kernel: Option<&Path>) -> 
     let process = cage.spawn().context("cannot start `unshare` (package util-linux)")?;
     // The descriptors that belong to the host must not stay open here: their end tells of its.
     drop(cage);
-    thread::spawn(move || {
+    let console = thread::spawn(move || {
         let mut console = console;
         // Ends with the host.
         let _ = io::copy(&mut console, &mut log);
     });
-    Ok(Box::new(Cage { process, _lifeline: writer }))
+    Ok(Box::new(Cage { process, console, _lifeline: writer }))
 }
 
 impl Host for Cage {
@@ -80,6 +83,19 @@ impl Host for Cage {
         self.process.kill().context("cannot kill the host")?;
         self.process.wait().context("cannot wait for the host's end")?;
         Ok(())
+    }
+
+    fn wait_end(&mut self, patience: Duration) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            // A process that cannot be asked has ended.
+            let status = self.process.try_wait().ok().flatten();
+            let complete = status.is_some() && self.console.is_finished();
+            if complete || begun.elapsed() > patience {
+                return status.map(|status| status.code().unwrap_or(128 + status.signal().unwrap_or(0)));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

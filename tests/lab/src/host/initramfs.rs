@@ -5,7 +5,7 @@
 //! to a multiple of four bytes, parents come before what is in them, and the trailer is last.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -19,24 +19,23 @@ const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const LINK: u32 = 0o120_777;
 
-/// An archive with a static `busybox` and kernel modules, which are loaded in this order.
+/// An archive with a static `busybox` and kernel modules (name and content), which are loaded in this order.
 ///
 /// # Errors
-/// When one of the files cannot be read.
-pub(super) fn build(busybox: &Path, modules: &[PathBuf]) -> Result<Vec<u8>> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+/// When `busybox` cannot be read.
+pub(super) fn build(busybox: &Path, modules: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let program = fs::read(busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "modules", "machine"] {
         archive.add(folder, FOLDER, b"");
     }
     archive.add("init", PROGRAM, INIT.as_bytes());
-    archive.add("bin/busybox", PROGRAM, &read(busybox)?);
+    archive.add("bin/busybox", PROGRAM, &program);
     for applet in APPLETS {
         archive.add(&format!("bin/{applet}"), LINK, b"busybox");
     }
-    for (number, module) in modules.iter().enumerate() {
-        let name = module.file_name().unwrap_or_default().to_string_lossy();
-        archive.add(&format!("modules/{number:02}-{name}"), PROGRAM, &read(module)?);
+    for (number, (name, content)) in modules.iter().enumerate() {
+        archive.add(&format!("modules/{number:02}-{name}"), PROGRAM, content);
     }
     Ok(archive.finish())
 }
@@ -122,14 +121,8 @@ mod tests {
 
     #[test]
     fn modules_keep_their_order() {
-        let folder = std::env::temp_dir().join(format!("ftdm-initramfs-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let paths = ["busybox", "z.ko", "a.ko"].map(|name| folder.join(name));
-        for path in &paths {
-            fs::write(path, path.to_string_lossy().as_bytes()).unwrap();
-        }
-        let archive = build(&paths[0], &paths[1..]);
-        fs::remove_dir_all(&folder).unwrap();
+        let modules = ["z.ko", "a.ko"].map(|name| (name.to_owned(), b"code".to_vec()));
+        let archive = build(Path::new("/proc/self/exe"), &modules);
         let names: Vec<String> = list(&archive.unwrap()).into_iter().map(|(name, ..)| name).collect();
         assert!(names.ends_with(&["modules/00-z.ko".to_owned(), "modules/01-a.ko".to_owned()]), "{names:?}");
         assert!(names.contains(&"bin/switch_root".to_owned()));

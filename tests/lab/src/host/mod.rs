@@ -7,7 +7,6 @@
 //! happens, so do its hosts; and a host can write to nothing but its disks and the share.
 
 mod cage;
-mod debian_kernel;
 mod initramfs;
 pub mod qemu;
 pub mod root_image;
@@ -17,8 +16,10 @@ use std::fmt::{self, Debug, Display};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
+use ftdm_lab_kernels::Kernel;
 
 /// Everything that a host is started with.
 #[derive(Debug)]
@@ -87,6 +88,12 @@ pub trait Backend: Debug + Send + Sync {
     /// When it cannot be made.
     fn install(&self, programs: &Path) -> Result<()>;
 
+    /// What the hosts' kernel is, e.g. `user-mode-linux 6.1.176`; known once it is [prepared](Backend::prepare).
+    ///
+    /// # Errors
+    /// When it is not there.
+    fn kernel(&self) -> Result<String>;
+
     /// By how much every time-out is multiplied.
     fn slowness(&self) -> u32;
 
@@ -104,6 +111,10 @@ pub trait Host: Debug + Send {
     /// # Errors
     /// When it cannot be ended.
     fn kill(&mut self) -> Result<()>;
+
+    /// Waits at most `patience` for an end that the host came to by itself; then its console is complete. Returns the
+    /// exit code of what ran it, 128 + N after signal N; `None` when it still runs.
+    fn wait_end(&mut self, patience: Duration) -> Option<i32>;
 }
 
 /// The back ends that exist.
@@ -119,12 +130,12 @@ impl Kind {
     /// All of them, the default first.
     pub const ALL: [Kind; 2] = [Kind::Uml, Kind::Qemu];
 
-    /// The back end; what it fetches is kept in the folder `cache`.
+    /// The back end, with hosts that have `kernel`; what it fetches is kept in the folder `cache`.
     #[must_use]
-    pub fn backend(self, cache: &Path) -> Box<dyn Backend> {
+    pub fn backend(self, kernel: Kernel, cache: &Path) -> Box<dyn Backend> {
         match self {
-            Kind::Uml => Box::new(uml::UserModeLinux),
-            Kind::Qemu => Box::new(qemu::Qemu::new(cache)),
+            Kind::Uml => Box::new(uml::UserModeLinux::new(kernel, cache)),
+            Kind::Qemu => Box::new(qemu::Qemu::new(kernel, cache)),
         }
     }
 }

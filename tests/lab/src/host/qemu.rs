@@ -1,4 +1,4 @@
-//! Hosts that are virtual machines with the distribution's kernel and two CPUs, without KVM.
+//! Hosts that are virtual machines with a distribution's kernel and two CPUs, without KVM.
 //!
 //! QEMU runs in a cage ([`super::cage`]) and translates the guest's code. The machine's own programs
 //! are the root through 9p, read-only; only the share is exported writable. Disks are vhost-user
@@ -8,15 +8,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use ftdm_lab_kernels::Kernel;
+use ftdm_lab_kernels::qemu::{FIRMWARE, PROGRAM, check};
+use ftdm_lab_kernels::stock::Stock;
 
 use super::cage::{self, AGENT, NETWORK};
-use super::debian_kernel::DebianKernel;
 use super::{Backend, Boot, Host, initramfs};
-
-/// The emulator, and the firmware: the small one that knows nothing but the direct start of a kernel.
-const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
-const FIRMWARE: &str = "/usr/share/qemu/qboot.rom";
 
 /// The initramfs among the hosts' programs.
 const INITRAMFS: &str = "initramfs.cpio";
@@ -24,9 +22,10 @@ const INITRAMFS: &str = "initramfs.cpio";
 /// What the initramfs loads; the rest comes from the 9p root.
 const MODULES: [&str; 3] = ["virtio_pci", "9pnet_virtio", "9p"];
 
-/// Words for the kernel. On a busy machine it may take the time stamp counter's speed for a tenth of
+/// Words for the kernel. From 6.12 on it panics at the start when a busy machine keeps the timer's interrupt waiting,
+/// unless it is asked not to check. On a busy machine it may take the time stamp counter's speed for a tenth of
 /// what it is and let time pass ten times as fast, so that counter is not to be trusted.
-const KERNEL_LINE: [&str; 3] = ["console=ttyS0", "mitigations=off", "tsc=unstable"];
+const KERNEL_LINE: [&str; 4] = ["console=ttyS0", "mitigations=off", "tsc=unstable", "no_timer_check"];
 
 /// Entries of a disk's queue: what the disk's server supports at most.
 const QUEUE: u32 = 256;
@@ -34,31 +33,31 @@ const QUEUE: u32 = 256;
 /// The back end `qemu`.
 #[derive(Debug)]
 pub struct Qemu {
-    kernel: DebianKernel,
+    kernel: Stock,
 }
 
 impl Qemu {
-    /// Hosts with the kernel that is kept in the folder `cache`.
+    /// Hosts with `kernel`, which is kept in the folder `cache`.
     #[must_use]
-    pub fn new(cache: &Path) -> Self {
-        Qemu { kernel: DebianKernel::new(cache) }
+    pub fn new(kernel: Kernel, cache: &Path) -> Self {
+        Qemu { kernel: Stock::new(kernel, cache) }
     }
 }
 
 impl Backend for Qemu {
     fn prepare(&self, say: &dyn Fn(&str)) -> Result<()> {
-        for path in [PROGRAM, FIRMWARE] {
-            if !Path::new(path).exists() {
-                bail!("{path} is missing: install the Debian package qemu-system-x86 (7.2 or newer)");
-            }
-        }
-        self.kernel.fetch(say).context("cannot fetch the distribution's kernel")
+        check()?;
+        self.kernel.provide(say).context("cannot provide the hosts' kernel")
     }
 
     fn install(&self, programs: &Path) -> Result<()> {
         let modules = self.kernel.modules(&MODULES)?;
         let archive = initramfs::build(&self.kernel.busybox(), &modules)?;
         fs::write(programs.join(INITRAMFS), archive).context("cannot write the initramfs")
+    }
+
+    fn kernel(&self) -> Result<String> {
+        Ok(format!("Debian's Linux {} on QEMU", self.kernel.release()?))
     }
 
     fn slowness(&self) -> u32 {
