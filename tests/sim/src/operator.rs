@@ -311,12 +311,6 @@ impl World {
         }
     }
 
-    /// The backup's daemon does not start on what it finds. That is what is to happen to a damaged journal.
-    pub(crate) fn backup_refuses_to_start(&mut self) {
-        self.note(|_| "backup: the journal is damaged, it does not start".into());
-        self.operator.is_done = true;
-    }
-
     /// The primary is lost for good; whoever decides promotes the backup.
     pub(crate) fn failover(&mut self) {
         if self.operator.promoting.is_some() || self.operator.is_calm {

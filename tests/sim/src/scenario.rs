@@ -74,6 +74,8 @@ pub(crate) struct Scenario {
     pub(crate) is_cramped: bool,
     pub(crate) commit: CommitPolicy,
     pub(crate) ack: AckPolicy,
+    /// Bytes of an epoch that the backup compares, and keeps, in one piece.
+    pub(crate) proof_piece: usize,
     /// Time between two looks of the coordinator, where there is one.
     pub(crate) coordinator_interval: u64,
 }
@@ -103,7 +105,9 @@ impl Scenario {
         let faults = (0..kinds).map(|_| all[random.index(all.len())]).collect();
         // A source of its own: the other figures are what they were.
         let mut chance = random.clone();
+        let proof_piece = [0, 1500, 1 << 20][chance.clone().index(3)];
         let mut scenario = Self {
+            proof_piece,
             shape,
             noisy: random.coin(),
             ring_blocks,
