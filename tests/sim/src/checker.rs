@@ -303,9 +303,10 @@ impl Checker {
         }
         let tail = (superblock.tail_epoch, superblock.tail_digest);
         let last = found.sealed.last().copied().unwrap_or(tail);
-        // What a restart will call inconsistent, before anything else: it is not told yet.
+        // What a restart calls inconsistent before anything else.
         let is_begun = !is_sound && superblock.may_have_begun_behind(last.0);
-        if self.is_struck && (is_begun || last.0 < found.state.highest_epoch_seen) {
+        let is_unended = found.state.role == Role::Backup && last.0 < found.state.highest_epoch_seen;
+        if self.is_struck && (is_begun || is_unended) {
             return found;
         }
         let is_lost = !is_sound || found.state.lost.is_some_and(|lost| lost > last.0);

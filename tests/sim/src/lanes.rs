@@ -275,7 +275,7 @@ impl World {
                 }
             }
             Step::Write(disk, offset, bytes) => {
-                let offset = self.aim(disk, offset, bytes.len());
+                let Some(offset) = self.aim(disk, offset, bytes.len()) else { return };
                 self.note_backup_write(disk, offset, bytes.len());
                 if let DiskId::Volume(volume) = disk {
                     self.volume_written(volume, offset, bytes.len());
@@ -369,16 +369,20 @@ impl World {
         }
     }
 
-    /// Where a write lands: where it is to, unless it is misdirected within the ring.
-    fn aim(&mut self, disk: DiskId, offset: u64, len: usize) -> u64 {
+    /// Where a write lands: where it is to, unless it goes astray within the ring, or nowhere.
+    fn aim(&mut self, disk: DiskId, offset: u64, len: usize) -> Option<u64> {
         if disk != DiskId::Journal || offset < RING_START || !std::mem::take(&mut self.misdirects) {
-            return offset;
+            return Some(offset);
+        }
+        self.checker.struck();
+        if self.random.coin() {
+            self.note(|_| format!("FAULT the write to {offset} is lost"));
+            return None;
         }
         let blocks = self.scenario.ring_blocks - len.div_ceil(BLOCK_LEN) as u64 + 1;
         let lands = RING_START + self.random.below(blocks) * BLOCK_LEN as u64;
         self.note(|_| format!("FAULT the write to {offset} lands at {lands}"));
-        self.checker.struck();
-        lands
+        Some(lands)
     }
 
     /// What if the power were cut now, and everything lost that was not synced?

@@ -38,7 +38,7 @@ pub(crate) enum Fault {
     /// Somebody else connects while the primary's connection lives: says nothing, says the primary's own greeting
     /// once more, or sends frames of an earlier connection.
     SecondConnection,
-    /// One write to the journal's ring lands elsewhere in it, and nobody is told.
+    /// One write to the journal's ring is lost, or lands elsewhere in it, and nobody is told.
     Misdirect,
     /// The primary is given up, and the backup promoted, after a crash of its own or not.
     Failover,
@@ -157,6 +157,7 @@ impl World {
         self.backup_start();
         self.primary_start();
         self.guest_writes();
+        self.schedule(0, Event::Look);
         let first = self.random.around(self.scenario.fault_interval);
         self.schedule(first, Event::Fault);
         let first = self.random.around(self.scenario.request_interval);

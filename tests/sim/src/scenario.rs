@@ -240,6 +240,34 @@ impl Scenario {
         }
     }
 
+    /// A history of one kind: links break while epochs of several frames are on their way, so that the next attempt at the same
+    /// epoch lies where the one before did; and writes to the journal go astray.
+    pub(crate) fn of_lost_writes(self, random: &mut Random) -> Self {
+        let epoch_interval = self.epoch_interval;
+        let kinds = [Fault::KillBackup, Fault::CutBackup, Fault::SlowDisks, Fault::Failover];
+        let often = [Fault::Break, Fault::Break, Fault::Misdirect, Fault::Misdirect];
+        Self {
+            ring_blocks: self.ring_blocks + 32,
+            lane_delay: self.lane_delay.map(|delay| delay.min(epoch_interval)),
+            log_capacity: 1 << 20,
+            guest_interval: epoch_interval / 4,
+            burst: 6,
+            chaos_until: 60 * epoch_interval,
+            fault_interval: 2 * epoch_interval,
+            faults: often.into_iter().chain(kinds.into_iter().filter(|_| random.once_in(4))).collect(),
+            odds_void: 0,
+            odds_lost: 0,
+            odds_disk: 0,
+            is_eager: false,
+            is_interval: false,
+            hooks: None,
+            is_still: false,
+            settles_first: None,
+            is_cramped: false,
+            ..self
+        }
+    }
+
     /// How likely it is from now on that something goes wrong by itself.
     pub(crate) fn set_odds(&mut self, odds: [u64; 4]) {
         [self.odds_void, self.odds_lost, self.odds_disk, self.odds_crash] = odds;

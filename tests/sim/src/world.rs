@@ -75,7 +75,7 @@ pub(crate) enum Event {
     Break,
     Failover,
     Promote,
-    /// The old primary's daemon looks who uses its volumes.
+    /// The primary's daemon looks who uses its volumes.
     Look,
     GuestLeaves,
     /// Somebody wants the roles to be exchanged.
@@ -141,7 +141,7 @@ pub(crate) struct World {
     pub(crate) coordinator: Coordinator,
     pub(crate) verifier: Verifier,
     pub(crate) stalled_until: [u64; 6],
-    /// The next write to the journal's ring lands elsewhere.
+    /// The next write to the journal's ring goes astray.
     pub(crate) misdirects: bool,
     pub(crate) trace: Option<Box<dyn Write>>,
 }
