@@ -327,10 +327,12 @@ impl World {
                 None => return,
                 Some(Item::Frame(frame)) => {
                     self.note(|_| format!("backup gets {}", crate::trace::frame(&frame)));
-                    let begins = frame.header.kind == FrameKind::SyncBegin;
+                    let kind = frame.header.kind;
                     self.backup_handle(BackupEvent::Frame(frame));
-                    if begins {
-                        self.full_sync_heard();
+                    match kind {
+                        FrameKind::SyncBegin => self.full_sync_heard(),
+                        FrameKind::EpochData => self.data_arrived(),
+                        _ => {}
                     }
                 }
                 Some(Item::End) => {

@@ -245,15 +245,17 @@ impl Scenario {
     pub(crate) fn of_lost_writes(self, random: &mut Random) -> Self {
         let epoch_interval = self.epoch_interval;
         let kinds = [Fault::KillBackup, Fault::CutBackup, Fault::SlowDisks, Fault::Failover];
-        let often = [Fault::Break, Fault::Break, Fault::Misdirect, Fault::Misdirect];
+        let often = [Fault::BreakAndLose, Fault::BreakAndLose, Fault::BreakAndLose, Fault::Misdirect];
         Self {
             ring_blocks: self.ring_blocks + 32,
-            lane_delay: self.lane_delay.map(|delay| delay.min(epoch_interval)),
+            lane_delay: self.lane_delay.map(|delay| delay.min(epoch_interval / 8)),
+            net_delay: self.net_delay.min(epoch_interval / 8),
+            timeout: SECOND / 2,
             log_capacity: 1 << 20,
             guest_interval: epoch_interval / 4,
             burst: 6,
-            chaos_until: 60 * epoch_interval,
-            fault_interval: 2 * epoch_interval,
+            chaos_until: 10 * SECOND,
+            fault_interval: SECOND / 2,
             faults: often.into_iter().chain(kinds.into_iter().filter(|_| random.once_in(4))).collect(),
             odds_void: 0,
             odds_lost: 0,

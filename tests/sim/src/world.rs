@@ -141,8 +141,8 @@ pub(crate) struct World {
     pub(crate) coordinator: Coordinator,
     pub(crate) verifier: Verifier,
     pub(crate) stalled_until: [u64; 6],
-    /// The next write to the journal's ring goes astray.
-    pub(crate) misdirects: bool,
+    /// A write to the journal's ring goes astray, behind so many others.
+    pub(crate) misdirects: Option<u64>,
     pub(crate) trace: Option<Box<dyn Write>>,
 }
 
@@ -185,7 +185,7 @@ impl World {
             operator: Operator::default(),
             coordinator: Coordinator::default(),
             stalled_until: [0; 6],
-            misdirects: false,
+            misdirects: None,
             trace,
         }
     }
