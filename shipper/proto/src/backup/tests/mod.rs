@@ -2,6 +2,7 @@
 
 mod failback;
 mod greeting;
+mod losing;
 mod promoting;
 mod staging;
 mod syncing;
