@@ -79,6 +79,12 @@ impl EpochVerifier {
         self.frames
     }
 
+    /// The chain's digest behind the frames pushed so far: of all before this epoch, and of these.
+    #[must_use]
+    pub fn running(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// Adds the next frame. `Some` when it was the last and the epoch is whole and right.
     ///
     /// # Errors

@@ -193,6 +193,9 @@ pub struct DurableState {
     pub devices: Vec<VolumeUuid>,
     /// The highest fencing token that this side has seen, of its own promotes and the other's; 0: none.
     pub token: u64,
+    /// A backup: its journal has lost epochs that count, up to this one. Of no meaning any more once it holds that one or
+    /// a later one.
+    pub lost: Option<Epoch>,
 }
 
 /// Identities, 16 bytes each.
@@ -251,6 +254,8 @@ mod tag {
     pub(super) const ALONE: u16 = 9;
     pub(super) const FENCED: u16 = 10;
     pub(super) const TOKEN: u16 = 11;
+    /// Mandatory: a version that does not know it would promote to less than was acknowledged, without a word.
+    pub(super) const LOST: u16 = 12;
 }
 
 /// A durable state that cannot be used.
@@ -282,6 +287,7 @@ impl DurableState {
             rolls: RollHistory::default(),
             devices: Vec::new(),
             token: 0,
+            lost: None,
         }
     }
 
@@ -331,6 +337,9 @@ impl DurableState {
         if self.token > 0 {
             fields.u64(tag::TOKEN, self.token);
         }
+        if let Some(lost) = self.lost {
+            fields.u64(tag::LOST, lost.0);
+        }
         if self.rolls.last().is_some() {
             fields.field(tag::ROLLS, &self.rolls.encode());
         }
@@ -356,6 +365,7 @@ impl DurableState {
         let alone = fields.optional_array(tag::ALONE)?.map(u64::from_le_bytes).map(Epoch);
         let fenced = fields.optional(tag::FENCED).map(Fence::decode).transpose()?;
         let token = fields.optional_array(tag::TOKEN)?.map_or(0, u64::from_le_bytes);
+        let lost = fields.optional_array(tag::LOST)?.map(u64::from_le_bytes).map(Epoch);
         let rolls = fields.optional(tag::ROLLS).map(RollHistory::decode).transpose()?.unwrap_or_default();
         let devices = fields.optional(tag::DEVICES).map(decode_devices).transpose()?.unwrap_or_default();
         fields.finish()?;
@@ -373,6 +383,7 @@ impl DurableState {
             alone,
             fenced,
             token,
+            lost,
         })
     }
 

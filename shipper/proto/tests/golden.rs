@@ -299,6 +299,7 @@ fn durable_state() {
         fenced: None,
         devices: Vec::new(),
         token: 0,
+        lost: None,
     };
     check_state("state", 7, state);
 }
@@ -324,6 +325,7 @@ fn a_state_with_its_rolls() {
         fenced: None,
         devices: Vec::new(),
         token: 0,
+        lost: None,
     };
     check_state("state_rolls", 8, state);
 }
@@ -340,9 +342,11 @@ fn a_state_that_was_promoted_over_and_one_that_stepped_down() {
     };
     let outdated = Content::Outdated { fork: Some(Epoch(4710)) };
     let outdated = DurableState { lineage: lineage(), content: outdated, ..blank };
+    let lost =
+        DurableState { content: Content::Consistent, lost: Some(Epoch(4713)), ..outdated.clone() };
     let placed =
         DurableState { devices: vec![VolumeUuid([0xf7; 16]), VolumeUuid([0xf8; 16])], ..outdated.clone() };
-    for (name, state) in [("state_devices", placed), ("state_fenced", fenced), ("state_outdated", outdated)] {
+    for (name, state) in [("state_devices", placed), ("state_fenced", fenced), ("state_lost", lost), ("state_outdated", outdated)] {
         check_state(name, 9, state);
     }
 }
@@ -372,6 +376,7 @@ fn journal() {
         tail_digest: Digest([0xd1; 32]),
         synced: Epoch(4710),
         incarnation: Some(INCARNATION),
+        applying: None,
         ..Superblock::format([0x71; 16], "vm1".parse().unwrap(), 16 << 20).unwrap()
     };
     check("superblock", &encode(9, SlotKind::JournalSuperblock, &superblock.encode()).unwrap());
@@ -387,6 +392,11 @@ fn journal() {
     check("superblock_external", &encode(9, SlotKind::JournalSuperblock, &external.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("superblock_external").try_into().unwrap();
     assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((external, position))));
+
+    let applying = Superblock { applying: Some(Epoch(4712)), ..superblock.clone() };
+    check("superblock_applying", &encode(9, SlotKind::JournalSuperblock, &applying.encode()).unwrap());
+    let slot: [u8; SLOT_SIZE] = golden("superblock_applying").try_into().unwrap();
+    assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((applying, position))));
 
     let Ok(recovery) = recover(&superblock, &mut |_, buf: &mut [u8]| {
         buf.fill(0);

@@ -5,22 +5,19 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
 use ftdm::fault;
 use ftship_proto::backup::Sealed;
 use ftship_proto::frame::Frame;
 use ftship_proto::ids::{Digest, Epoch, GroupName, Incarnation};
 use ftship_proto::journal::{
-    BLOCK_LEN, EndClass, EpochFrames, JournalError, JournalWriter, MIN_JOURNAL_LEN, Placement, ReadAt,
-    SealedEpoch, Superblock, encode_padded, recover,
+    EndClass, JournalError, JournalWriter, MIN_JOURNAL_LEN, Placement, ReadAt, Ring, SealedEpoch, Superblock,
+    encode_padded, recover,
 };
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 
+use super::redo::{LARGEST_FRAME, Redo};
 use crate::storage::{Storage, StorageError};
-
-/// Largest frame as it lies in the ring, with room to spare: header, payload and padding.
-const LARGEST_FRAME: usize = ftship_proto::frame::MAX_RAW_PAYLOAD + 2 * BLOCK_LEN;
 
 /// Bytes zeroed at a time when formatting.
 const CHUNK: usize = 1 << 20;
@@ -65,7 +62,7 @@ impl From<StorageError> for JournalFault {
 pub struct JournalDevice {
     device: Storage,
     position: Option<SlotPosition>,
-    superblock: Option<Superblock>,
+    ring: Option<Ring>,
     buffer: AlignedBuffer,
     encoded: Vec<u8>,
 }
@@ -81,6 +78,8 @@ pub struct Recovery {
     pub applied: Epoch,
     /// Its digest.
     pub applied_digest: Digest,
+    /// Epochs up to this one were durable in it, and are not found.
+    pub lost: Option<Epoch>,
     /// For the log.
     pub summary: String,
 }
@@ -104,16 +103,16 @@ impl JournalDevice {
 
     fn over(device: Storage) -> Self {
         let buffer = AlignedBuffer::new(LARGEST_FRAME);
-        Self { device, position: None, superblock: None, buffer, encoded: Vec::new() }
+        Self { device, position: None, ring: None, buffer, encoded: Vec::new() }
     }
 
-    /// A second descriptor of the same journal, for reading.
+    /// A second descriptor of the same journal, which was recovered, for reading.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn reader(&self) -> Result<Self, JournalFault> {
-        let reader = Self::over(Storage::open_to_read(self.device.path())?);
-        Ok(Self { superblock: self.superblock.clone(), ..reader })
+    pub(super) fn redo(&self) -> Result<Redo, JournalFault> {
+        let ring = self.ring.ok_or_else(|| self.unusable("not recovered"))?;
+        Ok(Redo::new(Storage::open_to_read(self.device.path())?, ring))
     }
 
     fn len(&self) -> u64 {
@@ -195,7 +194,7 @@ impl JournalDevice {
     /// epochs bear witness before the journal's own superblock has named it.
     ///
     /// # Errors
-    /// When it is blank, another group's, of a newer version, or has lost something committed.
+    /// When it is blank, another group's, or of a newer version.
     pub fn recover(
         &mut self,
         group: &GroupName,
@@ -216,20 +215,13 @@ impl JournalDevice {
         }
         let found = recover(&superblock, &mut DeviceReader(&self.device, &mut self.buffer))
             .map_err(|error| self.io("read", error))?;
-        match found.ended.class {
-            EndClass::Ordinary => {}
+        let lost = match found.ended.class {
+            EndClass::Ordinary => None,
             EndClass::Refused => {
                 return Err(self.unusable(format_args!("{}: update this host first", found.ended.reason)));
             }
-            EndClass::Damaged { lost_through, .. } => {
-                let held = found.sealed.last().map_or(superblock.tail_epoch, |last| last.epoch);
-                return Err(self.unusable(format_args!(
-                    "damaged behind epoch {held} ({}), though epoch {lost_through} was durable: its device \
-                     lost or changed data. `ftship journal {group} --check` says where and what to do",
-                    found.ended.reason
-                )));
-            }
-        }
+            EndClass::Damaged { lost_through, .. } => Some(lost_through),
+        };
         let sealed: Vec<Sealed> = found.sealed.iter().map(sealed_of).collect();
         let summary = format!(
             "applied up to epoch {}, {} more in the journal; then: {}",
@@ -240,8 +232,8 @@ impl JournalDevice {
         let writer = JournalWriter::new(superblock.clone(), &found);
         let (applied, applied_digest) = (superblock.tail_epoch, superblock.tail_digest);
         self.position = Some(position);
-        self.superblock = Some(superblock);
-        Ok(Recovery { writer, sealed, applied, applied_digest, summary })
+        self.ring = Some(superblock.ring);
+        Ok(Recovery { writer, sealed, applied, applied_digest, lost, summary })
     }
 
     /// Writes a frame at its place. Durable only after [`Self::sync`].
@@ -291,24 +283,6 @@ impl JournalDevice {
         self.sync()?;
         fault::at("superblock-synced");
         self.position = Some(next);
-        Ok(())
-    }
-
-    /// Hands every frame of a sealed epoch to `visit`, in order, verified.
-    ///
-    /// # Errors
-    /// When the device fails, the epoch is damaged, or `visit` fails.
-    pub fn read_epoch(
-        &mut self,
-        epoch: &Sealed,
-        mut visit: impl FnMut(&Frame) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let superblock = self.superblock.as_ref().ok_or_else(|| self.unusable("not recovered"))?;
-        let mut reader = DeviceReader(&self.device, &mut self.buffer);
-        let of = (epoch.epoch, epoch.incarnation);
-        for frame in EpochFrames::of(superblock.ring, &mut reader, of, epoch.start, epoch.end) {
-            visit(&frame.with_context(|| format!("journal {}", self.device.path().display()))?)?;
-        }
         Ok(())
     }
 }

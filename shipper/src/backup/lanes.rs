@@ -13,12 +13,13 @@ use ftship_proto::backup::Sealed;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::Epoch;
-use ftship_proto::journal::{Placement, Superblock};
+use ftship_proto::journal::{Place, Placement, Superblock};
 use ftship_proto::primary::Scope;
 use ftship_proto::state::DurableState;
 use ftship_proto::verify::{Digests, HashRequest};
 
 use super::journal_device::JournalDevice;
+use super::redo::{Redo, Unproven};
 use super::volume_device::Volumes;
 use crate::reactor::Reports;
 use crate::snapshots::{Order, Snapshot};
@@ -39,6 +40,10 @@ pub(super) enum LaneReport {
     StateWritten,
     /// The volumes are flushed.
     VolumesFlushed,
+    /// The epochs are in the journal as they were sealed.
+    Proven,
+    /// One is not.
+    Unproven(Unproven),
     /// The epochs are on the volumes and flushed.
     Applied,
     /// What the volumes hold.
@@ -94,7 +99,9 @@ pub(super) enum VolumeJob {
     Base(Frame, Box<GroupDescription>),
     /// Flush.
     Flush,
-    /// Write the records of these epochs, then flush.
+    /// Read these epochs, and check each against its digest.
+    Prove(Vec<(Sealed, Place)>),
+    /// Write the records of these epochs, which are proven, then flush.
     Apply(Vec<Sealed>, Box<GroupDescription>),
     /// Hash what they hold.
     Hash(HashRequest),
@@ -198,13 +205,13 @@ pub(super) fn journal_lane(
     })
 }
 
-/// Starts the lane of the volumes; `journal` is a second, reading descriptor of the journal.
+/// Starts the lane of the volumes; `redo` reads the journal.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub(super) fn volume_lane(
     volumes: Volumes,
-    mut journal: JournalDevice,
+    mut redo: Redo,
     reports: Reports<LaneReport>,
 ) -> anyhow::Result<Lane<VolumeJob>> {
     let mut volumes = Some(volumes);
@@ -227,10 +234,14 @@ pub(super) fn volume_lane(
                 fault::at("base-flushed");
                 Ok(Some(LaneReport::VolumesFlushed))
             }
+            VolumeJob::Prove(places) => Ok(Some(match redo.prove(places)? {
+                Ok(()) => LaneReport::Proven,
+                Err(unproven) => LaneReport::Unproven(unproven),
+            })),
             VolumeJob::Apply(epochs, group) => {
                 fault::at("apply-begun");
-                for epoch in epochs {
-                    journal.read_epoch(&epoch, |frame| volumes.write_records(frame, &group))?;
+                if let Err(unproven) = redo.apply(&epochs, volumes, &group)? {
+                    return Ok(Some(LaneReport::Unproven(unproven)));
                 }
                 fault::at("apply-written");
                 volumes.flush()?;
@@ -238,7 +249,8 @@ pub(super) fn volume_lane(
                 Ok(Some(LaneReport::Applied))
             }
             VolumeJob::Hash(request) => {
-                let result = volumes.digests(&request).map_err(|error| format!("{error:#}"));
+                let digests = |()| volumes.digests(&request).map_err(|error| format!("{error:#}"));
+                let result = redo.check_whole().and_then(digests);
                 Ok(Some(LaneReport::Hashed { token: request.token, result }))
             }
             VolumeJob::ReadOwn(since) => {
@@ -254,7 +266,8 @@ pub(super) fn volume_lane(
                 Ok(Some(LaneReport::Rolled { eras }))
             }
             VolumeJob::Snapshot { id, epoch, order } => {
-                let result = order.take(epoch).map_err(|error| format!("{error:#}"));
+                let take = |()| order.take(epoch).map_err(|error| format!("{error:#}"));
+                let result = redo.check_whole().and_then(take);
                 match order.remove_oldest() {
                     Ok(names) if names.is_empty() => {}
                     Ok(names) => log::info!("removed the oldest recovery points: {}", names.join(", ")),

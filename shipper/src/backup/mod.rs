@@ -8,6 +8,7 @@ mod hash;
 mod identity;
 mod journal_device;
 mod lanes;
+mod redo;
 mod snapshot;
 mod volume_device;
 
@@ -38,6 +39,7 @@ use identity::{check_identities, identities};
 pub(crate) use journal_device::DeviceReader;
 pub use journal_device::{JournalDevice, JournalFault};
 use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
+use redo::Unproven;
 use snapshot::Snapshots;
 use volume_device::{DiscardCounts, Volumes};
 
@@ -74,7 +76,7 @@ impl BackupDriver {
     /// Opens the journal and the volumes, recovers, and listens.
     ///
     /// # Errors
-    /// When a device cannot be used, the journal is damaged, or the address is taken.
+    /// When a device cannot be used, or the address is taken.
     pub fn new(
         config: &Config,
         state: DurableState,
@@ -85,7 +87,7 @@ impl BackupDriver {
         let mut journal = JournalDevice::open(&config.journal.device)?;
         let recovery = journal.recover(&config.group, state.last_incarnation)?;
         log::info!("journal {}: {}", config.journal.device.display(), recovery.summary);
-        let reader = journal.reader()?;
+        let redo = journal.redo()?;
         let is_promoted = state.role == Role::Primary;
         let mut local = Vec::new();
         let mut devices = Vec::new();
@@ -104,7 +106,7 @@ impl BackupDriver {
             check_identities(&config.volume, &state.devices, &devices)?;
             local = volumes.local();
             discards = volumes.discards();
-            volume = Some(volume_lane(volumes, reader, reports.clone())?);
+            volume = Some(volume_lane(volumes, redo, reports.clone())?);
         }
         if let Some(reason) = &untracked {
             log::warn!(
@@ -128,6 +130,7 @@ impl BackupDriver {
             sealed: recovery.sealed,
             applied: recovery.applied,
             applied_digest: recovery.applied_digest,
+            lost: recovery.lost,
         };
         let registry = reactor.registry()?;
         Ok(Self {
@@ -222,6 +225,7 @@ impl BackupDriver {
                     self.volume_job(now, frame.payload.len(), VolumeJob::Base(frame, group));
                 }
                 BackupAction::FlushVolumes => self.volume_job(now, 0, VolumeJob::Flush),
+                BackupAction::Prove { places } => self.volume_job(now, 0, VolumeJob::Prove(places)),
                 BackupAction::Apply { epochs, group } => {
                     self.volume_job(now, 0, VolumeJob::Apply(epochs, group));
                 }
@@ -232,6 +236,7 @@ impl BackupDriver {
                 BackupAction::Snapshot { id, epoch, .. } => self.take_snapshot(now, id, epoch),
                 BackupAction::SnapshotRefused { id, reason } => self.snapshot_refused(id, reason),
                 BackupAction::ReleaseVolumes => self.volume_job(now, 0, VolumeJob::Release),
+                BackupAction::ReportLoss { text } => log::error!("{text}"),
                 BackupAction::PromoteDone(result) => self.promote_done(&result),
             }
         }
@@ -340,18 +345,12 @@ impl BackupDriver {
                 Some("the other side was promoted: waiting for it to resynchronise this one".into()),
             ),
             Phase::Inconsistent => {
-                ("inconsistent", Some("a sync in place did not end; the primary runs it again".into()))
+                let text = "a mixture: a sync in place did not end, or the journal lost what was being applied; the \
+                            primary syncs it again";
+                ("inconsistent", Some(text.into()))
             }
             Phase::Copying(_) => ("syncing", Some("a sync in place is under way; not promotable yet".into())),
-            Phase::Consistent if self.core.is_catching_up() => {
-                let text = format!("what changed arrives; promotable to epoch {}", self.core.committed());
-                ("syncing", Some(text))
-            }
-            Phase::Consistent if self.core.is_replicating() => ("in sync", None),
-            Phase::Consistent if self.core.is_connected() => {
-                ("degraded", Some("the primary is connected but sends no epochs; promotable".into()))
-            }
-            Phase::Consistent => ("degraded", Some("no primary is connected; promotable".into())),
+            Phase::Consistent => self.describe_consistent(),
             Phase::Promoting(_) => ("degraded", Some("being promoted".into())),
             Phase::Promoted => {
                 let text = format!("promoted at epoch {}; nothing is replicated", self.core.promoted_at());
@@ -359,6 +358,32 @@ impl BackupDriver {
             }
             Phase::Failed(reason) => ("failed", Some(reason.clone())),
         }
+    }
+
+    fn describe_consistent(&self) -> (&'static str, Option<String>) {
+        let core = &self.core;
+        let arrives = core.is_catching_up();
+        if let Some((held, through)) = core.lost() {
+            let text = format!(
+                "the journal has lost epochs up to {through}, which were acknowledged; the volumes hold exactly epoch \
+                 {held}: {}",
+                if arrives { "what is missing arrives" } else { "waiting for the primary to send what is missing" }
+            );
+            return ("outdated", Some(text));
+        }
+        if arrives {
+            let text = format!("what changed arrives; promotable to epoch {}", core.committed());
+            return ("syncing", Some(text));
+        }
+        if core.is_replicating() {
+            return ("in sync", None);
+        }
+        let connected = if core.is_connected() {
+            "the primary is connected but sends no epochs"
+        } else {
+            "no primary is connected"
+        };
+        ("degraded", Some(format!("{connected}; promotable")))
     }
 
     /// Logs a change of state once.
@@ -430,6 +455,10 @@ impl Driver for BackupDriver {
                 LaneReport::SuperblockWritten => BackupEvent::SuperblockWritten,
                 LaneReport::StateWritten => BackupEvent::StateWritten,
                 LaneReport::VolumesFlushed => BackupEvent::VolumesFlushed,
+                LaneReport::Proven => BackupEvent::Proven,
+                LaneReport::Unproven(Unproven { epoch, half, reason }) => {
+                    BackupEvent::Unproven { epoch, half, reason }
+                }
                 LaneReport::Applied => BackupEvent::Applied,
                 LaneReport::Hashed { token, result } => BackupEvent::VolumesHashed { token, result },
                 LaneReport::OwnRead { result } => BackupEvent::OwnRead { result },

@@ -195,7 +195,7 @@ fn where_a_coordinator_commits_its_word_is_what_counts() {
     assert_eq!(picture.promotable, Some(2));
 
     let mut journal = Journal::with_epochs(3);
-    journal.writer.drop_from(6 * BLOCK);
+    journal.writer.drop_from(6 * BLOCK, Epoch(0));
     let superblock = journal.writer.superblock_now();
     journal.device().write_superblock(&superblock).unwrap();
     let picture = journal.view(false).unwrap();

@@ -13,8 +13,9 @@ use crate::switching::Gate;
 use crate::world::{Event, Side, World};
 
 const SECOND: u64 = 1_000_000;
-/// How often the daemon looks who uses the volumes.
+/// How often the daemon looks who uses the volumes, behind a promote and before.
 const LOOK: u64 = 20_000;
+const EARLY_LOOK: u64 = 5 * LOOK;
 /// A daemon that has run so long without a backup has written down that it is alone.
 const NOTED: u64 = 10 * LOOK;
 /// By then both sides know where they stand.
@@ -59,8 +60,7 @@ impl World {
                 Some(_) => now,
                 None => host.daemon_until.unwrap_or(now),
             };
-            let runs = host.daemon_since.is_some_and(|from| from.max(since) + NOTED <= until);
-            runs && self.operator.aftermath.promoted.is_some()
+            host.daemon_since.is_some_and(|from| from.max(since) + NOTED <= until)
         };
         if !host.alone_since.is_some_and(noted) {
             host.alone_since = None;
@@ -96,7 +96,6 @@ impl World {
         }
         let leaves = self.now + self.random.below(4 * SECOND);
         self.schedule(leaves, Event::GuestLeaves);
-        self.schedule(self.now + LOOK, Event::Look);
         true
     }
 
@@ -112,13 +111,14 @@ impl World {
 
     /// The daemon looks who uses the volumes.
     pub(crate) fn look(&mut self) {
-        if self.now >= self.operator.aftermath.ends && self.discards_mine() {
+        if self.in_aftermath() && self.now >= self.operator.aftermath.ends && self.discards_mine() {
             self.operator.aftermath.ends += 5 * SECOND;
         }
-        if self.now >= self.operator.aftermath.ends {
+        if self.in_aftermath() && self.now >= self.operator.aftermath.ends {
             return self.end_aftermath();
         }
-        self.schedule(self.now + LOOK, Event::Look);
+        let next = if self.in_aftermath() { LOOK } else { EARLY_LOOK };
+        self.schedule(self.now + next, Event::Look);
         let usage = Usage { open: self.primary.has_guest, written: self.primary.written };
         if self.primary.daemon.as_ref().is_some_and(|daemon| daemon.core.wants_usage()) {
             self.primary_handle(PrimaryEvent::Used(usage));

@@ -10,7 +10,9 @@ use ftship_proto::backup::{
 };
 use ftship_proto::frame::FrameKind;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
-use ftship_proto::journal::{BLOCK_LEN, EndClass, JournalWriter, RING_START, Ring, Superblock, recover};
+use ftship_proto::journal::{
+    BLOCK_LEN, EndClass, JournalWriter, Proof, RING_START, Ring, Superblock, recover,
+};
 use ftship_proto::message::{Message, Welcome};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
@@ -36,6 +38,10 @@ pub(crate) struct BackupDaemon {
     pub(crate) superblock_at: SlotPosition,
     pub(crate) state_at: SlotPosition,
     pub(crate) backlog: usize,
+    /// What the last proof has read.
+    pub(crate) proofs: Vec<(Sealed, Proof)>,
+    /// A redo broke off since: the volumes hold no epoch.
+    pub(crate) is_broken: bool,
     report_at: u64,
     timer: Option<u64>,
 }
@@ -69,6 +75,7 @@ impl BackupHost {
             incarnation: None,
             committed: None,
             dropped: None,
+            applying: Some(Epoch::NONE),
         };
         let first = DurableState::new_backup(crate::encoding::group_name(), random.id());
         for at in [SlotPosition::FIRST, SlotPosition::FIRST.next()] {
@@ -107,10 +114,13 @@ impl World {
             Ok(found) => found,
             Err(never) => match never {},
         };
-        if found.ended.class != EndClass::Ordinary {
-            assert!(self.checker.is_struck(), "an undamaged journal is refused: {}", found.ended.reason);
-            return self.backup_refuses_to_start();
-        }
+        let lost = match found.ended.class {
+            EndClass::Ordinary => None,
+            EndClass::Refused => panic!("a newer version's journal"),
+            EndClass::Damaged { lost_through, .. } => Some(lost_through),
+        };
+        let is_struck = self.checker.is_struck();
+        assert!(lost.is_none() || is_struck, "an undamaged journal has lost: {}", found.ended.reason);
         let sealed = found.sealed.iter().map(|found| Sealed {
             epoch: found.epoch,
             digest: found.digest,
@@ -125,6 +135,7 @@ impl World {
             sealed: sealed.collect(),
             applied: superblock.tail_epoch,
             applied_digest: superblock.tail_digest,
+            lost,
         };
         let local = |blocks: &usize| LocalVolume { size: Sectors(*blocks as u64), logical_block_size: 512 };
         let config = BackupConfig {
@@ -149,13 +160,12 @@ impl World {
             superblock_at,
             state_at,
             backlog: 0,
+            proofs: Vec::new(),
+            is_broken: false,
             report_at: 0,
             timer: None,
         }));
-        if self.checker.is_struck() && self.backup_failed() {
-            return self.backup_refuses_to_start();
-        }
-        assert!(!self.backup_failed(), "a backup that nothing struck does not start");
+        assert!(!self.backup_failed(), "a backup does not start");
         self.note(|world| {
             let core = &world.backup.daemon.as_ref().expect("just started").core;
             format!("backup: started, {:?}, applied {}", core.phase(), core.applied())
@@ -235,6 +245,7 @@ impl World {
                 self.volume_push(frame.payload.len(), VolumeJob::Base(frame, group));
             }
             BackupAction::FlushVolumes => self.volume_push(0, VolumeJob::Flush),
+            BackupAction::Prove { places } => self.volume_push(0, VolumeJob::Prove(places)),
             BackupAction::Apply { epochs, group } => self.volume_push(0, VolumeJob::Apply(epochs, group)),
             BackupAction::HashVolumes(request)
                 if request.length == DigestLength::Short && mutant::is(Mutant::CompareOutOfOrder) =>
@@ -259,6 +270,9 @@ impl World {
             }
             BackupAction::SnapshotRefused { id, .. } => self.snapshot_ended(id),
             BackupAction::ReleaseVolumes => self.volume_push(0, VolumeJob::Release),
+            BackupAction::ReportLoss { .. } => {
+                assert!(self.checker.is_struck(), "what was never misdirected is reported as lost");
+            }
             BackupAction::PromoteDone(result) => self.promote_done(&result),
         }
     }
@@ -313,10 +327,12 @@ impl World {
                 None => return,
                 Some(Item::Frame(frame)) => {
                     self.note(|_| format!("backup gets {}", crate::trace::frame(&frame)));
-                    let begins = frame.header.kind == FrameKind::SyncBegin;
+                    let kind = frame.header.kind;
                     self.backup_handle(BackupEvent::Frame(frame));
-                    if begins {
-                        self.full_sync_heard();
+                    match kind {
+                        FrameKind::SyncBegin => self.full_sync_heard(),
+                        FrameKind::EpochData => self.data_arrived(),
+                        _ => {}
                     }
                 }
                 Some(Item::End) => {

@@ -69,8 +69,6 @@ pub(crate) struct Checker {
     /// What the guest's two paired blocks ever held together.
     pairs: HashSet<[u64; 2]>,
     is_struck: bool,
-    /// The last epoch that was redone, in part at least.
-    redone: Epoch,
     commit: CommitPolicy,
     ack: AckPolicy,
     /// The coordinator's last word to each primary.
@@ -101,7 +99,6 @@ impl Checker {
             requests: BTreeMap::new(),
             pairs: HashSet::new(),
             is_struck: false,
-            redone: Epoch::NONE,
             commit: scenario.commit,
             ack: scenario.ack,
             words: HashMap::new(),
@@ -221,20 +218,14 @@ impl Checker {
         assert!(left.is_none(), "a primary is welcomed, and another one's staged epoch is kept: {left:?}");
     }
 
-    /// A write to the journal was misdirected: what was acknowledged may be lost, and should be missed; what is
-    /// held must be exact all the same.
+    /// A write to the journal was misdirected: what was acknowledged may be lost; what is called consistent must be exact
+    /// all the same, and the pair must get in sync.
     pub(crate) fn struck(&mut self) {
         self.is_struck = true;
     }
 
     pub(crate) fn is_struck(&self) -> bool {
         self.is_struck
-    }
-
-    /// The volumes have, or may have, something of this epoch. If it is lost from the journal then, nothing can mend
-    /// them.
-    pub(crate) fn redone(&mut self, epoch: Epoch) {
-        self.redone = self.redone.max(epoch);
     }
 
     /// The coordinator commits.
@@ -310,13 +301,20 @@ impl Checker {
             assert!(legal, "epoch {} was committed, the state is {:?}", self.floor, found.state.content);
             return found;
         }
-        let last = found.sealed.last().map_or(found.tail_epoch, |last| last.0);
-        if !is_sound || self.is_struck && last < self.redone.max(found.state.highest_epoch_seen) {
+        let tail = (superblock.tail_epoch, superblock.tail_digest);
+        let last = found.sealed.last().copied().unwrap_or(tail);
+        // What a restart calls inconsistent before anything else.
+        let is_begun = !is_sound && superblock.may_have_begun_behind(last.0);
+        let is_unended = found.state.role == Role::Backup && last.0 < found.state.highest_epoch_seen;
+        if self.is_struck && (is_begun || is_unended) {
             return found;
         }
-        found.choices = self.choices(&superblock, &recovery);
+        let is_lost = !is_sound || found.state.lost.is_some_and(|lost| lost > last.0);
+        assert!(!is_lost || self.is_struck, "epochs are lost, and nothing was misdirected");
+        // Something that counts is gone, and said so: what is left is exact all the same.
+        found.choices = if is_sound { self.choices(&superblock, &recovery) } else { vec![last] };
         let mut content = content::read(&images.volumes, &self.shape);
-        let mut at = (superblock.tail_epoch, superblock.tail_digest);
+        let mut at = tail;
         for sealed in recovery.sealed.iter().map(Some).chain([None]) {
             if found.choices.contains(&at) {
                 self.is_the_cut(at, &content);
@@ -327,6 +325,9 @@ impl Checker {
                 self.redo(&frame.expect("it was just recovered"), &mut content);
             }
             at = (sealed.epoch, sealed.digest);
+        }
+        if is_lost {
+            found.choices.clear();
         }
         found
     }
@@ -415,9 +416,6 @@ impl Checker {
             assert_eq!(found.state.role, Role::Primary, "promoted, and the state does not say so");
             assert!(found.sealed.is_empty(), "promoted with epochs that are not applied");
             let lineage = found.state.lineage.last().expect("a promote adds a generation");
-            if self.is_struck && found.choices.is_empty() {
-                return;
-            }
             let is_same = found.choices == [(epoch, lineage.digest)];
             assert!(is_same, "promoted at {epoch}, which the disks do not hold: {:?}", found.choices);
             assert_eq!(lineage.first_epoch, epoch.next(), "the new generation begins elsewhere");

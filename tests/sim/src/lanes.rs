@@ -1,16 +1,19 @@
 //! The backup's disk work, step by step, so that it can stop or fail between any two.
 //!
-//! Always holds: a step is one write, one epoch's redo, or one sync; a stop tears the write under way at
+//! Always holds: a step is one write, one pass's proof, one epoch's redo, or one sync; a stop tears the write under way at
 //! sectors; a step that fails ends its lane, as `shipper/src/backup/lanes.rs` does.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 
 use ftdm_units::Era;
 use ftship_proto::backup::{BackupEvent, Sealed};
 use ftship_proto::frame::Frame;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch};
-use ftship_proto::journal::{BLOCK_LEN, EpochFrames, Placement, RING_START, Ring, Superblock, encode_padded};
+use ftship_proto::journal::{
+    BLOCK_LEN, Place, Placement, Proof, RING_START, RedoError, Superblock, encode_padded,
+};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::record::{Content, Record, RecordIter};
 use ftship_proto::slot::{self, SlotKind};
@@ -32,6 +35,7 @@ pub(crate) enum JournalJob {
 pub(crate) enum VolumeJob {
     Base(Frame, Box<GroupDescription>),
     Flush,
+    Prove(Vec<(Sealed, Place)>),
     Apply(Vec<Sealed>, Box<GroupDescription>),
     Hash(HashRequest),
     /// Which eras began with it.
@@ -54,6 +58,7 @@ enum Step {
     Slot(SlotKind, Vec<u8>),
     /// The slot is durable.
     Slotted(SlotKind),
+    Prove(Vec<(Sealed, Place)>),
     Redo(Sealed, Box<GroupDescription>),
     Sync(DiskId),
     Hash(HashRequest),
@@ -67,6 +72,10 @@ impl std::fmt::Display for Step {
             Self::Write(disk, offset, bytes) => write!(f, "writes {disk:?} {offset}+{}", bytes.len()),
             Self::Slot(kind, _) => write!(f, "writes a slot, {kind:?}"),
             Self::Slotted(kind) => write!(f, "has a new {kind:?}"),
+            Self::Prove(places) => {
+                let epochs: Vec<_> = places.iter().map(|(sealed, _)| sealed.epoch.0).collect();
+                write!(f, "proves epochs {epochs:?}")
+            }
             Self::Redo(sealed, _) => write!(f, "redoes epoch {}", sealed.epoch),
             Self::Sync(disk) => write!(f, "syncs {disk:?}"),
             Self::Snapshot(_, epoch, _) => write!(f, "takes a snapshot of epoch {epoch}"),
@@ -113,6 +122,7 @@ impl Work {
         let (steps, report) = match job {
             VolumeJob::Base(frame, group) => (writes(&frame, &group), None),
             VolumeJob::Flush => (flush(volumes), Some(BackupEvent::VolumesFlushed)),
+            VolumeJob::Prove(places) => (vec![Step::Prove(places)], Some(BackupEvent::Proven)),
             VolumeJob::Apply(epochs, group) => {
                 let redo = epochs.into_iter().map(|epoch| Step::Redo(epoch, group.clone()));
                 let sync = if mutant::is(Mutant::ApplyWithoutFlush) { Vec::new() } else { flush(volumes) };
@@ -128,12 +138,26 @@ impl Work {
     }
 }
 
-fn epoch_frames<'a, 'd>(
-    ring: Ring,
-    reader: &'d mut ImageReader<'a>,
-    epoch: &Sealed,
-) -> EpochFrames<'d, ImageReader<'a>> {
-    EpochFrames::of(ring, reader, (epoch.epoch, epoch.incarnation), epoch.start, epoch.end)
+/// See [`World::redo`].
+fn redo_of(
+    daemon: &BackupDaemon,
+    journal: &Disk,
+    sealed: &Sealed,
+    group: &GroupDescription,
+) -> (Vec<Step>, Option<bool>) {
+    let proof = daemon.proofs.iter().find(|(proven, _)| proven == sealed);
+    let (_, proof) = proof.unwrap_or_else(|| panic!("epoch {} is applied without a proof", sealed.epoch));
+    let mut steps = Vec::new();
+    let user = |frame: &Frame| {
+        steps.extend(writes(frame, group));
+        Ok::<_, Infallible>(())
+    };
+    let broken = match proof.redo(daemon.ring, &mut ImageReader(&journal.view), user) {
+        Ok(()) => None,
+        Err(RedoError::Journal { used, .. }) => Some(used > 0),
+        Err(RedoError::User(never)) => match never {},
+    };
+    (steps, broken)
 }
 
 /// Makes every volume durable.
@@ -172,7 +196,7 @@ impl World {
             return;
         }
         if let Some(step) = self.next_step(lane, |_| true) {
-            let fails = self.random.once_in(self.scenario.odds_disk) || !self.is_readable(&step);
+            let fails = self.random.once_in(self.scenario.odds_disk);
             let failing = if fails { " FAILS" } else { "" };
             self.note(|_| format!("{lane:?} lane: {}{failing}", step));
             if fails {
@@ -232,16 +256,26 @@ impl World {
 
     fn step_done(&mut self, step: Step) {
         match step {
-            Step::Redo(..) | Step::Slot(..) => {
-                if let Step::Redo(sealed, _) = &step {
-                    self.checker.redone(sealed.epoch);
+            Step::Prove(places) => self.prove(places),
+            Step::Redo(sealed, group) => {
+                let (writes, broken) = self.redo(&sealed, &group);
+                for write in writes {
+                    self.step_done(write);
                 }
+                if let Some(half) = broken {
+                    if let Some(daemon) = &mut self.backup.daemon {
+                        daemon.is_broken = true;
+                    }
+                    self.job_broken(sealed.epoch, half);
+                }
+            }
+            Step::Slot(..) => {
                 for write in self.expand(step) {
                     self.step_done(write);
                 }
             }
             Step::Write(disk, offset, bytes) => {
-                let offset = self.aim(disk, offset, bytes.len());
+                let Some(offset) = self.aim(disk, offset, bytes.len()) else { return };
                 self.note_backup_write(disk, offset, bytes.len());
                 if let DiskId::Volume(volume) = disk {
                     self.volume_written(volume, offset, bytes.len());
@@ -250,7 +284,9 @@ impl World {
             }
             Step::Sync(disk) => self.disk(disk).sync(),
             Step::Snapshot(id, epoch, digest) => {
-                self.checker.snapshot(&self.backup.disks, epoch, digest);
+                if !self.backup.daemon.as_ref().is_some_and(|daemon| daemon.is_broken) {
+                    self.checker.snapshot(&self.backup.disks, epoch, digest);
+                }
                 self.snapshot_ended(id);
             }
             Step::Hash(request) => self.hash_volumes(&request),
@@ -271,7 +307,9 @@ impl World {
 
     /// Tells what the volumes hold now.
     pub(crate) fn hash_volumes(&mut self, request: &HashRequest) {
-        let result = Ok(backup_digests(&self.backup.disks, request));
+        let is_broken = self.backup.daemon.as_ref().is_some_and(|daemon| daemon.is_broken);
+        let digests = || backup_digests(&self.backup.disks, request);
+        let result = if is_broken { Err("a redo broke off".into()) } else { Ok(digests()) };
         self.backup_tell(BackupEvent::VolumesHashed { token: request.token, result });
     }
 
@@ -285,16 +323,38 @@ impl World {
                 let disk = if kind == SlotKind::State { DiskId::State } else { DiskId::Journal };
                 vec![Step::Write(disk, next.slot.offset(), bytes.to_vec())]
             }
-            Step::Redo(epoch, group) => {
-                let mut reader = ImageReader(&self.backup.disks.journal.view);
-                let frames = epoch_frames(daemon.ring, &mut reader, &epoch);
-                let frame = |frame: Result<Frame, _>| match frame {
-                    Ok(frame) => writes(&frame, &group),
-                    Err(error) => panic!("epoch {} was committed and cannot be read: {error:?}", epoch.epoch),
-                };
-                frames.flat_map(frame).collect()
-            }
             other => vec![other],
+        }
+    }
+
+    /// Reads these epochs and checks them, as `shipper/src/backup/redo.rs` does.
+    fn prove(&mut self, places: Vec<(Sealed, Place)>) {
+        let (piece, Some(daemon)) = (self.scenario.proof_piece, &mut self.backup.daemon) else { return };
+        daemon.is_broken = false;
+        daemon.proofs.clear();
+        for (sealed, place) in places {
+            let mut reader = ImageReader(&self.backup.disks.journal.view);
+            match Proof::of(daemon.ring, &mut reader, place, piece, piece) {
+                Ok(proof) => daemon.proofs.push((sealed, proof)),
+                Err(_) => return self.job_broken(sealed.epoch, false),
+            }
+        }
+    }
+
+    /// The writes of an epoch's redo. Should the journal give something else than was proven: those up to there, and whether
+    /// there are any.
+    fn redo(&self, sealed: &Sealed, group: &GroupDescription) -> (Vec<Step>, Option<bool>) {
+        let Some(daemon) = &self.backup.daemon else { return (Vec::new(), None) };
+        redo_of(daemon, &self.backup.disks.journal, sealed, group)
+    }
+
+    /// The journal does not hold an epoch as it was sealed: the volume lane's job ends with that report.
+    fn job_broken(&mut self, epoch: Epoch, half: bool) {
+        assert!(self.checker.is_struck(), "epoch {epoch} is not proven, and nothing was misdirected");
+        if let Some(work) = self.lane(LaneId::Volume).and_then(|lane| lane.jobs.front_mut()) {
+            work.steps.clear();
+            let reason = "other bytes lie there".into();
+            work.report = Some(BackupEvent::Unproven { epoch, half, reason });
         }
     }
 
@@ -309,27 +369,24 @@ impl World {
         }
     }
 
-    /// Where a write lands: where it is to, unless it is misdirected within the ring.
-    fn aim(&mut self, disk: DiskId, offset: u64, len: usize) -> u64 {
-        if disk != DiskId::Journal || offset < RING_START || !std::mem::take(&mut self.misdirects) {
-            return offset;
+    /// Where a write lands: where it is to, unless it goes astray within the ring, or nowhere.
+    fn aim(&mut self, disk: DiskId, offset: u64, len: usize) -> Option<u64> {
+        let Some(left) = self.misdirects.filter(|_| disk == DiskId::Journal && offset >= RING_START) else {
+            return Some(offset);
+        };
+        self.misdirects = left.checked_sub(1);
+        if left > 0 {
+            return Some(offset);
+        }
+        self.checker.struck();
+        if self.random.coin() {
+            self.note(|_| format!("FAULT the write to {offset} is lost"));
+            return None;
         }
         let blocks = self.scenario.ring_blocks - len.div_ceil(BLOCK_LEN) as u64 + 1;
         let lands = RING_START + self.random.below(blocks) * BLOCK_LEN as u64;
         self.note(|_| format!("FAULT the write to {offset} lands at {lands}"));
-        self.checker.struck();
-        lands
-    }
-
-    /// Whether the journal holds what a redo needs: it always does, unless a write was misdirected.
-    fn is_readable(&self, step: &Step) -> bool {
-        let (Step::Redo(epoch, _), Some(daemon), true) =
-            (step, &self.backup.daemon, self.checker.is_struck())
-        else {
-            return true;
-        };
-        let mut reader = ImageReader(&self.backup.disks.journal.view);
-        epoch_frames(daemon.ring, &mut reader, epoch).all(|frame| frame.is_ok())
+        Some(lands)
     }
 
     /// What if the power were cut now, and everything lost that was not synced?
@@ -362,10 +419,7 @@ impl World {
                     self.step_torn(&Step::Write(disk, at.next().slot.offset(), bytes.to_vec()));
                 }
                 Some(Step::Redo(epoch, group)) => {
-                    self.checker.redone(epoch.epoch);
-                    let mut reader = ImageReader(&self.backup.disks.journal.view);
-                    let frames = epoch_frames(daemon.ring, &mut reader, epoch);
-                    let steps: Vec<Step> = frames.flatten().flat_map(|frame| writes(&frame, group)).collect();
+                    let (steps, _) = redo_of(daemon, &self.backup.disks.journal, epoch, group);
                     for step in steps {
                         self.step_torn(&step);
                     }

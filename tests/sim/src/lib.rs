@@ -48,13 +48,16 @@ pub enum Kind {
     PowerCuts,
     /// Whole copies are broken off, one after the other.
     BrokenCopies,
+    /// Links break, and writes to the journal go astray, all the time.
+    LostWrites,
     /// Whatever is drawn; and where the old primary has become a backup, the pair's second life.
     Failback,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Any, Self::PowerCuts, Self::BrokenCopies, Self::Failback];
+    pub const ALL: [Self; 5] =
+        [Self::Any, Self::PowerCuts, Self::BrokenCopies, Self::LostWrites, Self::Failback];
 
     /// As it is written.
     #[must_use]
@@ -63,6 +66,7 @@ impl Kind {
             Self::Any => "any",
             Self::PowerCuts => "power-cuts",
             Self::BrokenCopies => "broken-copies",
+            Self::LostWrites => "lost-writes",
             Self::Failback => "failback",
         }
     }
@@ -73,6 +77,7 @@ impl Kind {
             Self::Any => drawn,
             Self::PowerCuts => drawn.of_power_cuts(),
             Self::BrokenCopies => drawn.of_broken_copies(random),
+            Self::LostWrites => drawn.of_lost_writes(random),
             Self::Failback => Scenario { fails_back: true, ..drawn },
         }
     }

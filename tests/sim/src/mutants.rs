@@ -26,6 +26,10 @@ pub fn all(of: Option<Kind>, most: u64, only: &str) -> impl Iterator<Item = Caug
 fn best(mutant: Mutant) -> Kind {
     match mutant {
         Mutant::OwnUntold => Kind::Failback,
+        Mutant::RedoWhateverLiesThere
+        | Mutant::IdentityIsProof
+        | Mutant::ApplyUnnoted
+        | Mutant::LossUntold => Kind::LostWrites,
         Mutant::RollUnflushed => Kind::PowerCuts,
         Mutant::AnyFlushEndsBase | Mutant::ResumeWithNewBase => Kind::BrokenCopies,
         _ => Kind::Any,

@@ -38,8 +38,11 @@ pub(crate) enum Fault {
     /// Somebody else connects while the primary's connection lives: says nothing, says the primary's own greeting
     /// once more, or sends frames of an earlier connection.
     SecondConnection,
-    /// One write to the journal's ring lands elsewhere in it, and nobody is told.
+    /// One write to the journal's ring is lost, or lands elsewhere in it, and nobody is told.
     Misdirect,
+    /// Connections end, and once more in the middle of the sync that follows; its next attempt makes the same epoch at the
+    /// same place, and something of what it writes goes astray.
+    BreakAndLose,
     /// The primary is given up, and the backup promoted, after a crash of its own or not.
     Failover,
 }
@@ -87,6 +90,8 @@ pub(crate) struct Operator {
     remembered: VecDeque<Frame>,
     old_frames: Vec<Frame>,
     is_mixing: bool,
+    /// The connections break behind the next data of a staged sync.
+    is_breaking: bool,
     /// The backup is promoted while the next full sync has hardly begun.
     is_hasty: bool,
     /// The present primary's last greeting.
@@ -157,6 +162,7 @@ impl World {
         self.backup_start();
         self.primary_start();
         self.guest_writes();
+        self.schedule(0, Event::Look);
         let first = self.random.around(self.scenario.fault_interval);
         self.schedule(first, Event::Fault);
         let first = self.random.around(self.scenario.request_interval);
@@ -213,7 +219,11 @@ impl World {
                 self.operator.is_hasty = self.random.once_in(2);
             }
             Fault::SecondConnection => self.second_connection(),
-            Fault::Misdirect => self.misdirects = true,
+            Fault::Misdirect => self.misdirects = Some(self.random.below(4)),
+            Fault::BreakAndLose => {
+                self.net_break_all(true);
+                self.operator.is_breaking = true;
+            }
             Fault::Failover => self.failover(),
         }
     }
@@ -277,6 +287,16 @@ impl World {
         }
     }
 
+    /// The backup has got a frame of an epoch's data.
+    pub(crate) fn data_arrived(&mut self) {
+        let is_staged = self.backup.daemon.as_ref().is_some_and(|daemon| daemon.core.is_catching_up());
+        if is_staged && std::mem::take(&mut self.operator.is_breaking) && !self.operator.is_calm {
+            self.note(|_| "FAULT the connections end in the middle of a sync".into());
+            self.net_break_all(true);
+            self.misdirects = Some(self.random.range(1, 5));
+        }
+    }
+
     fn stray_staged(&mut self) {
         let Some(daemon) = &self.primary.daemon else { return };
         let (Some(conn), epoch) = (daemon.peer, daemon.core.last_cut()) else { return };
@@ -309,12 +329,6 @@ impl World {
         for frame in frames {
             self.net_send(conn, Side::Primary, Item::Frame(frame));
         }
-    }
-
-    /// The backup's daemon does not start on what it finds. That is what is to happen to a damaged journal.
-    pub(crate) fn backup_refuses_to_start(&mut self) {
-        self.note(|_| "backup: the journal is damaged, it does not start".into());
-        self.operator.is_done = true;
     }
 
     /// The primary is lost for good; whoever decides promotes the backup.
@@ -469,7 +483,7 @@ impl World {
         scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
         scenario.net_delay = scenario.net_delay.min(2_000);
         self.net.partition_until = 0;
-        self.misdirects = false;
+        self.misdirects = None;
     }
 
     /// Nothing goes wrong any more. Looks once a second whether the pair is in step, and helps.

@@ -74,6 +74,8 @@ pub(crate) struct Scenario {
     pub(crate) is_cramped: bool,
     pub(crate) commit: CommitPolicy,
     pub(crate) ack: AckPolicy,
+    /// Bytes of an epoch that the backup compares, and keeps, in one piece.
+    pub(crate) proof_piece: usize,
     /// Time between two looks of the coordinator, where there is one.
     pub(crate) coordinator_interval: u64,
 }
@@ -103,7 +105,9 @@ impl Scenario {
         let faults = (0..kinds).map(|_| all[random.index(all.len())]).collect();
         // A source of its own: the other figures are what they were.
         let mut chance = random.clone();
+        let proof_piece = [0, 1500, 1 << 20][chance.clone().index(3)];
         let mut scenario = Self {
+            proof_piece,
             shape,
             noisy: random.coin(),
             ring_blocks,
@@ -230,6 +234,36 @@ impl Scenario {
             odds_whole: 2,
             faults: kinds.into_iter().filter(|_| random.coin()).chain([Fault::Break]).collect(),
             odds_disk: 0,
+            settles_first: None,
+            is_cramped: false,
+            ..self
+        }
+    }
+
+    /// A history of one kind: links break while epochs of several frames are on their way, so that the next attempt at the same
+    /// epoch lies where the one before did; and writes to the journal go astray.
+    pub(crate) fn of_lost_writes(self, random: &mut Random) -> Self {
+        let epoch_interval = self.epoch_interval;
+        let kinds = [Fault::KillBackup, Fault::CutBackup, Fault::SlowDisks, Fault::Failover];
+        let often = [Fault::BreakAndLose, Fault::BreakAndLose, Fault::BreakAndLose, Fault::Misdirect];
+        Self {
+            ring_blocks: self.ring_blocks + 32,
+            lane_delay: self.lane_delay.map(|delay| delay.min(epoch_interval / 8)),
+            net_delay: self.net_delay.min(epoch_interval / 8),
+            timeout: SECOND / 2,
+            log_capacity: 1 << 20,
+            guest_interval: epoch_interval / 4,
+            burst: 6,
+            chaos_until: 10 * SECOND,
+            fault_interval: SECOND / 2,
+            faults: often.into_iter().chain(kinds.into_iter().filter(|_| random.once_in(4))).collect(),
+            odds_void: 0,
+            odds_lost: 0,
+            odds_disk: 0,
+            is_eager: false,
+            is_interval: false,
+            hooks: None,
+            is_still: false,
             settles_first: None,
             is_cramped: false,
             ..self

@@ -34,13 +34,24 @@ pub(crate) fn backup_action(action: &BackupAction) -> String {
             format!("Append {} at {}+{}", frame(appended), placement.position, placement.len)
         }
         BackupAction::WriteBase { frame: written, .. } => format!("WriteBase {}", frame(written)),
+        BackupAction::Prove { places } => {
+            let epochs: Vec<_> = places.iter().map(|(sealed, _)| sealed.epoch.0).collect();
+            format!("Prove {epochs:?}")
+        }
         BackupAction::Apply { epochs, .. } => {
             let epochs: Vec<_> = epochs.iter().map(|sealed| sealed.epoch.0).collect();
             format!("Apply {epochs:?}")
         }
-        BackupAction::WriteState(state) => format!("WriteState {:?} {:?}", state.role, state.content),
+        BackupAction::WriteState(state) => {
+            let lost = state.lost.map(|lost| format!(", lost up to epoch {lost}")).unwrap_or_default();
+            format!("WriteState {:?} {:?}{lost}", state.role, state.content)
+        }
         BackupAction::WriteSuperblock(new) => {
-            format!("WriteSuperblock tail {} epoch {} synced {}", new.tail, new.tail_epoch, new.synced)
+            let applying = new.applying.unwrap_or_default();
+            format!(
+                "WriteSuperblock tail {} epoch {} synced {} applying {applying}",
+                new.tail, new.tail_epoch, new.synced
+            )
         }
         other => short(other),
     }

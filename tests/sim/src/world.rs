@@ -75,7 +75,7 @@ pub(crate) enum Event {
     Break,
     Failover,
     Promote,
-    /// The old primary's daemon looks who uses its volumes.
+    /// The primary's daemon looks who uses its volumes.
     Look,
     GuestLeaves,
     /// Somebody wants the roles to be exchanged.
@@ -141,8 +141,8 @@ pub(crate) struct World {
     pub(crate) coordinator: Coordinator,
     pub(crate) verifier: Verifier,
     pub(crate) stalled_until: [u64; 6],
-    /// The next write to the journal's ring lands elsewhere.
-    pub(crate) misdirects: bool,
+    /// A write to the journal's ring goes astray, behind so many others.
+    pub(crate) misdirects: Option<u64>,
     pub(crate) trace: Option<Box<dyn Write>>,
 }
 
@@ -185,7 +185,7 @@ impl World {
             operator: Operator::default(),
             coordinator: Coordinator::default(),
             stalled_until: [0; 6],
-            misdirects: false,
+            misdirects: None,
             trace,
         }
     }

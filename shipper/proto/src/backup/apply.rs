@@ -1,12 +1,26 @@
 //! Applying: committed epochs go from the journal to the volumes, and their journal space is freed.
 //!
+//! ```text
+//!   prove    every epoch of the pass is read, and its digest checked        else: see `loss.rs`; the volumes are untouched
+//!   note     a superblock says up to which epoch something may be on the volumes
+//!   write    the volumes are written and flushed
+//!   record   a superblock moves the tail
+//! ```
+//!
+//! The note is for a stop in the middle of the writing: should an epoch that is half on the volumes be gone from the journal
+//! then, the next start knows that they hold a mixture. It costs one flush of the journal's device a pass, which is twice a
+//! second by default.
+//!
 //! Always holds: one pass at a time; a pass covers whole epochs that are durable in the journal and that
-//! [`Backup::is_applicable`] lets through; its volumes are flushed before the superblock moves the tail, and the
-//! tail's superblock is durable before the space is used again.
+//! [`Backup::is_applicable`] lets through; nothing of a pass is written before all of it is proven to be the sealed epochs'
+//! own bytes, and durably noted; its volumes are flushed before the superblock moves the tail, and the tail's superblock is
+//! durable before the space is used again.
 
 use std::time::Duration;
 
 use super::{Backup, BackupAction, Sealed};
+use crate::ids::Digest;
+use crate::journal::Place;
 use crate::mutant::{self, Mutant};
 
 /// Where the pass stands.
@@ -14,6 +28,10 @@ use crate::mutant::{self, Mutant};
 pub(super) enum ApplyState {
     /// None is under way; the next one is due at this time.
     Idle { due: Option<Duration> },
+    /// Epochs up to this one are being read and checked.
+    Proving(Sealed),
+    /// The superblock that names this one as being applied is being written.
+    Noting(Sealed),
     /// Epochs up to this one are being written and flushed.
     Writing(Sealed),
     /// The superblock that frees them is being written.
@@ -32,10 +50,10 @@ impl ApplyState {
         matches!(self, Self::Idle { .. })
     }
 
-    /// The last epoch of the pass that is under way.
+    /// The last epoch of the pass whose writing was ordered.
     pub(super) fn under_way(&self) -> Option<&Sealed> {
         match self {
-            Self::Idle { .. } => None,
+            Self::Idle { .. } | Self::Proving(_) | Self::Noting(_) => None,
             Self::Writing(last) | Self::Recording(last) => Some(last),
         }
     }
@@ -81,15 +99,52 @@ impl Backup {
         let epochs: Vec<Sealed> =
             self.sealed.iter().take_while(|sealed| self.is_applicable(sealed)).copied().collect();
         let epochs = self.up_to_question(epochs);
-        if let (Some(last), Some(group)) = (epochs.last(), &self.state.group) {
-            self.apply = ApplyState::Writing(*last);
-            let group = Box::new(group.clone());
-            let last = last.epoch;
-            self.act(BackupAction::Apply { epochs, group });
-            self.put_questions(last);
-            if mutant::is(Mutant::TailBeforeVolume) {
-                self.epochs_applied();
-            }
+        let places = self.places(&epochs);
+        if let (Some(last), Some(_)) = (epochs.last(), &self.state.group) {
+            self.apply = ApplyState::Proving(*last);
+            self.act(BackupAction::Prove { places });
+        }
+    }
+
+    /// Where these epochs lie, the oldest sealed first, and what they are.
+    fn places(&self, epochs: &[Sealed]) -> Vec<(Sealed, Place)> {
+        let mut previous: Digest = self.journal.superblock().tail_digest;
+        let place = |sealed: &Sealed| {
+            let Sealed { digest, start, end, .. } = *sealed;
+            (*sealed, Place { previous: std::mem::replace(&mut previous, digest), digest, start, end })
+        };
+        epochs.iter().map(place).collect()
+    }
+
+    /// The epochs of the pass are in the journal as they were sealed.
+    pub(super) fn epochs_proven(&mut self) {
+        let ApplyState::Proving(last) = self.apply else { return };
+        self.apply = ApplyState::Noting(last);
+        if !self.is_noted(&last) {
+            self.journal.note_applying(last.epoch);
+            self.want_superblock();
+        }
+        self.continue_noted();
+    }
+
+    /// Whether a durable superblock says that this epoch may be on the volumes.
+    fn is_noted(&self, last: &Sealed) -> bool {
+        let noted = self.journal.superblock().applying;
+        noted.is_some_and(|noted| noted >= last.epoch) || mutant::is(Mutant::ApplyUnnoted)
+    }
+
+    /// Writes what is proven, once that is noted.
+    pub(super) fn continue_noted(&mut self) {
+        let ApplyState::Noting(last) = self.apply else { return };
+        let (true, Some(group)) = (self.is_noted(&last), &self.state.group) else { return };
+        let group = Box::new(group.clone());
+        let is_of_pass = |sealed: &&Sealed| sealed.epoch <= last.epoch;
+        let epochs = self.sealed.iter().take_while(is_of_pass).copied().collect();
+        self.apply = ApplyState::Writing(last);
+        self.act(BackupAction::Apply { epochs, group });
+        self.put_questions(last.epoch);
+        if mutant::is(Mutant::TailBeforeVolume) {
+            self.epochs_applied();
         }
     }
 

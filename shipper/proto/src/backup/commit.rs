@@ -144,6 +144,7 @@ impl Backup {
             }
         }
         self.tail_recorded(tail);
+        self.continue_noted();
         self.next_superblock();
         self.unblock(now);
         self.settle(now);
@@ -160,7 +161,13 @@ impl Backup {
         let Some(at) = self.sealed.iter().position(|sealed| sealed.epoch > kept) else { return };
         let start = self.sealed[at].start;
         self.sealed.truncate(at);
-        self.journal.drop_from(start);
+        self.drop_from(start, Epoch::NONE);
+    }
+
+    /// Drops whatever the journal holds from position `start` on; what comes next continues what is left, and is numbered
+    /// above `through`.
+    pub(super) fn drop_from(&mut self, start: u64, through: Epoch) {
+        self.journal.drop_from(start, through);
         let last = self.sealed.back().map(|last| last.digest);
         self.digest = last.unwrap_or(self.journal.superblock().tail_digest);
         self.want_superblock();

@@ -7,7 +7,7 @@ use super::{PromoteRefused, Sealed};
 use crate::frame::Frame;
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch};
-use crate::journal::{Placement, Superblock};
+use crate::journal::{Place, Placement, Superblock};
 use crate::message::Message;
 use crate::primary::Scope;
 use crate::state::DurableState;
@@ -36,6 +36,18 @@ pub enum BackupEvent {
     StateWritten,
     /// The last [`BackupAction::WriteSuperblock`] is durable.
     SuperblockWritten,
+    /// What the last [`BackupAction::Prove`] named is in the journal as it was sealed.
+    Proven,
+    /// The journal does not hold this epoch as it was sealed: found by the last [`BackupAction::Prove`], or by the last
+    /// [`BackupAction::Apply`], which reads again what it did not keep.
+    Unproven {
+        /// The first epoch of which that is so. Those before it are in order, and may be on the volumes.
+        epoch: Epoch,
+        /// Some of its frames were written to the volumes.
+        half: bool,
+        /// What was found, for people.
+        reason: String,
+    },
     /// The last [`BackupAction::Apply`] is written and flushed.
     Applied,
     /// What a [`BackupAction::HashVolumes`] found.
@@ -73,7 +85,7 @@ pub enum BackupEvent {
         id: [u8; 16],
         /// The epoch that the volumes are to hold; needed where a coordinator commits.
         epoch: Option<Epoch>,
-        /// Also where what the volumes hold is no epoch of the group at all.
+        /// Also where what the volumes hold is no epoch of the group at all, or less than was acknowledged.
         force: bool,
         /// The fencing token, where whoever decides has one: it has to be above any seen before.
         token: Option<u64>,
@@ -115,7 +127,13 @@ pub enum BackupAction {
     },
     /// Volume lane: make everything written so far durable.
     FlushVolumes,
-    /// Volume lane: write the records of these epochs from the journal, then make them durable.
+    /// Volume lane: read these epochs from the journal, and check each against its digest. Nothing is written.
+    Prove {
+        /// The epochs, oldest first, contiguous in the journal; each with its place.
+        places: Vec<(Sealed, Place)>,
+    },
+    /// Volume lane: write the records of these epochs, which the last [`Self::Prove`] has proven, from the journal, then make
+    /// them durable.
     Apply {
         /// The epochs, oldest first, contiguous in the journal.
         epochs: Vec<Sealed>,
@@ -151,6 +169,11 @@ pub enum BackupAction {
     },
     /// Volume lane: close the volumes, so that somebody else can open them.
     ReleaseVolumes,
+    /// Log that the journal has lost epochs, and what follows.
+    ReportLoss {
+        /// For people.
+        text: String,
+    },
     /// Tell whoever asked to promote.
     PromoteDone(Result<Epoch, PromoteRefused>),
 }

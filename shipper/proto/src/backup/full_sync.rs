@@ -111,6 +111,7 @@ impl Backup {
         }
         if !mutant::is(Mutant::OverwriteUnmarked) {
             self.state.content = Content::Inconsistent { base_id, base };
+            self.state.lost = None;
         }
         if let Link::Up { peer, .. } = &self.link {
             self.state.group = Some(peer.group.clone());

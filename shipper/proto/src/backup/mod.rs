@@ -9,8 +9,8 @@
 //!   succeeded ([`AckPolicy::Received`] waives that), and, for the first commit point of a full sync, after the
 //!   base copy was flushed and the durable state says `Consistent`.
 //! - Where a coordinator commits, nothing is committed, applied or promoted past its word.
-//! - Only committed epochs are applied to a consistent volume, in order; journal space is freed only
-//!   after the superblock that says so is durable.
+//! - Only committed epochs are applied to a consistent volume, in order, each proven to be what was sealed before anything
+//!   of it is written; journal space is freed only after the superblock that says so is durable.
 //! - After one failed write or flush nothing is acknowledged, applied or promoted any more ([`Phase::Failed`]).
 //! - A promote makes the new generation durable before the volumes are released.
 //!
@@ -21,6 +21,7 @@ mod commit;
 mod events;
 mod full_sync;
 mod greet;
+mod loss;
 mod phase;
 mod promote;
 mod receive;
@@ -89,6 +90,8 @@ pub struct Recovered {
     pub applied: Epoch,
     /// Its digest.
     pub applied_digest: Digest,
+    /// The journal tells that epochs up to this one were durable in it, and are not found.
+    pub lost: Option<Epoch>,
 }
 
 /// An epoch that is wholly in the journal.
@@ -224,12 +227,9 @@ impl Backup {
     /// A backup that continues from what its disks say.
     #[must_use]
     pub fn new(config: BackupConfig, recovered: Recovered) -> Self {
-        let Recovered { state, mut journal, sealed, applied, applied_digest } = recovered;
+        let Recovered { state, mut journal, sealed, applied, applied_digest, lost } = recovered;
         let digest = sealed.last().map_or(applied_digest, |last| last.digest);
-        let phase = match lost(&state, &journal) {
-            Some(reason) => Phase::Failed(reason),
-            None => Phase::of(&state),
-        };
+        let phase = Phase::of(&state);
         let named = journal.noted_committed();
         let (committed, committed_digest) = match (config.commit, named) {
             (CommitPolicy::External, Some(named)) => {
@@ -275,14 +275,12 @@ impl Backup {
         };
         // What recovery read back may still sit in a volatile cache, left there by a killed daemon:
         // it is not committed before a sync of our own has succeeded.
-        if let Phase::Failed(_) = backup.phase {
-            return backup;
-        }
         backup.sync_journal();
         if !is_noted {
             // In the same lane, so behind that sync and before any frame.
             backup.want_superblock();
         }
+        backup.check_journal(lost);
         backup.check_own_history();
         backup
     }
@@ -300,6 +298,8 @@ impl Backup {
             BackupEvent::JournalSynced { ticket } => self.journal_synced(now, ticket),
             BackupEvent::VolumesFlushed => self.volumes_flushed(now),
             BackupEvent::StateWritten => self.state_written(now),
+            BackupEvent::Proven => self.epochs_proven(),
+            BackupEvent::Unproven { epoch, half, reason } => self.unproven(now, epoch, half, &reason),
             BackupEvent::Applied => self.epochs_applied(),
             BackupEvent::SuperblockWritten => self.superblock_written(now),
             BackupEvent::VolumesHashed { token, result } => self.volumes_hashed(token, result),
@@ -497,18 +497,6 @@ impl Backup {
             _ => {}
         }
     }
-}
-
-/// What the state was told to be durable in the journal, and is not there.
-fn lost(state: &DurableState, journal: &JournalWriter) -> Option<String> {
-    let (named, held) = (state.highest_epoch_seen, journal.floor());
-    let is_lost = Phase::of(state) == Phase::Consistent && named > held;
-    is_lost.then(|| {
-        format!(
-            "the journal ends at epoch {held}, though epoch {named} was durable in it: it is another one, or its \
-             device lost data; format this backup anew and let the primary run a full sync"
-        )
-    })
 }
 
 #[cfg(test)]

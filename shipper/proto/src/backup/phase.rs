@@ -21,6 +21,8 @@
 //!   promote:    Settling ► Rolling (where the volumes are tracked) ► Marking (the new generation) ► Releasing ►
 //!               Promoted; with force also from Inconsistent and Outdated
 //!   another primary greets where a coordinator has committed nothing yet:  Consistent ► Inconsistent
+//!   the journal has lost what was to be applied (`loss.rs`):  Consistent, Copying, Settling ► Inconsistent, unless the
+//!               volumes hold exactly the epoch before: then Settling ► Consistent, which knows what it lacks
 //!   a write or flush failed:  any ► Failed
 //! ```
 
@@ -129,8 +131,8 @@ const LEGAL: [(Stage, &[Stage]); 16] = [
     (In(Base), &[In(Flushing), Inconsistent]),
     (In(Flushing), &[In(Flushed), Inconsistent]),
     (In(Flushed), &[In(Sealing), Inconsistent]),
-    (In(Sealing), &[Consistent]),
-    (Settling, &[Rolling, NewGeneration]),
+    (In(Sealing), &[Consistent, Inconsistent]),
+    (Settling, &[Rolling, NewGeneration, Consistent, Inconsistent]),
     (Rolling, &[NewGeneration]),
     (NewGeneration, &[Releasing]),
     (Releasing, &[Promoted]),
@@ -245,7 +247,7 @@ mod tests {
         let into = |to: Stage| ALL.into_iter().filter(|from| is_legal(*from, to)).collect::<Vec<_>>();
         assert_eq!(into(In(Base)), [In(Clearing)]);
         assert_eq!(into(In(Clearing)), [In(Marking)]);
-        assert_eq!(into(Consistent), [In(Draining), In(Sealing)]);
+        assert_eq!(into(Consistent), [In(Draining), In(Sealing), Settling]);
         assert_eq!(into(Releasing), [NewGeneration]);
         assert_eq!(into(Promoted), [Releasing]);
     }

@@ -52,6 +52,17 @@ pub enum PromoteRefused {
         "the backup is outdated: it was a primary that another was promoted over; let that one resynchronise it"
     )]
     Outdated,
+    /// Its journal has lost what was acknowledged.
+    #[error(
+        "epochs up to {through} were acknowledged, and the journal has lost those behind {held}: let the primary send them \
+         again, or, if it is gone for good, take epoch {held} with --force"
+    )]
+    Lost {
+        /// What the volumes hold, exactly.
+        held: Epoch,
+        /// The last epoch that is missing.
+        through: Epoch,
+    },
     /// The daemon has latched a failure.
     #[error("the daemon has failed: {0}; mend the cause and restart it, then promote")]
     Failed(String),
@@ -126,7 +137,7 @@ impl Backup {
                 let at = self.highest_epoch();
                 return self.begin_promote(now, Step::Settling { id, at, forced: true });
             }
-            _ => match self.choose(epoch) {
+            _ => match self.choose(epoch).and_then(|at| self.check_loss(at, force)) {
                 Ok(at) => return self.begin_promote(now, Step::Settling { id, at, forced: false }),
                 Err(refused) => Some(Err(refused)),
             },
@@ -170,6 +181,14 @@ impl Backup {
         }
     }
 
+    /// Refuses an epoch behind which something that counts was lost, unless somebody takes it all the same.
+    fn check_loss(&self, at: Epoch, force: bool) -> Result<Epoch, PromoteRefused> {
+        match self.state.lost {
+            Some(through) if at < through && !force => Err(PromoteRefused::Lost { held: at, through }),
+            _ => Ok(at),
+        }
+    }
+
     /// The last epoch that the coordinator has named, whether that is durable yet or not: it cannot be taken back.
     fn named(&self) -> Epoch {
         let is_named = |sealed: &&Sealed| sealed.commit_point && sealed.epoch <= self.word;
@@ -203,6 +222,9 @@ impl Backup {
             return;
         }
         if forced {
+            if !self.apply.is_idle() {
+                return;
+            }
             self.state.rolls.clear();
             return self.begin_generation(id, at, self.digest);
         }
@@ -247,6 +269,7 @@ impl Backup {
         let (generation, first_epoch) = (Generation { number, id }, at.next());
         self.state.lineage.push(LineageEntry { generation, first_epoch, digest });
         self.state.role = Role::Primary;
+        self.state.lost = None;
         self.state.alone = Some(at);
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.highest_epoch());
         self.enter(Phase::Promoting(Step::Marking));

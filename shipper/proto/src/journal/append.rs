@@ -75,6 +75,7 @@ pub struct JournalWriter {
     incarnation: Option<Incarnation>,
     committed: Option<Epoch>,
     dropped: Option<Dropped>,
+    applying: Option<Epoch>,
     open: Option<Open>,
 }
 
@@ -91,6 +92,7 @@ impl JournalWriter {
             incarnation,
             committed: superblock.committed,
             dropped: superblock.dropped,
+            applying: superblock.applying,
             open: None,
             superblock,
         }
@@ -172,9 +174,10 @@ impl JournalWriter {
 
     /// Drops the sealed epochs from position `start` on, and the open one, as [`Self::drop_sealed`] does; the next
     /// superblock will say so, and must be durable before anything is written behind `start`.
-    pub fn drop_from(&mut self, start: u64) {
+    pub fn drop_from(&mut self, start: u64, through: Epoch) {
         debug_assert!(self.superblock.tail <= start && start <= self.head, "only what is used is dropped");
         self.open = None;
+        self.floor = self.floor.max(through);
         self.head = start;
         self.dropped = Some(Dropped { position: start, through: self.floor });
     }
@@ -189,6 +192,12 @@ impl JournalWriter {
     #[must_use]
     pub fn noted_committed(&self) -> Option<Epoch> {
         self.committed
+    }
+
+    /// Notes the highest epoch of which something may be on the volumes from now on; the next superblock will say so, and
+    /// must be durable before the first write.
+    pub fn note_applying(&mut self, epoch: Epoch) {
+        self.applying = Some(epoch);
     }
 
     /// Notes that the journal is durable up to `epoch`; the next superblock will say so.
@@ -215,6 +224,7 @@ impl JournalWriter {
             committed: self.committed,
             // Of no use once the scan starts behind it.
             dropped: self.dropped.filter(|dropped| dropped.position >= end),
+            applying: self.applying,
             ..self.superblock.clone()
         }
     }

@@ -143,6 +143,9 @@ pub struct Superblock {
     pub committed: Option<Epoch>,
     /// The newest epochs that were dropped on purpose.
     pub dropped: Option<Dropped>,
+    /// The highest epoch of which something may be on the volumes: noted before it is applied. `None`: written by a
+    /// version that did not note it.
+    pub applying: Option<Epoch>,
 }
 
 /// Sealed epochs that were dropped on purpose, all in one.
@@ -168,6 +171,7 @@ mod tag {
     pub(super) const DROPPED: u16 = 8;
     pub(super) const SYNCED: u16 = OPTIONAL | 1;
     pub(super) const INCARNATION: u16 = OPTIONAL | 2;
+    pub(super) const APPLYING: u16 = OPTIONAL | 3;
 }
 
 impl Superblock {
@@ -198,6 +202,7 @@ impl Superblock {
             incarnation: None,
             committed: None,
             dropped: None,
+            applying: Some(Epoch::NONE),
         })
     }
 
@@ -222,6 +227,9 @@ impl Superblock {
         if let Some(incarnation) = self.incarnation {
             fields.field(tag::INCARNATION, &incarnation.0);
         }
+        if let Some(applying) = self.applying {
+            fields.u64(tag::APPLYING, applying.0);
+        }
         fields.finish()
     }
 
@@ -242,6 +250,7 @@ impl Superblock {
         let synced = fields.optional_array(tag::SYNCED)?.map(u64::from_le_bytes);
         let synced = synced.map_or(Epoch::NONE, Epoch);
         let incarnation = fields.optional_array(tag::INCARNATION)?.map(Incarnation);
+        let applying = fields.optional_array(tag::APPLYING)?.map(u64::from_le_bytes).map(Epoch);
         fields.finish()?;
         let ring = Ring::new(start, len).filter(|ring| ring.start >= RING_START);
         let ring = ring.ok_or(JournalError::Ring { start, len })?;
@@ -259,7 +268,14 @@ impl Superblock {
             incarnation,
             committed,
             dropped,
+            applying,
         })
+    }
+
+    /// Whether something of an epoch behind `held` may be on the volumes.
+    #[must_use]
+    pub fn may_have_begun_behind(&self, held: Epoch) -> bool {
+        self.applying.is_none_or(|applying| applying > held)
     }
 
     /// The newest superblock of the two slots and where it stands. `None` when both are blank: not formatted.

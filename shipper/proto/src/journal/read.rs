@@ -1,11 +1,10 @@
 //! Reading frames back out of the ring.
 //!
 //! Always holds: a frame that comes out was checked against both of its checksums; no more than one frame's
-//! bytes are held; a place whose header does not hold is never read beyond its first block.
+//! bytes are held; a place whose header does not hold is never read beyond its first block. That does not make it the
+//! frame that was written there: only [`Proof`](super::Proof) shows that.
 
 use crate::frame::{Frame, FrameError, FrameHeader, FrameKind, HEADER_LEN};
-use crate::ids::{Epoch, Incarnation};
-use crate::mutant::{self, Mutant};
 
 use super::layout::{BLOCK_LEN, Ring, padded_len};
 
@@ -123,22 +122,6 @@ pub enum ReadError<E> {
         /// What is wrong with it.
         source: FrameError,
     },
-    /// A sound frame of something else: the one that was written here never arrived.
-    #[error(
-        "journal at position {position} holds frame {seq} of epoch {found}, not frame {expected_seq} of {expected}"
-    )]
-    Foreign {
-        /// Where.
-        position: u64,
-        /// The epoch that should be here.
-        expected: Epoch,
-        /// Which frame of it.
-        expected_seq: u64,
-        /// The epoch that is.
-        found: Epoch,
-        /// Which frame of it.
-        seq: u64,
-    },
     /// Something that no epoch is made of.
     #[error("journal at position {position} holds no frame of an epoch where one must be")]
     Missing {
@@ -153,37 +136,12 @@ pub struct EpochFrames<'d, D> {
     reader: RingReader<'d, D>,
     position: u64,
     end: u64,
-    /// The only epoch that is expected, and the number of its next frame.
-    expected: Option<(Epoch, Incarnation, u64)>,
 }
 
 impl<'d, D: ReadAt> EpochFrames<'d, D> {
     /// The frames from `start` to `end`: positions where sealed epochs start and end.
     pub fn new(ring: Ring, device: &'d mut D, start: u64, end: u64) -> Self {
-        Self { reader: RingReader::new(ring, device), position: start, end, expected: None }
-    }
-
-    /// The frames of one sealed epoch, none missing and none of another: remains of an earlier lap, which a lost
-    /// write leaves standing, have sound checksums too.
-    pub fn of(
-        ring: Ring,
-        device: &'d mut D,
-        (epoch, incarnation): (Epoch, Incarnation),
-        start: u64,
-        end: u64,
-    ) -> Self {
-        Self { expected: Some((epoch, incarnation, 0)), ..Self::new(ring, device, start, end) }
-    }
-
-    fn check(&mut self, position: u64, header: &FrameHeader) -> Result<(), ReadError<D::Error>> {
-        let Some((expected, incarnation, expected_seq)) = &self.expected else { return Ok(()) };
-        let (found, seq) = (header.epoch, header.seq);
-        let is_it = (found, header.incarnation, seq) == (*expected, *incarnation, *expected_seq);
-        if !is_it && !mutant::is(Mutant::RedoWhateverLiesThere) {
-            let (expected, expected_seq) = (*expected, *expected_seq);
-            return Err(ReadError::Foreign { position, expected, expected_seq, found, seq });
-        }
-        Ok(())
+        Self { reader: RingReader::new(ring, device), position: start, end }
     }
 
     fn read(&mut self) -> Result<Option<Frame>, ReadError<D::Error>> {
@@ -196,10 +154,6 @@ impl<'d, D: ReadAt> EpochFrames<'d, D> {
                 Block::Blank => return Err(ReadError::Missing { position }),
             };
             let ring = self.reader.ring;
-            if header.kind != FrameKind::JournalDrop {
-                // A pad marker is stamped with the frame that follows.
-                self.check(position, &header)?;
-            }
             self.position += match header.kind {
                 FrameKind::JournalPad => ring.rest(position),
                 FrameKind::JournalDrop => BLOCK_LEN as u64,
@@ -207,25 +161,12 @@ impl<'d, D: ReadAt> EpochFrames<'d, D> {
                     let frame = self.reader.frame(position, header).map_err(device)?;
                     let frame = frame.map_err(|source| ReadError::Frame { position, source })?;
                     self.position += padded_len(&header);
-                    self.pass(header.kind);
                     return Ok(Some(frame));
                 }
                 _ => return Err(ReadError::Missing { position }),
             };
         }
-        match self.expected {
-            Some(_) => Err(ReadError::Missing { position: self.position }),
-            None => Ok(None),
-        }
-    }
-
-    /// Notes which frame must come next: behind the last one, none.
-    fn pass(&mut self, kind: FrameKind) {
-        if kind == FrameKind::EpochEnd {
-            self.expected = None;
-        } else if let Some((.., seq)) = &mut self.expected {
-            *seq += 1;
-        }
+        Ok(None)
     }
 }
 
@@ -235,7 +176,7 @@ impl<D: ReadAt> Iterator for EpochFrames<'_, D> {
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.read().transpose();
         if let Some(Err(_)) = item {
-            (self.position, self.expected) = (self.end, None);
+            self.position = self.end;
         }
         item
     }

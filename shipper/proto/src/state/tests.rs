@@ -50,6 +50,7 @@ fn any_state() -> impl Strategy<Value = DurableState> {
             }),
             devices: (0..generations % 17).map(|n| VolumeUuid([u8::try_from(n).unwrap(); 16])).collect(),
             token: seen / 5,
+            lost: (seen % 7 == 0).then_some(Epoch(seen)),
         },
     )
 }
@@ -94,6 +95,7 @@ fn the_largest_state_fits_a_slot() {
         devices: vec![VolumeUuid([5; 16]); MAX_VOLUMES],
         fenced: Some(Fence { generation: entry(7).generation, fork: Epoch(9), split: true }),
         token: u64::MAX,
+        lost: Some(Epoch(u64::MAX)),
     };
     let body = state.encode();
     assert!(body.len() <= MAX_BODY, "{}", body.len());

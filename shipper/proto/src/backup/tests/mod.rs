@@ -2,6 +2,7 @@
 
 mod failback;
 mod greeting;
+mod losing;
 mod promoting;
 mod staging;
 mod syncing;
@@ -31,6 +32,8 @@ pub(super) struct Host {
     /// Sent, and no messages.
     pub(super) frames: Vec<Frame>,
     pub(super) promoted: Vec<Result<Epoch, PromoteRefused>>,
+    /// What was reported as lost.
+    pub(super) losses: Vec<String>,
     /// Durable.
     pub(super) state: DurableState,
     pub(super) superblock: Superblock,
@@ -76,11 +79,13 @@ impl Host {
             sealed: Vec::new(),
             applied: Epoch::NONE,
             applied_digest: Digest::ZERO,
+            lost: None,
         };
         let core = Backup::new(config, recovered);
         let (pending, said, promoted, frames) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
-        let digest = Digest::ZERO;
-        let mut host = Self { core, pending, said, frames, promoted, state, superblock, digest, next: 1 };
+        let (digest, losses) = (Digest::ZERO, Vec::new());
+        let mut host =
+            Self { core, pending, said, frames, promoted, losses, state, superblock, digest, next: 1 };
         host.finish();
         host
     }
@@ -110,8 +115,8 @@ impl Host {
             match action {
                 BackupAction::Send(message) => self.said.push(message),
                 BackupAction::SendFrame(frame) => self.frames.push(frame),
-                BackupAction::Close { .. } | BackupAction::Append { .. } | BackupAction::WriteBase { .. } => {
-                }
+                BackupAction::Close { .. } | BackupAction::Append { .. } | BackupAction::WriteBase { .. } => {}
+                BackupAction::ReportLoss { text } => self.losses.push(text),
                 BackupAction::PromoteDone(result) => self.promoted.push(result),
                 disk => self.pending.push_back(disk),
             }
@@ -131,6 +136,7 @@ impl Host {
                 BackupEvent::StateWritten
             }
             BackupAction::FlushVolumes => BackupEvent::VolumesFlushed,
+            BackupAction::Prove { .. } => BackupEvent::Proven,
             BackupAction::Apply { .. } => BackupEvent::Applied,
             BackupAction::HashVolumes(request) => {
                 let mut digests = Digests::none(request.length);

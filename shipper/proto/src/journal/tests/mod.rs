@@ -1,6 +1,7 @@
 //! A journal on a disk that forgets: what the tests of rows and crashes share.
 
 mod crash;
+mod proofs;
 mod rows;
 
 use std::collections::BTreeMap;

@@ -383,7 +383,7 @@ fn row_21_where_the_superblock_says_that_epochs_were_dropped() {
     let (mut journal, head) = two_epochs();
     let second = journal.sealed[1].clone();
     // Known to be durable, and so missed unless it is known to be dropped.
-    journal.writer.drop_from(second.start);
+    journal.writer.drop_from(second.start, Epoch::NONE);
     let superblock = journal.writer.superblock_now();
     assert_eq!(superblock.synced, Epoch(2));
     journal.write_superblock(journal.slot.next(), &superblock);
@@ -401,30 +401,4 @@ fn row_21_where_the_superblock_says_that_epochs_were_dropped() {
     let epochs: Vec<u64> = recovery.sealed.iter().map(|sealed| sealed.epoch.0).collect();
     assert_eq!(epochs, [1, 3]);
     assert!(recovery.end >= head);
-}
-
-#[test]
-fn a_redo_takes_no_frame_of_an_earlier_lap_where_a_write_was_lost() {
-    let (mut journal, _) = two_epochs();
-    let (first, second) = (journal.sealed[0].clone(), journal.sealed[1].clone());
-    let ring = journal.writer.superblock().ring;
-    let read = |journal: &mut Journal, of: (Epoch, Incarnation)| {
-        EpochFrames::of(ring, &mut journal.disk, of, second.start, second.end).collect::<Result<Vec<_>, _>>()
-    };
-    let of = (second.epoch, INCARNATION);
-    assert_eq!(read(&mut journal, of), Ok(second.frames.clone()));
-    let foreign = |found: &Result<Vec<Frame>, _>| matches!(found, Err(ReadError::Foreign { .. }));
-    assert!(foreign(&read(&mut journal, (second.epoch, STRANGER))));
-    // The data of the second epoch went astray; a sound frame of the first one lies in its place.
-    let data = second.start + padded_len(&second.frames[0].header);
-    journal.put(data, &first.frames[1]);
-    assert!(foreign(&read(&mut journal, of)));
-    // A pad marker that went astray does not hide it, nor does an end that comes too soon.
-    journal.put(data, &plain(FrameKind::JournalPad, 9, 0));
-    assert!(foreign(&read(&mut journal, of)));
-    journal.put(data, &second.frames[1]);
-    assert_eq!(read(&mut journal, of), Ok(second.frames.clone()));
-    let early =
-        EpochFrames::of(ring, &mut journal.disk, of, second.start, data).collect::<Result<Vec<_>, _>>();
-    assert_eq!(early, Err(ReadError::Missing { position: data }));
 }
