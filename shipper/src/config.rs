@@ -57,6 +57,9 @@ pub struct Config {
     /// While in sync dm-era is rolled so often, in the pause of a cut: how far back a later sync has to start.
     #[serde(with = "humantime_serde", default = "default_roll_interval")]
     pub roll_interval: Duration,
+    /// dm-era is rolled only if a resync after a power cut would compare for longer than this.
+    #[serde(with = "humantime_serde", default = "default_resync_target")]
+    pub resync_target: Duration,
     /// Whether writes are captured all the time, or only what changed is looked at once in `epoch`.
     #[serde(default)]
     pub mode: Mode,
@@ -409,6 +412,10 @@ fn default_epoch() -> Duration {
 
 fn default_roll_interval() -> Duration {
     Duration::from_secs(300)
+}
+
+fn default_resync_target() -> Duration {
+    Duration::from_secs(10)
 }
 
 /// The tracking granule of volumes that name none.

@@ -25,6 +25,8 @@ use crate::{command, setup};
 
 /// LVM's usual extent; sizes are whole numbers of it.
 const EXTENT: u64 = 4 << 20;
+/// The largest granule that `init` chooses.
+const LARGEST_BLOCK: u64 = 16 << 20;
 /// What the durable state takes.
 const STATE: u64 = EXTENT;
 /// How long LVM may take.
@@ -84,9 +86,17 @@ pub fn log_size(rate: u64, epoch: Duration) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX).clamp(64 << 20, 4 << 30).next_multiple_of(EXTENT)
 }
 
+/// The granule in which a volume of so many bytes is tracked: at most about a million for a volume, so that a roll of
+/// dm-era takes as long for a large one as for a small one. 64 KiB to 16 MiB.
+#[must_use]
+pub fn tracking_block(volume: u64) -> ByteSize {
+    let even = (volume >> 20).checked_next_power_of_two().unwrap_or(LARGEST_BLOCK);
+    ByteSize::b(even.clamp(default_block().as_u64(), LARGEST_BLOCK))
+}
+
 /// The size of dm-era's metadata of a volume.
 fn metadata_size(volume: u64) -> anyhow::Result<u64> {
-    let block = setup::granule(default_block()).context("the granule")?;
+    let block = setup::granule(tracking_block(volume)).context("the granule")?;
     let size = MetadataSize::of(Sectors(volume / SECTOR_SIZE as u64), block).recommended_sectors();
     Ok(size.bytes().unwrap_or(u64::MAX).next_multiple_of(EXTENT))
 }
@@ -124,8 +134,9 @@ pub fn plan(wishes: &Wishes) -> anyhow::Result<Plan> {
     missing.push(logical_volume(&beside(first, "journal"), journal)?);
     missing.push(logical_volume(&beside(first, "state"), STATE)?);
     let folder = Path::new(DIRECTORY);
-    let mine = (folder.join(format!("{}.toml", wishes.group)), text(wishes));
-    let theirs = (folder.join(format!("{}.peer", wishes.group)), text(&other_side(wishes)));
+    let bytes: Vec<u64> = sizes.iter().map(|(_, bytes)| *bytes).collect();
+    let mine = (folder.join(format!("{}.toml", wishes.group)), text(wishes, &bytes));
+    let theirs = (folder.join(format!("{}.peer", wishes.group)), text(&other_side(wishes), &bytes));
     for path in [&mine.0, &theirs.0] {
         anyhow::ensure!(!path.exists(), "{}: it exists already", path.display());
     }
@@ -158,7 +169,8 @@ fn other_side(wishes: &Wishes) -> Wishes {
     Wishes { role, address: wishes.peer, peer: wishes.address, ..wishes.clone() }
 }
 
-fn text(wishes: &Wishes) -> String {
+/// The configuration. `sizes` are those of the volumes, in bytes.
+fn text(wishes: &Wishes, sizes: &[u64]) -> String {
     let Wishes { group, role, address, peer, .. } = wishes;
     let first = wishes.volumes.first().map(|(_, device)| device.clone()).unwrap_or_default();
     let epoch = humantime_serde::re::humantime::format_duration(wishes.epoch);
@@ -168,7 +180,7 @@ fn text(wishes: &Wishes) -> String {
          state = \"{}\"\nepoch = \"{epoch}\"\n",
         beside(&first, "state").display()
     );
-    for (name, device) in &wishes.volumes {
+    for ((name, device), bytes) in wishes.volumes.iter().zip(sizes) {
         let metadata = beside(device, "meta");
         // Writing to a string cannot fail.
         let _ = write!(
@@ -177,6 +189,10 @@ fn text(wishes: &Wishes) -> String {
             device.display(),
             metadata.display()
         );
+        let block = tracking_block(*bytes);
+        if block != default_block() {
+            let _ = writeln!(text, "block = \"{} KiB\"", block.as_u64() >> 10);
+        }
     }
     let log = log_size(wishes.rate.as_u64(), wishes.epoch) >> 20;
     let journal = beside(&first, "journal");
@@ -263,6 +279,10 @@ mod tests {
             (64 << 20, 1 << 30, 16 << 30)
         );
         let ms = Duration::from_millis;
+        let block = |gib: u64| tracking_block(gib << 30).as_u64() >> 10;
+        assert_eq!((block(0), block(64), block(65)), (64, 64, 128), "KiB");
+        assert_eq!((block(1 << 10), block(16 << 10), block(64 << 10)), (1 << 10, 16 << 10, 16 << 10));
+        assert_eq!(tracking_block(u64::MAX).as_u64(), 16 << 20);
         assert_eq!(log_size(100 << 20, ms(50)), 68 << 20);
         assert_eq!((log_size(1, ms(50)), log_size(u64::MAX, ms(50))), (64 << 20, 4 << 30));
         assert_eq!(log_size(100 << 20, Duration::from_secs(3600)), 528 << 20);
@@ -284,11 +304,17 @@ mod tests {
             journal: None,
             rate: ByteSize::mib(100),
         };
-        let mine = Config::parse("mine", &text(&wishes)).unwrap();
-        let theirs = Config::parse("theirs", &text(&other_side(&wishes))).unwrap();
+        let sizes = [1 << 30, 1 << 40];
+        let mine = Config::parse("mine", &text(&wishes, &sizes)).unwrap();
+        let theirs = Config::parse("theirs", &text(&other_side(&wishes), &sizes)).unwrap();
         assert_eq!((mine.address, mine.peer), (theirs.peer, theirs.address));
         assert_eq!((mine.role, theirs.role), (Role::Primary, Role::Backup));
         assert_eq!(mine.volume[1].metadata, Some("/dev/vg/b_meta".into()));
-        assert_eq!(text(&other_side(&other_side(&wishes))), text(&wishes));
+        assert_eq!(
+            mine.volume.iter().map(|volume| volume.block.as_u64()).collect::<Vec<_>>(),
+            [64 << 10, 1 << 20]
+        );
+        assert_eq!(mine.volume[1].block, theirs.volume[1].block);
+        assert_eq!(text(&other_side(&other_side(&wishes)), &sizes), text(&wishes, &sizes));
     }
 }

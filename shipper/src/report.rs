@@ -113,6 +113,10 @@ pub fn status(status: &Status) -> String {
                 primary.log_used, primary.log_size, primary.log_rotations
             ),
         );
+        line(
+            "resync",
+            format!("compares for about {:.1} s if this host loses its power now", primary.resync_seconds),
+        );
         if primary.discards_pending + primary.discards_given + primary.discards_forgotten > 0 {
             line(
                 "discards",

@@ -3,7 +3,8 @@
 # Whatever parts the pair, it is in sync by itself again, at the cost of what changed, and all the while the backup can
 # be promoted to the last committed epoch.
 VOLUME_MB=64 JOURNAL_MB=160 LOG_SIZE="16 MiB"
-POLICY='roll-interval = "1s"'
+POLICY='roll-interval = "1s"
+resync-target = "0s"'
 EXTRA='[audit]
 digest-file = "/share/digests"
 [limits]
@@ -16,7 +17,7 @@ write_mb() {
 }
 last_sync() { status primary ".primary.last_sync.$1"; }
 # rolled: dm-era was rolled since: a later sync starts behind everything written before.
-rolled() { sleep 2.5; on primary ftship checkpoint vm1 --wait > /dev/null; }
+rolled() { sleep 3.5; on primary ftship checkpoint vm1 --wait > /dev/null; }
 is_applied() { (($(status backup .epochs.applied) >= $1)); }
 
 # in_step MB: the pair is in sync by itself, by at most so much, staged; and the backup holds what the primary does.

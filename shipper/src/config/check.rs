@@ -452,6 +452,7 @@ fn durations(config: &Config) -> Vec<OutOfRange> {
         duration("epoch", config.epoch, shortest, longest),
         config.snapshots.every.and_then(|every| duration("snapshots.every", every, s(1), year)),
         duration("roll-interval", config.roll_interval, s(1), s(7 * 24 * 3600)),
+        duration("resync-target", config.resync_target, s(0), s(24 * 3600)),
         config.verify.every.and_then(|every| duration("verify.every", every, s(1), year)),
         duration("limits.pause-budget", limits.pause_budget, ms(1), s(1)),
         duration("limits.pause-limit", limits.pause_limit, least_limit, s(1)),

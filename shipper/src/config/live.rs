@@ -21,7 +21,7 @@ impl Config {
         self.note(new, &mut taken);
         self.note_limits(&new.limits, &mut taken.live, &mut taken.restart);
         self.epoch = new.epoch;
-        self.roll_interval = new.roll_interval;
+        (self.roll_interval, self.resync_target) = (new.roll_interval, new.resync_target);
         self.journal.apply_delay = new.journal.apply_delay;
         self.snapshots = new.snapshots.clone();
         let Verify { every, repair, rate: _ } = new.verify;
@@ -42,6 +42,7 @@ impl Config {
             state,
             epoch,
             roll_interval,
+            resync_target,
             mode,
             capture,
             commit,
@@ -61,6 +62,7 @@ impl Config {
         let changed = [
             ("epoch", *epoch != self.epoch),
             ("roll-interval", *roll_interval != self.roll_interval),
+            ("resync-target", *resync_target != self.resync_target),
             ("journal.apply-delay", journal.apply_delay != self.journal.apply_delay),
             ("snapshots.every", *every != self.snapshots.every),
             ("snapshots.keep", *keep != self.snapshots.keep),

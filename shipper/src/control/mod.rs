@@ -392,6 +392,9 @@ pub struct PrimaryFigures {
     /// The last sync that came to its end.
     #[serde(default)]
     pub last_sync: Option<SyncStatus>,
+    /// Seconds for which a resync would compare if this host lost its power now: an estimate.
+    #[serde(default)]
+    pub resync_seconds: f64,
     /// Bytes of the volumes.
     pub volume_size: u64,
 }

@@ -88,9 +88,9 @@ impl PrimaryDriver {
                 EncodedItem::Concluded { token, digests } => {
                     self.core.handle(now, PrimaryEvent::Concluded { token, digests });
                 }
-                EncodedItem::Epoch { epoch, digest, stored } => {
+                EncodedItem::Epoch { epoch, digest, stored, touched } => {
                     self.figures.bytes_shipped += stored;
-                    self.core.handle(now, PrimaryEvent::Encoded { epoch, digest, stored });
+                    self.core.handle(now, PrimaryEvent::Encoded { epoch, digest, stored, touched });
                 }
                 EncodedItem::Failed { reason } => {
                     log::error!("{reason}");

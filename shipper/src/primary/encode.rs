@@ -15,7 +15,7 @@ use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, FrameKind, Stamp};
 use ftship_proto::ids::{Digest, Epoch, VolumeIndex};
 use ftship_proto::message::Message;
-use ftship_proto::primary::{Batch, Comparison, Run, Told};
+use ftship_proto::primary::{AfterEpoch, Batch, Comparison, Run, Told, Touched, TouchedBytes};
 use ftship_proto::record::Content;
 use ftship_proto::verify::{Place, ShortDigest};
 
@@ -57,6 +57,8 @@ pub(super) enum EncodeJob {
         staged: Epoch,
         /// What was captured of each volume.
         logs: Vec<EpochLog>,
+        /// What becomes of the set of granules after it.
+        after: AfterEpoch,
     },
     /// A message that keeps its place in the stream.
     Message(Message),
@@ -112,6 +114,8 @@ pub(super) enum EncodedItem {
         digest: Digest,
         /// Bytes of all its frames.
         stored: u64,
+        /// What was written to, up to this epoch.
+        touched: TouchedBytes,
     },
     /// The buffers of a captured epoch are free again.
     LogsDone(Vec<EpochLog>),
@@ -140,17 +144,23 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Starts the thread. Frames carry `stamp`'s generation and incarnation.
+    /// Starts the thread. Frames carry `stamp`'s generation and incarnation; `touched` is empty and knows the volumes.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(stamp: Stamp, header: EpochHeader, reports: Reports<()>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        stamp: Stamp,
+        header: EpochHeader,
+        touched: Touched,
+        reports: Reports<()>,
+    ) -> anyhow::Result<Self> {
         let (sender, output) = mpsc::sync_channel(FRAMES_AHEAD);
         let sink = Sink { chain: 0, sender, reports };
         let base = PlainEncoder::base(header.group.clone(), stamp.generation, stamp.incarnation);
         let comparison = Comparison::in_place();
         let inspecting = Inspecting::default();
-        let mut encoding = Encoding { stamp, header, base, catch_up: None, comparison, sink, inspecting };
+        let mut encoding =
+            Encoding { stamp, header, base, catch_up: None, comparison, sink, inspecting, touched };
         let worker = Worker::start("encoder", 512 << 10, move |queue| {
             run_in_background("encoder");
             for job in queue {
@@ -205,6 +215,8 @@ struct Encoding {
     comparison: Comparison,
     sink: Sink,
     inspecting: Inspecting,
+    /// Granules that were written to.
+    touched: Touched,
 }
 
 impl Encoding {
@@ -218,6 +230,8 @@ impl Encoding {
                 let Stamp { generation, incarnation, .. } = self.stamp;
                 self.base = PlainEncoder::base(self.header.group.clone(), generation, incarnation);
                 self.comparison = Comparison::in_place();
+                // A chain begins with a capture, and that with a roll.
+                self.touched.end_epoch(AfterEpoch::Rolled);
             }
             EncodeJob::Message(message) => {
                 self.sink.frame(&message.encode(self.stamp.generation, self.stamp.incarnation));
@@ -230,9 +244,9 @@ impl Encoding {
                 self.comparison = Comparison::staged();
             }
             EncodeJob::Copied(piece) => self.copied(piece),
-            EncodeJob::Epoch { epoch, staged, logs } => {
+            EncodeJob::Epoch { epoch, staged, logs, after } => {
                 self.header.staged = staged;
-                if let Err(error) = self.epoch(epoch, &logs) {
+                if let Err(error) = self.epoch(epoch, &logs, after) {
                     self.sink.put(EncodedItem::Failed { reason: format!("epoch {epoch}: {error:#}") });
                 }
                 self.sink.put(EncodedItem::LogsDone(logs));
@@ -240,7 +254,7 @@ impl Encoding {
         }
     }
 
-    fn epoch(&mut self, epoch: Epoch, logs: &[EpochLog]) -> anyhow::Result<()> {
+    fn epoch(&mut self, epoch: Epoch, logs: &[EpochLog], after: AfterEpoch) -> anyhow::Result<()> {
         let mut encoder = self.catch_up.take().unwrap_or_else(|| {
             (self.header.first_epoch, self.header.last_epoch) = (epoch, epoch);
             EpochEncoder::new(self.header.clone())
@@ -257,16 +271,20 @@ impl Encoding {
         };
         for (volume, log) in (0..).map(VolumeIndex).zip(logs) {
             self.inspecting.lay_over(volume, log);
-            let inspecting = &self.inspecting;
-            inspecting
-                .fold(volume, log, |extent, content| encoder.push(volume, extent, content, &mut put))?;
+            let (inspecting, touched) = (&self.inspecting, &mut self.touched);
+            inspecting.fold(volume, log, |extent, content| {
+                touched.note(volume, extent);
+                encoder.push(volume, extent, content, &mut put)
+            })?;
         }
         if let Some((token, digests)) = self.inspecting.concluded() {
             sink.put(EncodedItem::Concluded { token, digests });
         }
         let summary = encoder.finish(&mut put);
         self.header.previous = summary.digest;
-        sink.put(EncodedItem::Epoch { epoch, digest: summary.digest, stored: summary.stored_bytes });
+        let touched = self.touched.end_epoch(after);
+        let (digest, stored) = (summary.digest, summary.stored_bytes);
+        sink.put(EncodedItem::Epoch { epoch, digest, stored, touched });
         if let Some(frame) = last {
             sink.frame(&frame);
         }

@@ -35,7 +35,7 @@ use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::primary::{
-    Primary, PrimaryAction, PrimaryEvent, Replication, Scope, Until, bytes_of, union,
+    AfterEpoch, Primary, PrimaryAction, PrimaryEvent, Replication, Scope, Until, bytes_of, union,
 };
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::state::DurableState;
@@ -170,6 +170,7 @@ impl PrimaryDriver {
             volume_size: readers.iter().map(|reader| reader.size().bytes().unwrap_or(u64::MAX)).sum(),
             ..PrimaryFigures::default()
         };
+        let touched = volumes.touched(&readers);
         let shown_volumes = volumes.figures(config, &readers);
         let usage = Onlooker::new(&volumes.stacks);
         let settings = CaptureSettings {
@@ -199,7 +200,7 @@ impl PrimaryDriver {
             visitor: Visitor::new(reactor.registry()?),
             cut_thread: CutThread::start(volumes.stacks, settings, Heartbeat::new(config), capture_reports)?,
             captures,
-            encoder: Encoder::start(stamp, header, encoder_wakes)?,
+            encoder: Encoder::start(stamp, header, touched, encoder_wakes)?,
             copying: Copying::start(readers, read)?,
             pieces,
             chain: 0,
@@ -279,7 +280,7 @@ impl PrimaryDriver {
                 PrimaryAction::Yield => self.cut_thread.push(CaptureJob::Yield),
                 PrimaryAction::Release => self.cut_thread.push(CaptureJob::Release),
                 PrimaryAction::Shut => self.cut_thread.push(CaptureJob::Shut),
-                PrimaryAction::Ship { epoch } => self.ship(epoch),
+                PrimaryAction::Ship { epoch, after } => self.ship(epoch, after),
                 PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
                 PrimaryAction::Widen(scope) => {
                     self.scope = union(std::mem::take(&mut self.scope), scope);
@@ -333,12 +334,12 @@ impl PrimaryDriver {
         }
     }
 
-    fn ship(&mut self, epoch: Epoch) {
+    fn ship(&mut self, epoch: Epoch, after: AfterEpoch) {
         // What was read while the volumes stood still was copied before: nothing is left.
         let nothing = (self.config.capture == CaptureBy::Era).then(Vec::new);
         if let Some(logs) = self.captured.take().or(nothing) {
             let staged = self.core.known_durable();
-            self.encoder.push(EncodeJob::Epoch { epoch, staged, logs });
+            self.encoder.push(EncodeJob::Epoch { epoch, staged, logs, after });
         }
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn core(
         void_limit: config.limits.void_cuts,
         small_round: log_size(config).bytes().unwrap_or(u64::MAX) / SMALL_ROUND_OF_LOG,
         roll_interval: config.roll_interval,
+        resync_target: config.resync_target,
         fence_lease: (config.limits.on_fence == OnFence::Freeze).then_some(config.limits.fence_lease),
         commit: config.commit.into(),
         verify: VerifySizes::default(),
@@ -53,5 +54,6 @@ pub(super) const fn tuning(config: &Config) -> Tuning {
         pause_limit: config.limits.pause_limit,
         void_limit: config.limits.void_cuts,
         roll_interval: config.roll_interval,
+        resync_target: config.resync_target,
     }
 }

@@ -11,9 +11,13 @@ use ftdm::stack::Stack;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::VolumeUuid;
+use ftship_proto::primary::Touched;
 
 use crate::config::{Config, Volume};
 use crate::control::VolumeFigures;
+
+/// 64 KiB.
+const UNTRACKED: Sectors = Sectors(128);
 
 /// The stacks, in the group's order.
 #[derive(Debug)]
@@ -69,6 +73,14 @@ impl Volumes {
             }
         };
         self.stacks.iter().map(era).collect()
+    }
+
+    /// For noting which of their granules are written to. Where dm-era does not track a volume any more nothing is
+    /// resynchronised from its granules: any size does.
+    pub(super) fn touched(&self, readers: &[BlockDevice]) -> Touched {
+        let granule =
+            |stack: &Stack| stack.history().map_or(UNTRACKED, |history| Sectors(history.block.get().into()));
+        Touched::new(self.stacks.iter().zip(readers).map(|(stack, reader)| (reader.size(), granule(stack))))
     }
 
     /// What the status shows of them before any capture.

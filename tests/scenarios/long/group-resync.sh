@@ -3,7 +3,8 @@
 # A group of two volumes, both of which change while there is no link: what is resynchronised is what changed on either,
 # and from the first epoch on the backup holds one instant of both.
 VOLUME_MB=48 SECOND_MB=64 JOURNAL_MB=96 LOG_SIZE="32 MiB" EPOCH=150ms
-POLICY='roll-interval = "1s"'
+POLICY='roll-interval = "1s"
+resync-target = "0s"'
 EXTRA='[audit]
 digest-file = "/share/digests"
 [limits]

@@ -12,7 +12,7 @@ use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, GroupName, VolumeIndex, VolumeUuid};
 use ftship_proto::journal::padded_len;
 use ftship_proto::message::Message;
-use ftship_proto::primary::{Batch, Comparison, Run, Told};
+use ftship_proto::primary::{AfterEpoch, Batch, Comparison, Run, Told, TouchedBytes};
 use ftship_proto::record::Content;
 
 use ftship_proto::verify::{Inspection, Place, ShortDigest, digests_of, patch};
@@ -90,7 +90,7 @@ pub(crate) enum EncodeJob {
     Open { chain: u64, previous: Digest },
     CatchUp { first: Epoch, epoch: Epoch, staged: Epoch },
     Copied(Piece),
-    Epoch { epoch: Epoch, staged: Epoch, captured: Captured },
+    Epoch { epoch: Epoch, staged: Epoch, captured: Captured, after: AfterEpoch },
     Message(Message),
     Inspect(u64, Inspection),
     Fill(u64, Vec<Vec<u8>>),
@@ -108,7 +108,7 @@ pub(crate) struct Encoded {
 #[derive(Debug)]
 pub(crate) enum EncodedItem {
     Frame(Frame),
-    Epoch { epoch: Epoch, digest: Digest, stored: u64 },
+    Epoch { epoch: Epoch, digest: Digest, stored: u64, touched: TouchedBytes },
     Copied { batch: Batch, frames: u64, stored: u64, skipped: u64 },
     Concluded { token: u64, digests: Vec<Option<Digest>> },
 }
@@ -136,6 +136,7 @@ impl World {
                 let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
                 daemon.base_encoder = PlainEncoder::base(self.primary.group.clone(), generation, incarnation);
                 daemon.comparison = Comparison::in_place();
+                daemon.touched.end_epoch(AfterEpoch::Rolled);
             }
             EncodeJob::Inspect(token, inspection) => daemon.inspecting.begin(token, inspection),
             EncodeJob::Fill(token, read) => daemon.inspecting.fill(token, &read),
@@ -174,7 +175,7 @@ impl World {
                 let skipped = (piece.batch.sectors().0 - sent) * SECTOR_SIZE as u64;
                 out.push(EncodedItem::Copied { batch: piece.batch, frames: count, stored, skipped });
             }
-            EncodeJob::Epoch { epoch, staged, captured } => {
+            EncodeJob::Epoch { epoch, staged, captured, after } => {
                 let header = &mut daemon.header;
                 let encoder = daemon.catch_up.take().unwrap_or_else(|| {
                     header.staged = staged;
@@ -187,6 +188,8 @@ impl World {
                         inspection.put(*volume, *extent, content_of(data));
                     }
                 }
+                runs.iter().for_each(|(volume, extent, _)| daemon.touched.note(*volume, *extent));
+                let touched = daemon.touched.end_epoch(after);
                 let repairs = daemon.inspecting.repairs();
                 let (frames, digest) = epoch_frames(encoder, &runs, repairs, shape.0.len());
                 header.previous = digest;
@@ -197,7 +200,7 @@ impl World {
                 let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
                 for frame in frames {
                     if frame.header.kind == FrameKind::EpochEnd {
-                        out.push(EncodedItem::Epoch { epoch, digest, stored });
+                        out.push(EncodedItem::Epoch { epoch, digest, stored, touched });
                     }
                     out.push(EncodedItem::Frame(frame));
                 }

@@ -15,7 +15,7 @@ use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
 use ftship_proto::message::{Hello, Message};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
-    Comparison, CopyPlan, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope,
+    Comparison, CopyPlan, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Touched,
 };
 use ftship_proto::protocol::{COMPARE, PROTOCOL};
 use ftship_proto::slot::SlotPosition;
@@ -77,6 +77,7 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) header: EpochHeader,
     pub(crate) base_encoder: PlainEncoder,
     pub(crate) comparison: Comparison,
+    pub(crate) touched: Touched,
     pub(crate) encoder_chain: u64,
     pub(crate) peer: Option<ConnId>,
     pub(crate) chain: u64,
@@ -224,11 +225,14 @@ impl World {
             void_limit: 5,
             small_round: scenario.small_round,
             roll_interval: std::time::Duration::from_micros(scenario.roll_interval),
+            resync_target: std::time::Duration::ZERO,
             fence_lease: scenario.freezes.then_some(std::time::Duration::from_micros(2 * scenario.timeout)),
             commit: scenario.commit,
             verify: Verifier::sizes(scenario),
             compare: scenario.compare,
         };
+        let granule = Sectors(scenario.granule as u64);
+        let touched = Touched::new(scenario.shape.0.iter().map(|blocks| (Sectors(*blocks as u64), granule)));
         let core = Primary::new(config, state);
         host.daemon = Some(Box::new(PrimaryDaemon {
             core,
@@ -236,6 +240,7 @@ impl World {
             stamp: Stamp { epoch: Epoch::NONE, generation: host.generation.number, incarnation },
             base_encoder: PlainEncoder::base(host.group.clone(), host.generation.number, incarnation),
             comparison: Comparison::in_place(),
+            touched,
             header,
             encoder_chain: 0,
             peer: None,
@@ -364,11 +369,11 @@ impl World {
             PrimaryAction::Yield => self.cut_push(CutJob::Yield),
             PrimaryAction::Release => self.cut_push(CutJob::Release),
             PrimaryAction::Shut => self.cut_push(CutJob::Shut),
-            PrimaryAction::Ship { epoch } => {
+            PrimaryAction::Ship { epoch, after } => {
                 let nothing = self.scenario.is_still.then(|| Captured(Default::default()));
                 if let Some(captured) = daemon.captured.take().or(nothing) {
                     let staged = daemon.core.known_durable();
-                    self.encoder_push(EncodeJob::Epoch { epoch, staged, captured });
+                    self.encoder_push(EncodeJob::Epoch { epoch, staged, captured, after });
                 }
             }
             PrimaryAction::Follow => self.cut_push(CutJob::Follow),
@@ -525,8 +530,8 @@ impl World {
                 EncodedItem::Concluded { token, digests } => {
                     self.primary_handle(PrimaryEvent::Concluded { token, digests });
                 }
-                EncodedItem::Epoch { epoch, digest, stored } => {
-                    self.primary_handle(PrimaryEvent::Encoded { epoch, digest, stored });
+                EncodedItem::Epoch { epoch, digest, stored, touched } => {
+                    self.primary_handle(PrimaryEvent::Encoded { epoch, digest, stored, touched });
                 }
             }
         }

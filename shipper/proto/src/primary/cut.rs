@@ -44,7 +44,7 @@ impl Primary {
         let stretched = self.config.pause_budget * 2u32.saturating_pow(self.void_run.min(16));
         let budget = stretched.min(self.config.pause_limit).max(self.config.pause_budget);
         self.round_cutting();
-        let roll = self.sync == SyncStep::None && self.rolled_at + self.config.roll_interval <= now;
+        let roll = self.sync == SyncStep::None && self.roll_is_due(now);
         let hold = self.is_last_cut(epoch);
         self.act(PrimaryAction::Cut { epoch, roll, budget, hold });
     }
@@ -87,11 +87,8 @@ impl Primary {
         self.void_run = 0;
         self.next_epoch = epoch.next();
         self.round_cut(epoch);
-        if let Some(eras) = eras {
-            self.rolled_at = now;
-            self.note_roll(true, eras);
-        }
-        self.act(PrimaryAction::Ship { epoch });
+        let after = self.after_epoch(now, eras);
+        self.act(PrimaryAction::Ship { epoch, after });
         let stored = std::mem::take(&mut self.log_used);
         self.in_flight.push_back(InFlight { epoch, cut_at: now, digest: None, stored, staged: false });
         for checkpoint in self.checkpoints.iter_mut().filter(|one| one.epoch == Some(epoch)) {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use ftdm_units::Era;
 
-use super::{CommitRefused, DemoteRefused, Scope, Told, Usage, VerifyError, VerifyReport};
+use super::{
+    AfterEpoch, CommitRefused, DemoteRefused, Scope, Told, TouchedBytes, Usage, VerifyError, VerifyReport,
+};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
@@ -128,6 +130,8 @@ pub enum PrimaryEvent {
         digest: Digest,
         /// Bytes of all its frames.
         stored: u64,
+        /// What was written to, up to this epoch.
+        touched: TouchedBytes,
     },
     /// This batch is about to be read, to be compared with what the backup has.
     Compares {
@@ -347,6 +351,8 @@ pub enum PrimaryAction {
     Ship {
         /// Its number.
         epoch: Epoch,
+        /// What becomes of the set of granules after it.
+        after: AfterEpoch,
     },
     /// No cut now, but keep up with the log and tell its use.
     Follow,

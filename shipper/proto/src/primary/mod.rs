@@ -40,6 +40,7 @@ mod stand;
 mod step;
 mod switch;
 mod sync;
+mod touched;
 mod verify;
 
 use std::collections::VecDeque;
@@ -62,6 +63,7 @@ pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
 pub use hooks::OnFailure;
 pub use plan::{Carrier, CompareSizes, SyncFigures};
+pub use touched::{AfterEpoch, Touched, TouchedBytes};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 
 /// What the primary is told at its start.
@@ -95,8 +97,10 @@ pub struct PrimaryConfig {
     pub void_limit: u32,
     /// A round of so many bytes, or fewer, is the last one before the capture starts.
     pub small_round: u64,
-    /// While in sync dm-era is rolled so often, in the pause of a cut: a later sync starts at the last one.
+    /// How often, while in sync, the primary considers rolling dm-era in the pause of a cut.
     pub roll_interval: Duration,
+    /// It rolls only if a resync would compare for longer than this.
+    pub resync_target: Duration,
     /// Whoever learns that the other side was promoted holds writes back for so long; `None`: goes on.
     pub fence_lease: Option<Duration>,
     /// Who commits.
@@ -118,6 +122,7 @@ pub struct Tuning {
     pub pause_limit: Duration,
     pub void_limit: u32,
     pub roll_interval: Duration,
+    pub resync_target: Duration,
 }
 
 /// The state of replication, as shown.
@@ -204,7 +209,8 @@ pub struct Primary {
     in_sync_since: Option<Duration>,
     /// Syncs begun by this incarnation; names each roll's purpose.
     attempts: u32,
-    rolled_at: Duration,
+    /// When the next roll is worth its cost.
+    rolls: touched::RollClock,
     /// In-place syncs begun by this incarnation; with it, names each of them.
     syncs_begun: u32,
     next_epoch: Epoch,
@@ -252,10 +258,19 @@ pub struct Primary {
 impl Primary {
     /// Goes on with other figures, from the next cut on.
     pub fn tune(&mut self, now: Duration, tuning: Tuning) {
-        let Tuning { epoch_interval, window, timeout, pause_budget, pause_limit, void_limit, roll_interval } =
-            tuning;
+        let Tuning {
+            epoch_interval,
+            window,
+            timeout,
+            pause_budget,
+            pause_limit,
+            void_limit,
+            roll_interval,
+            resync_target,
+        } = tuning;
         let config = &mut self.config;
-        (config.epoch_interval, config.roll_interval) = (epoch_interval, roll_interval);
+        config.epoch_interval = epoch_interval;
+        (config.roll_interval, config.resync_target) = (roll_interval, resync_target);
         (config.window, config.timeout, config.void_limit) = (window, timeout, void_limit);
         (config.pause_budget, config.pause_limit) = (pause_budget, pause_limit);
         self.cut_at = self.cut_at.min(now + epoch_interval);
@@ -285,7 +300,7 @@ impl Primary {
             staged_in_vain: 0,
             in_sync_since: None,
             attempts: 0,
-            rolled_at: Duration::ZERO,
+            rolls: touched::RollClock::default(),
             syncs_begun: 0,
             next_epoch,
             cut_at: Duration::ZERO,
@@ -370,7 +385,10 @@ impl Primary {
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
             PrimaryEvent::LogUse { used, capacity } => self.log_use(now, used, capacity),
-            PrimaryEvent::Encoded { epoch, digest, stored } => self.encoded(epoch, digest, stored),
+            PrimaryEvent::Encoded { epoch, digest, stored, touched } => {
+                self.rolls.note(touched);
+                self.encoded(epoch, digest, stored);
+            }
             PrimaryEvent::Compares { number, places } => self.compares(number, places),
             PrimaryEvent::CopyProgressed { stored, skipped } => self.copy_progressed(now, stored, skipped),
             PrimaryEvent::Copied { frames } => self.copied(now, frames),

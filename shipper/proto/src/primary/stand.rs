@@ -40,7 +40,7 @@ impl Primary {
             return self.copy_round(now);
         }
         self.next_epoch = epoch.next();
-        self.rolled_at = now;
+        self.rolls.begin_interval(now);
         self.note_round(true, eras, bytes);
         if !self.guard_journal(now, self.attempt.stored.saturating_add(bytes)) {
             return;

@@ -363,7 +363,7 @@ impl Primary {
         }
         self.cut_at = now + self.config.epoch_interval;
         (self.log_percent, self.log_used) = (0, 0);
-        self.rolled_at = now;
+        self.rolls.begin_interval(now);
         self.note_round(false, eras, bytes);
         if self.attempt.carrier.is_none() {
             return self.went_straight(now);
@@ -397,7 +397,9 @@ impl Primary {
             self.expected = if self.attempt.is_whole { 0 } else { self.attempt.total };
             // The next interval may well change as much.
             self.staged_in_vain = if self.config.interval { self.staged_in_vain / 2 } else { 0 };
-            self.last_sync = Some(self.attempt.figures(now));
+            let figures = self.attempt.figures(now);
+            self.rolls.learn(&figures);
+            self.last_sync = Some(figures);
             self.set_replication(Replication::InSync);
         }
     }

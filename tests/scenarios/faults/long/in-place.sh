@@ -3,7 +3,8 @@
 # A sync in place that is broken off three times, by the link, by the backup's power and by the primary's, while the
 # primary writes: it is taken up each time from the same base, and ends in sync at the cost of what changed since.
 VOLUME_MB=384 JOURNAL_MB=32 CHANGED_MB=${CHANGED_MB-96}
-POLICY='roll-interval = "1s"'
+POLICY='roll-interval = "1s"
+resync-target = "0s"'
 EXTRA='[audit]
 digest-file = "/share/digests"
 [limits]

@@ -28,7 +28,10 @@ fn stops_capture(actions: &[PrimaryAction]) -> bool {
 /// The epoch is encoded, and the backup has it.
 fn acknowledged(primary: &mut Primary, now: Duration, epoch: u64) -> Vec<PrimaryAction> {
     let digest = Digest([u8::try_from(epoch).unwrap(); 32]);
-    primary.handle(now, PrimaryEvent::Encoded { epoch: Epoch(epoch), digest, stored: 4096 });
+    primary.handle(
+        now,
+        PrimaryEvent::Encoded { epoch: Epoch(epoch), digest, stored: 4096, touched: TouchedBytes::default() },
+    );
     actions(primary);
     hear(primary, now, &Message::Staged { epoch: Epoch(epoch), digest })
 }
@@ -151,8 +154,7 @@ fn stood(primary: &mut Primary, attempt: u32, epoch: u64, era: u32) -> Vec<Prima
     assert!(copied.iter().any(|action| matches!(action, PrimaryAction::Copy { .. })), "{copied:?}");
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     let shipped = actions(primary);
-    let is_shipped =
-        |action: &PrimaryAction| matches!(action, PrimaryAction::Ship { epoch: of } if *of == Epoch(epoch));
+    let is_shipped = |action: &PrimaryAction| matches!(action, PrimaryAction::Ship { epoch: of, .. } if *of == Epoch(epoch));
     assert!(shipped.iter().any(is_shipped), "{shipped:?}");
     acknowledged(primary, SECOND, epoch)
 }

@@ -6,6 +6,7 @@ mod fence;
 mod hold;
 mod interval;
 mod link;
+mod rolling;
 mod switching;
 mod verifying;
 
@@ -45,6 +46,7 @@ fn config() -> PrimaryConfig {
         void_limit: 5,
         small_round: 1 << 20,
         roll_interval: 60 * SECOND,
+        resync_target: Duration::ZERO,
         fence_lease: None,
         commit: CommitPolicy::Auto,
         verify: VerifySizes::default(),

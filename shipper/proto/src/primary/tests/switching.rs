@@ -10,7 +10,10 @@ const NEXT: [u8; 16] = [0xe2; 16];
 fn staged(primary: &mut Primary, epoch: u64) -> Vec<PrimaryAction> {
     let digest = Digest([9; 32]);
     primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
-    primary.handle(SECOND, PrimaryEvent::Encoded { epoch: Epoch(epoch), digest, stored: 4096 });
+    primary.handle(
+        SECOND,
+        PrimaryEvent::Encoded { epoch: Epoch(epoch), digest, stored: 4096, touched: TouchedBytes::default() },
+    );
     actions(primary);
     hear(primary, SECOND, &Message::Staged { epoch: Epoch(epoch), digest })
 }

@@ -105,7 +105,10 @@ fn verified(primary: &mut Primary, now: &mut Duration, (here, there): (&Held, &H
             PrimaryAction::Cut { epoch, .. } => {
                 primary.handle(*now, PrimaryEvent::CutTaken { eras: None });
                 let digest = Digest([9; 32]);
-                primary.handle(*now, PrimaryEvent::Encoded { epoch, digest, stored: 4096 });
+                primary.handle(
+                    *now,
+                    PrimaryEvent::Encoded { epoch, digest, stored: 4096, touched: TouchedBytes::default() },
+                );
                 let staged = Message::Staged { epoch, digest }.encode(1, STAMP);
                 primary.handle(*now, PrimaryEvent::Frame(staged));
             }
