@@ -20,7 +20,7 @@
 //! is what it held then. A group of one volume is no case of its own.
 //!
 //! Always holds: every visible device is resumed on every path out of a pause, panics included, unless it is held, and no
-//! pause begins without somebody who does it if this process cannot ([`crate::pulse`]); a cut that is void for
+//! pause begins without somebody who does it if this process cannot ([`crate::pause::pulse`]); a cut that is void for
 //! one volume is void for all, and changes nothing: entries stay in the epochs that go on; a capture that is
 //! lost for one volume is lost for all; epochs are handed over only if all devices stood still from the first
 //! flush to the last check.
@@ -32,15 +32,14 @@ mod pause;
 use std::io;
 use std::time::Duration;
 
-use crate::capture::{Capture, EraReader, Followed, LostReason};
+use crate::capture::{Capture, Followed, LostReason};
 use crate::ioctl::{Urgency, set_urgency};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::name::StackName;
-use crate::pulse::Phase;
+use crate::pause::PAUSE_URGENCY;
+use crate::pause::pulse::Phase;
+use crate::stack::era_device::EraReader;
 use pause::{Laps, Paused, Stop, Stopped};
-
-/// The volumes' writers wait for what is done in a pause: it goes before everything ordinary.
-pub(crate) const PAUSE_URGENCY: Urgency = Urgency::RealTime(10);
 
 /// How it is made sure that nobody writes during a cut, to any of the volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +67,7 @@ pub struct CutRequest<'a> {
     pub rotate_above: Option<u64>,
     /// End each volume's era: flush dm-era and roll it, in the pause. Not where nothing is suspended.
     pub roll: bool,
-    /// Leave the volumes suspended behind the cut, if it is taken: see [`crate::pulse::Phase::Held`].
+    /// Leave the volumes suspended behind the cut, if it is taken: see [`crate::pause::pulse::Phase::Held`].
     pub hold: bool,
     /// Called for each volume while all stand still, after the suspects were read; from then on the budget
     /// does not apply. For audits: it may read the whole volume.

@@ -12,10 +12,9 @@ use crate::capture::{Capture, LostReason, PAUSE_BYTES, Seen};
 use crate::fault;
 use crate::fold;
 use crate::log_writes::mark::Mark;
-use crate::pause_pool::PoolError;
-use crate::pulse::Phase;
-use crate::stack;
-use crate::stillness::Look;
+use crate::pause::pool::PoolError;
+use crate::pause::pulse::Phase;
+use crate::pause::stillness::Look;
 use crate::units::Sectors;
 
 /// Suspects at most this far apart are read in one.
@@ -217,7 +216,7 @@ impl Drop for Paused<'_> {
 impl Standing<'_> {
     fn resume(&mut self) -> io::Result<()> {
         let top = self.capture.stack.top;
-        stack::resume(&mut self.capture.control, top)
+        crate::pause::resume(&mut self.capture.control, top)
     }
 
     fn suspend(&mut self) -> Result<(), Stop> {
@@ -335,7 +334,7 @@ impl Standing<'_> {
         let suspended = capture.control.suspend(log);
         fault::at("mid-rotation");
         // Also after a failed suspend: whatever state that left, the log device must run.
-        if let Err(e) = stack::resume(&mut capture.control, log) {
+        if let Err(e) = crate::pause::resume(&mut capture.control, log) {
             self.leave_log();
             return Err(LostReason::Rotation(e).into());
         }

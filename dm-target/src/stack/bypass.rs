@@ -20,8 +20,8 @@ use crate::block_io::{Access, AlignedBuffer, BlockDevice, LayerSettings};
 use crate::era::size::{MetadataSize, Room};
 use crate::era::superblock::{SUPERBLOCK, lost_marker};
 use crate::ioctl::DmControl;
-use crate::pulse::{Phase, Pulse};
-use crate::signals::HeldSignals;
+use crate::pause::pulse::{Phase, Pulse};
+use crate::pause::signals::HeldSignals;
 use crate::units::DevNum;
 
 /// A volume without dm-era, and whether its metadata says so.
@@ -119,7 +119,7 @@ struct Pause<'c> {
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
         for device in self.devices {
-            if let Err(e) = super::resume(self.control, device) {
+            if let Err(e) = crate::pause::resume(self.control, device) {
                 log::error!("resuming {device}: {e}");
             }
         }

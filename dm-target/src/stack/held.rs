@@ -1,7 +1,7 @@
 //! Holding a volume's writes back while nothing captures them, until somebody decides what becomes of them.
 //!
 //! Always holds: they go on when this goes, whatever the reason, unless the volume was shut; whoever holds has
-//! somebody stand by who does the same if the process cannot ([`crate::pulse`]).
+//! somebody stand by who does the same if the process cannot ([`crate::pause::pulse`]).
 
 use super::{Stack, StackError, io_step};
 use crate::ioctl::DmControl;
@@ -52,7 +52,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.is_shut
-            && let Err(error) = super::resume(&mut self.control, self.stack.top)
+            && let Err(error) = crate::pause::resume(&mut self.control, self.stack.top)
         {
             log::error!("resuming {}: {error}", self.stack.name);
         }

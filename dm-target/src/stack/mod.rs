@@ -23,6 +23,7 @@ mod bypass;
 mod checks;
 mod create;
 pub(crate) mod devices;
+pub mod era_device;
 pub mod guard;
 mod held;
 mod recover;
@@ -514,21 +515,4 @@ pub fn list() -> Result<Vec<(String, DevNum)>, StackError> {
 /// Makes the settings of the visible device, after a table was made live on it.
 pub(crate) fn settle_top(top: DevNum) -> Result<(), SettingError> {
     LayerSettings::open(top)?.apply()
-}
-
-/// Attempts to resume a device at the end of a pause before giving up: its writers hang until it runs.
-const RESUME_TRIES: u32 = 3;
-
-/// Ends a pause of `device`. Neither allocates nor logs.
-///
-/// # Errors
-/// The kernel's, to the last attempt.
-pub(crate) fn resume(control: &mut DmControl, device: DevNum) -> io::Result<()> {
-    let mut tries = 1;
-    loop {
-        match control.resume(device) {
-            Err(_) if tries < RESUME_TRIES => tries += 1,
-            result => return result,
-        }
-    }
 }

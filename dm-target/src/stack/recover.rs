@@ -93,7 +93,7 @@ pub(crate) fn point_top_at(
     let suspended = control.suspend(top);
     fault::at("stop-suspended");
     // Also after a failed suspend: a device that may be half way must not stay so.
-    let resumed = super::resume(control, top);
+    let resumed = crate::pause::resume(control, top);
     suspended?;
     resumed?;
     Ok(started.elapsed())

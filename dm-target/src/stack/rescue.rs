@@ -96,7 +96,7 @@ impl Rescue {
         self.run(self.stack.era)?;
         let suspended = self.control.suspend(top);
         self.valve.wait();
-        super::resume(&mut self.control, top)?;
+        crate::pause::resume(&mut self.control, top)?;
         loaded.and(suspended).and(shut)?;
         self.settings.apply().map_err(io::Error::other)?;
         Ok(done(moved))

@@ -43,5 +43,5 @@ impl Stack {
 pub(crate) fn shut_top(control: &mut DmControl, top: DevNum, size: Sectors) -> io::Result<()> {
     control.load(top, size, SHUT, "")?;
     control.suspend(top)?;
-    super::resume(control, top)
+    crate::pause::resume(control, top)
 }

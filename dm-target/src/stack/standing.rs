@@ -20,13 +20,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Stack;
-use super::written::{EraDevice, Written, WrittenError, step};
+use super::era_device::EraDevice;
+use super::written::{Written, WrittenError, step};
 use crate::block_io::{AlignedBuffer, BlockDevice};
 use crate::era::delta::Delta;
 use crate::fault;
 use crate::name::StackName;
-use crate::pulse::{Phase, Pulse};
-use crate::signals::HeldSignals;
+use crate::pause::pulse::{Phase, Pulse};
+use crate::pause::signals::HeldSignals;
 use crate::units::{Era, Extent, SECTOR_SIZE, Sector, Sectors};
 
 /// Read at a time; so often the budget is looked at, and whoever stands by hears.
@@ -285,7 +286,7 @@ impl Pause<'_, '_> {
 impl Drop for Pause<'_, '_> {
     fn drop(&mut self) {
         for volume in &mut *self.volumes {
-            if let Err(error) = super::resume(&mut volume.era.control, volume.stack.top) {
+            if let Err(error) = crate::pause::resume(&mut volume.era.control, volume.stack.top) {
                 log::error!("resuming {}: {error}", volume.stack.name());
             }
         }

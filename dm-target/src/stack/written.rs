@@ -21,19 +21,18 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::era_device::EraDevice;
 use super::{Mode, Stack, StackError};
 use crate::block_io::{Access, BlockDevice, OpenError};
-use crate::capture::EraControl;
 use crate::era::block_set::BlockSet;
 use crate::era::delta::{self, Delta, Shape};
 use crate::era::error::MetadataError;
 use crate::era::size::{METADATA_BLOCK_SECTORS, MetadataSize, Room};
 use crate::era::status::EraStatus;
 use crate::fault;
-use crate::ioctl::DmControl;
-use crate::pulse::{Phase, Pulse};
-use crate::signals::HeldSignals;
-use crate::units::{DevNum, Era, Extent, Sectors};
+use crate::pause::pulse::{Phase, Pulse};
+use crate::pause::signals::HeldSignals;
+use crate::units::{Era, Extent, Sectors};
 
 /// Why it cannot be said what was written.
 #[derive(Debug, thiserror::Error)]
@@ -167,77 +166,6 @@ impl Written {
     }
 }
 
-impl EraControl<'_> {
-    /// Flushes, then takes a metadata snapshot, which ends the era. Only while the visible device is
-    /// suspended, so that nothing is in flight: a write that the roll overtakes is in the old era only, and
-    /// one that is not durable yet could revert in a power cut and would never be shipped again.
-    ///
-    /// # Errors
-    /// The volume's or the kernel's.
-    pub fn take_snapshot(&mut self) -> io::Result<()> {
-        self.flush()?;
-        self.message("take_metadata_snap")
-    }
-
-    /// Drops the metadata snapshot. Until then the kernel cannot free what it holds.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn drop_snapshot(&mut self) -> io::Result<()> {
-        self.message("drop_metadata_snap")
-    }
-}
-
-/// dm-era, with what talking to it takes, ready before a pause.
-pub(super) struct EraDevice {
-    pub(super) control: DmControl,
-    number: DevNum,
-    top: DevNum,
-    pub(super) device: BlockDevice,
-}
-
-impl EraDevice {
-    pub(super) fn open(stack: &Stack) -> Result<Self, WrittenError> {
-        let control = DmControl::open().map_err(step("open device-mapper"))?;
-        Ok(Self { control, number: stack.era, top: stack.top, device: stack.open_era()? })
-    }
-
-    pub(super) fn status(&mut self) -> Result<EraStatus, WrittenError> {
-        let line = self.control.status_line(self.number).map_err(step("ask dm-era"))?;
-        Ok(line.parse().map_err(StackError::from)?)
-    }
-
-    pub(super) fn message(&mut self, text: &str) -> io::Result<()> {
-        self.control.message(self.number, text)
-    }
-
-    /// Refuses a visible device that somebody else holds back, or is about to change.
-    pub(super) fn refuse_unless_running(&mut self) -> Result<(), WrittenError> {
-        let state = self.control.state(self.top).map_err(step("ask the visible device"))?;
-        if state.suspended || state.inactive {
-            return Err(WrittenError::InUse { mode: Mode::Tracking, suspended: state.suspended });
-        }
-        Ok(())
-    }
-
-    /// Drains the visible device: the pause begins.
-    pub(super) fn suspend(&mut self) -> Result<(), WrittenError> {
-        self.control.suspend(self.top).map_err(step("suspend the visible device"))
-    }
-
-    /// Takes a metadata snapshot, drained and flushed. An error may come after it was taken.
-    pub(super) fn roll(&mut self, pulse: &dyn Pulse) -> Result<(), WrittenError> {
-        self.device.flush().map_err(step("flush the volume in the pause"))?;
-        pulse.beat(Phase::Paused);
-        self.message("take_metadata_snap").map_err(step("roll the era"))
-    }
-
-    /// The visible device still stands.
-    pub(super) fn is_still(&mut self) -> bool {
-        self.control.state(self.top).is_ok_and(|state| state.suspended)
-    }
-}
-
 impl Stack {
     /// Its size and granule.
     ///
@@ -248,7 +176,7 @@ impl Stack {
     }
 
     /// Reads what was written since an era from a metadata snapshot that is held: `snapshot` is where,
-    /// as dm-era's status says after [`EraControl::take_snapshot`].
+    /// as dm-era's status says after [`EraControl::take_snapshot`](super::era_device::EraControl::take_snapshot).
     ///
     /// # Errors
     /// See [`MetadataError`]; or when the device cannot be opened.
@@ -394,7 +322,7 @@ impl Pause<'_> {
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
         let top = self.era.top;
-        match super::resume(&mut self.era.control, top) {
+        match crate::pause::resume(&mut self.era.control, top) {
             Ok(()) => {
                 self.pulse.beat(Phase::Tracking);
             }

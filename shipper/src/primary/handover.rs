@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ftdm::fault;
-use ftdm::pulse::{Phase, Pulse};
+use ftdm::pause::pulse::{Phase, Pulse};
 use ftdm::stack::Held;
 
 use super::capture::{CaptureReport, Capturing};

@@ -7,8 +7,7 @@ use std::io;
 
 use crate::capture::{Capture, LostReason};
 use crate::cut::VoidReason;
-use crate::pulse::Phase;
-use crate::stack;
+use crate::pause::pulse::Phase;
 
 impl Capture {
     /// From now on writes are held back when more than `percent` of the log is used.
@@ -39,7 +38,7 @@ impl Capture {
         let top = self.stack.top;
         if let Err(e) = self.control.suspend(top) {
             // A device that may be half way must not stay so.
-            return stack::resume(&mut self.control, top).and(Err(e));
+            return crate::pause::resume(&mut self.control, top).and(Err(e));
         }
         self.held = true;
         Ok(())

@@ -13,10 +13,10 @@
 use crate::capture::{Capture, CaptureError, LostReason, step};
 use crate::cut::VoidReason;
 use crate::fault;
-use crate::pulse::Phase;
+use crate::pause::pulse::Phase;
 use crate::stack::devices::Devices;
+use crate::stack::remove_log;
 use crate::stack::shut::SHUT;
-use crate::stack::{self, remove_log};
 
 impl Capture {
     /// From here on writes that are held back are not let through by anybody but [`release`](Self::release).
@@ -50,7 +50,7 @@ impl Capture {
         let top = self.stack.top;
         self.pulse.beat(Phase::Paused);
         (self.held, self.yields) = (false, false);
-        let resumed = stack::resume(&mut self.control, top).map_err(LostReason::Hold);
+        let resumed = crate::pause::resume(&mut self.control, top).map_err(LostReason::Hold);
         self.pulse.beat(Phase::Capturing);
         let own = resumed.and_then(|()| self.refuse_when_taken_over());
         self.note_lost(own)
@@ -66,7 +66,9 @@ impl Capture {
         fault::at("shut-loaded");
         // The watchdog may come between: it leaves a table of errors, or the one that was loaded.
         let suspended = self.control.suspend(top);
-        suspended.and_then(|()| stack::resume(&mut self.control, top)).map_err(step("shut the volume"))?;
+        suspended
+            .and_then(|()| crate::pause::resume(&mut self.control, top))
+            .map_err(step("shut the volume"))?;
         fault::at("shut-resumed");
         self.pulse.beat(Phase::Tracking);
         self.ledger.shut();

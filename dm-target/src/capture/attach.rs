@@ -7,12 +7,13 @@ use std::io;
 use std::time::Duration;
 
 use crate::block_io::LayerSettings;
-use crate::capture::{AtSwitch, Capture, CaptureError, EraControl, step};
+use crate::capture::{AtSwitch, Capture, CaptureError, step};
 use crate::discard::valve::Limit;
 use crate::fault;
 use crate::ioctl::DmControl;
-use crate::pulse::Phase;
-use crate::stack::{self, StackError, point_top_at, settle_top};
+use crate::pause::pulse::Phase;
+use crate::stack::era_device::EraControl;
+use crate::stack::{StackError, point_top_at, settle_top};
 use crate::units::DevNum;
 
 impl Capture {
@@ -104,7 +105,7 @@ impl Drop for Switch<'_> {
         {
             log::error!("dropping the table of {}: {e}", self.top);
         }
-        if let Err(e) = stack::resume(self.control, self.top) {
+        if let Err(e) = crate::pause::resume(self.control, self.top) {
             log::error!("resuming {}: {e}", self.top);
         }
     }
