@@ -1,7 +1,6 @@
 //! Putting the log under the visible device, and taking it away again.
 //!
-//! Always holds: the watchdog hears of it before a table is loaded; the visible device runs on every way
-//! out; a capture begins only if the visible device points at its log *after* it was resumed.
+//! Always holds: the watchdog hears of it before a table is loaded; a capture begins only if the visible device points at its log *after* it was resumed.
 
 use std::io;
 use std::time::Duration;
@@ -10,43 +9,46 @@ use crate::block_io::LayerSettings;
 use crate::capture::{AtSwitch, Capture, CaptureError, step};
 use crate::discard::valve::Limit;
 use crate::fault;
-use crate::ioctl::DmControl;
 use crate::pause::pulse::Phase;
-use crate::stack::era_device::EraControl;
-use crate::stack::{StackError, point_top_at, settle_top};
-use crate::units::DevNum;
+use crate::pause::{self, After, Layers, Pausable, Pause};
+use crate::stack::{StackError, settle_top};
 
 impl Capture {
     /// Points the visible device at the log, with `at_switch` in the same pause.
     pub(crate) fn switch_on(&mut self, at_switch: Option<AtSwitch<'_>>) -> Result<(), CaptureError> {
-        let (top, size) = (self.stack.top, self.stack.size);
-        if !self.pulse.beat(Phase::Paused) {
-            return Err(CaptureError::Unwatched);
-        }
-        self.control
-            .load(top, size, "linear", &format!("{} 0", self.log_number))
-            .map_err(step("load the table of the visible device"))?;
+        let log = self.log_number;
+        let mut pause =
+            Pause::begin(vec![&mut *self], Phase::Tracking).map_err(|_| CaptureError::Unwatched)?;
+        let loaded = pause.load(|volume| {
+            let Layers { top, size, .. } = volume.layers();
+            volume.control().load(top, size, "linear", &format!("{log} 0"))
+        });
+        loaded.map_err(|failed| step("load the table of the visible device")(failed.why))?;
         fault::at("start-loaded");
-        let mut switch = Switch { control: &mut self.control, top, abandon: true };
-        switch.control.suspend(top).map_err(step("suspend the visible device"))?;
+        pause.suspend().map_err(|failed| step("suspend the visible device")(failed.why))?;
         fault::at("start-suspended");
         if let Some(at_switch) = at_switch {
-            let device = &*self.era.0;
-            let mut era = EraControl { control: switch.control, era: self.stack.era, device };
-            at_switch(&mut era).map_err(step("prepare dm-era"))?;
+            let prepared = pause.each(|capture| at_switch(&mut capture.era_control()));
+            prepared.map_err(|failed| step("prepare dm-era")(failed.why))?;
         }
-        switch.abandon = false;
-        drop(switch);
-        let state = self.control.state(top).map_err(step("ask the visible device"))?;
+        let resumed = pause.end(After::Resume(Phase::Capturing)).map(drop);
+        let begun = resumed.map_err(|failed| step("resume the visible device")(failed.why));
+        begun.and_then(|()| self.confirm()).or_else(|e| self.switch_off().and(Err(e)))
+    }
+
+    /// The capture has begun.
+    fn confirm(&mut self) -> Result<(), CaptureError> {
+        let state = self.control.state(self.stack.top).map_err(step("ask the visible device"))?;
         if state.suspended || state.inactive {
             return Err(step("resume the visible device")(io::ErrorKind::Other.into()));
         }
         fault::at("start-resumed");
-        self.refuse_when_taken_over().map_err(|e| step("begin the capture")(io::Error::other(e)))
+        self.refuse_when_taken_over().map_err(|e| step("begin the capture")(io::Error::other(e)))?;
+        self.settle()
     }
 
     /// Makes the settings of the visible device over the log.
-    pub(crate) fn settle(&self) -> Result<(), CaptureError> {
+    fn settle(&self) -> Result<(), CaptureError> {
         let top = self.stack.top;
         if !self.ledger.passes() {
             return settle_top(top).map_err(|e| StackError::from(e).into());
@@ -79,34 +81,12 @@ impl Capture {
         }
     }
 
+    /// Points the visible device at dm-era; how long it stood still.
     pub(crate) fn switch_off(&mut self) -> Result<Duration, CaptureError> {
-        let (top, size, floor) = (self.stack.top, self.stack.size, self.stack.floor());
-        self.pulse.beat(Phase::Paused);
-        let paused = point_top_at(&mut self.control, top, size, floor)
-            .map_err(step("point the visible device at dm-era"))?;
-        self.pulse.beat(Phase::Tracking);
+        let (top, floor) = (self.stack.top, self.stack.floor());
+        let paused = pause::point_at(&mut *self, floor, Phase::Capturing);
+        let paused = paused.map_err(step("point the visible device at dm-era"))?;
         settle_top(top).map_err(StackError::from)?;
         Ok(paused)
-    }
-}
-
-/// Resumes the visible device on every way out of the switch; when it was not to happen the loaded
-/// table is dropped first, so that the old one goes on.
-struct Switch<'a> {
-    control: &'a mut DmControl,
-    top: DevNum,
-    abandon: bool,
-}
-
-impl Drop for Switch<'_> {
-    fn drop(&mut self) {
-        if self.abandon
-            && let Err(e) = self.control.clear(self.top)
-        {
-            log::error!("dropping the table of {}: {e}", self.top);
-        }
-        if let Err(e) = crate::pause::resume(self.control, self.top) {
-            log::error!("resuming {}: {e}", self.top);
-        }
     }
 }

@@ -28,6 +28,7 @@ use crate::log_writes::status::LogStatus;
 use crate::pause::pool::PausePool;
 use crate::pause::pulse::{Phase, Pulse};
 use crate::pause::stillness::Stillness;
+use crate::pause::{Layers, Pausable};
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
 use crate::stack::era_device::{EraControl, EraReader};
 use crate::stack::{Mode, Stack, StackError, remove_log};
@@ -263,13 +264,7 @@ impl Capture {
             pulse,
             stack: stack.clone(),
         };
-        let switched = capture.switch_on(at_switch);
-        capture.pulse.beat(if switched.is_ok() { Phase::Capturing } else { Phase::Tracking });
-        switched?;
-        if let Err(e) = capture.settle() {
-            capture.switch_off()?;
-            return Err(e);
-        }
+        capture.switch_on(at_switch)?;
         Ok(capture)
     }
 
@@ -501,6 +496,24 @@ impl Capture {
 
     pub(crate) fn top_state(&mut self) -> io::Result<DeviceState> {
         self.control.state(self.stack.top)
+    }
+}
+
+impl Pausable for Capture {
+    fn layers(&self) -> Layers {
+        Layers::top(self.stack.top, self.stack.size)
+    }
+
+    fn control(&mut self) -> &mut DmControl {
+        &mut self.control
+    }
+
+    fn pulse(&self) -> &dyn Pulse {
+        &*self.pulse
+    }
+
+    fn stillness(&self) -> Option<&Stillness> {
+        Some(&self.stillness)
     }
 }
 

@@ -27,7 +27,7 @@
 
 #[cfg(feature = "fault-cut-apart")]
 mod apart;
-mod pause;
+mod steps;
 
 use std::io;
 use std::time::Duration;
@@ -36,10 +36,10 @@ use crate::capture::{Capture, Followed, LostReason};
 use crate::ioctl::{Urgency, set_urgency};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::name::StackName;
-use crate::pause::PAUSE_URGENCY;
 use crate::pause::pulse::Phase;
+use crate::pause::{Failed, PAUSE_URGENCY, Pause};
 use crate::stack::era_device::EraReader;
-use pause::{Laps, Paused, Stop, Stopped};
+use steps::{Laps, Standing, Stop, Stopped};
 
 /// How it is made sure that nobody writes during a cut, to any of the volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,23 +217,9 @@ fn together(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<Cut
     if captures.iter().any(|capture| capture.held) {
         request.mode = CutMode::Suspend;
     }
-    let paused = Paused::prepare(captures, &request);
-    if let Some(at) = paused.unwatched() {
-        drop(paused);
-        return outcome(captures, Err(Stopped { at, why: Stop::Void(VoidReason::Unwatched) }), stats);
-    }
-    // Refused where the system does not allow it: the pause is then as short as the load permits.
-    let urgent = set_urgency(PAUSE_URGENCY).is_ok();
-    let stopped = paused.run(&mut request, &mut stats);
-    if urgent && let Err(e) = set_urgency(Urgency::Ordinary) {
-        log::warn!("the cut thread stays real-time: {e}");
-    }
-    for capture in &*captures {
-        capture.pulse.beat(if capture.held { Phase::Renewed } else { Phase::Capturing });
-    }
-    let taken = match stopped {
+    let taken = match paused(captures, &mut request, &mut stats) {
         Ok(taken) => taken,
-        Err((at, error)) => {
+        Err(Failed { at, why: error }) => {
             return Err(CutError::NotResumed { volume: captures[at].stack.name.clone(), error });
         }
     };
@@ -246,6 +232,26 @@ fn together(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<Cut
         stats.entries += capture.epoch.entries.len();
     }
     outcome(captures, taken, stats)
+}
+
+/// The pause. Within: whether the epochs ended.
+fn paused(
+    captures: &mut [Capture],
+    request: &mut CutRequest<'_>,
+    stats: &mut CutStats,
+) -> Result<Result<(), Stopped>, Failed<io::Error>> {
+    let volumes = captures.iter_mut().map(|capture| Standing::prepare(capture, request)).collect();
+    let pause = match Pause::begin(volumes, Phase::Capturing) {
+        Ok(pause) => pause,
+        Err(unguarded) => return Ok(Err(unguarded.map(|_| Stop::Void(VoidReason::Unwatched)))),
+    };
+    // Refused where the system does not allow it: the pause is then as short as the load permits.
+    let urgent = set_urgency(PAUSE_URGENCY).is_ok();
+    let taken = steps::run(pause, request, stats);
+    if urgent && let Err(e) = set_urgency(Urgency::Ordinary) {
+        log::warn!("the cut thread stays real-time: {e}");
+    }
+    taken
 }
 
 /// Follows each log, so that little is left for the pause.

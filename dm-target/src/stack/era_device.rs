@@ -12,6 +12,7 @@ use crate::block_io::{BlockDevice, OpenError};
 use crate::era::status::EraStatus;
 use crate::ioctl::DmControl;
 use crate::pause::pulse::{Phase, Pulse};
+use crate::pause::{Layers, Pausable};
 use crate::units::{DevNum, Extent, Sectors};
 
 /// What a caller may do to dm-era while the visible device stands still at the start of a capture.
@@ -103,17 +104,35 @@ impl EraReader {
 }
 
 /// dm-era, with what talking to it takes, ready before a pause.
-pub(super) struct EraDevice {
-    pub(super) control: DmControl,
+pub(super) struct EraDevice<'p> {
+    control: DmControl,
     number: DevNum,
-    pub(super) top: DevNum,
+    top: DevNum,
+    size: Sectors,
     pub(super) device: BlockDevice,
+    /// Who stands by when it is paused.
+    pulse: &'p dyn Pulse,
 }
 
-impl EraDevice {
-    pub(super) fn open(stack: &Stack) -> Result<Self, WrittenError> {
+impl Pausable for EraDevice<'_> {
+    fn layers(&self) -> Layers {
+        Layers::top(self.top, self.size)
+    }
+
+    fn control(&mut self) -> &mut DmControl {
+        &mut self.control
+    }
+
+    fn pulse(&self) -> &dyn Pulse {
+        self.pulse
+    }
+}
+
+impl<'p> EraDevice<'p> {
+    pub(super) fn open(stack: &Stack, pulse: &'p dyn Pulse) -> Result<Self, WrittenError> {
         let control = DmControl::open().map_err(step("open device-mapper"))?;
-        Ok(Self { control, number: stack.era, top: stack.top, device: stack.open_era()? })
+        let (number, top, size) = (stack.era, stack.top, stack.size);
+        Ok(Self { control, number, top, size, device: stack.open_era()?, pulse })
     }
 
     pub(super) fn status(&mut self) -> Result<EraStatus, WrittenError> {
@@ -134,20 +153,10 @@ impl EraDevice {
         Ok(())
     }
 
-    /// Drains the visible device: the pause begins.
-    pub(super) fn suspend(&mut self) -> Result<(), WrittenError> {
-        self.control.suspend(self.top).map_err(step("suspend the visible device"))
-    }
-
     /// Takes a metadata snapshot, drained and flushed. An error may come after it was taken.
-    pub(super) fn roll(&mut self, pulse: &dyn Pulse) -> Result<(), WrittenError> {
+    pub(super) fn roll(&mut self) -> Result<(), WrittenError> {
         self.device.flush().map_err(step("flush the volume in the pause"))?;
-        pulse.beat(Phase::Paused);
+        self.pulse.beat(Phase::Paused);
         self.message("take_metadata_snap").map_err(step("roll the era"))
-    }
-
-    /// The visible device still stands.
-    pub(super) fn is_still(&mut self) -> bool {
-        self.control.state(self.top).is_ok_and(|state| state.suspended)
     }
 }

@@ -16,6 +16,8 @@ use crate::era::status::{EraStatus, EraStatusError};
 use crate::ioctl::DmControl;
 use crate::log_writes::status::LogStatus;
 use crate::name::{StackName, VolumeId};
+use crate::pause::pulse::Pulse;
+use crate::pause::{Layers, SHUT, Top};
 use crate::table::{BlockSectors, FtTable};
 use crate::units::{DevNum, Era, Sectors};
 
@@ -28,7 +30,7 @@ pub mod guard;
 mod held;
 mod recover;
 mod rescue;
-pub(crate) mod shut;
+mod shut;
 pub mod standing;
 pub mod written;
 
@@ -36,10 +38,8 @@ pub use bypass::Bypassed;
 pub use create::{create, remove};
 use devices::{Described, Devices, TargetLine};
 pub use held::Held;
-pub(crate) use recover::{point_top_at, remove_log};
+pub(crate) use recover::remove_log;
 pub use rescue::{Rescue, Rescued};
-use shut::SHUT;
-pub(crate) use shut::shut_top;
 
 /// The targets of a stack and the modules they are in.
 const TARGETS: [(&str, &str); 2] = [("linear", "dm-mod"), ("era", "dm-era")];
@@ -451,6 +451,12 @@ impl Stack {
             Some(n) if log.is_some_and(|log| log.number == n) => Mode::Capturing,
             _ => Mode::Unknown,
         })
+    }
+
+    /// The visible device, for a pause of which `pulse` hears.
+    fn visible<P: Pulse>(&self, pulse: P) -> Result<Top<P>, StackError> {
+        let control = DmControl::open().map_err(io_step("open device-mapper"))?;
+        Ok(Top { layers: Layers::top(self.top, self.size), control, pulse })
     }
 
     /// Opens the visible device for writing, for one user alone: nobody else has it open, mounted or as a part of

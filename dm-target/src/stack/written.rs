@@ -30,8 +30,8 @@ use crate::era::error::MetadataError;
 use crate::era::size::{METADATA_BLOCK_SECTORS, MetadataSize, Room};
 use crate::era::status::EraStatus;
 use crate::fault;
-use crate::pause::pulse::{Phase, Pulse};
-use crate::pause::signals::HeldSignals;
+use crate::pause::pulse::{Phase, Pulse, unwatched};
+use crate::pause::{After, Pause};
 use crate::units::{Era, Extent, Sectors};
 
 /// Why it cannot be said what was written.
@@ -194,9 +194,9 @@ impl Stack {
     /// # Errors
     /// See [`WrittenError`]; nothing is lost by an error, the same can be asked again.
     pub fn written_since(&self, since: Era, pulse: &dyn Pulse) -> Result<Written, WrittenError> {
-        let mut era = EraDevice::open(self)?;
+        let mut era = EraDevice::open(self, pulse)?;
         let _lock = self.prepare(&mut era, since)?;
-        let (mut held, pause) = self.roll(era, pulse)?;
+        let (mut held, pause) = roll(era)?;
         let snapshot = held.era.status()?.snapshot;
         let began = Instant::now();
         let delta =
@@ -212,16 +212,16 @@ impl Stack {
     /// # Errors
     /// See [`WrittenError`]; nothing is lost by an error.
     pub fn roll_era(&self, pulse: &dyn Pulse) -> Result<Era, WrittenError> {
-        let mut era = EraDevice::open(self)?;
+        let mut era = EraDevice::open(self, pulse)?;
         let _lock = self.prepare(&mut era, Era(0))?;
-        let (mut held, _) = self.roll(era, pulse)?;
+        let (mut held, _) = roll(era)?;
         let begun = held.era.status()?.current;
         held.release()?;
         Ok(begun)
     }
 
     /// Whatever can be done before the pause; the lock keeps others away until it is dropped.
-    pub(super) fn prepare(&self, era: &mut EraDevice, since: Era) -> Result<File, WrittenError> {
+    pub(super) fn prepare(&self, era: &mut EraDevice<'_>, since: Era) -> Result<File, WrittenError> {
         let status = self.status()?;
         match (status.mode, status.suspended) {
             (Mode::Passthrough, _) => return Err(StackError::Bypassed { metadata: None }.into()),
@@ -246,11 +246,11 @@ impl Stack {
     /// # Errors
     /// See [`WrittenError`].
     pub fn ready_to_roll(&self, since: Era) -> Result<(), WrittenError> {
-        self.make_room(&mut EraDevice::open(self)?, since)
+        self.make_room(&mut EraDevice::open(self, &*unwatched())?, since)
     }
 
     /// Checks that the era is known and that there is room; drops what a killed predecessor left.
-    fn make_room(&self, era: &mut EraDevice, since: Era) -> Result<(), WrittenError> {
+    fn make_room(&self, era: &mut EraDevice<'_>, since: Era) -> Result<(), WrittenError> {
         let EraStatus { current, snapshot, .. } = era.status()?;
         if since > current {
             return Err(WrittenError::Future { since, current });
@@ -269,82 +269,48 @@ impl Stack {
         }
         Ok(())
     }
+}
 
-    /// Ends the era in a pause of the visible device.
-    fn roll(&self, mut era: EraDevice, pulse: &dyn Pulse) -> Result<(Held, Duration), WrittenError> {
-        era.refuse_unless_running()?;
-        let _unasked = HeldSignals::hold();
-        if !pulse.beat(Phase::Paused) {
-            return Err(WrittenError::Unguarded);
-        }
-        let began = Instant::now();
-        let mut pause = Pause { era: &mut era, pulse };
-        let rolled = pause.roll();
-        drop(pause);
-        let paused = began.elapsed();
-        let still = match rolled {
-            Ok(still) => still,
-            Err(e) => {
-                // A roll may fail after the snapshot was taken.
-                if era.status().is_ok_and(|status| status.snapshot.is_some()) {
-                    Held { era, dropped: false }.release()?;
-                }
-                return Err(e);
+/// Ends the era in a pause of the visible device; the metadata snapshot, and how long the pause was.
+fn roll(mut era: EraDevice<'_>) -> Result<(Snapshot<'_>, Duration), WrittenError> {
+    era.refuse_unless_running()?;
+    match roll_paused(&mut era) {
+        Ok(paused) => Ok((Snapshot { era, dropped: false }, paused)),
+        Err(e) => {
+            // A roll may fail after the snapshot was taken.
+            if era.status().is_ok_and(|status| status.snapshot.is_some()) {
+                Snapshot { era, dropped: false }.release()?;
             }
-        };
-        let held = Held { era, dropped: false };
-        if !still {
-            held.release()?;
-            return Err(WrittenError::Resumed);
-        }
-        Ok((held, paused))
-    }
-}
-
-/// The pause: the visible device is resumed when this goes.
-struct Pause<'e> {
-    era: &'e mut EraDevice,
-    pulse: &'e dyn Pulse,
-}
-
-impl Pause<'_> {
-    /// Takes a snapshot drained and flushed. Returns whether the device stood still all the time; the
-    /// snapshot is held whenever this succeeds.
-    fn roll(&mut self) -> Result<bool, WrittenError> {
-        self.era.suspend()?;
-        fault::at("written-suspended");
-        self.pulse.beat(Phase::Paused);
-        self.era.roll(self.pulse)?;
-        Ok(self.era.is_still())
-    }
-}
-
-impl Drop for Pause<'_> {
-    fn drop(&mut self) {
-        let top = self.era.top;
-        match crate::pause::resume(&mut self.era.control, top) {
-            Ok(()) => {
-                self.pulse.beat(Phase::Tracking);
-            }
-            Err(e) => log::error!("resuming {top}: {e}"),
+            Err(e)
         }
     }
+}
+
+/// Takes a snapshot drained and flushed; how long the volume stood still.
+fn roll_paused(era: &mut EraDevice<'_>) -> Result<Duration, WrittenError> {
+    let mut pause = Pause::begin(vec![era], Phase::Tracking).map_err(|_| WrittenError::Unguarded)?;
+    pause.suspend().map_err(|failed| step("suspend the visible device")(failed.why))?;
+    fault::at("written-suspended");
+    pause.each(|era| era.roll()).map_err(|failed| failed.why)?;
+    pause.is_still().map_err(|_| WrittenError::Resumed)?;
+    let ended = pause.end(After::Resume(Phase::Tracking));
+    ended.map_err(|failed| step("resume the visible device")(failed.why))
 }
 
 /// A metadata snapshot, dropped when this goes.
-struct Held {
-    era: EraDevice,
+struct Snapshot<'p> {
+    era: EraDevice<'p>,
     dropped: bool,
 }
 
-impl Held {
+impl Snapshot<'_> {
     fn release(mut self) -> Result<(), WrittenError> {
         self.dropped = true;
         self.era.message("drop_metadata_snap").map_err(step("drop the metadata snapshot"))
     }
 }
 
-impl Drop for Held {
+impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
         if !self.dropped
             && let Err(e) = self.era.message("drop_metadata_snap")

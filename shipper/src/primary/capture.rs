@@ -236,7 +236,7 @@ impl CutThread {
             heartbeat: Arc::new(heartbeat),
             lease_ends: None,
             hold_ends: None,
-            frozen: Vec::new(),
+            frozen: None,
             captures: Vec::new(),
             memories,
             audit: audit.transpose()?,
@@ -293,7 +293,7 @@ pub(super) struct Capturing {
     /// Until when writes may be held back behind a cut that holds, or without a capture.
     pub(super) hold_ends: Option<Instant>,
     /// Those that are held back without a capture.
-    pub(super) frozen: Vec<Held>,
+    pub(super) frozen: Option<Held>,
     /// None, or one of each stack.
     pub(super) captures: Vec<Capture>,
     /// What the captures before left, of each stack.
@@ -312,7 +312,7 @@ impl Capturing {
     fn beat(&self) {
         let is_in = |phase| self.captures.iter().any(|capture| capture.phase() == phase);
         let phase = match () {
-            () if !self.frozen.is_empty() => Phase::Renewed,
+            () if self.frozen.is_some() => Phase::Renewed,
             () if self.captures.is_empty() => Phase::Tracking,
             () if self.yields() => Phase::Yielding,
             // This thread ends it by itself.
@@ -553,7 +553,7 @@ impl Capturing {
             return self.shut();
         }
         self.hold_ends = None;
-        self.frozen.clear();
+        self.frozen = None;
         self.discards = DiscardFigures { pending: Sectors(0), ..self.discard_figures() };
         for (capture, left) in std::mem::take(&mut self.captures).into_iter().zip(&mut self.memories) {
             let name = capture.stack().name().clone();
