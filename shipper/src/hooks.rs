@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ftdm::signals::HeldSignals;
+use ftdm::pause::signals::HeldSignals;
 use ftship_proto::ids::Epoch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 

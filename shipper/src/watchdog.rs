@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
-use ftdm::pulse::Phase;
+use ftdm::pause::pulse::Phase;
 use ftdm::stack::{Rescue, Stack};
 
 use crate::config::{Config, Volume, Watchdog as Settings};

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::{CutError, CutOutcome, CutRequest, CutStats, together};
-use crate::capture::{Capture, EraReader};
+use crate::capture::Capture;
+use crate::stack::era_device::EraReader;
 
 /// How far apart the instants are at least: many writes of a busy guest.
 const APART: Duration = Duration::from_millis(50);

@@ -20,27 +20,26 @@
 //! is what it held then. A group of one volume is no case of its own.
 //!
 //! Always holds: every visible device is resumed on every path out of a pause, panics included, unless it is held, and no
-//! pause begins without somebody who does it if this process cannot ([`crate::pulse`]); a cut that is void for
+//! pause begins without somebody who does it if this process cannot ([`crate::pause::pulse`]); a cut that is void for
 //! one volume is void for all, and changes nothing: entries stay in the epochs that go on; a capture that is
 //! lost for one volume is lost for all; epochs are handed over only if all devices stood still from the first
 //! flush to the last check.
 
 #[cfg(feature = "fault-cut-apart")]
 mod apart;
-mod pause;
+mod steps;
 
 use std::io;
 use std::time::Duration;
 
-use crate::capture::{Capture, EraReader, Followed, LostReason};
+use crate::capture::{Capture, Followed, LostReason};
 use crate::ioctl::{Urgency, set_urgency};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::name::StackName;
-use crate::pulse::Phase;
-use pause::{Laps, Paused, Stop, Stopped};
-
-/// The volumes' writers wait for what is done in a pause: it goes before everything ordinary.
-pub(crate) const PAUSE_URGENCY: Urgency = Urgency::RealTime(10);
+use crate::pause::pulse::Phase;
+use crate::pause::{Failed, PAUSE_URGENCY, Pause};
+use crate::stack::era_device::EraReader;
+use steps::{Laps, Standing, Stop, Stopped};
 
 /// How it is made sure that nobody writes during a cut, to any of the volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +67,7 @@ pub struct CutRequest<'a> {
     pub rotate_above: Option<u64>,
     /// End each volume's era: flush dm-era and roll it, in the pause. Not where nothing is suspended.
     pub roll: bool,
-    /// Leave the volumes suspended behind the cut, if it is taken: see [`crate::pulse::Phase::Held`].
+    /// Leave the volumes suspended behind the cut, if it is taken: see [`crate::pause::pulse::Phase::Held`].
     pub hold: bool,
     /// Called for each volume while all stand still, after the suspects were read; from then on the budget
     /// does not apply. For audits: it may read the whole volume.
@@ -218,23 +217,9 @@ fn together(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<Cut
     if captures.iter().any(|capture| capture.held) {
         request.mode = CutMode::Suspend;
     }
-    let paused = Paused::prepare(captures, &request);
-    if let Some(at) = paused.unwatched() {
-        drop(paused);
-        return outcome(captures, Err(Stopped { at, why: Stop::Void(VoidReason::Unwatched) }), stats);
-    }
-    // Refused where the system does not allow it: the pause is then as short as the load permits.
-    let urgent = set_urgency(PAUSE_URGENCY).is_ok();
-    let stopped = paused.run(&mut request, &mut stats);
-    if urgent && let Err(e) = set_urgency(Urgency::Ordinary) {
-        log::warn!("the cut thread stays real-time: {e}");
-    }
-    for capture in &*captures {
-        capture.pulse.beat(if capture.held { Phase::Renewed } else { Phase::Capturing });
-    }
-    let taken = match stopped {
+    let taken = match paused(captures, &mut request, &mut stats) {
         Ok(taken) => taken,
-        Err((at, error)) => {
+        Err(Failed { at, why: error }) => {
             return Err(CutError::NotResumed { volume: captures[at].stack.name.clone(), error });
         }
     };
@@ -247,6 +232,26 @@ fn together(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<Cut
         stats.entries += capture.epoch.entries.len();
     }
     outcome(captures, taken, stats)
+}
+
+/// The pause. Within: whether the epochs ended.
+fn paused(
+    captures: &mut [Capture],
+    request: &mut CutRequest<'_>,
+    stats: &mut CutStats,
+) -> Result<Result<(), Stopped>, Failed<io::Error>> {
+    let volumes = captures.iter_mut().map(|capture| Standing::prepare(capture, request)).collect();
+    let pause = match Pause::begin(volumes, Phase::Capturing) {
+        Ok(pause) => pause,
+        Err(unguarded) => return Ok(Err(unguarded.map(|_| Stop::Void(VoidReason::Unwatched)))),
+    };
+    // Refused where the system does not allow it: the pause is then as short as the load permits.
+    let urgent = set_urgency(PAUSE_URGENCY).is_ok();
+    let taken = steps::run(pause, request, stats);
+    if urgent && let Err(e) = set_urgency(Urgency::Ordinary) {
+        log::warn!("the cut thread stays real-time: {e}");
+    }
+    taken
 }
 
 /// Follows each log, so that little is left for the pause.

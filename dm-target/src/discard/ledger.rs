@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::outlet::{Issued, Outlet};
 use super::pending::Pending;
 use crate::log_writes::epoch_log::{Entry, EpochLog};
-use crate::pause_pool::PausePool;
-use crate::pulse::Pulse;
+use crate::pause::pool::PausePool;
+use crate::pause::pulse::Pulse;
 use crate::units::Sectors;
 
 /// Extents that may be pending: 64 KiB of memory.

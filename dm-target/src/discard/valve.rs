@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use crate::block_io::sysfs;
-use crate::stillness::Stillness;
+use crate::pause::stillness::Stillness;
 use crate::units::DevNum;
 
 /// How long a discard in flight is waited for before the guest's writers run again all the same. A volume

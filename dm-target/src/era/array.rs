@@ -14,8 +14,9 @@
 //! ```
 //! Source: `persistent-data/dm-array.c` of the kernel.
 
-use super::block::{BLOCK, Metadata, Proof, u32_at, u64_at};
+use super::block::{BLOCK, Metadata, Proof};
 use super::btree::{self, Tree};
+use super::bytes::{u32_at, u64_at};
 use super::error::{Fault, MetadataError, Structure};
 use crate::log_writes::BlockRead;
 

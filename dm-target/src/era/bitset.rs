@@ -3,8 +3,9 @@
 //! Source: `persistent-data/dm-bitset.c` of the kernel.
 
 use super::array::{self, Array};
-use super::block::{Metadata, u64_at};
+use super::block::Metadata;
 use super::block_set::BlockSet;
+use super::bytes::u64_at;
 use super::error::{MetadataError, Structure};
 use crate::log_writes::BlockRead;
 

@@ -3,6 +3,7 @@
 //! Always holds: a block is handed out only with its checksum and its number verified.
 //! Source of checksum and numbers: `persistent-data/dm-block-manager.c` of the kernel.
 
+use super::bytes::{checksum, u32_at, u64_at};
 use super::error::{Fault, MetadataError, Structure};
 use super::size::MAX_METADATA_BLOCKS;
 use crate::block_io::AlignedBuffer;
@@ -12,23 +13,6 @@ use crate::log_writes::BlockRead;
 pub(crate) const BLOCK: usize = 4096;
 /// Blocks read at once: neighbours often follow each other.
 const WINDOW: u64 = 64;
-
-/// The checksum of dm's persistent-data blocks: crc32c without the final inversion, salted.
-pub(crate) fn checksum(body: &[u8], salt: u32) -> u32 {
-    !crc32c::crc32c(body) ^ salt
-}
-
-pub(crate) fn u32_at(block: &[u8], at: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&block[at..at + 4]);
-    u32::from_le_bytes(bytes)
-}
-
-pub(crate) fn u64_at(block: &[u8], at: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&block[at..at + 8]);
-    u64::from_le_bytes(bytes)
-}
 
 /// How a kind of block proves itself.
 #[derive(Clone, Copy, Debug)]

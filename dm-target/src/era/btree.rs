@@ -17,7 +17,8 @@
 //! ```
 //! Source: `persistent-data/dm-btree-internal.h` of the kernel.
 
-use super::block::{BLOCK, Metadata, Proof, u32_at, u64_at};
+use super::block::{BLOCK, Metadata, Proof};
+use super::bytes::{u32_at, u64_at};
 use super::error::{Fault, MetadataError, Structure};
 use crate::log_writes::BlockRead;
 

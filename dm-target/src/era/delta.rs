@@ -10,8 +10,9 @@
 //! the writeset leaves the tree. So the array matters only when the tree begins above `since`.
 
 use super::array::{self, Array};
-use super::block::{Metadata, u32_at};
+use super::block::Metadata;
 use super::block_set::BlockSet;
+use super::bytes::u32_at;
 use super::error::{Fault, MetadataError, Structure};
 use super::superblock::{self, Superblock};
 use super::writeset;

@@ -18,6 +18,7 @@ mod bitset;
 mod block;
 pub mod block_set;
 mod btree;
+mod bytes;
 pub mod delta;
 pub mod error;
 pub mod size;

@@ -29,7 +29,7 @@
 //! ```
 //! Source: `dm-era-target.c` and `persistent-data/dm-block-manager.c` of the kernel.
 
-use super::block::{checksum, u32_at, u64_at};
+use super::bytes::{checksum, u32_at, u64_at};
 use crate::units::Era;
 
 /// Bytes of the superblock.

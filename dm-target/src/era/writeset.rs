@@ -9,9 +9,10 @@
 //! ```
 
 use super::bitset;
-use super::block::{Metadata, u32_at, u64_at};
+use super::block::Metadata;
 use super::block_set::BlockSet;
 use super::btree::{self, Tree};
+use super::bytes::{u32_at, u64_at};
 use super::error::{MetadataError, Structure};
 use crate::log_writes::BlockRead;
 use crate::units::Era;

@@ -20,8 +20,8 @@ use crate::block_io::{Access, AlignedBuffer, BlockDevice, LayerSettings};
 use crate::era::size::{MetadataSize, Room};
 use crate::era::superblock::{SUPERBLOCK, lost_marker};
 use crate::ioctl::DmControl;
-use crate::pulse::{Phase, Pulse};
-use crate::signals::HeldSignals;
+use crate::pause::pulse::{Phase, Pulse};
+use crate::pause::{After, Pause};
 use crate::units::DevNum;
 
 /// A volume without dm-era, and whether its metadata says so.
@@ -85,21 +85,18 @@ impl Stack {
         if status != Mode::Tracking {
             return Err(StackError::Busy { name: self.name.to_string(), by: format!("it is {status}") });
         }
-        let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
-        if !pulse.beat(Phase::Paused) {
-            return Err(StackError::Unguarded);
-        }
-        let _unasked = HeldSignals::hold();
-        let pause = Pause { control: &mut control, devices: [self.era, self.top] };
-        pause.control.suspend(self.top).map_err(io_step(format!("suspend {}", self.name)))?;
-        pause.control.suspend(self.era).map_err(io_step(format!("suspend {}", self.name.era())))?;
+        let mut both = self.visible(pulse)?;
+        both.layers.below = Some(self.era);
+        let pause = Pause::begin(vec![both], Phase::Tracking);
+        let mut pause = pause.map_err(|_| StackError::Unguarded)?;
+        pause.suspend().map_err(|failed| io_step(format!("suspend {}", self.name))(failed.why))?;
         let mut bypassed = Bypassed { unmarked: Some(metadata) };
         let marked = bypassed.mark();
         let line = format!("{} 0", self.origin);
-        let loaded = pause.control.load(self.era, self.size, "linear", &line);
-        loaded.map_err(io_step(format!("replace {}", self.name.era())))?;
-        drop(pause);
-        pulse.beat(Phase::Tracking);
+        let loaded = pause.each(|volume| volume.control.load(self.era, self.size, "linear", &line));
+        loaded.map_err(|failed| io_step(format!("replace {}", self.name.era()))(failed.why))?;
+        let ended = pause.end(After::Resume(Phase::Tracking));
+        ended.map_err(|failed| io_step(format!("resume {}", self.name))(failed.why))?;
         LayerSettings::open(self.era).and_then(|settings| settings.apply())?;
         super::settle_top(self.top)?;
         if let Err(error) = marked {
@@ -107,21 +104,5 @@ impl Stack {
         }
         self.history = None;
         Ok(bypassed)
-    }
-}
-
-/// The pause: the devices are resumed in this order when it goes.
-struct Pause<'c> {
-    control: &'c mut DmControl,
-    devices: [DevNum; 2],
-}
-
-impl Drop for Pause<'_> {
-    fn drop(&mut self) {
-        for device in self.devices {
-            if let Err(e) = super::resume(self.control, device) {
-                log::error!("resuming {device}: {e}");
-            }
-        }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::{Rescue, Stack};
 use crate::ioctl::{Urgency, enter_io_path, set_urgency};
-use crate::pulse::{Phase, Pulse};
+use crate::pause::pulse::{Phase, Pulse};
 
 /// The greeting.
 const READY: u8 = b'g';

@@ -16,6 +16,8 @@ use crate::era::status::{EraStatus, EraStatusError};
 use crate::ioctl::DmControl;
 use crate::log_writes::status::LogStatus;
 use crate::name::{StackName, VolumeId};
+use crate::pause::pulse::Pulse;
+use crate::pause::{Layers, SHUT, Top};
 use crate::table::{BlockSectors, FtTable};
 use crate::units::{DevNum, Era, Sectors};
 
@@ -23,11 +25,12 @@ mod bypass;
 mod checks;
 mod create;
 pub(crate) mod devices;
+pub mod era_device;
 pub mod guard;
 mod held;
 mod recover;
 mod rescue;
-pub(crate) mod shut;
+mod shut;
 pub mod standing;
 pub mod written;
 
@@ -35,10 +38,8 @@ pub use bypass::Bypassed;
 pub use create::{create, remove};
 use devices::{Described, Devices, TargetLine};
 pub use held::Held;
-pub(crate) use recover::{point_top_at, remove_log};
+pub(crate) use recover::remove_log;
 pub use rescue::{Rescue, Rescued};
-use shut::SHUT;
-pub(crate) use shut::shut_top;
 
 /// The targets of a stack and the modules they are in.
 const TARGETS: [(&str, &str); 2] = [("linear", "dm-mod"), ("era", "dm-era")];
@@ -452,6 +453,12 @@ impl Stack {
         })
     }
 
+    /// The visible device, for a pause of which `pulse` hears.
+    fn visible<P: Pulse>(&self, pulse: P) -> Result<Top<P>, StackError> {
+        let control = DmControl::open().map_err(io_step("open device-mapper"))?;
+        Ok(Top { layers: Layers::top(self.top, self.size), control, pulse })
+    }
+
     /// Opens the visible device for writing, for one user alone: nobody else has it open, mounted or as a part of
     /// another device.
     ///
@@ -514,21 +521,4 @@ pub fn list() -> Result<Vec<(String, DevNum)>, StackError> {
 /// Makes the settings of the visible device, after a table was made live on it.
 pub(crate) fn settle_top(top: DevNum) -> Result<(), SettingError> {
     LayerSettings::open(top)?.apply()
-}
-
-/// Attempts to resume a device at the end of a pause before giving up: its writers hang until it runs.
-const RESUME_TRIES: u32 = 3;
-
-/// Ends a pause of `device`. Neither allocates nor logs.
-///
-/// # Errors
-/// The kernel's, to the last attempt.
-pub(crate) fn resume(control: &mut DmControl, device: DevNum) -> io::Result<()> {
-    let mut tries = 1;
-    loop {
-        match control.resume(device) {
-            Err(_) if tries < RESUME_TRIES => tries += 1,
-            result => return result,
-        }
-    }
 }

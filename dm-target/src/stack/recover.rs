@@ -5,15 +5,12 @@
 //! removed only when nothing points at it any more. The order matters: a table loaded by the dead
 //! daemon is replaced before any resume could make it live.
 
-use std::io;
-use std::time::Instant;
-
 use super::devices::Devices;
 use super::{Mode, Stack, StackError, io_step, settle_top};
 use crate::block_io::{Access, BlockDevice};
-use crate::fault;
 use crate::ioctl::DmControl;
-use crate::units::{DevNum, Sectors};
+use crate::pause;
+use crate::pause::pulse::{Phase, unwatched};
 
 /// What [`Stack::recover`] found and mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +45,14 @@ impl Stack {
         }
         if control.state(self.era).is_ok_and(|era| era.suspended) {
             // Somebody died while giving dm-era up.
-            control.resume(self.era).map_err(io_step(format!("resume {}", self.name.era())))?;
+            pause::resume(&mut control, self.era).map_err(io_step(format!("resume {}", self.name.era())))?;
         }
         if let Some(log) = &log
             && log.live
             && log.suspended
         {
-            control.resume(log.number).map_err(io_step(format!("resume {}", self.name.log())))?;
+            pause::resume(&mut control, log.number)
+                .map_err(io_step(format!("resume {}", self.name.log())))?;
         }
         if mode == Mode::Shut
             && let Ok(device) = BlockDevice::open_dm(self.top, Access::default())
@@ -65,7 +63,7 @@ impl Stack {
         }
         let at_rest = matches!(mode, Mode::Tracking | Mode::Passthrough);
         if !at_rest || top.suspended || top.inactive {
-            let swap = point_top_at(&mut control, self.top, self.size, self.floor());
+            let swap = pause::point_at(self.visible(unwatched())?, self.floor(), Phase::Paused);
             swap.map_err(io_step(format!("point {} at {}", self.name, self.name.era())))?;
             settle_top(self.top)?;
         }
@@ -77,26 +75,6 @@ impl Stack {
         }
         Ok(found)
     }
-}
-
-/// Points the visible device at `below` within one suspend. On an error before the resume it goes
-/// on as it was.
-pub(crate) fn point_top_at(
-    control: &mut DmControl,
-    top: DevNum,
-    size: Sectors,
-    below: DevNum,
-) -> io::Result<std::time::Duration> {
-    control.load(top, size, "linear", &format!("{below} 0"))?;
-    fault::at("stop-loaded");
-    let started = Instant::now();
-    let suspended = control.suspend(top);
-    fault::at("stop-suspended");
-    // Also after a failed suspend: a device that may be half way must not stay so.
-    let resumed = super::resume(control, top);
-    suspended?;
-    resumed?;
-    Ok(started.elapsed())
 }
 
 /// Flushes and removes the log-writes device. Nothing may point at it any more.

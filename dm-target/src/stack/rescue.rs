@@ -13,6 +13,7 @@ use super::{Stack, StackError, io_step};
 use crate::block_io::{Access, BlockDevice, LayerSettings};
 use crate::discard::valve::Valve;
 use crate::ioctl::DmControl;
+use crate::pause::{self, SHUT};
 use crate::units::DevNum;
 
 /// A stack that can be brought back at any time.
@@ -96,7 +97,7 @@ impl Rescue {
         self.run(self.stack.era)?;
         let suspended = self.control.suspend(top);
         self.valve.wait();
-        super::resume(&mut self.control, top)?;
+        pause::resume(&mut self.control, top)?;
         loaded.and(suspended).and(shut)?;
         self.settings.apply().map_err(io::Error::other)?;
         Ok(done(moved))
@@ -110,7 +111,9 @@ impl Rescue {
     pub fn shut(&mut self) -> io::Result<()> {
         let top = self.stack.top;
         self.log = self.below()?.filter(|below| *below != self.stack.floor());
-        super::shut_top(&mut self.control, top, self.stack.size)
+        self.control.load(top, self.stack.size, SHUT, "")?;
+        self.control.suspend(top)?;
+        pause::resume(&mut self.control, top)
     }
 
     /// Flushes the log that [`act`](Self::act) left behind: what it holds in the kernel's memory is let go,

@@ -4,15 +4,10 @@
 //! Always holds: no write gets through from the suspend that precedes to the table of errors being live, unless this
 //! says so; only [`Stack::recover`] ends it.
 
-use std::io;
-
 use super::devices::Devices;
 use super::{Mode, Stack, StackError, io_step, remove_log};
-use crate::ioctl::DmControl;
-use crate::units::{DevNum, Sectors};
-
-/// The target whose every I/O fails.
-pub(crate) const SHUT: &str = "error";
+use crate::pause::pulse::{Phase, unwatched};
+use crate::pause::{After, Pause};
 
 impl Stack {
     /// Makes the visible device fail all I/O, whatever state a daemon left it in, and removes the log.
@@ -20,8 +15,8 @@ impl Stack {
     /// # Errors
     /// The kernel's. The device is left suspended rather than let through what is held back.
     pub fn shut(&self) -> Result<(), StackError> {
-        let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
-        shut_top(&mut control, self.top, self.size).map_err(io_step(format!("shut {}", self.name)))?;
+        let pause = Pause::begin_anyway(vec![self.visible(unwatched())?], Phase::Paused, Phase::Paused);
+        pause.end(After::Shut).map_err(|failed| io_step(format!("shut {}", self.name))(failed.why))?;
         remove_log(&Devices::open()?, self)
     }
 
@@ -34,14 +29,4 @@ impl Stack {
         let log = devices.find(&self.name.log())?;
         Ok(self.mode(&devices, log.as_ref())? == Mode::Shut || self.info()?.suspended)
     }
-}
-
-/// Makes the table of errors live, within one suspend, if there is none yet. Neither allocates nor logs.
-///
-/// # Errors
-/// The kernel's; a device that was suspended stays so.
-pub(crate) fn shut_top(control: &mut DmControl, top: DevNum, size: Sectors) -> io::Result<()> {
-    control.load(top, size, SHUT, "")?;
-    control.suspend(top)?;
-    super::resume(control, top)
 }

@@ -20,13 +20,15 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Stack;
-use super::written::{EraDevice, Written, WrittenError, step};
+use super::era_device::EraDevice;
+use super::written::{Written, WrittenError, step};
 use crate::block_io::{AlignedBuffer, BlockDevice};
 use crate::era::delta::Delta;
 use crate::fault;
+use crate::ioctl::DmControl;
 use crate::name::StackName;
-use crate::pulse::{Phase, Pulse};
-use crate::signals::HeldSignals;
+use crate::pause::pulse::{Phase, Pulse};
+use crate::pause::{After, Failed, Layers, Pausable, Pause};
 use crate::units::{Era, Extent, SECTOR_SIZE, Sector, Sectors};
 
 /// Read at a time; so often the budget is looked at, and whoever stands by hears.
@@ -112,29 +114,43 @@ impl StillContent {
 struct Volume<'s> {
     stack: &'s Stack,
     since: Era,
-    era: EraDevice,
+    era: EraDevice<'s>,
     _lock: File,
     /// A metadata snapshot is held.
     taken: bool,
 }
 
 impl<'s> Volume<'s> {
-    fn prepare(stack: &'s Stack, since: Era) -> Result<Self, WrittenError> {
-        let mut era = EraDevice::open(stack)?;
+    fn prepare(stack: &'s Stack, since: Era, pulse: &'s dyn Pulse) -> Result<Self, WrittenError> {
+        let mut era = EraDevice::open(stack, pulse)?;
         let lock = stack.prepare(&mut era, since)?;
         era.refuse_unless_running()?;
         Ok(Self { stack, since, era, _lock: lock, taken: false })
     }
 
-    fn roll(&mut self, pulse: &dyn Pulse) -> Result<(), WrittenError> {
+    fn roll(&mut self) -> Result<(), WrittenError> {
         // It may fail after the snapshot was taken.
         self.taken = true;
-        self.era.roll(pulse)
+        self.era.roll()
     }
 
     fn delta(&mut self) -> Result<Delta, WrittenError> {
         let snapshot = self.era.status()?.snapshot.ok_or(WrittenError::NoSnapshot)?;
         self.stack.read_snapshot(snapshot, self.since)
+    }
+}
+
+impl Pausable for Volume<'_> {
+    fn layers(&self) -> Layers {
+        self.era.layers()
+    }
+
+    fn control(&mut self) -> &mut DmControl {
+        self.era.control()
+    }
+
+    fn pulse(&self) -> &dyn Pulse {
+        self.era.pulse()
     }
 }
 
@@ -155,13 +171,6 @@ struct Reading {
     complete: Result<(), &'static str>,
 }
 
-/// The pause: every visible device is resumed when this goes.
-struct Pause<'v, 's> {
-    volumes: &'v mut [Volume<'s>],
-    pulse: &'v dyn Pulse,
-    deadline: Instant,
-}
-
 /// Lets all volumes of a group stand still, ends the era of each, and reads what was written before; `pulse` hears of
 /// every step.
 ///
@@ -175,19 +184,14 @@ pub fn stand(
     let named = |at: usize| move |error| (stacks[at].name().clone(), error);
     let mut volumes = Vec::with_capacity(stacks.len());
     for (at, (stack, since)) in stacks.iter().zip(request.since).enumerate() {
-        volumes.push(Volume::prepare(stack, *since).map_err(named(at))?);
+        volumes.push(Volume::prepare(stack, *since, pulse).map_err(named(at))?);
     }
     let mut content = StillContent::with_room(request.room, volumes.len());
-    let _unasked = HeldSignals::hold();
-    if !pulse.beat(Phase::Paused) {
-        return Err(named(0)(WrittenError::Unguarded));
-    }
-    let began = Instant::now();
-    let mut pause = Pause { volumes: &mut volumes, pulse, deadline: began + request.budget };
-    let read = pause.run(&mut content, request.in_pause);
-    drop(pause);
-    let pause = began.elapsed();
-    let Reading { mut deltas, complete } = read.map_err(|(at, error)| named(at)(error))?;
+    let pause = Pause::begin(volumes.iter_mut().collect(), Phase::Tracking);
+    let pause = pause.map_err(|failed| named(failed.at)(WrittenError::Unguarded))?;
+    let deadline = pause.began() + request.budget;
+    let read = read_still(pause, deadline, &mut content, request.in_pause);
+    let (Reading { mut deltas, complete }, pause) = read.map_err(|failed| named(failed.at)(failed.why))?;
     for (at, volume) in volumes.iter_mut().enumerate().skip(deltas.len()) {
         deltas.push(volume.delta().map_err(named(at))?);
     }
@@ -199,98 +203,83 @@ pub fn stand(
     Ok(Stood { volumes: written, content: complete.map(|()| content), pause })
 }
 
-impl Pause<'_, '_> {
-    fn each(
-        &mut self,
-        mut step: impl FnMut(&mut Volume<'_>) -> Result<(), WrittenError>,
-    ) -> Result<(), (usize, WrittenError)> {
-        for (at, volume) in self.volumes.iter_mut().enumerate() {
-            step(volume).map_err(|error| (at, error))?;
-            self.pulse.beat(Phase::Paused);
+/// What was read in the pause, and how long it was.
+fn read_still(
+    mut pause: Pause<&mut Volume<'_>>,
+    deadline: Instant,
+    content: &mut StillContent,
+    in_pause: Option<InStand<'_>>,
+) -> Result<(Reading, Duration), Failed<WrittenError>> {
+    pause.suspend().map_err(|failed| failed.map(step("suspend the visible device")))?;
+    fault::at("stand-suspended");
+    pause.each(|volume| volume.roll())?;
+    fault::at("stand-rolled");
+    let reading = read(&mut pause, deadline, content)?;
+    fault::at("stand-read");
+    if let (Ok(()), Some(in_pause)) = (reading.complete, in_pause) {
+        for at in 0..pause.volumes().len() {
+            in_pause(at, &pause.volumes()[at].era.device);
+            pause.beat();
         }
-        Ok(())
     }
-
-    /// Everything that happens in the pause but the resume.
-    fn run(
-        &mut self,
-        content: &mut StillContent,
-        in_pause: Option<InStand<'_>>,
-    ) -> Result<Reading, (usize, WrittenError)> {
-        self.each(|volume| volume.era.suspend())?;
-        fault::at("stand-suspended");
-        let pulse = self.pulse;
-        self.each(|volume| volume.roll(pulse))?;
-        fault::at("stand-rolled");
-        let reading = self.read(content)?;
-        fault::at("stand-read");
-        if let (Ok(()), Some(in_pause)) = (reading.complete, in_pause) {
-            for (at, volume) in self.volumes.iter().enumerate() {
-                in_pause(at, &volume.era.device);
-                self.pulse.beat(Phase::Paused);
-            }
-        }
-        self.each(|volume| if volume.era.is_still() { Ok(()) } else { Err(WrittenError::Resumed) })?;
-        fault::at("stand-verified");
-        Ok(reading)
-    }
-
-    fn read(&mut self, content: &mut StillContent) -> Result<Reading, (usize, WrittenError)> {
-        let mut deltas = Vec::with_capacity(self.volumes.len());
-        let mut used = 0;
-        for at in 0..self.volumes.len() {
-            let volume = &mut self.volumes[at];
-            let delta = volume.delta().map_err(|error| (at, error))?;
-            let shape = volume.stack.shape().map_err(|error| (at, error.into()))?;
-            self.pulse.beat(Phase::Paused);
-            let fits = content.place(at, delta.blocks.extents(shape.block, shape.volume), &mut used);
-            deltas.push(delta);
-            if !fits {
-                return Ok(Reading { deltas, complete: Err("it is more than there is memory for") });
-            }
-        }
-        for at in 0..self.volumes.len() {
-            let StillContent { buffer, places } = &mut *content;
-            for (extent, offset) in &places[at] {
-                if let Err(why) = self.read_extent(at, *extent, &mut buffer.bytes_mut()[*offset..])? {
-                    return Ok(Reading { deltas, complete: Err(why) });
-                }
-            }
-        }
-        Ok(Reading { deltas, complete: Ok(()) })
-    }
-
-    fn read_extent(
-        &self,
-        at: usize,
-        whole: Extent,
-        mut to: &mut [u8],
-    ) -> Result<Result<(), &'static str>, (usize, WrittenError)> {
-        let mut next = whole.start();
-        while let Some(extent) = Extent::between(next, Sector((next.0 + CHUNK.0).min(whole.end().0))) {
-            if Instant::now() >= self.deadline {
-                return Ok(Err("the pause's budget was used up by reading"));
-            }
-            let device = &self.volumes[at].era.device;
-            device.read_extent(extent, to).map_err(|error| (at, step("read the volume")(error)))?;
-            self.pulse.beat(Phase::Paused);
-            let len = usize::try_from(extent.len().0).unwrap_or(0) * SECTOR_SIZE;
-            to = &mut to[len..];
-            next = extent.end();
-        }
-        Ok(Ok(()))
-    }
+    pause.is_still().map_err(|failed| failed.map(|_| WrittenError::Resumed))?;
+    fault::at("stand-verified");
+    let ended = pause.end(After::Resume(Phase::Tracking));
+    Ok((reading, ended.map_err(|failed| failed.map(step("resume the visible device")))?))
 }
 
-impl Drop for Pause<'_, '_> {
-    fn drop(&mut self) {
-        for volume in &mut *self.volumes {
-            if let Err(error) = super::resume(&mut volume.era.control, volume.stack.top) {
-                log::error!("resuming {}: {error}", volume.stack.name());
+fn read(
+    pause: &mut Pause<&mut Volume<'_>>,
+    deadline: Instant,
+    content: &mut StillContent,
+) -> Result<Reading, Failed<WrittenError>> {
+    let count = pause.volumes().len();
+    let mut deltas = Vec::with_capacity(count);
+    let mut used = 0;
+    for at in 0..count {
+        let failed = |why| Failed { at, why };
+        let volume = &mut pause.volumes()[at];
+        let delta = volume.delta().map_err(failed)?;
+        let shape = volume.stack.shape().map_err(|error| failed(error.into()))?;
+        pause.beat();
+        let fits = content.place(at, delta.blocks.extents(shape.block, shape.volume), &mut used);
+        deltas.push(delta);
+        if !fits {
+            return Ok(Reading { deltas, complete: Err("it is more than there is memory for") });
+        }
+    }
+    for at in 0..count {
+        let StillContent { buffer, places } = &mut *content;
+        for (extent, offset) in &places[at] {
+            let to = &mut buffer.bytes_mut()[*offset..];
+            let done = read_extent(&pause.volumes()[at].era, deadline, *extent, to);
+            if let Err(why) = done.map_err(|why| Failed { at, why })? {
+                return Ok(Reading { deltas, complete: Err(why) });
             }
         }
-        self.pulse.beat(Phase::Tracking);
     }
+    Ok(Reading { deltas, complete: Ok(()) })
+}
+
+/// Within: why it was not read.
+fn read_extent(
+    era: &EraDevice<'_>,
+    deadline: Instant,
+    whole: Extent,
+    mut to: &mut [u8],
+) -> Result<Result<(), &'static str>, WrittenError> {
+    let mut next = whole.start();
+    while let Some(extent) = Extent::between(next, Sector((next.0 + CHUNK.0).min(whole.end().0))) {
+        if Instant::now() >= deadline {
+            return Ok(Err("the pause's budget was used up by reading"));
+        }
+        era.device.read_extent(extent, to).map_err(step("read the volume"))?;
+        era.pulse().beat(Phase::Paused);
+        let len = usize::try_from(extent.len().0).unwrap_or(0) * SECTOR_SIZE;
+        to = &mut to[len..];
+        next = extent.end();
+    }
+    Ok(Ok(()))
 }
 
 #[cfg(test)]

@@ -21,19 +21,18 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::era_device::EraDevice;
 use super::{Mode, Stack, StackError};
 use crate::block_io::{Access, BlockDevice, OpenError};
-use crate::capture::EraControl;
 use crate::era::block_set::BlockSet;
 use crate::era::delta::{self, Delta, Shape};
 use crate::era::error::MetadataError;
 use crate::era::size::{METADATA_BLOCK_SECTORS, MetadataSize, Room};
 use crate::era::status::EraStatus;
 use crate::fault;
-use crate::ioctl::DmControl;
-use crate::pulse::{Phase, Pulse};
-use crate::signals::HeldSignals;
-use crate::units::{DevNum, Era, Extent, Sectors};
+use crate::pause::pulse::{Phase, Pulse, unwatched};
+use crate::pause::{After, Pause};
+use crate::units::{Era, Extent, Sectors};
 
 /// Why it cannot be said what was written.
 #[derive(Debug, thiserror::Error)]
@@ -167,77 +166,6 @@ impl Written {
     }
 }
 
-impl EraControl<'_> {
-    /// Flushes, then takes a metadata snapshot, which ends the era. Only while the visible device is
-    /// suspended, so that nothing is in flight: a write that the roll overtakes is in the old era only, and
-    /// one that is not durable yet could revert in a power cut and would never be shipped again.
-    ///
-    /// # Errors
-    /// The volume's or the kernel's.
-    pub fn take_snapshot(&mut self) -> io::Result<()> {
-        self.flush()?;
-        self.message("take_metadata_snap")
-    }
-
-    /// Drops the metadata snapshot. Until then the kernel cannot free what it holds.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn drop_snapshot(&mut self) -> io::Result<()> {
-        self.message("drop_metadata_snap")
-    }
-}
-
-/// dm-era, with what talking to it takes, ready before a pause.
-pub(super) struct EraDevice {
-    pub(super) control: DmControl,
-    number: DevNum,
-    top: DevNum,
-    pub(super) device: BlockDevice,
-}
-
-impl EraDevice {
-    pub(super) fn open(stack: &Stack) -> Result<Self, WrittenError> {
-        let control = DmControl::open().map_err(step("open device-mapper"))?;
-        Ok(Self { control, number: stack.era, top: stack.top, device: stack.open_era()? })
-    }
-
-    pub(super) fn status(&mut self) -> Result<EraStatus, WrittenError> {
-        let line = self.control.status_line(self.number).map_err(step("ask dm-era"))?;
-        Ok(line.parse().map_err(StackError::from)?)
-    }
-
-    pub(super) fn message(&mut self, text: &str) -> io::Result<()> {
-        self.control.message(self.number, text)
-    }
-
-    /// Refuses a visible device that somebody else holds back, or is about to change.
-    pub(super) fn refuse_unless_running(&mut self) -> Result<(), WrittenError> {
-        let state = self.control.state(self.top).map_err(step("ask the visible device"))?;
-        if state.suspended || state.inactive {
-            return Err(WrittenError::InUse { mode: Mode::Tracking, suspended: state.suspended });
-        }
-        Ok(())
-    }
-
-    /// Drains the visible device: the pause begins.
-    pub(super) fn suspend(&mut self) -> Result<(), WrittenError> {
-        self.control.suspend(self.top).map_err(step("suspend the visible device"))
-    }
-
-    /// Takes a metadata snapshot, drained and flushed. An error may come after it was taken.
-    pub(super) fn roll(&mut self, pulse: &dyn Pulse) -> Result<(), WrittenError> {
-        self.device.flush().map_err(step("flush the volume in the pause"))?;
-        pulse.beat(Phase::Paused);
-        self.message("take_metadata_snap").map_err(step("roll the era"))
-    }
-
-    /// The visible device still stands.
-    pub(super) fn is_still(&mut self) -> bool {
-        self.control.state(self.top).is_ok_and(|state| state.suspended)
-    }
-}
-
 impl Stack {
     /// Its size and granule.
     ///
@@ -248,7 +176,7 @@ impl Stack {
     }
 
     /// Reads what was written since an era from a metadata snapshot that is held: `snapshot` is where,
-    /// as dm-era's status says after [`EraControl::take_snapshot`].
+    /// as dm-era's status says after [`EraControl::take_snapshot`](super::era_device::EraControl::take_snapshot).
     ///
     /// # Errors
     /// See [`MetadataError`]; or when the device cannot be opened.
@@ -266,9 +194,9 @@ impl Stack {
     /// # Errors
     /// See [`WrittenError`]; nothing is lost by an error, the same can be asked again.
     pub fn written_since(&self, since: Era, pulse: &dyn Pulse) -> Result<Written, WrittenError> {
-        let mut era = EraDevice::open(self)?;
+        let mut era = EraDevice::open(self, pulse)?;
         let _lock = self.prepare(&mut era, since)?;
-        let (mut held, pause) = self.roll(era, pulse)?;
+        let (mut held, pause) = roll(era)?;
         let snapshot = held.era.status()?.snapshot;
         let began = Instant::now();
         let delta =
@@ -284,16 +212,16 @@ impl Stack {
     /// # Errors
     /// See [`WrittenError`]; nothing is lost by an error.
     pub fn roll_era(&self, pulse: &dyn Pulse) -> Result<Era, WrittenError> {
-        let mut era = EraDevice::open(self)?;
+        let mut era = EraDevice::open(self, pulse)?;
         let _lock = self.prepare(&mut era, Era(0))?;
-        let (mut held, _) = self.roll(era, pulse)?;
+        let (mut held, _) = roll(era)?;
         let begun = held.era.status()?.current;
         held.release()?;
         Ok(begun)
     }
 
     /// Whatever can be done before the pause; the lock keeps others away until it is dropped.
-    pub(super) fn prepare(&self, era: &mut EraDevice, since: Era) -> Result<File, WrittenError> {
+    pub(super) fn prepare(&self, era: &mut EraDevice<'_>, since: Era) -> Result<File, WrittenError> {
         let status = self.status()?;
         match (status.mode, status.suspended) {
             (Mode::Passthrough, _) => return Err(StackError::Bypassed { metadata: None }.into()),
@@ -318,11 +246,11 @@ impl Stack {
     /// # Errors
     /// See [`WrittenError`].
     pub fn ready_to_roll(&self, since: Era) -> Result<(), WrittenError> {
-        self.make_room(&mut EraDevice::open(self)?, since)
+        self.make_room(&mut EraDevice::open(self, &*unwatched())?, since)
     }
 
     /// Checks that the era is known and that there is room; drops what a killed predecessor left.
-    fn make_room(&self, era: &mut EraDevice, since: Era) -> Result<(), WrittenError> {
+    fn make_room(&self, era: &mut EraDevice<'_>, since: Era) -> Result<(), WrittenError> {
         let EraStatus { current, snapshot, .. } = era.status()?;
         if since > current {
             return Err(WrittenError::Future { since, current });
@@ -341,82 +269,48 @@ impl Stack {
         }
         Ok(())
     }
+}
 
-    /// Ends the era in a pause of the visible device.
-    fn roll(&self, mut era: EraDevice, pulse: &dyn Pulse) -> Result<(Held, Duration), WrittenError> {
-        era.refuse_unless_running()?;
-        let _unasked = HeldSignals::hold();
-        if !pulse.beat(Phase::Paused) {
-            return Err(WrittenError::Unguarded);
-        }
-        let began = Instant::now();
-        let mut pause = Pause { era: &mut era, pulse };
-        let rolled = pause.roll();
-        drop(pause);
-        let paused = began.elapsed();
-        let still = match rolled {
-            Ok(still) => still,
-            Err(e) => {
-                // A roll may fail after the snapshot was taken.
-                if era.status().is_ok_and(|status| status.snapshot.is_some()) {
-                    Held { era, dropped: false }.release()?;
-                }
-                return Err(e);
+/// Ends the era in a pause of the visible device; the metadata snapshot, and how long the pause was.
+fn roll(mut era: EraDevice<'_>) -> Result<(Snapshot<'_>, Duration), WrittenError> {
+    era.refuse_unless_running()?;
+    match roll_paused(&mut era) {
+        Ok(paused) => Ok((Snapshot { era, dropped: false }, paused)),
+        Err(e) => {
+            // A roll may fail after the snapshot was taken.
+            if era.status().is_ok_and(|status| status.snapshot.is_some()) {
+                Snapshot { era, dropped: false }.release()?;
             }
-        };
-        let held = Held { era, dropped: false };
-        if !still {
-            held.release()?;
-            return Err(WrittenError::Resumed);
-        }
-        Ok((held, paused))
-    }
-}
-
-/// The pause: the visible device is resumed when this goes.
-struct Pause<'e> {
-    era: &'e mut EraDevice,
-    pulse: &'e dyn Pulse,
-}
-
-impl Pause<'_> {
-    /// Takes a snapshot drained and flushed. Returns whether the device stood still all the time; the
-    /// snapshot is held whenever this succeeds.
-    fn roll(&mut self) -> Result<bool, WrittenError> {
-        self.era.suspend()?;
-        fault::at("written-suspended");
-        self.pulse.beat(Phase::Paused);
-        self.era.roll(self.pulse)?;
-        Ok(self.era.is_still())
-    }
-}
-
-impl Drop for Pause<'_> {
-    fn drop(&mut self) {
-        let top = self.era.top;
-        match super::resume(&mut self.era.control, top) {
-            Ok(()) => {
-                self.pulse.beat(Phase::Tracking);
-            }
-            Err(e) => log::error!("resuming {top}: {e}"),
+            Err(e)
         }
     }
+}
+
+/// Takes a snapshot drained and flushed; how long the volume stood still.
+fn roll_paused(era: &mut EraDevice<'_>) -> Result<Duration, WrittenError> {
+    let mut pause = Pause::begin(vec![era], Phase::Tracking).map_err(|_| WrittenError::Unguarded)?;
+    pause.suspend().map_err(|failed| step("suspend the visible device")(failed.why))?;
+    fault::at("written-suspended");
+    pause.each(|era| era.roll()).map_err(|failed| failed.why)?;
+    pause.is_still().map_err(|_| WrittenError::Resumed)?;
+    let ended = pause.end(After::Resume(Phase::Tracking));
+    ended.map_err(|failed| step("resume the visible device")(failed.why))
 }
 
 /// A metadata snapshot, dropped when this goes.
-struct Held {
-    era: EraDevice,
+struct Snapshot<'p> {
+    era: EraDevice<'p>,
     dropped: bool,
 }
 
-impl Held {
+impl Snapshot<'_> {
     fn release(mut self) -> Result<(), WrittenError> {
         self.dropped = true;
         self.era.message("drop_metadata_snap").map_err(step("drop the metadata snapshot"))
     }
 }
 
-impl Drop for Held {
+impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
         if !self.dropped
             && let Err(e) = self.era.message("drop_metadata_snap")

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ftdm::block_io::{Access, AlignedBuffer, BlockDevice, OpenError, sysfs};
 use ftdm::fault;
-use ftdm::pulse::unwatched;
+use ftdm::pause::pulse::unwatched;
 use ftdm::stack::{Stack, StackError};
 use ftdm_units::{Era, Extent, SECTOR_SIZE, Sector, Sectors};
 use ftship_proto::backup::LocalVolume;

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
-use ftdm::pulse::{Phase, Pulse};
+use ftdm::pause::pulse::{Phase, Pulse};
 use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
 use ftship_proto::ids::{Digest, Epoch};
 use sha2::{Digest as _, Sha256};

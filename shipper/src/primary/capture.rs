@@ -11,15 +11,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ftdm::capture::{Capture, EraControl, EraReader, Followed, LostReason};
+use ftdm::capture::memory::CaptureMemory;
+use ftdm::capture::ram_disks::LogPair;
+use ftdm::capture::{Capture, Followed, LostReason};
 use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::discard::DiscardFigures;
 use ftdm::fault;
 use ftdm::ioctl::{Urgency, set_urgency};
-use ftdm::log_device::LogPair;
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm::memory::CaptureMemory;
-use ftdm::pulse::{Phase, Pulse, shared};
+use ftdm::pause::pulse::{Phase, Pulse, shared};
+use ftdm::stack::era_device::{EraControl, EraReader};
 use ftdm::stack::standing::StillContent;
 use ftdm::stack::{Bypassed, Held, Stack};
 use ftdm_units::{Era, Sectors};
@@ -235,7 +236,7 @@ impl CutThread {
             heartbeat: Arc::new(heartbeat),
             lease_ends: None,
             hold_ends: None,
-            frozen: Vec::new(),
+            frozen: None,
             captures: Vec::new(),
             memories,
             audit: audit.transpose()?,
@@ -292,7 +293,7 @@ pub(super) struct Capturing {
     /// Until when writes may be held back behind a cut that holds, or without a capture.
     pub(super) hold_ends: Option<Instant>,
     /// Those that are held back without a capture.
-    pub(super) frozen: Vec<Held>,
+    pub(super) frozen: Option<Held>,
     /// None, or one of each stack.
     pub(super) captures: Vec<Capture>,
     /// What the captures before left, of each stack.
@@ -311,7 +312,7 @@ impl Capturing {
     fn beat(&self) {
         let is_in = |phase| self.captures.iter().any(|capture| capture.phase() == phase);
         let phase = match () {
-            () if !self.frozen.is_empty() => Phase::Renewed,
+            () if self.frozen.is_some() => Phase::Renewed,
             () if self.captures.is_empty() => Phase::Tracking,
             () if self.yields() => Phase::Yielding,
             // This thread ends it by itself.
@@ -552,7 +553,7 @@ impl Capturing {
             return self.shut();
         }
         self.hold_ends = None;
-        self.frozen.clear();
+        self.frozen = None;
         self.discards = DiscardFigures { pending: Sectors(0), ..self.discard_figures() };
         for (capture, left) in std::mem::take(&mut self.captures).into_iter().zip(&mut self.memories) {
             let name = capture.stack().name().clone();

@@ -4,11 +4,12 @@
 //! Always holds: writes are held back for the time that the configuration allows, whatever the one who ordered it does;
 //! once the volumes yield nothing lets them through but [`CaptureJob::Release`](super::capture::CaptureJob::Release).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ftdm::fault;
-use ftdm::pulse::{Phase, Pulse};
+use ftdm::pause::pulse::{Phase, Pulse};
 use ftdm::stack::Held;
 
 use super::capture::{CaptureReport, Capturing};
@@ -39,10 +40,7 @@ impl Capturing {
         if Instant::now() >= end {
             return Some("writes were held back for as long as may be");
         }
-        if self.frozen.is_empty() {
-            return None;
-        }
-        if !self.frozen.iter_mut().all(Held::is_held) {
+        if !self.frozen.as_mut()?.is_held() {
             return Some("somebody let writes go on that were held back");
         }
         let is_watched = self.heartbeat.beat(Phase::Renewed) || {
@@ -55,19 +53,13 @@ impl Capturing {
     /// Holds writes back without a capture, all volumes' or none's.
     pub(super) fn freeze(&mut self, lease: Duration) -> CaptureReport {
         self.end_capture();
-        for at in 0..self.stacks.len() {
-            let held = if self.heartbeat.beat(Phase::Paused) {
-                self.stacks[at].hold().map_err(|error| error.to_string())
-            } else {
-                Err("no watchdog stands by to let writes go on".to_owned())
-            };
-            match held {
-                Ok(held) => self.frozen.push(held),
-                Err(reason) => {
-                    self.frozen.clear();
-                    log::error!("writes are not held back: {reason}");
-                    return CaptureReport::Released { reason };
-                }
+        let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
+        match Held::hold(&self.stacks, &pulse) {
+            Ok(held) => self.frozen = Some(held),
+            Err(error) => {
+                let reason = error.to_string();
+                log::error!("writes are not held back: {reason}");
+                return CaptureReport::Released { reason };
             }
         }
         self.heartbeat.beat(Phase::Renewed);
@@ -95,7 +87,7 @@ impl Capturing {
     /// When the capture was lost meanwhile: it is to be ended.
     pub(super) fn release(&mut self, reason: &str) -> anyhow::Result<CaptureReport> {
         self.hold_ends = None;
-        self.frozen.clear();
+        self.frozen = None;
         let mut lost = Ok(());
         for capture in &mut self.captures {
             let released = capture.release().with_context(|| format!("volume {}", capture.stack().name()));
@@ -114,8 +106,8 @@ impl Capturing {
     /// Makes all I/O of the volumes fail, also where one of them cannot be: that one stays held back.
     pub(super) fn shut(&mut self) {
         self.hold_ends = None;
-        let frozen = std::mem::take(&mut self.frozen);
-        if self.captures.is_empty() && frozen.is_empty() {
+        let frozen = self.frozen.take();
+        if self.captures.is_empty() && frozen.is_none() {
             // Somebody let them go on meanwhile.
             for stack in &self.stacks {
                 if let Err(error) = stack.shut() {
@@ -123,12 +115,14 @@ impl Capturing {
                 }
             }
         }
-        for held in frozen {
-            let name = held.stack().name().clone();
-            match held.shut() {
-                Ok(()) => log::warn!("{name} is given up: all I/O fails from here on"),
-                Err(error) => log::error!("{name} stays held back: {error}"),
+        match frozen.map(Held::shut) {
+            Some(Ok(())) => {
+                for stack in &self.stacks {
+                    log::warn!("{} is given up: all I/O fails from here on", stack.name());
+                }
             }
+            Some(Err((name, error))) => log::error!("{name} stays held back: {error}"),
+            None => {}
         }
         for capture in std::mem::take(&mut self.captures) {
             let name = capture.stack().name().clone();

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ftdm::pulse::{Phase, Pulse};
+use ftdm::pause::pulse::{Phase, Pulse};
 
 use crate::config::Config;
 use crate::supervisor::is_supervised;

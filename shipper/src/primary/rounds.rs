@@ -6,7 +6,7 @@
 use ftdm::capture::Capture;
 use ftdm::era::delta::Delta;
 use ftdm::name::StackName;
-use ftdm::pulse::{Phase, Pulse};
+use ftdm::pause::pulse::{Phase, Pulse};
 use ftdm::stack::Stack;
 use ftdm::stack::written::{Written, WrittenError};
 use ftdm_units::{Era, Extent};

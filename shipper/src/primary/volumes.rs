@@ -5,8 +5,8 @@
 
 use anyhow::Context;
 use ftdm::block_io::BlockDevice;
+use ftdm::capture::ram_disks::load_brd;
 use ftdm::discard::Discards;
-use ftdm::log_device::load_brd;
 use ftdm::stack::Stack;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
 use ftship_proto::group::{GroupDescription, VolumeDescription};

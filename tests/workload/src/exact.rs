@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use ftdm::block_io::AlignedBuffer;
-use ftdm::capture::{Capture, EraControl, EraReader};
+use ftdm::capture::Capture;
+use ftdm::capture::memory::CaptureMemory;
+use ftdm::capture::ram_disks::{LogPair, load_brd};
 use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::fold::{Content, fold};
 use ftdm::ioctl::{DmControl, enter_io_path};
-use ftdm::log_device::{LogPair, load_brd};
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm::memory::CaptureMemory;
-use ftdm::pulse::unwatched;
+use ftdm::pause::pulse::unwatched;
 use ftdm::stack::Stack;
+use ftdm::stack::era_device::{EraControl, EraReader};
 use ftdm::units::{Extent, SECTOR_SIZE, Sector, Sectors};
 
 /// How the volume is cut.

@@ -39,6 +39,26 @@ pub trait Pulse: Debug + Send + Sync {
     }
 }
 
+impl<P: Pulse + ?Sized> Pulse for &P {
+    fn beat(&self, phase: Phase) -> bool {
+        (**self).beat(phase)
+    }
+
+    fn beat_heard(&self, phase: Phase) -> bool {
+        (**self).beat_heard(phase)
+    }
+}
+
+impl<P: Pulse + ?Sized> Pulse for Arc<P> {
+    fn beat(&self, phase: Phase) -> bool {
+        (**self).beat(phase)
+    }
+
+    fn beat_heard(&self, phase: Phase) -> bool {
+        (**self).beat_heard(phase)
+    }
+}
+
 #[derive(Debug)]
 struct Unwatched;
 

@@ -11,12 +11,10 @@
 //! shuts the volume rather than bring it back; a capture is shut only if nothing was written behind the cut.
 
 use crate::capture::{Capture, CaptureError, LostReason, step};
-use crate::cut::VoidReason;
-use crate::fault;
-use crate::pulse::Phase;
+use crate::pause::pulse::Phase;
+use crate::pause::{After, Pause, Unguarded};
 use crate::stack::devices::Devices;
-use crate::stack::shut::SHUT;
-use crate::stack::{self, remove_log};
+use crate::stack::remove_log;
 
 impl Capture {
     /// From here on writes that are held back are not let through by anybody but [`release`](Self::release).
@@ -25,7 +23,7 @@ impl Capture {
     /// When they were let through meanwhile, or nobody stands by to keep to that.
     pub fn yield_up(&mut self) -> Result<(), LostReason> {
         if !self.pulse.beat_heard(Phase::Yielding) {
-            return Err(LostReason::Hold(std::io::Error::other(VoidReason::Unwatched)));
+            return Err(LostReason::Hold(std::io::Error::other(Unguarded)));
         }
         self.yields = true;
         // Behind the beat: until it was heard the watchdog may have brought the volume back.
@@ -47,12 +45,10 @@ impl Capture {
     /// # Errors
     /// When the capture was lost meanwhile.
     pub fn release(&mut self) -> Result<(), LostReason> {
-        let top = self.stack.top;
-        self.pulse.beat(Phase::Paused);
         (self.held, self.yields) = (false, false);
-        let resumed = stack::resume(&mut self.control, top).map_err(LostReason::Hold);
-        self.pulse.beat(Phase::Capturing);
-        let own = resumed.and_then(|()| self.refuse_when_taken_over());
+        let pause = Pause::begin_anyway(vec![&mut *self], Phase::Paused, Phase::Capturing);
+        let resumed = pause.end_hold().map_err(|failed| LostReason::Hold(failed.why));
+        let own = resumed.and_then(|_| self.refuse_when_taken_over());
         self.note_lost(own)
     }
 
@@ -61,14 +57,8 @@ impl Capture {
     /// # Errors
     /// When writes may have got through, or the table of errors cannot be made live: they stay held back then.
     pub fn shut(mut self) -> Result<(), CaptureError> {
-        let (top, size) = (self.stack.top, self.stack.size);
-        self.control.load(top, size, SHUT, "").map_err(step("load a table of errors"))?;
-        fault::at("shut-loaded");
-        // The watchdog may come between: it leaves a table of errors, or the one that was loaded.
-        let suspended = self.control.suspend(top);
-        suspended.and_then(|()| stack::resume(&mut self.control, top)).map_err(step("shut the volume"))?;
-        fault::at("shut-resumed");
-        self.pulse.beat(Phase::Tracking);
+        let pause = Pause::begin_anyway(vec![&mut self], Phase::Yielding, Phase::Yielding);
+        pause.end(After::Shut).map_err(|failed| step("shut the volume")(failed.why))?;
         self.ledger.shut();
         let Self { log_flush, stack, .. } = self;
         drop(log_flush);

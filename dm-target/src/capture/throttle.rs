@@ -6,9 +6,8 @@
 use std::io;
 
 use crate::capture::{Capture, LostReason};
-use crate::cut::VoidReason;
-use crate::pulse::Phase;
-use crate::stack;
+use crate::pause::pulse::Phase;
+use crate::pause::{After, Pause};
 
 impl Capture {
     /// From now on writes are held back when more than `percent` of the log is used.
@@ -33,14 +32,10 @@ impl Capture {
     }
 
     fn hold(&mut self) -> io::Result<()> {
-        if !self.pulse.beat(Phase::Renewed) {
-            return Err(io::Error::other(VoidReason::Unwatched));
-        }
-        let top = self.stack.top;
-        if let Err(e) = self.control.suspend(top) {
-            // A device that may be half way must not stay so.
-            return stack::resume(&mut self.control, top).and(Err(e));
-        }
+        let pause = Pause::begin(vec![&mut *self], Phase::Capturing);
+        let mut pause = pause.map_err(|failed| io::Error::other(failed.why))?;
+        pause.suspend()?;
+        pause.end(After::Hold)?;
         self.held = true;
         Ok(())
     }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use super::PAUSE_URGENCY;
 use crate::block_io::{AlignedBuffer, BlockDevice};
-use crate::cut::PAUSE_URGENCY;
 use crate::ioctl::set_urgency;
 use crate::log_writes::epoch_log::Arena;
 use crate::units::{Extent, SECTOR_SIZE, Sector};

@@ -5,26 +5,33 @@
 //! is pointed at them; what was read of the log belongs to the epoch that is being captured, until a
 //! cut hands it over; a capture that was lost says so at every later call. Cuts are in [`crate::cut`].
 
+mod attach;
+mod hand_over;
+pub mod memory;
+pub mod ram_disks;
+mod throttle;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
+use crate::capture::memory::CaptureMemory;
+use crate::capture::ram_disks::LogPair;
 use crate::discard::{DiscardFigures, Discards, Ledger, Outlet};
-use crate::era::status::EraStatus;
 use crate::ioctl::{DeviceState, DmControl};
-use crate::log_device::LogPair;
 use crate::log_writes::epoch_log::EpochLog;
 use crate::log_writes::format::LogSector;
 use crate::log_writes::mark::Mark;
 use crate::log_writes::reader::{LogReader, ReadError};
 use crate::log_writes::status::LogStatus;
-use crate::memory::CaptureMemory;
-use crate::pause_pool::PausePool;
-use crate::pulse::{Phase, Pulse};
+use crate::pause::pool::PausePool;
+use crate::pause::pulse::{Phase, Pulse};
+use crate::pause::stillness::Stillness;
+use crate::pause::{Layers, Pausable};
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
+use crate::stack::era_device::{EraControl, EraReader};
 use crate::stack::{Mode, Stack, StackError, remove_log};
-use crate::stillness::Stillness;
 use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 
 /// How long a mark outside a pause may take to become readable.
@@ -105,75 +112,6 @@ pub enum LostReason {
     /// It was lost before.
     #[error("the capture was lost earlier")]
     Earlier,
-}
-
-/// What a caller may do to dm-era while the visible device stands still at the start of a capture.
-#[derive(Debug)]
-pub struct EraControl<'a> {
-    pub(crate) control: &'a mut DmControl,
-    pub(crate) era: DevNum,
-    pub(crate) device: &'a BlockDevice,
-}
-
-impl EraControl<'_> {
-    /// Makes everything that was written durable. To be done before an era is rolled.
-    ///
-    /// # Errors
-    /// The volume's.
-    pub fn flush(&self) -> io::Result<()> {
-        self.device.flush()
-    }
-
-    /// Sends `checkpoint`, `take_metadata_snap` or `drop_metadata_snap`.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn message(&mut self, text: &str) -> io::Result<()> {
-        self.control.message(self.era, text)
-    }
-
-    /// What dm-era says of itself.
-    ///
-    /// # Errors
-    /// The kernel's, or a status that is none.
-    pub fn status(&mut self) -> io::Result<EraStatus> {
-        self.control.status_line(self.era)?.parse().map_err(io::Error::other)
-    }
-}
-
-/// Reads the volume as it is below the log. Clones share one descriptor.
-#[derive(Clone, Debug)]
-pub struct EraReader(pub(crate) Arc<BlockDevice>);
-
-impl EraReader {
-    /// Opens the dm-era device of a stack.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn open(stack: &Stack) -> Result<Self, OpenError> {
-        Ok(Self(Arc::new(stack.open_era()?)))
-    }
-
-    /// Fills the beginning of `buffer` with `extent`. Direct I/O: the buffer is to be aligned
-    /// ([`crate::block_io::AlignedBuffer`]), the extent a multiple of the logical block.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn read(&self, extent: Extent, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_extent(extent, buffer)
-    }
-
-    /// Size of the volume.
-    #[must_use]
-    pub fn size(&self) -> Sectors {
-        self.0.size()
-    }
-
-    /// Unit of direct I/O in bytes.
-    #[must_use]
-    pub fn logical_block(&self) -> u32 {
-        self.0.logical_block()
-    }
 }
 
 /// What following the log found.
@@ -326,13 +264,7 @@ impl Capture {
             pulse,
             stack: stack.clone(),
         };
-        let switched = capture.switch_on(at_switch);
-        capture.pulse.beat(if switched.is_ok() { Phase::Capturing } else { Phase::Tracking });
-        switched?;
-        if let Err(e) = capture.settle() {
-            capture.switch_off()?;
-            return Err(e);
-        }
+        capture.switch_on(at_switch)?;
         Ok(capture)
     }
 
@@ -564,6 +496,24 @@ impl Capture {
 
     pub(crate) fn top_state(&mut self) -> io::Result<DeviceState> {
         self.control.state(self.stack.top)
+    }
+}
+
+impl Pausable for Capture {
+    fn layers(&self) -> Layers {
+        Layers::top(self.stack.top, self.stack.size)
+    }
+
+    fn control(&mut self) -> &mut DmControl {
+        &mut self.control
+    }
+
+    fn pulse(&self) -> &dyn Pulse {
+        &*self.pulse
+    }
+
+    fn stillness(&self) -> Option<&Stillness> {
+        Some(&self.stillness)
     }
 }
 
