@@ -468,6 +468,14 @@ impl Scan<'_> {
             });
             return Verdict::Damaged;
         }
+        if let Some(lost) = self.view.state.and_then(|state| state.lost).filter(|lost| *lost > held) {
+            self.findings.push(Finding {
+                offset,
+                what: format!("epochs {} to {lost} were acknowledged, and were lost earlier", held.next()),
+                advice: advice_of_loss(held),
+            });
+            return Verdict::Damaged;
+        }
         match ended.class {
             EndClass::Ordinary if self.findings.iter().any(|finding| finding.advice == NOT_APPLICABLE) => {
                 Verdict::Damaged
@@ -546,8 +554,8 @@ fn advice_without_superblock(error: &JournalError) -> &'static str {
 fn advice_of_loss(held: Epoch) -> String {
     format!(
         "the device lost or changed data: look into the kernel's log and check it. The chain is whole up to epoch \
-         {held}. While the primary lives: `ftship format --force` on this host, on a device that can be trusted, \
-         then a full sync. If the primary is gone: copy journal, state and volume before anything else"
+         {held}. The daemon starts on that, says what is lost, and the primary sends it again. If the primary is gone: \
+         copy journal, state and volumes, start the daemon, and `ftship promote --force`"
     )
 }
 

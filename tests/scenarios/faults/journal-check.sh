@@ -49,7 +49,6 @@ middle=$(jq '[.epochs[] | select(.state == "committed")] | .[length / 2 | floor]
 first=$(jq '.epochs[0].offset' "$SHARE/offline.json")
 damaged 7 "$middle" "$middle"
 cat "$SHARE/text"
-expect_fail on backup ftship run vm1
 restore
 damaged 7 "$((middle + 4096))" $((middle + 4096 + 140))
 restore

@@ -76,6 +76,24 @@ fn whole_copies_that_are_broken_off_leave_nothing_behind() {
 }
 
 #[test]
+fn writes_to_the_journal_that_are_lost_make_no_mixture_and_are_made_good() {
+    all_hold(Kind::LostWrites, 0..400);
+}
+
+/// A frame of a broken-off attempt at the same epoch was taken for the one that was lost.
+#[test]
+fn a_stale_frame_of_the_same_epoch_is_not_applied() {
+    all_hold(Kind::Any, 772_026_397..772_026_398);
+}
+
+/// Nothing looks who uses a volume before its primary was promoted over, the checker took it: so what a power cut took along was
+/// called noted.
+#[test]
+fn what_no_daemon_had_the_time_to_note_is_not_missed() {
+    all_hold(Kind::Any, 772_028_063..772_028_064);
+}
+
+#[test]
 fn old_primaries_come_back_and_take_their_role_again() {
     all_hold(Kind::Failback, 0..600);
 }
@@ -88,6 +106,8 @@ mod found_by_simulation {
     regression!(what_is_synced_while_draining_is_committed, Any, 6_085, CommitsLostInDraining);
     regression!(a_failed_backup_asks_for_no_timer, Any, 596, SpinWhenFailed);
     regression!(what_a_killed_daemon_left_is_synced_first, Any, 175, TrustUnsyncedDisks);
-    regression!(a_redo_takes_only_the_frames_of_its_epoch, Any, 4_682, RedoWhateverLiesThere);
+    regression!(a_redo_takes_only_the_frames_of_its_epoch, LostWrites, 3, RedoWhateverLiesThere);
+    regression!(the_same_epoch_in_another_attempt_is_another_content, LostWrites, 273, IdentityIsProof);
+    regression!(what_is_half_applied_was_noted_before, LostWrites, 350, ApplyUnnoted);
     regression!(what_an_old_primary_has_of_its_own_is_overwritten, Failback, 28, OwnUntold);
 }

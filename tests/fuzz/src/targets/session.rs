@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use ftdm_units::{Era, Sectors};
@@ -13,9 +14,7 @@ use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, Loca
 use ftship_proto::frame::{Frame, FrameDecoder};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch};
-use ftship_proto::journal::{
-    EpochFrames, JournalWriter, Placement, RING_START, Ring, Superblock, encode_padded,
-};
+use ftship_proto::journal::{JournalWriter, Placement, Proof, RING_START, Ring, Superblock, encode_padded};
 use ftship_proto::message::Message;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::record::RecordIter;
@@ -43,6 +42,7 @@ struct Host {
     backup: Backup,
     disk: Disk,
     superblock: Superblock,
+    proofs: Vec<Proof>,
     /// What was ordered and is not done, oldest first.
     ordered: VecDeque<BackupEvent>,
     staged: Option<(Epoch, Digest)>,
@@ -124,6 +124,7 @@ impl Host {
             sealed: Vec::new(),
             applied: Epoch::NONE,
             applied_digest: Digest::ZERO,
+            lost: None,
         };
         let backup = Backup::new(config, recovered);
         let (ordered, committed) = (VecDeque::new(), (Epoch::NONE, Digest::ZERO));
@@ -132,6 +133,7 @@ impl Host {
             backup,
             disk,
             superblock,
+            proofs: Vec::new(),
             ordered,
             staged: None,
             committed,
@@ -185,17 +187,30 @@ impl Host {
                 }
                 BackupAction::WriteBase { frame, group } => records(&frame, &group),
                 BackupAction::FlushVolumes => self.ordered.push_back(BackupEvent::VolumesFlushed),
+                BackupAction::Prove { places } => {
+                    self.proofs.clear();
+                    for (sealed, place) in places {
+                        let proof = Proof::of(self.superblock.ring, &mut self.disk, place, 4096, 4096);
+                        let proof = proof.unwrap_or_else(|error| panic!("epoch {}: {error}", sealed.epoch));
+                        self.proofs.push(proof);
+                    }
+                    self.ordered.push_back(BackupEvent::Proven);
+                }
                 BackupAction::Apply { epochs, group } => {
-                    for epoch in epochs {
-                        let ring = self.superblock.ring;
-                        for frame in EpochFrames::new(ring, &mut self.disk, epoch.start, epoch.end) {
-                            let frame =
-                                frame.unwrap_or_else(|error| panic!("epoch {}: {error}", epoch.epoch));
-                            records(&frame, &group);
-                        }
+                    let is_proven =
+                        epochs.iter().map(|sealed| sealed.epoch).eq(self.proofs.iter().map(Proof::epoch));
+                    assert!(is_proven, "what is applied is what was proven");
+                    for proof in &self.proofs {
+                        let user = |frame: &Frame| {
+                            records(frame, &group);
+                            Ok::<_, Infallible>(())
+                        };
+                        let redone = proof.redo(self.superblock.ring, &mut self.disk, user);
+                        assert!(redone.is_ok(), "epoch {}: {redone:?}", proof.epoch());
                     }
                     self.ordered.push_back(BackupEvent::Applied);
                 }
+                BackupAction::ReportLoss { text } => panic!("{text}"),
                 // Nobody here asks for any.
                 BackupAction::Snapshot { .. } | BackupAction::SnapshotRefused { .. } => {
                     panic!("a snapshot that nobody asked for")
