@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::debian::{Archive, dependencies, field};
+use crate::debian::{Archive, dependencies};
 use crate::{Kernel, Unavailable, cache, output, release};
 
 /// The package that depends on the current kernel's.
@@ -101,18 +101,7 @@ impl Stock {
         let archive = Archive::open(self.kernel, &self.cache)?;
         let mut packages = kernel_packages(|name| archive.describe(name))?;
         packages.push(BUSYBOX_PACKAGE.to_owned());
-        let mut bytes = 0;
-        for package in &packages {
-            let description = archive.describe(package)?;
-            bytes += field(&description, "Size").and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
-        }
-        say(&format!(
-            "fetching {} ({} MB, once; not installed) into {}",
-            packages.join(", "),
-            bytes / 1_000_000,
-            self.folder.display()
-        ));
-        archive.unpack(&packages, &partial.join("tree"))?;
+        archive.unpack(&packages, &partial.join("tree"), &self.folder, say)?;
         arrange(partial)
     }
 }
