@@ -57,11 +57,18 @@ impl Archive {
         self.run("apt-cache", &["show", "--no-all-versions", package], Path::new("/"))
     }
 
-    /// Downloads `packages` and unpacks them into the folder `tree`.
+    /// Downloads `packages` and unpacks them into the folder `tree`, for use in `folder`; tells `say` before that.
     ///
     /// # Errors
     /// [`Unavailable`] when they cannot be downloaded.
-    pub fn unpack(&self, packages: &[String], tree: &Path) -> Result<()> {
+    pub fn unpack(&self, packages: &[String], tree: &Path, folder: &Path, say: &dyn Fn(&str)) -> Result<()> {
+        let mut bytes = 0;
+        for package in packages {
+            let description = self.describe(package)?;
+            bytes += field(&description, "Size").and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
+        }
+        let (names, size) = (packages.join(", "), bytes / 1_000_000);
+        say(&format!("fetching {names} ({size} MB, once; not installed) into {}", folder.display()));
         let downloads = tree.with_extension("packages");
         fs::create_dir_all(&downloads).with_context(|| format!("cannot make {}", downloads.display()))?;
         let names = packages.iter().map(String::as_str);

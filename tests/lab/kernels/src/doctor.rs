@@ -136,7 +136,10 @@ fn namespaces() -> Result<String> {
         "-c",
         "mount --make-rprivate / && mount -t tmpfs none /mnt",
     ]));
-    tried.context("hosts need mount, process and network namespaces. In a container allow them: `--privileged` for Docker")?;
+    tried.context(
+        "hosts need mount, process and network namespaces. A container has to allow them (`--privileged` for Docker), \
+         and the root of a chroot has to be a mount (`mount --bind ROOT ROOT`)",
+    )?;
     Ok("mount, process, network".to_owned())
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::debian::{Archive, dependencies, field};
+use crate::debian::{Archive, dependencies};
 use crate::{Kernel, Unavailable, cache, output, release};
 
 /// The package that depends on the current kernel's.
@@ -101,18 +101,7 @@ impl Stock {
         let archive = Archive::open(self.kernel, &self.cache)?;
         let mut packages = kernel_packages(|name| archive.describe(name))?;
         packages.push(BUSYBOX_PACKAGE.to_owned());
-        let mut bytes = 0;
-        for package in &packages {
-            let description = archive.describe(package)?;
-            bytes += field(&description, "Size").and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
-        }
-        say(&format!(
-            "fetching {} ({} MB, once; not installed) into {}",
-            packages.join(", "),
-            bytes / 1_000_000,
-            self.folder.display()
-        ));
-        archive.unpack(&packages, &partial.join("tree"))?;
+        archive.unpack(&packages, &partial.join("tree"), &self.folder, say)?;
         arrange(partial)
     }
 }
@@ -164,17 +153,19 @@ fn is_part(name: &str) -> bool {
 /// Makes a kernel's folder of the packages that were unpacked into its `tree`.
 fn arrange(folder: &Path) -> Result<()> {
     let tree = folder.join("tree");
-    let take = |candidates: &[&str], name: &str| -> Result<()> {
-        let found = candidates.iter().map(|candidate| tree.join(candidate)).find(|path| path.exists());
+    let take = |candidates: &[PathBuf], name: &str| -> Result<()> {
+        let found = candidates.iter().find(|path| path.exists());
         let found = found.with_context(|| format!("the packages have no {name}"))?;
         let to = folder.join(name);
-        fs::rename(&found, &to).with_context(|| format!("cannot move {}", found.display()))
+        fs::rename(found, &to).with_context(|| format!("cannot move {}", found.display()))
     };
-    take(&["bin/busybox", "usr/bin/busybox"], "busybox")?;
+    take(&[tree.join("bin/busybox"), tree.join("usr/bin/busybox")], "busybox")?;
     fs::create_dir(folder.join("lib")).context("cannot make a folder")?;
-    take(&["lib/modules", "usr/lib/modules"], "lib/modules")?;
+    take(&[tree.join("lib/modules"), tree.join("usr/lib/modules")], "lib/modules")?;
     let release = release(&folder.join("lib/modules"))?;
-    take(&[&format!("boot/vmlinuz-{release}"), &format!("usr/lib/modules/{release}/vmlinuz")], "vmlinuz")?;
+    // Newer packages have the kernel among its modules.
+    let newer = folder.join("lib/modules").join(&release).join("vmlinuz");
+    take(&[tree.join(format!("boot/vmlinuz-{release}")), newer], "vmlinuz")?;
     output(Command::new("depmod").arg("-b").arg(folder).arg(&release))?;
     fs::set_permissions(folder.join("vmlinuz"), Permissions::from_mode(0o644))
         .context("cannot make the kernel readable")?;
@@ -201,6 +192,28 @@ mod tests {
         assert_eq!(found.unwrap(), ["linux-image-6.1.0-1-amd64"]);
         let error = packages(&[(META_PACKAGE, "libc6, linux-base (>= 4.12)")]).unwrap_err();
         assert!(error.downcast_ref::<Unavailable>().is_some());
+    }
+
+    #[test]
+    fn older_and_newer_packages_come_to_the_same() {
+        let layouts = [
+            ["bin/busybox", "lib/modules/6.1/modules.order", "boot/vmlinuz-6.1"],
+            ["usr/bin/busybox", "usr/lib/modules/7.2/modules.order", "usr/lib/modules/7.2/vmlinuz"],
+        ];
+        for (number, files) in layouts.into_iter().enumerate() {
+            let folder = std::env::temp_dir().join(format!("ftdm-lab-stock-{}-{number}", std::process::id()));
+            for file in files {
+                let path = folder.join("tree").join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, "").unwrap();
+            }
+            arrange(&folder).unwrap();
+            for name in ["busybox", "vmlinuz", "lib/modules"] {
+                assert!(folder.join(name).exists(), "{name}");
+            }
+            assert!(!folder.join("tree").exists());
+            fs::remove_dir_all(folder).unwrap();
+        }
     }
 
     #[test]

@@ -118,14 +118,8 @@ fn fetch(kernel: Kernel, cache: &Path, partial: &Path, folder: &Path, say: &dyn 
     let libraries = wants_newer_library(&description)?;
     let mut packages = vec![PACKAGE.to_owned()];
     packages.extend(libraries.then(|| LIBRARY_PACKAGE.to_owned()));
-    say(&format!(
-        "fetching {} {} (40 MB, once; not installed) into {}",
-        packages.join(" and "),
-        field(&description, "Version").unwrap_or(""),
-        folder.display()
-    ));
     let tree = partial.join("tree");
-    archive.unpack(&packages, &tree)?;
+    archive.unpack(&packages, &tree, folder, say)?;
     let take = |from: &Path, name: &str| {
         let to = partial.join(name);
         fs::rename(from, &to).with_context(|| format!("the package has no {}", from.display()))

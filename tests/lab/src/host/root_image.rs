@@ -3,12 +3,12 @@
 //! What must hold: the image is either absent or complete, and made anew when its recipe changes; a host gets a
 //! copy of its own.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
+use ftdm_lab_kernels::cache;
 
 /// What makes it.
 const RECIPE: &str = include_str!("../../guest/rootfs.sh");
@@ -34,12 +34,8 @@ impl RootImage {
     /// # Errors
     /// When a program is missing, or the packages cannot be had.
     pub fn prepare(&self, say: &dyn Fn(&str)) -> Result<()> {
-        let cache = self.image.parent().context("the cache is no folder")?;
-        fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
-        let lock = File::create(self.image.with_extension("lock")).context("cannot make a lock file")?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .context("cannot lock the cache")?;
+        let folder = self.image.parent().context("the cache is no folder")?;
+        let _lock = cache::lock(&self.image)?;
         let made_by = self.image.with_extension("recipe");
         if self.image.exists() && fs::read_to_string(&made_by).is_ok_and(|recipe| recipe == RECIPE) {
             return Ok(());
@@ -52,7 +48,7 @@ impl RootImage {
                 bail!("{program} is missing: install the Debian package {package}");
             }
         }
-        say(&format!("making a root disk with Debian (once; a minute, 250 MB) in {}", cache.display()));
+        say(&format!("making a root disk with Debian (once; a minute, 250 MB) in {}", folder.display()));
         // A recipe that was interrupted leaves no image of which it could be said that it was made by it.
         let made = Command::new("bash").args(["-c", RECIPE, "rootfs"]).arg(&self.image).output();
         let made = made.context("cannot run bash")?;
