@@ -120,7 +120,7 @@ impl Scenario {
             summary: String::new(),
             hardware: Hardware::default(),
             timeout: DEFAULT_TIMEOUT,
-            backends: Kind::ALL.to_vec(),
+            backends: Kind::FOR_ANY_SCENARIO.to_vec(),
         }
     }
 
