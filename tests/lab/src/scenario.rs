@@ -415,6 +415,16 @@ mod tests {
     }
 
     #[test]
+    fn a_back_end_whose_volume_group_does_not_outlive_a_power_cut_is_only_for_those_that_name_it() {
+        assert_eq!(Scenario::blank("").backend(Some(Kind::Icount)), None);
+        let named = with_header("# lab: backends=uml,icount\n").unwrap();
+        assert_eq!(
+            (named.backend(None), named.backend(Some(Kind::Icount))),
+            (Some(Kind::Uml), Some(Kind::Icount))
+        );
+    }
+
+    #[test]
     fn settings_after_the_first_command_do_not_count() {
         assert_eq!(with_header("true\n# lab: nonsense=1\n").unwrap().hardware, Hardware::default());
     }
