@@ -8,7 +8,7 @@ JOURNAL_MB=256 LOG_SIZE="128 MiB"
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"
 . "$LAB_REPOSITORY/tests/bench/drbd.bash"
 . "$LAB_REPOSITORY/tests/bench/counts.bash"
-ROUNDS=${BENCH_ROUNDS-2} SECONDS_EACH=${BENCH_SECONDS-6} RAMP=${BENCH_RAMP-1}
+ROUNDS=${BENCH_ROUNDS-2} SECONDS_EACH=${BENCH_SECONDS-6} RAMP=${BENCH_RAMP-1} CALLS_SECONDS=${BENCH_CALLS_SECONDS-1}
 read -ra SUBJECTS <<< "${BENCH_SUBJECTS:-raw tracked ftdm ftdm-tls drbd-A drbd-B drbd-C raw-again}"
 # In this order. What a granule's first write since a roll costs is a figure of its own: afterwards, as through most of
 # a `roll-interval`, every granule has been written to.
@@ -43,7 +43,8 @@ prepare() {
             drbd_protocol "${1#drbd-}" ;;
     esac
     mkdir -p "$SHARE/counts"
-    on primary basename "$(on primary readlink -f "$DEVICE")" > "$SHARE/counts/$1.device"
+    # Its name in /proc/diskstats; that of the node need not be it.
+    on primary bash -c "basename \"\$(readlink /sys/dev/block/\$(mountpoint -x $DEVICE))\"" > "$SHARE/counts/$1.device"
 }
 
 # finish SUBJECT: what has to be true of it afterwards.
@@ -68,13 +69,13 @@ load() {
         || fail "fio: $(cat "$SHARE/fio.log")"
 }
 
-# measure SUBJECT WORKLOAD: for its speed, and then again, for a second, for its system calls.
+# measure SUBJECT WORKLOAD: for its speed, and then again, shortly, for its system calls.
 measure() {
     load "$1" "$2" "$1.$2.$ROUND" "$SECONDS_EACH"
     if [[ -n $CALLS && $2 != first-touch ]]; then
         count_calls primary on
         count_calls backup on
-        load "$1" "$2" "$1.$2.$ROUND.calls" 1
+        load "$1" "$2" "$1.$2.$ROUND.calls" "$CALLS_SECONDS"
         count_calls primary off
         count_calls backup off
     fi
