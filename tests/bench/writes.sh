@@ -93,7 +93,10 @@ on primary dd if=/dev/zero of=/dev/vg/raw bs=1M count="$VOLUME_MB" oflag=direct 
 make_volumes
 CALLS=
 if can_count_calls primary && can_count_calls backup; then CALLS=yes; fi
-for host in primary backup; do on "$host" ftdm-workload costs > "$SHARE/fio/costs.$host.json"; done
+for host in primary backup; do
+    on "$host" ftdm-workload costs > "$SHARE/fio/costs.$host.json"
+    on "$host" uname -r > "$SHARE/fio/kernel.$host"
+done
 for ((ROUND = 1; ROUND <= ROUNDS; ROUND++)); do
     for subject in "${SUBJECTS[@]}"; do
         prepare "$subject"
