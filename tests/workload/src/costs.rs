@@ -78,7 +78,7 @@ pub(crate) fn measure(program: &Path) -> anyhow::Result<Costs> {
             let mut touched = Vec::new();
             least(|| page_fault(&mut touched))?
         },
-        fork: least(fork)?,
+        fork: (least(|| forks(FORKS + 1))? - least(|| forks(1))?) / f64::from(FORKS),
         sha256_mib: each_mib(|| {
             black_box(Sha256::digest(black_box(&noise)));
             Ok(())
@@ -175,16 +175,12 @@ fn page_fault(touched: &mut Vec<Vec<u8>>) -> anyhow::Result<f64> {
     Ok(took.as_secs_f64() * 1e6 / f64::from(PAGES))
 }
 
-/// Forks of a shell, which is small.
-fn fork() -> anyhow::Result<f64> {
-    let forks = |count: u32| -> anyhow::Result<f64> {
-        let script = format!("n=0; while [ $n -lt {count} ]; do (:); n=$((n + 1)); done");
-        let begun = Instant::now();
-        ensure!(Command::new("sh").args(["-c", &script]).status()?.success(), "the shell failed");
-        Ok(begun.elapsed().as_secs_f64() * 1e6)
-    };
-    // Without the shell's own start.
-    Ok((forks(FORKS + 1)? - forks(1)?) / f64::from(FORKS))
+/// Microseconds for a shell, which is small, that forks so many times, its own start included.
+fn forks(count: u32) -> anyhow::Result<f64> {
+    let script = format!("n=0; while [ $n -lt {count} ]; do (:); n=$((n + 1)); done");
+    let begun = Instant::now();
+    ensure!(Command::new("sh").args(["-c", &script]).status()?.success(), "the shell failed");
+    Ok(begun.elapsed().as_secs_f64() * 1e6)
 }
 
 /// Bytes that do not compress.
