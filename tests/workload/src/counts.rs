@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -92,7 +94,7 @@ pub(crate) fn take(group: Option<&str>) -> anyhow::Result<Counts> {
     let status = group.map(status).transpose()?;
     let calls = fs::read_to_string(CALLS).ok().map(|text| calls(&text));
     Ok(Counts {
-        uptime_ns: uptime_ns(&read("/proc/uptime")?)?,
+        uptime_ns: uptime_ns()?,
         threads: threads()?,
         context_switches: context_switches(&read("/proc/stat")?),
         disks: disks(&read("/proc/diskstats")?),
@@ -109,13 +111,9 @@ fn status(group: &str) -> anyhow::Result<Value> {
         .with_context(|| format!("no status of {group}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-fn uptime_ns(text: &str) -> anyhow::Result<u64> {
-    let (seconds, hundredths) = text
-        .split_whitespace()
-        .next()
-        .and_then(|word| word.split_once('.'))
-        .context("/proc/uptime is odd")?;
-    Ok(seconds.parse::<u64>()? * 1_000_000_000 + hundredths.parse::<u64>()? * 10_000_000)
+fn uptime_ns() -> anyhow::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(u64::try_from(Duration::from(now).as_nanos())?)
 }
 
 fn numbers(text: &str) -> Vec<u64> {
