@@ -98,8 +98,8 @@ mutants: deps ## shows that the simulation catches deliberate faults
 	cargo run --quiet -p ftdm-sim --features mutants -- --mutants
 
 .PHONY: bench
-bench: deps ## the volume's speed beside the raw one and DRBD, in the lab
-	tests/bench/run
+bench: deps ## the volume's speed beside the raw one and DRBD, in the lab; GROUND=uml, qemu, icount or all
+	tests/bench/run $(if $(GROUND),--ground $(GROUND))
 
 .PHONY: demo
 demo: machine ## protects a volume, kills its host, promotes the backup, checks every record

@@ -3,7 +3,8 @@
 # network, the disks and LVM, then runs the agent until its channel closes. A host with a root disk
 # (LAB_ROOT) is handed over to the systemd on it, which starts the agent.
 #
-# Environment (from the kernel's command line): LAB_BACKEND, LAB_HOST, LAB_ADDRESS, LAB_ROOT.
+# Environment (from the kernel's command line): LAB_BACKEND, LAB_HOST, LAB_ADDRESS, LAB_ROOT,
+# LAB_CLOCK (instructions: the host's clock counts them).
 export PATH=/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 overlay=/lab/overlay
 case $LAB_BACKEND in
@@ -40,6 +41,29 @@ agent_device() {
         # The port is announced some time after its driver is there.
         until compgen -G '/dev/vport*'; do sleep 0.1; done
     fi
+}
+
+# memory_disk: /dev/nullb0, whose requests take 60 us of the host's own time: a good NVMe disk's with a cache that
+# outlives power cuts, so that a flush has nothing to do. This one outlives nothing.
+memory_disk() {
+    modprobe null_blk nr_devices=0
+    mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
+    local disk=/sys/kernel/config/nullb/nullb0
+    mkdir "$disk"
+    echo 8192 > "$disk/size"
+    echo 1 > "$disk/memory_backed"
+    echo 2 > "$disk/irqmode"
+    echo 60000 > "$disk/completion_nsec"
+    echo 1 > "$disk/power"
+}
+
+# never_idle: a CPU that halts skips to its next timer. A host that waits for the other would see seconds pass between
+# two frames, and its time-outs with them.
+never_idle() {
+    # Else each new thread waits for its first turn until a tick takes the CPU from that process.
+    mount -t debugfs debugfs /sys/kernel/debug
+    echo NO_START_DEBIT > /sys/kernel/debug/sched/features
+    chrt --idle 0 sh -c 'while :; do :; done' &
 }
 
 names() { # names FOLDER: who is who
@@ -108,7 +132,8 @@ export DM_DISABLE_UDEV=1 HOME=/root LANG=C.UTF-8
 cat > /etc/lvm/lvmlocal.conf <<'EOF'
 devices {
     use_devicesfile = 0
-    global_filter = [ "a|^/dev/vd[a-z]*[0-9]*$|", "r|.*|" ]
+    global_filter = [ "a|^/dev/vd[a-z]*[0-9]*$|", "a|^/dev/nullb[0-9]$|", "r|.*|" ]
+    types = [ "nullb", 16 ]
     obtain_device_list_from_udev = 0
     external_device_info_source = "none"
 }
@@ -131,6 +156,10 @@ echo "$LAB_HOST" > /proc/sys/kernel/hostname
 names /etc
 modprobe -a virtio_blk dm-mod "${drivers[@]}"
 network
+if [[ ${LAB_CLOCK-} == instructions ]]; then
+    memory_disk
+    never_idle
+fi
 
 vgs --noheadings -o vg_name 2>/dev/null | grep -qw vg && vgchange --quiet -ay vg
 

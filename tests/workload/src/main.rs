@@ -4,12 +4,14 @@
 //! host which of them an acknowledged checkpoint covers; `check` compares a promoted volume with those
 //! notes. `pairs` and `check-pairs` do the same with records that go to two volumes in turn. `churn` writes to a device from several threads that overlap deliberately. `exact` cuts a stack
 //! and compares each epoch with the volume. `stalls` notes how long a device made it wait.
-//! `points` and `replay` make of dm-log-writes' log what power cuts would have left.
+//! `costs` and `counts` belong to the benchmark. `points` and `replay` make of dm-log-writes' log what power cuts would have left.
 
 // A command for scenarios: it speaks through its output.
 #![allow(clippy::print_stdout)]
 
 mod churn;
+mod costs;
+mod counts;
 mod exact;
 mod pairs;
 mod records;
@@ -127,6 +129,18 @@ enum Verb {
         #[structopt(long)]
         resumed_behind: bool,
     },
+    /// Prints what a system call, a context switch, a page fault, a hash and the like cost here, as JSON, in microseconds
+    Costs {
+        /// Be the other end of the pipe
+        #[structopt(long)]
+        echo: bool,
+    },
+    /// Prints what the kernel has counted so far: threads, disks, network, as JSON
+    Counts {
+        /// And the status of this group's daemon
+        #[structopt(long)]
+        group: Option<String>,
+    },
     /// Writes to the last block of DEVICE, and notes every write that takes long, in milliseconds
     Stalls {
         device: PathBuf,
@@ -171,6 +185,15 @@ fn main() -> anyhow::Result<()> {
         }
         Verb::Stalls { device, notes, above, seconds } => {
             println!("{}", stalls::run(&device, &notes, Duration::from_millis(above), seconds)?);
+            Ok(())
+        }
+        Verb::Costs { echo: true } => costs::echo(),
+        Verb::Costs { echo: false } => {
+            println!("{}", serde_json::to_string(&costs::measure(&std::env::current_exe()?)?)?);
+            Ok(())
+        }
+        Verb::Counts { group } => {
+            println!("{}", serde_json::to_string(&counts::take(group.as_deref())?)?);
             Ok(())
         }
         Verb::Churn { device, seed, threads, seconds, rate, shared } => {

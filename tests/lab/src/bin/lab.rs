@@ -86,7 +86,7 @@ enum Cli {
 
 #[derive(Debug, StructOpt)]
 struct Options {
-    /// What runs the kernels: `uml` or `qemu`, instead of what the scenario prefers (else `uml`)
+    /// What runs the kernels: `uml`, `qemu` or `icount`, instead of what the scenario prefers (else `uml`)
     #[structopt(long)]
     backend: Option<Kind>,
     /// The hosts' kernel, see `lab kernels`

@@ -124,11 +124,16 @@ pub enum Kind {
     Uml,
     /// QEMU without KVM: a distribution's kernel, two CPUs, slow.
     Qemu,
+    /// The same but for the primary, whose clock counts its instructions: for figures.
+    Icount,
 }
 
 impl Kind {
     /// All of them, the default first.
-    pub const ALL: [Kind; 2] = [Kind::Uml, Kind::Qemu];
+    pub const ALL: [Kind; 3] = [Kind::Uml, Kind::Qemu, Kind::Icount];
+
+    /// Those whose disks and power switches work as the README says, for scenarios that name none.
+    pub const FOR_ANY_SCENARIO: [Kind; 2] = [Kind::Uml, Kind::Qemu];
 
     /// The back end, with hosts that have `kernel`; what it fetches is kept in the folder `cache`.
     #[must_use]
@@ -136,6 +141,7 @@ impl Kind {
         match self {
             Kind::Uml => Box::new(uml::UserModeLinux::new(kernel, cache)),
             Kind::Qemu => Box::new(qemu::Qemu::new(kernel, cache)),
+            Kind::Icount => Box::new(qemu::Qemu::counting_instructions(kernel, cache)),
         }
     }
 }
@@ -145,6 +151,7 @@ impl Display for Kind {
         f.write_str(match self {
             Kind::Uml => "uml",
             Kind::Qemu => "qemu",
+            Kind::Icount => "icount",
         })
     }
 }
