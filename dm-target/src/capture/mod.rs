@@ -23,7 +23,7 @@ use crate::ioctl::{DeviceState, DmControl};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::log_writes::format::LogSector;
 use crate::log_writes::mark::Mark;
-use crate::log_writes::reader::{LogReader, ReadError};
+use crate::log_writes::reader::{LogReader, ReadError, Unfetched};
 use crate::log_writes::status::LogStatus;
 use crate::pause::pool::PausePool;
 use crate::pause::pulse::{Phase, Pulse};
@@ -38,13 +38,13 @@ use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two looks for a mark: enough for the log's thread to get a processor to itself.
 const BETWEEN_LOOKS: Duration = Duration::from_micros(20);
-/// Memory made ready before a pause for what is read within it.
-pub(crate) const PAUSE_BYTES: usize = 4 << 20;
-/// What may be left to read within it without a further round before.
-const FEW_BYTES: u64 = PAUSE_BYTES as u64 / 8;
+/// What may be left to read in a pause without a further round before.
+const FEW_BYTES: u64 = 512 << 10;
 /// How often the log is followed at most before a pause.
 const FOLLOW_ROUNDS: u32 = 3;
-/// Entries made room for before a pause.
+/// Entries between two looks at the clock.
+const LOOK_EVERY: usize = 32;
+/// Entries made room for before a pause, in which nothing is allocated.
 const PAUSE_ENTRIES: usize = 1 << 15;
 
 /// Why a capture could not begin or end.
@@ -153,6 +153,8 @@ pub struct Capture {
     /// The other log is loaded and takes over at the next suspend and resume of the log device.
     pub(crate) spare_ready: bool,
     pub(crate) reader: LogReader,
+    /// The log that was in use before, as long as data in it is still to be fetched.
+    left: Option<(usize, Unfetched)>,
     pub(crate) epoch: EpochLog,
     memory: CaptureMemory,
     pub(crate) era: EraReader,
@@ -247,6 +249,7 @@ impl Capture {
             active: 0,
             spare_ready: false,
             reader,
+            left: None,
             epoch: memory.next(),
             memory,
             pool: PausePool::start(Arc::clone(&era), discards_to).map_err(step("start reading threads"))?,
@@ -304,7 +307,7 @@ impl Capture {
             }
             let began = Instant::now();
             let mark = self.mark("tick", 0).map_err(LostReason::Status)?;
-            let seen = self.read_to(&mark, began + PATIENCE, u64::MAX, self.phase());
+            let seen = self.read_to(&mark, began + PATIENCE, self.phase());
             let seen = self.note_lost(seen)?;
             let mark = began.elapsed();
             self.index();
@@ -434,32 +437,37 @@ impl Capture {
         if self.status.on { Ok(self.status) } else { Err(LostReason::LogOff) }
     }
 
-    /// Reads the log until `mark` was read, or until `deadline`, or until more than `limit` bytes would
-    /// have to be read.
+    /// Reads the log until `mark` was read, or until `deadline`: all of it, and in a pause the headers alone.
     pub(crate) fn read_to(
         &mut self,
         mark: &Mark,
         deadline: Instant,
-        limit: u64,
         phase: Phase,
     ) -> Result<Seen, LostReason> {
+        let is_paused = phase == Phase::Paused;
+        let mut count = 0;
         loop {
             self.pulse.beat(phase);
             if phase == Phase::Capturing {
                 self.hold_when_full()?;
             }
-            let ram = self.rams.0[self.active].device();
-            if self.reader.has_more(ram)? {
-                if self.unread()? > limit {
-                    return Ok(Seen::TooMuch);
-                }
-                let allocated = self.status.used;
-                let ram = self.rams.0[self.active].device();
-                let mut seen = false;
-                self.reader.follow(ram, allocated, &mut self.epoch, |text| seen |= text == mark.payload())?;
-                if seen {
-                    return Ok(Seen::Mark);
-                }
+            let Self { rams, active, reader, epoch, .. } = &mut *self;
+            let ram = rams.0[*active].device();
+            let mut seen = false;
+            let on_mark = |text: &[u8]| seen |= text == mark.payload();
+            let goes_on = |epoch: &EpochLog| {
+                count += 1;
+                !is_paused || (epoch.has_room() && (count % LOOK_EVERY != 0 || Instant::now() < deadline))
+            };
+            let all = reader.scan(ram, epoch, on_mark, goes_on)?;
+            if !is_paused {
+                reader.fetch(ram, epoch)?;
+            }
+            if seen {
+                return Ok(Seen::Mark);
+            }
+            if !all && !epoch.has_room() {
+                return Ok(Seen::TooMuch);
             }
             if Instant::now() >= deadline {
                 self.ask()?;
@@ -467,6 +475,23 @@ impl Capture {
             }
             std::thread::sleep(BETWEEN_LOOKS);
         }
+    }
+
+    /// The log in use is the other one from here on; what was read of it before is fetched later.
+    pub(crate) fn change_log(&mut self) {
+        let before = self.active;
+        self.active = 1 - before;
+        let capacity = self.rams.0[self.active].capacity();
+        self.left = Some((before, self.reader.restart(capacity)));
+    }
+
+    /// Reads the data of what was read in a pause. To be called behind it, before the log that it is in is wiped.
+    pub(crate) fn fetch(&mut self) -> Result<(), LostReason> {
+        if let Some((before, unfetched)) = self.left.take() {
+            unfetched.fetch(self.rams.0[before].device(), &mut self.epoch)?;
+        }
+        self.reader.fetch(self.rams.0[self.active].device(), &mut self.epoch)?;
+        Ok(())
     }
 
     /// Sorts what was read, so that a cut has only its last part left to sort.
@@ -480,10 +505,10 @@ impl Capture {
     }
 
     fn reserve(&mut self) {
-        self.epoch.reserve(PAUSE_BYTES, PAUSE_ENTRIES);
+        self.epoch.reserve(PAUSE_ENTRIES);
         self.reads.reserve(PAUSE_ENTRIES);
         if let Some(next) = self.memory.upcoming() {
-            next.reserve(PAUSE_BYTES, PAUSE_ENTRIES);
+            next.reserve(PAUSE_ENTRIES);
         }
     }
 

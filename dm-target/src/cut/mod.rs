@@ -6,13 +6,14 @@
 //! suspend           each: drains what is in flight         the pause begins
 //!                   ── from here to the verifying all stand still: this is the instant ──
 //! flush, mark       each: what completed goes into its log, then the mark
-//! read              each: the log up to the mark
+//! read              each: the headers of the log up to the mark
 //! suspects          each: read from below the log, direct
 //! roll              each: dm-era is flushed, and its era ended, when asked for
 //! verify            each: still suspended, log still on, nothing behind the mark
 //! rotate            each: the other log takes over, when asked for
 //! discard           each: a little of what the guest has discarded is given to the volume, between two checks
 //! resume            each                                   the pause ends; or all are held, when asked for
+//! fetch             each: the data of what was read in the pause
 //! ```
 //!
 //! Each step is done for every volume before the next one is begun for any. So there is an instant, after
@@ -95,6 +96,8 @@ pub struct CutStats {
     pub verify: Duration,
     /// Giving discards to the volumes.
     pub discard: Duration,
+    /// Reading the data of what was in flight, after the pause.
+    pub data: Duration,
     /// The resumes alone.
     pub resume: Duration,
     /// Entries of the epochs so far.
@@ -217,7 +220,16 @@ fn together(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<Cut
     if captures.iter().any(|capture| capture.held) {
         request.mode = CutMode::Suspend;
     }
-    let taken = match paused(captures, &mut request, &mut stats) {
+    let ended = paused(captures, &mut request, &mut stats);
+    let mut laps = Laps::new();
+    for (at, capture) in captures.iter_mut().enumerate() {
+        // However the pause went: what was read in it is part of the epochs.
+        if let Err(reason) = capture.fetch() {
+            return outcome(captures, Err(Stopped { at, why: Stop::Lost(reason) }), stats);
+        }
+    }
+    stats.data = laps.lap();
+    let taken = match ended {
         Ok(taken) => taken,
         Err(Failed { at, why: error }) => {
             return Err(CutError::NotResumed { volume: captures[at].stack.name.clone(), error });

@@ -7,7 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{CutMode, CutRequest, CutStats, VoidReason};
-use crate::capture::{Capture, LostReason, PAUSE_BYTES, Seen};
+use crate::capture::{Capture, LostReason, Seen};
 use crate::fault;
 use crate::fold;
 use crate::ioctl::DmControl;
@@ -217,8 +217,8 @@ impl Standing<'_> {
     fn read_log(&mut self, deadline: Instant, stats: &mut CutStats) -> Result<(), Stop> {
         let Some(mark) = &self.mark else { return Ok(()) };
         let before = self.capture.epoch.entries.len();
-        // More than memory was made ready for is read while the volume runs, and the cut comes later.
-        let seen = self.capture.read_to(mark, deadline, PAUSE_BYTES as u64, Phase::Paused)?;
+        // Headers are enough to find suspects: the data is fetched while the volume runs again.
+        let seen = self.capture.read_to(mark, deadline, Phase::Paused)?;
         stats.entries_in_pause += self.capture.epoch.entries.len() - before;
         match seen {
             Seen::Mark => Ok(()),
@@ -292,9 +292,7 @@ impl Standing<'_> {
             }
         }
         capture.log_settings.apply().map_err(|e| LostReason::Rotation(io::Error::other(e)))?;
-        capture.active = 1 - capture.active;
-        let capacity = capture.rams.0[capture.active].capacity();
-        capture.reader.restart(capacity);
+        capture.change_log();
         capture.ask()?;
         let state = capture.top_state().map_err(LostReason::Status)?;
         if state.suspended { Ok(()) } else { Err(LostReason::ResumedInRotation.into()) }

@@ -274,7 +274,7 @@ impl Shipper {
         for _ in 0..choices.below(40) {
             kernel.advance(choices);
         }
-        self.reader.follow(&kernel.log, Sectors(64), &mut self.epoch, |_| ()).unwrap();
+        self.reader.follow(&kernel.log, &mut self.epoch, |_| ()).unwrap();
         self.sorted = self.epoch.entries.len();
     }
 
@@ -288,28 +288,33 @@ impl Shipper {
         let mut seen = false;
         while !seen {
             kernel.advance(choices);
-            self.reader
-                .follow(&kernel.log, Sectors(64), &mut self.epoch, |text| seen |= text == b"cut")
-                .unwrap();
+            let on_mark = |text: &[u8]| seen |= text == b"cut";
+            self.reader.scan(&kernel.log, &mut self.epoch, on_mark, |_| true).unwrap();
         }
         self.read_suspects(&kernel.device);
-        self.apply();
+        let device = kernel.device.clone();
         let unknown = std::mem::take(&mut kernel.unstable);
+        kernel.written_in_epoch.fill(0);
+        for op in kernel.kept_back.take().into_iter().flatten() {
+            kernel.submit(&op);
+        }
+        for _ in 0..choices.below(40) {
+            kernel.advance(choices);
+        }
+        // While the volume runs again.
+        self.reader.fetch(&kernel.log, &mut self.epoch).unwrap();
+        self.apply();
         let wrong = |replica: &[Content]| {
-            (0..VOLUME).zip(replica.iter().zip(&kernel.device)).find_map(|(sector, (ours, theirs))| {
+            (0..VOLUME).zip(replica.iter().zip(&device)).find_map(|(sector, (ours, theirs))| {
                 (ours != theirs && !unknown.contains(&sector)).then_some((sector, *ours, *theirs))
             })
         };
         prop_assert_eq!(wrong(&self.replica), None, "(sector, replica, device)");
         self.log_order_wrong += usize::from(wrong(&self.log_order).is_some());
-        self.replica.copy_from_slice(&kernel.device);
-        self.log_order.copy_from_slice(&kernel.device);
-        kernel.written_in_epoch.fill(0);
+        self.replica.copy_from_slice(&device);
+        self.log_order.copy_from_slice(&device);
         self.epoch.clear(0);
         self.sorted = 0;
-        for op in kernel.kept_back.take().into_iter().flatten() {
-            kernel.submit(&op);
-        }
         Ok(())
     }
 
