@@ -303,6 +303,9 @@ impl<V: Pausable> Pause<V> {
         if ended.is_ok() {
             self.say(phase);
         }
+        if after == After::Shut {
+            fault::at("shut-told");
+        }
         ended.map(|()| lasted)
     }
 
