@@ -19,6 +19,7 @@ use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
 use crate::capture::memory::CaptureMemory;
 use crate::capture::ram_disks::LogPair;
 use crate::discard::{DiscardFigures, Discards, Ledger, Outlet};
+use crate::fold::truth::Plan;
 use crate::ioctl::{DeviceState, DmControl};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::log_writes::format::LogSector;
@@ -32,7 +33,7 @@ use crate::pause::{Layers, Pausable};
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
 use crate::stack::era_device::{EraControl, EraReader};
 use crate::stack::{Mode, Stack, StackError, remove_log};
-use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
+use crate::units::{DevNum, SECTOR_SIZE, Sector, Sectors};
 
 /// How long a mark outside a pause may take to become readable.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,6 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const BETWEEN_LOOKS: Duration = Duration::from_micros(20);
 /// What may be left to read in a pause without a further round before.
 const FEW_BYTES: u64 = 512 << 10;
+/// How long suspects are read while the volume runs, how many runs at a time, and how much content is kept of them.
+const LIVE_TIME: Duration = Duration::from_millis(10);
+const LIVE_RUNS: usize = 32;
+const LIVE_BYTES: usize = 4 << 20;
 /// How often the log is followed at most before a pause.
 const FOLLOW_ROUNDS: u32 = 3;
 /// Entries between two looks at the clock.
@@ -159,7 +164,9 @@ pub struct Capture {
     memory: CaptureMemory,
     pub(crate) era: EraReader,
     pub(crate) pool: PausePool,
-    pub(crate) reads: Vec<Extent>,
+    pub(crate) plan: Plan,
+    /// Where suspects are read next while the volume runs.
+    live_from: Sector,
     pub(crate) status: LogStatus,
     nonce: u64,
     marks: u64,
@@ -253,7 +260,8 @@ impl Capture {
             epoch: memory.next(),
             memory,
             pool: PausePool::start(Arc::clone(&era), discards_to).map_err(step("start reading threads"))?,
-            reads: Vec::with_capacity(PAUSE_ENTRIES),
+            plan: Plan::default(),
+            live_from: Sector(0),
             status: LogStatus { entries: 0, used: Sectors(0), on: true },
             era: EraReader(era),
             nonce,
@@ -311,6 +319,7 @@ impl Capture {
             let seen = self.note_lost(seen)?;
             let mark = began.elapsed();
             self.index();
+            self.read_live();
             self.reserve();
             if seen != Seen::Mark {
                 return Ok(Followed::Behind);
@@ -504,9 +513,39 @@ impl Capture {
         self.ledger.note(entries);
     }
 
+    /// Reads some of the suspects while the volume runs, so that the pause has only those to read that are touched from here
+    /// on. Whatever fails is read there.
+    fn read_live(&mut self) {
+        let until = Instant::now() + LIVE_TIME;
+        loop {
+            let Self { epoch, plan, pool, live_from, .. } = &mut *self;
+            let before = epoch.truth.len();
+            if before > LIVE_BYTES {
+                return;
+            }
+            let sorted = epoch.order.len();
+            plan.make(epoch, sorted);
+            if plan.size() == 0 {
+                return;
+            }
+            let next = plan.keep(*live_from, LIVE_RUNS, before);
+            *live_from = next.unwrap_or(Sector(0));
+            if let Err(e) = pool.read(&plan.reads, &mut epoch.truth, until + PATIENCE) {
+                epoch.truth.truncate(before);
+                log::debug!("reading suspects of {}: {e}", self.stack.name);
+                return;
+            }
+            plan.done(epoch);
+            self.pulse.beat(self.phase());
+            if next.is_none() || Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
     fn reserve(&mut self) {
         self.epoch.reserve(PAUSE_ENTRIES);
-        self.reads.reserve(PAUSE_ENTRIES);
+        self.plan.reserve(&self.epoch, PAUSE_ENTRIES);
         if let Some(next) = self.memory.upcoming() {
             next.reserve(PAUSE_ENTRIES);
         }

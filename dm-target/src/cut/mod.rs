@@ -2,12 +2,12 @@
 //! was written more than once.
 //!
 //! ```text
-//! follow            each: flush, mark, read the log        the volumes run
+//! follow            each: flush, mark, read the log, and suspects        the volumes run
 //! suspend           each: drains what is in flight         the pause begins
 //!                   ── from here to the verifying all stand still: this is the instant ──
 //! flush, mark       each: what completed goes into its log, then the mark
 //! read              each: the headers of the log up to the mark
-//! suspects          each: read from below the log, direct
+//! suspects          each: those that are not known are read from below the log, direct
 //! roll              each: dm-era is flushed, and its era ended, when asked for
 //! verify            each: still suspended, log still on, nothing behind the mark
 //! rotate            each: the other log takes over, when asked for
@@ -108,6 +108,8 @@ pub struct CutStats {
     pub suspect_runs: usize,
     /// Their sectors.
     pub suspect_sectors: u64,
+    /// Runs that were read within the pause: the others were known.
+    pub suspects_in_pause: usize,
     /// Logs that were changed.
     pub rotations: usize,
     /// Every volume's era was ended.
@@ -306,12 +308,7 @@ fn outcome(
     };
     let volume = captures[at].stack.name.clone();
     match why {
-        Stop::Void(reason) => {
-            for capture in captures {
-                capture.epoch.forget_suspects();
-            }
-            Ok(CutOutcome::Void { volume, reason, stats })
-        }
+        Stop::Void(reason) => Ok(CutOutcome::Void { volume, reason, stats }),
         Stop::Lost(reason) => {
             for capture in captures {
                 capture.lost = true;

@@ -16,10 +16,6 @@ use crate::pause::pool::PoolError;
 use crate::pause::pulse::{Phase, Pulse};
 use crate::pause::stillness::Stillness;
 use crate::pause::{self, After, Failed, Layers, Moved, Pausable, Pause, SwapError};
-use crate::units::Sectors;
-
-/// Suspects at most this far apart are read in one.
-const READ_GAP: Sectors = Sectors(64);
 
 /// Why a volume's part of a cut was not done.
 pub(super) enum Stop {
@@ -228,22 +224,24 @@ impl Standing<'_> {
     }
 
     fn read_suspects(&mut self, deadline: Instant, stats: &mut CutStats) -> Result<(), Stop> {
-        let Capture { epoch, reads, pool, .. } = &mut *self.capture;
-        epoch.forget_suspects();
+        let Capture { epoch, plan, pool, .. } = &mut *self.capture;
         let known = epoch.order.len();
         epoch.order.extend((known..epoch.entries.len()).filter_map(|i| u32::try_from(i).ok()));
-        let (head, tail) = epoch.order.split_at_mut(known);
-        fold::sort(&epoch.entries, tail);
-        fold::find_suspects(&epoch.entries, head, tail, &mut epoch.suspects);
-        fold::plan_reads(&mut epoch.suspects, READ_GAP, 0, reads);
-        stats.suspect_runs += epoch.suspects.len();
-        stats.suspect_sectors += epoch.suspects.iter().map(|s| s.extent.len().0).sum::<u64>();
-        pool.read(reads, &mut epoch.truth, deadline).map_err(|e| {
-            Stop::Void(match e {
+        fold::sort(&epoch.entries, &mut epoch.order[known..]);
+        plan.make(epoch, known);
+        stats.suspects_in_pause += plan.size();
+        let before = epoch.truth.len();
+        if let Err(e) = pool.read(&plan.reads, &mut epoch.truth, deadline) {
+            epoch.truth.truncate(before);
+            return Err(Stop::Void(match e {
                 PoolError::Io(e) => VoidReason::Suspects(e),
                 PoolError::Late => VoidReason::Budget("by reading suspects"),
-            })
-        })
+            }));
+        }
+        plan.done(epoch);
+        stats.suspect_runs += epoch.suspects.len();
+        stats.suspect_sectors += epoch.suspects.iter().map(|s| s.extent.len().0).sum::<u64>();
+        Ok(())
     }
 
     /// Ends the era. A write that is not durable yet could revert in a power cut and would not be shipped again.

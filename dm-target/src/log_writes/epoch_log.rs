@@ -119,7 +119,10 @@ pub struct EpochLog {
     pub(crate) unknown: Vec<Extent>,
     /// Numbers of entries, sorted by where they begin.
     pub(crate) order: Vec<u32>,
+    /// Those whose content is known: see [`crate::fold::truth`]. All of them once the cut was taken.
     pub(crate) suspects: Vec<Suspect>,
+    /// Entries that were looked at for that: what later ones touch is not known.
+    pub(crate) looked_at: usize,
     pub(crate) truth: Arena,
 }
 
@@ -192,9 +195,9 @@ impl EpochLog {
         self.truth.shrink(keep);
     }
 
-    /// Forgets what a void cut found: the next one looks again.
-    pub(crate) fn forget_suspects(&mut self) {
+    fn forget_suspects(&mut self) {
         self.suspects.clear();
+        self.looked_at = 0;
         self.truth.truncate(0);
     }
 
@@ -209,7 +212,7 @@ impl EpochLog {
         self.entries.reserve(entries);
         self.discards.reserve(entries);
         self.order.reserve(entries);
-        self.suspects.reserve(self.entries.len() + entries);
+        self.suspects.reserve((2 * self.entries.len() + entries).saturating_sub(self.suspects.len()));
     }
 }
 
