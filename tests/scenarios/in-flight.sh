@@ -26,9 +26,11 @@ before=$(status primary .epochs.cut)
 on primary fio --name=deep --filename=/dev/mapper/vm1 --direct=1 --ioengine=libaio --rw=randwrite --bs=1m --iodepth=12 \
     --time_based --runtime=12 --refill_buffers --randseed=7 --output=/dev/null
 cuts=$(($(status primary .epochs.cut) - before))
-echo "cuts: $cuts in 12 s, void: $(status primary .primary.void_cuts)"
-if ((cuts < 12)); then fail "only $cuts cuts in 12 s"; fi
-expect_equal "$(status primary .state)" "in sync" "the state"
+void=$(status primary .primary.void_cuts)
+echo "cuts: $cuts in 12 s, void: $void"
+if ((cuts < 12 || void > cuts / 4)); then fail "$cuts cuts in 12 s, $void were void"; fi
+# The link may be slower than the writer.
+wait_state primary "in sync" 90
 on primary ftship checkpoint vm1 --wait
 step "the backup has it"
 written=$(digest primary /dev/mapper/vm1)
