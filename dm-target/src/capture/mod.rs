@@ -26,6 +26,7 @@ use crate::log_writes::format::LogSector;
 use crate::log_writes::mark::Mark;
 use crate::log_writes::reader::{LogReader, ReadError, Unfetched};
 use crate::log_writes::status::LogStatus;
+use crate::pause::helper::Helper;
 use crate::pause::pool::PausePool;
 use crate::pause::pulse::{Phase, Pulse};
 use crate::pause::stillness::Stillness;
@@ -151,7 +152,9 @@ pub struct Capture {
     pub(crate) stack: Stack,
     pub(crate) control: DmControl,
     pub(crate) log_number: DevNum,
-    pub(crate) log_flush: BlockDevice,
+    pub(crate) log_flush: Arc<BlockDevice>,
+    /// Where the volume is one of a group.
+    pub(crate) helper: Option<Helper>,
     pub(crate) log_settings: LayerSettings,
     pub(crate) rams: LogPair,
     pub(crate) active: usize,
@@ -250,7 +253,8 @@ impl Capture {
         let mut capture = Self {
             control: DmControl::open().map_err(step("open device-mapper"))?,
             log_number,
-            log_flush: open(Access::default())?,
+            log_flush: Arc::new(open(Access::default())?),
+            helper: None,
             log_settings: settings(log_number).map_err(StackError::from)?,
             rams,
             active: 0,
@@ -289,9 +293,9 @@ impl Capture {
         let paused = self.switch_off();
         self.ledger.shut();
         let paused = paused?;
-        let Self { log_flush, stack, mut memory, epoch, .. } = self;
+        let Self { log_flush, helper, stack, mut memory, epoch, .. } = self;
         memory.keep(epoch);
-        drop(log_flush);
+        drop((helper, log_flush));
         remove_log(&Devices::open()?, &stack)?;
         Ok((paused, memory))
     }
@@ -423,6 +427,16 @@ impl Capture {
     pub(crate) fn note_lost<T>(&mut self, result: Result<T, LostReason>) -> Result<T, LostReason> {
         self.lost |= result.is_err();
         result
+    }
+
+    /// Makes sure of a thread that pauses this volume while others of the group are paused.
+    pub(crate) fn ready_helper(&mut self) {
+        if self.helper.is_none() {
+            match Helper::start(Arc::clone(&self.log_flush)) {
+                Ok(helper) => self.helper = Some(helper),
+                Err(e) => log::warn!("{} is paused after the others: {e}", self.stack.name),
+            }
+        }
     }
 
     /// Moves what completed before into the log.

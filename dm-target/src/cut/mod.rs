@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! follow            each: flush, mark, read the log, and suspects        the volumes run
-//! suspend           each: drains what is in flight         the pause begins
+//! suspend           all at once: drains what is in flight  the pause begins
 //!                   ── from here to the verifying all stand still: this is the instant ──
-//! flush, mark       each: what completed goes into its log, then the mark
+//! flush             all at once: what completed goes into its log
+//! mark              each
 //! read              each: the headers of the log up to the mark
 //! suspects          each: those that are not known are read from below the log, direct
 //! roll              each: dm-era is flushed, and its era ended, when asked for
@@ -254,6 +255,9 @@ fn paused(
     request: &mut CutRequest<'_>,
     stats: &mut CutStats,
 ) -> Result<Result<(), Stopped>, Failed<io::Error>> {
+    if captures.len() > 1 {
+        captures.iter_mut().for_each(Capture::ready_helper);
+    }
     let volumes = captures.iter_mut().map(|capture| Standing::prepare(capture, request)).collect();
     let pause = match Pause::begin(volumes, Phase::Capturing) {
         Ok(pause) => pause,

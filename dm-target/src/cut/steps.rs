@@ -12,6 +12,7 @@ use crate::fault;
 use crate::fold;
 use crate::ioctl::DmControl;
 use crate::log_writes::mark::Mark;
+use crate::pause::helper::{Helper, Task};
 use crate::pause::pool::PoolError;
 use crate::pause::pulse::{Phase, Pulse};
 use crate::pause::stillness::Stillness;
@@ -85,6 +86,10 @@ impl Pausable for Standing<'_> {
     fn stillness(&self) -> Option<&Stillness> {
         self.capture.stillness()
     }
+
+    fn helper(&self) -> Option<&Helper> {
+        self.capture.helper.as_ref()
+    }
 }
 
 impl<'a> Standing<'a> {
@@ -142,7 +147,8 @@ fn take(
     stats.suspend = laps.lap();
     fault::at("after-suspend");
     in_time("by draining")?;
-    pause.each(|volume| volume.capture.flush_log().map_err(|e| Stop::Void(VoidReason::Flush(e))))?;
+    let flushed = pause.at_once(|_| Task::Flush, "one-flushed", |volume| volume.capture.flush_log());
+    flushed.map_err(|failed| failed.map(|e| Stop::Void(VoidReason::Flush(e))))?;
     stats.flush = laps.lap();
     fault::at("after-flush");
     in_time("by the flush")?;
