@@ -28,23 +28,23 @@ pub(crate) fn sort(entries: &[Entry], order: &mut [u32]) {
     order.sort_unstable_by_key(|i| entries[*i as usize].extent.start());
 }
 
+/// The numbers of all entries by where they begin: of `head` and `tail`, each sorted by [`sort`].
+fn merged<'a>(entries: &'a [Entry], head: &'a [u32], tail: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
+    let start_of = |i: &u32| entries[*i as usize].extent.start();
+    let (mut head, mut tail) = (head.iter().copied().peekable(), tail.iter().copied().peekable());
+    std::iter::from_fn(move || match (head.peek(), tail.peek()) {
+        (Some(h), Some(t)) if start_of(h) > start_of(t) => tail.next(),
+        (Some(_), _) => head.next(),
+        (None, _) => tail.next(),
+    })
+}
+
 /// Finds the sectors that two or more writes cover, as sorted, disjoint,
 /// maximal runs. `head` and `tail` are the numbers of all entries, each sorted by [`sort`].
 pub(crate) fn find_suspects(entries: &[Entry], head: &[u32], tail: &[u32], found: &mut Vec<Suspect>) {
     found.clear();
-    let start_of = |i: &u32| entries[*i as usize].extent.start();
-    let (mut head, mut tail) = (head.iter().peekable(), tail.iter().peekable());
     let mut covered = Sector(0);
-    loop {
-        let from_head = match (head.peek(), tail.peek()) {
-            (Some(h), Some(t)) => start_of(h) <= start_of(t),
-            (Some(_), None) => true,
-            (None, Some(_)) => false,
-            (None, None) => return,
-        };
-        let next = if from_head { head.next() } else { tail.next() };
-        let Some(entry) = next.map(|i| entries[*i as usize]) else { return };
-        let extent = entry.extent;
+    for extent in merged(entries, head, tail).map(|i| entries[i as usize].extent) {
         if let Some(doubtful) = Extent::between(extent.start(), extent.end().min(covered)) {
             add(found, doubtful);
         }
@@ -219,6 +219,8 @@ fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<8>();
     words.iter().all(|w| u64::from_ne_bytes(*w) == 0) && rest.iter().all(|b| *b == 0)
 }
+
+pub(crate) mod truth;
 
 #[cfg(test)]
 mod kernel_model;

@@ -156,10 +156,21 @@ impl DmControl {
         self.line(dev, FLAG_STATUS_TABLE)
     }
 
+    /// The target of the live table of a device with one target.
+    ///
+    /// # Errors
+    /// As [`status_line`](Self::status_line).
+    pub fn target(&mut self, dev: DevNum) -> io::Result<&str> {
+        self.line(dev, FLAG_STATUS_TABLE)?;
+        let start = self.u32_at(DATA_START) as usize + SPEC_TYPE;
+        let text = self.buffer.get(start..start + SPEC_TYPE_LEN).ok_or_else(malformed)?;
+        let end = text.iter().position(|b| *b == 0).ok_or_else(malformed)?;
+        std::str::from_utf8(&text[..end]).map_err(|_| malformed())
+    }
+
     fn line(&mut self, dev: DevNum, flags: u32) -> io::Result<&str> {
         self.header(dev, flags, BUFFER);
         self.call(Command::TableStatus)?;
-        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed status from device-mapper");
         if self.u32_at(FLAGS) & FLAG_BUFFER_FULL != 0 || self.u32_at(TARGET_COUNT) != 1 {
             return Err(malformed());
         }
@@ -233,6 +244,10 @@ impl DmControl {
         let result = unsafe { libc::ioctl(self.control.as_raw_fd(), request, self.buffer.as_mut_ptr()) };
         Errno::result(result).map(drop).map_err(io::Error::from)
     }
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "malformed status from device-mapper")
 }
 
 /// Size of an open block device in bytes (`BLKGETSIZE64`).

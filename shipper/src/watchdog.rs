@@ -9,7 +9,8 @@
 //!
 //! Always holds: what acting needs was opened before the daemon was greeted, and the whole process stays
 //! in memory; a new daemon is greeted only after the last one's leftovers are gone, so that the two never
-//! work on one stack at a time; a stack that only tracks is left alone.
+//! work on one stack at a time; a stack that only tracks is left alone, and so is one that was shut: the other side may
+//! be the primary by now.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -301,7 +302,7 @@ impl Watched {
     /// Removes what a daemon left that has ended.
     fn clear_up(&self) {
         for stack in self.rescues.iter().map(Rescue::stack) {
-            match stack.recover() {
+            match stack.clear_up() {
                 Ok(found) => log::debug!("watchdog: {}: cleared up: {found:?}", stack.name()),
                 Err(error) => log::error!("watchdog: {}: clearing up: {error}", stack.name()),
             }

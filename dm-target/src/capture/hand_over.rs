@@ -11,6 +11,7 @@
 //! shuts the volume rather than bring it back; a capture is shut only if nothing was written behind the cut.
 
 use crate::capture::{Capture, CaptureError, LostReason, step};
+use crate::fault;
 use crate::pause::pulse::Phase;
 use crate::pause::{After, Pause, Unguarded};
 use crate::stack::devices::Devices;
@@ -60,8 +61,9 @@ impl Capture {
         let pause = Pause::begin_anyway(vec![&mut self], Phase::Yielding, Phase::Yielding);
         pause.end(After::Shut).map_err(|failed| step("shut the volume")(failed.why))?;
         self.ledger.shut();
-        let Self { log_flush, stack, .. } = self;
-        drop(log_flush);
+        fault::at("shut-discards");
+        let Self { log_flush, helper, stack, .. } = self;
+        drop((helper, log_flush));
         remove_log(&Devices::open()?, &stack)?;
         Ok(())
     }

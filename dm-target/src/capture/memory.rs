@@ -24,7 +24,10 @@ impl CaptureMemory {
         while self.0.len() < FIRST_EPOCHS {
             self.0.push(EpochLog::default());
         }
-        self.0.iter_mut().for_each(|log| log.reserve(KEPT_BYTES, entries));
+        for log in &mut self.0 {
+            log.arena.reserve(KEPT_BYTES);
+            log.reserve(entries);
+        }
         self
     }
 

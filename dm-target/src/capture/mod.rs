@@ -19,12 +19,14 @@ use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
 use crate::capture::memory::CaptureMemory;
 use crate::capture::ram_disks::LogPair;
 use crate::discard::{DiscardFigures, Discards, Ledger, Outlet};
+use crate::fold::truth::Plan;
 use crate::ioctl::{DeviceState, DmControl};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::log_writes::format::LogSector;
 use crate::log_writes::mark::Mark;
-use crate::log_writes::reader::{LogReader, ReadError};
+use crate::log_writes::reader::{LogReader, ReadError, Unfetched};
 use crate::log_writes::status::LogStatus;
+use crate::pause::helper::Helper;
 use crate::pause::pool::PausePool;
 use crate::pause::pulse::{Phase, Pulse};
 use crate::pause::stillness::Stillness;
@@ -32,19 +34,23 @@ use crate::pause::{Layers, Pausable};
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
 use crate::stack::era_device::{EraControl, EraReader};
 use crate::stack::{Mode, Stack, StackError, remove_log};
-use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
+use crate::units::{DevNum, SECTOR_SIZE, Sector, Sectors};
 
 /// How long a mark outside a pause may take to become readable.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two looks for a mark: enough for the log's thread to get a processor to itself.
 const BETWEEN_LOOKS: Duration = Duration::from_micros(20);
-/// Memory made ready before a pause for what is read within it.
-pub(crate) const PAUSE_BYTES: usize = 4 << 20;
-/// What may be left to read within it without a further round before.
-const FEW_BYTES: u64 = PAUSE_BYTES as u64 / 8;
+/// What may be left to read in a pause without a further round before.
+const FEW_BYTES: u64 = 512 << 10;
+/// How long suspects are read while the volume runs, how many runs at a time, and how much content is kept of them.
+const LIVE_TIME: Duration = Duration::from_millis(10);
+const LIVE_RUNS: usize = 32;
+const LIVE_BYTES: usize = 4 << 20;
 /// How often the log is followed at most before a pause.
 const FOLLOW_ROUNDS: u32 = 3;
-/// Entries made room for before a pause.
+/// Entries between two looks at the clock.
+const LOOK_EVERY: usize = 32;
+/// Entries made room for before a pause, in which nothing is allocated.
 const PAUSE_ENTRIES: usize = 1 << 15;
 
 /// Why a capture could not begin or end.
@@ -146,18 +152,24 @@ pub struct Capture {
     pub(crate) stack: Stack,
     pub(crate) control: DmControl,
     pub(crate) log_number: DevNum,
-    pub(crate) log_flush: BlockDevice,
+    pub(crate) log_flush: Arc<BlockDevice>,
+    /// Where the volume is one of a group.
+    pub(crate) helper: Option<Helper>,
     pub(crate) log_settings: LayerSettings,
     pub(crate) rams: LogPair,
     pub(crate) active: usize,
     /// The other log is loaded and takes over at the next suspend and resume of the log device.
     pub(crate) spare_ready: bool,
     pub(crate) reader: LogReader,
+    /// The log that was in use before, as long as data in it is still to be fetched.
+    left: Option<(usize, Unfetched)>,
     pub(crate) epoch: EpochLog,
     memory: CaptureMemory,
     pub(crate) era: EraReader,
     pub(crate) pool: PausePool,
-    pub(crate) reads: Vec<Extent>,
+    pub(crate) plan: Plan,
+    /// Where suspects are read next while the volume runs.
+    live_from: Sector,
     pub(crate) status: LogStatus,
     nonce: u64,
     marks: u64,
@@ -241,16 +253,19 @@ impl Capture {
         let mut capture = Self {
             control: DmControl::open().map_err(step("open device-mapper"))?,
             log_number,
-            log_flush: open(Access::default())?,
+            log_flush: Arc::new(open(Access::default())?),
+            helper: None,
             log_settings: settings(log_number).map_err(StackError::from)?,
             rams,
             active: 0,
             spare_ready: false,
             reader,
+            left: None,
             epoch: memory.next(),
             memory,
             pool: PausePool::start(Arc::clone(&era), discards_to).map_err(step("start reading threads"))?,
-            reads: Vec::with_capacity(PAUSE_ENTRIES),
+            plan: Plan::default(),
+            live_from: Sector(0),
             status: LogStatus { entries: 0, used: Sectors(0), on: true },
             era: EraReader(era),
             nonce,
@@ -278,9 +293,9 @@ impl Capture {
         let paused = self.switch_off();
         self.ledger.shut();
         let paused = paused?;
-        let Self { log_flush, stack, mut memory, epoch, .. } = self;
+        let Self { log_flush, helper, stack, mut memory, epoch, .. } = self;
         memory.keep(epoch);
-        drop(log_flush);
+        drop((helper, log_flush));
         remove_log(&Devices::open()?, &stack)?;
         Ok((paused, memory))
     }
@@ -304,10 +319,11 @@ impl Capture {
             }
             let began = Instant::now();
             let mark = self.mark("tick", 0).map_err(LostReason::Status)?;
-            let seen = self.read_to(&mark, began + PATIENCE, u64::MAX, self.phase());
+            let seen = self.read_to(&mark, began + PATIENCE, self.phase());
             let seen = self.note_lost(seen)?;
             let mark = began.elapsed();
             self.index();
+            self.read_live();
             self.reserve();
             if seen != Seen::Mark {
                 return Ok(Followed::Behind);
@@ -413,6 +429,16 @@ impl Capture {
         result
     }
 
+    /// Makes sure of a thread that pauses this volume while others of the group are paused.
+    pub(crate) fn ready_helper(&mut self) {
+        if self.helper.is_none() {
+            match Helper::start(Arc::clone(&self.log_flush)) {
+                Ok(helper) => self.helper = Some(helper),
+                Err(e) => log::warn!("{} is paused after the others: {e}", self.stack.name),
+            }
+        }
+    }
+
     /// Moves what completed before into the log.
     pub(crate) fn flush_log(&self) -> io::Result<()> {
         self.log_flush.flush()
@@ -434,32 +460,37 @@ impl Capture {
         if self.status.on { Ok(self.status) } else { Err(LostReason::LogOff) }
     }
 
-    /// Reads the log until `mark` was read, or until `deadline`, or until more than `limit` bytes would
-    /// have to be read.
+    /// Reads the log until `mark` was read, or until `deadline`: all of it, and in a pause the headers alone.
     pub(crate) fn read_to(
         &mut self,
         mark: &Mark,
         deadline: Instant,
-        limit: u64,
         phase: Phase,
     ) -> Result<Seen, LostReason> {
+        let is_paused = phase == Phase::Paused;
+        let mut count = 0;
         loop {
             self.pulse.beat(phase);
             if phase == Phase::Capturing {
                 self.hold_when_full()?;
             }
-            let ram = self.rams.0[self.active].device();
-            if self.reader.has_more(ram)? {
-                if self.unread()? > limit {
-                    return Ok(Seen::TooMuch);
-                }
-                let allocated = self.status.used;
-                let ram = self.rams.0[self.active].device();
-                let mut seen = false;
-                self.reader.follow(ram, allocated, &mut self.epoch, |text| seen |= text == mark.payload())?;
-                if seen {
-                    return Ok(Seen::Mark);
-                }
+            let Self { rams, active, reader, epoch, .. } = &mut *self;
+            let ram = rams.0[*active].device();
+            let mut seen = false;
+            let on_mark = |text: &[u8]| seen |= text == mark.payload();
+            let goes_on = |epoch: &EpochLog| {
+                count += 1;
+                !is_paused || (epoch.has_room() && (count % LOOK_EVERY != 0 || Instant::now() < deadline))
+            };
+            let all = reader.scan(ram, epoch, on_mark, goes_on)?;
+            if !is_paused {
+                reader.fetch(ram, epoch)?;
+            }
+            if seen {
+                return Ok(Seen::Mark);
+            }
+            if !all && !epoch.has_room() {
+                return Ok(Seen::TooMuch);
             }
             if Instant::now() >= deadline {
                 self.ask()?;
@@ -467,6 +498,23 @@ impl Capture {
             }
             std::thread::sleep(BETWEEN_LOOKS);
         }
+    }
+
+    /// The log in use is the other one from here on; what was read of it before is fetched later.
+    pub(crate) fn change_log(&mut self) {
+        let before = self.active;
+        self.active = 1 - before;
+        let capacity = self.rams.0[self.active].capacity();
+        self.left = Some((before, self.reader.restart(capacity)));
+    }
+
+    /// Reads the data of what was read in a pause. To be called behind it, before the log that it is in is wiped.
+    pub(crate) fn fetch(&mut self) -> Result<(), LostReason> {
+        if let Some((before, unfetched)) = self.left.take() {
+            unfetched.fetch(self.rams.0[before].device(), &mut self.epoch)?;
+        }
+        self.reader.fetch(self.rams.0[self.active].device(), &mut self.epoch)?;
+        Ok(())
     }
 
     /// Sorts what was read, so that a cut has only its last part left to sort.
@@ -479,11 +527,41 @@ impl Capture {
         self.ledger.note(entries);
     }
 
+    /// Reads some of the suspects while the volume runs, so that the pause has only those to read that are touched from here
+    /// on. Whatever fails is read there.
+    fn read_live(&mut self) {
+        let until = Instant::now() + LIVE_TIME;
+        loop {
+            let Self { epoch, plan, pool, live_from, .. } = &mut *self;
+            let before = epoch.truth.len();
+            if before > LIVE_BYTES {
+                return;
+            }
+            let sorted = epoch.order.len();
+            plan.make(epoch, sorted);
+            if plan.size() == 0 {
+                return;
+            }
+            let next = plan.keep(*live_from, LIVE_RUNS, before);
+            *live_from = next.unwrap_or(Sector(0));
+            if let Err(e) = pool.read(&plan.reads, &mut epoch.truth, until + PATIENCE) {
+                epoch.truth.truncate(before);
+                log::debug!("reading suspects of {}: {e}", self.stack.name);
+                return;
+            }
+            plan.done(epoch);
+            self.pulse.beat(self.phase());
+            if next.is_none() || Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
     fn reserve(&mut self) {
-        self.epoch.reserve(PAUSE_BYTES, PAUSE_ENTRIES);
-        self.reads.reserve(PAUSE_ENTRIES);
+        self.epoch.reserve(PAUSE_ENTRIES);
+        self.plan.reserve(&self.epoch, PAUSE_ENTRIES);
         if let Some(next) = self.memory.upcoming() {
-            next.reserve(PAUSE_BYTES, PAUSE_ENTRIES);
+            next.reserve(PAUSE_ENTRIES);
         }
     }
 

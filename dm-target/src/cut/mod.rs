@@ -2,17 +2,19 @@
 //! was written more than once.
 //!
 //! ```text
-//! follow            each: flush, mark, read the log        the volumes run
-//! suspend           each: drains what is in flight         the pause begins
+//! follow            each: flush, mark, read the log, and suspects        the volumes run
+//! suspend           all at once: drains what is in flight  the pause begins
 //!                   ── from here to the verifying all stand still: this is the instant ──
-//! flush, mark       each: what completed goes into its log, then the mark
-//! read              each: the log up to the mark
-//! suspects          each: read from below the log, direct
+//! flush             all at once: what completed goes into its log
+//! mark              each
+//! read              each: the headers of the log up to the mark
+//! suspects          each: those that are not known are read from below the log, direct
 //! roll              each: dm-era is flushed, and its era ended, when asked for
 //! verify            each: still suspended, log still on, nothing behind the mark
 //! rotate            each: the other log takes over, when asked for
 //! discard           each: a little of what the guest has discarded is given to the volume, between two checks
 //! resume            each                                   the pause ends; or all are held, when asked for
+//! fetch             each: the data of what was read in the pause
 //! ```
 //!
 //! Each step is done for every volume before the next one is begun for any. So there is an instant, after
@@ -95,6 +97,8 @@ pub struct CutStats {
     pub verify: Duration,
     /// Giving discards to the volumes.
     pub discard: Duration,
+    /// Reading the data of what was in flight, after the pause.
+    pub data: Duration,
     /// The resumes alone.
     pub resume: Duration,
     /// Entries of the epochs so far.
@@ -105,6 +109,8 @@ pub struct CutStats {
     pub suspect_runs: usize,
     /// Their sectors.
     pub suspect_sectors: u64,
+    /// Runs that were read within the pause: the others were known.
+    pub suspects_in_pause: usize,
     /// Logs that were changed.
     pub rotations: usize,
     /// Every volume's era was ended.
@@ -217,7 +223,16 @@ fn together(captures: &mut [Capture], mut request: CutRequest<'_>) -> Result<Cut
     if captures.iter().any(|capture| capture.held) {
         request.mode = CutMode::Suspend;
     }
-    let taken = match paused(captures, &mut request, &mut stats) {
+    let ended = paused(captures, &mut request, &mut stats);
+    let mut laps = Laps::new();
+    for (at, capture) in captures.iter_mut().enumerate() {
+        // However the pause went: what was read in it is part of the epochs.
+        if let Err(reason) = capture.fetch() {
+            return outcome(captures, Err(Stopped { at, why: Stop::Lost(reason) }), stats);
+        }
+    }
+    stats.data = laps.lap();
+    let taken = match ended {
         Ok(taken) => taken,
         Err(Failed { at, why: error }) => {
             return Err(CutError::NotResumed { volume: captures[at].stack.name.clone(), error });
@@ -240,6 +255,9 @@ fn paused(
     request: &mut CutRequest<'_>,
     stats: &mut CutStats,
 ) -> Result<Result<(), Stopped>, Failed<io::Error>> {
+    if captures.len() > 1 {
+        captures.iter_mut().for_each(Capture::ready_helper);
+    }
     let volumes = captures.iter_mut().map(|capture| Standing::prepare(capture, request)).collect();
     let pause = match Pause::begin(volumes, Phase::Capturing) {
         Ok(pause) => pause,
@@ -294,12 +312,7 @@ fn outcome(
     };
     let volume = captures[at].stack.name.clone();
     match why {
-        Stop::Void(reason) => {
-            for capture in captures {
-                capture.epoch.forget_suspects();
-            }
-            Ok(CutOutcome::Void { volume, reason, stats })
-        }
+        Stop::Void(reason) => Ok(CutOutcome::Void { volume, reason, stats }),
         Stop::Lost(reason) => {
             for capture in captures {
                 capture.lost = true;

@@ -7,19 +7,16 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{CutMode, CutRequest, CutStats, VoidReason};
-use crate::capture::{Capture, LostReason, PAUSE_BYTES, Seen};
+use crate::capture::{Capture, LostReason, Seen};
 use crate::fault;
 use crate::fold;
 use crate::ioctl::DmControl;
 use crate::log_writes::mark::Mark;
+use crate::pause::helper::{Helper, Task};
 use crate::pause::pool::PoolError;
 use crate::pause::pulse::{Phase, Pulse};
 use crate::pause::stillness::Stillness;
 use crate::pause::{self, After, Failed, Layers, Moved, Pausable, Pause, SwapError};
-use crate::units::Sectors;
-
-/// Suspects at most this far apart are read in one.
-const READ_GAP: Sectors = Sectors(64);
 
 /// Why a volume's part of a cut was not done.
 pub(super) enum Stop {
@@ -89,6 +86,10 @@ impl Pausable for Standing<'_> {
     fn stillness(&self) -> Option<&Stillness> {
         self.capture.stillness()
     }
+
+    fn helper(&self) -> Option<&Helper> {
+        self.capture.helper.as_ref()
+    }
 }
 
 impl<'a> Standing<'a> {
@@ -146,7 +147,8 @@ fn take(
     stats.suspend = laps.lap();
     fault::at("after-suspend");
     in_time("by draining")?;
-    pause.each(|volume| volume.capture.flush_log().map_err(|e| Stop::Void(VoidReason::Flush(e))))?;
+    let flushed = pause.at_once(|_| Task::Flush, "one-flushed", |volume| volume.capture.flush_log());
+    flushed.map_err(|failed| failed.map(|e| Stop::Void(VoidReason::Flush(e))))?;
     stats.flush = laps.lap();
     fault::at("after-flush");
     in_time("by the flush")?;
@@ -217,8 +219,8 @@ impl Standing<'_> {
     fn read_log(&mut self, deadline: Instant, stats: &mut CutStats) -> Result<(), Stop> {
         let Some(mark) = &self.mark else { return Ok(()) };
         let before = self.capture.epoch.entries.len();
-        // More than memory was made ready for is read while the volume runs, and the cut comes later.
-        let seen = self.capture.read_to(mark, deadline, PAUSE_BYTES as u64, Phase::Paused)?;
+        // Headers are enough to find suspects: the data is fetched while the volume runs again.
+        let seen = self.capture.read_to(mark, deadline, Phase::Paused)?;
         stats.entries_in_pause += self.capture.epoch.entries.len() - before;
         match seen {
             Seen::Mark => Ok(()),
@@ -228,22 +230,24 @@ impl Standing<'_> {
     }
 
     fn read_suspects(&mut self, deadline: Instant, stats: &mut CutStats) -> Result<(), Stop> {
-        let Capture { epoch, reads, pool, .. } = &mut *self.capture;
-        epoch.forget_suspects();
+        let Capture { epoch, plan, pool, .. } = &mut *self.capture;
         let known = epoch.order.len();
         epoch.order.extend((known..epoch.entries.len()).filter_map(|i| u32::try_from(i).ok()));
-        let (head, tail) = epoch.order.split_at_mut(known);
-        fold::sort(&epoch.entries, tail);
-        fold::find_suspects(&epoch.entries, head, tail, &mut epoch.suspects);
-        fold::plan_reads(&mut epoch.suspects, READ_GAP, 0, reads);
-        stats.suspect_runs += epoch.suspects.len();
-        stats.suspect_sectors += epoch.suspects.iter().map(|s| s.extent.len().0).sum::<u64>();
-        pool.read(reads, &mut epoch.truth, deadline).map_err(|e| {
-            Stop::Void(match e {
+        fold::sort(&epoch.entries, &mut epoch.order[known..]);
+        plan.make(epoch, known);
+        stats.suspects_in_pause += plan.size();
+        let before = epoch.truth.len();
+        if let Err(e) = pool.read(&plan.reads, &mut epoch.truth, deadline) {
+            epoch.truth.truncate(before);
+            return Err(Stop::Void(match e {
                 PoolError::Io(e) => VoidReason::Suspects(e),
                 PoolError::Late => VoidReason::Budget("by reading suspects"),
-            })
-        })
+            }));
+        }
+        plan.done(epoch);
+        stats.suspect_runs += epoch.suspects.len();
+        stats.suspect_sectors += epoch.suspects.iter().map(|s| s.extent.len().0).sum::<u64>();
+        Ok(())
     }
 
     /// Ends the era. A write that is not durable yet could revert in a power cut and would not be shipped again.
@@ -292,9 +296,7 @@ impl Standing<'_> {
             }
         }
         capture.log_settings.apply().map_err(|e| LostReason::Rotation(io::Error::other(e)))?;
-        capture.active = 1 - capture.active;
-        let capacity = capture.rams.0[capture.active].capacity();
-        capture.reader.restart(capacity);
+        capture.change_log();
         capture.ask()?;
         let state = capture.top_state().map_err(LostReason::Status)?;
         if state.suspended { Ok(()) } else { Err(LostReason::ResumedInRotation.into()) }

@@ -19,6 +19,7 @@ use std::io;
 
 use proptest::prelude::*;
 
+use super::truth::Plan;
 use super::*;
 use crate::log_writes::BlockRead;
 use crate::log_writes::format::{FLUSH, FUA, LogSector, MARK};
@@ -247,13 +248,18 @@ struct Shipper {
     replica: Vec<Content>,
     log_order: Vec<Content>,
     epoch: EpochLog,
+    plan: Plan,
     sorted: usize,
+    /// Reads again in the pause what was touched since it was read live.
+    rechecks: bool,
+    /// Runs that were read live.
+    live: usize,
     suspects: usize,
     log_order_wrong: usize,
 }
 
 impl Shipper {
-    fn new(unit: u64) -> Self {
+    fn new(unit: u64, rechecks: bool) -> Self {
         let sector = LogSector::new(u32::try_from(unit * 512).unwrap()).unwrap();
         let fresh = vec![0; usize::try_from(VOLUME).unwrap()];
         Self {
@@ -261,21 +267,68 @@ impl Shipper {
             replica: fresh.clone(),
             log_order: fresh,
             epoch: EpochLog::default(),
+            plan: Plan::default(),
             sorted: 0,
+            rechecks,
+            live: 0,
             suspects: 0,
             log_order_wrong: 0,
         }
     }
 
-    /// Flushes, marks, and reads what is logged by then, while writers go on.
+    /// Flushes, marks, and reads what is logged by then, and then suspects, while writers go on.
     fn follow(&mut self, kernel: &mut Kernel, choices: &mut Choices) {
         kernel.flush();
         kernel.mark(b"tick");
         for _ in 0..choices.below(40) {
             kernel.advance(choices);
         }
-        self.reader.follow(&kernel.log, Sectors(64), &mut self.epoch, |_| ()).unwrap();
+        self.reader.follow(&kernel.log, &mut self.epoch, |_| ()).unwrap();
+        self.sort();
         self.sorted = self.epoch.entries.len();
+        self.plan();
+        let truth = self.epoch.truth.len();
+        self.plan.keep(Sector(choices.below(64) as u64), 1 + choices.below(4), truth);
+        self.live += self.plan.size();
+        for read in 0..self.plan.reads.len() {
+            for _ in 0..choices.below(10) {
+                kernel.advance(choices);
+            }
+            self.read(read, &kernel.device);
+        }
+        self.plan.done(&mut self.epoch);
+        self.sort();
+    }
+
+    /// Makes the numbers of all entries, the two parts of them sorted.
+    fn sort(&mut self) {
+        let EpochLog { entries, order, .. } = &mut self.epoch;
+        order.clear();
+        order.extend(0..u32::try_from(entries.len()).unwrap());
+        let (head, tail) = order.split_at_mut(self.sorted);
+        sort(entries, head);
+        sort(entries, tail);
+    }
+
+    fn plan(&mut self) {
+        if !self.rechecks {
+            self.epoch.looked_at = self.epoch.entries.len();
+        }
+        self.plan.make(&mut self.epoch, self.sorted);
+    }
+
+    /// Reads one of the planned runs.
+    fn read(&mut self, number: usize, device: &[Content]) {
+        let run = self.plan.reads[number];
+        let from = usize::try_from(run.start().0).unwrap();
+        let fill = |done: usize, part: &mut [u8]| {
+            for (i, sector) in part.chunks_mut(SECTOR_SIZE).enumerate() {
+                let value = device[from + done / SECTOR_SIZE + i];
+                sector.as_chunks_mut().0.fill(value.to_le_bytes());
+            }
+            Ok(())
+        };
+        self.epoch.truth.append(bytes(run.len()), fill).unwrap();
     }
 
     /// Cuts as [`crate::cut`] does: drained, flushed, marked, suspects read, and only then resumed.
@@ -288,53 +341,45 @@ impl Shipper {
         let mut seen = false;
         while !seen {
             kernel.advance(choices);
-            self.reader
-                .follow(&kernel.log, Sectors(64), &mut self.epoch, |text| seen |= text == b"cut")
-                .unwrap();
+            let on_mark = |text: &[u8]| seen |= text == b"cut";
+            self.reader.scan(&kernel.log, &mut self.epoch, on_mark, |_| true).unwrap();
         }
         self.read_suspects(&kernel.device);
-        self.apply();
+        let device = kernel.device.clone();
         let unknown = std::mem::take(&mut kernel.unstable);
+        kernel.written_in_epoch.fill(0);
+        for op in kernel.kept_back.take().into_iter().flatten() {
+            kernel.submit(&op);
+        }
+        for _ in 0..choices.below(40) {
+            kernel.advance(choices);
+        }
+        // While the volume runs again.
+        self.reader.fetch(&kernel.log, &mut self.epoch).unwrap();
+        self.apply();
         let wrong = |replica: &[Content]| {
-            (0..VOLUME).zip(replica.iter().zip(&kernel.device)).find_map(|(sector, (ours, theirs))| {
+            (0..VOLUME).zip(replica.iter().zip(&device)).find_map(|(sector, (ours, theirs))| {
                 (ours != theirs && !unknown.contains(&sector)).then_some((sector, *ours, *theirs))
             })
         };
         prop_assert_eq!(wrong(&self.replica), None, "(sector, replica, device)");
         self.log_order_wrong += usize::from(wrong(&self.log_order).is_some());
-        self.replica.copy_from_slice(&kernel.device);
-        self.log_order.copy_from_slice(&kernel.device);
-        kernel.written_in_epoch.fill(0);
+        self.replica.copy_from_slice(&device);
+        self.log_order.copy_from_slice(&device);
         self.epoch.clear(0);
         self.sorted = 0;
-        for op in kernel.kept_back.take().into_iter().flatten() {
-            kernel.submit(&op);
-        }
         Ok(())
     }
 
     fn read_suspects(&mut self, device: &[Content]) {
-        let EpochLog { entries, order, suspects, truth, .. } = &mut self.epoch;
-        order.clear();
-        order.extend(0..u32::try_from(entries.len()).unwrap());
-        let (head, tail) = order.split_at_mut(self.sorted);
-        sort(entries, head);
-        sort(entries, tail);
-        find_suspects(entries, head, tail, suspects);
-        self.suspects += suspects.len();
-        let mut reads = Vec::new();
-        plan_reads(suspects, Sectors(4), 0, &mut reads);
-        for read in reads {
-            let from = usize::try_from(read.start().0).unwrap();
-            let fill = |done: usize, part: &mut [u8]| {
-                for (i, sector) in part.chunks_mut(SECTOR_SIZE).enumerate() {
-                    let value = device[from + done / SECTOR_SIZE + i];
-                    sector.as_chunks_mut().0.fill(value.to_le_bytes());
-                }
-                Ok(())
-            };
-            truth.append(bytes(read.len()), fill).unwrap();
+        self.sort();
+        self.plan();
+        for read in 0..self.plan.reads.len() {
+            self.read(read, device);
         }
+        self.plan.done(&mut self.epoch);
+        self.suspects += self.epoch.suspects.len();
+        let EpochLog { entries, order, .. } = &mut self.epoch;
         sort(entries, order);
     }
 
@@ -394,12 +439,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Runs one history; says at how many cuts a fold in the log's order would have been wrong, and how many
-/// suspects there were.
-fn run(steps: &[Step], seed: u64, unit: u64) -> Result<(usize, usize), TestCaseError> {
+/// What a history came to.
+struct Run {
+    /// At how many cuts a fold in the log's order would have been wrong.
+    log_order_wrong: usize,
+    suspects: usize,
+    /// Suspects that were read while writers went on.
+    live: usize,
+}
+
+/// Runs one history.
+fn run(steps: &[Step], seed: u64, unit: u64, rechecks: bool) -> Result<Run, TestCaseError> {
     let mut choices = Choices(seed | 1);
     let mut kernel = Kernel::new(unit);
-    let mut shipper = Shipper::new(unit);
+    let mut shipper = Shipper::new(unit, rechecks);
     for step in steps {
         match step {
             Step::Guest(op) => kernel.submit(op),
@@ -413,7 +466,8 @@ fn run(steps: &[Step], seed: u64, unit: u64) -> Result<(usize, usize), TestCaseE
         }
     }
     shipper.cut(&mut kernel, &mut choices)?;
-    Ok((shipper.log_order_wrong, shipper.suspects))
+    let Shipper { log_order_wrong, suspects, live, .. } = shipper;
+    Ok(Run { log_order_wrong, suspects, live })
 }
 
 proptest! {
@@ -425,7 +479,7 @@ proptest! {
         seed in any::<u64>(),
         unit in prop_oneof![Just(1u64), Just(8u64)],
     ) {
-        run(&steps, seed, unit)?;
+        run(&steps, seed, unit, true)?;
     }
 }
 
@@ -438,10 +492,26 @@ fn the_order_of_the_log_would_be_wrong() {
     let (mut wrong, mut suspects) = (0, 0);
     for seed in 1..=500 {
         let steps = proptest::collection::vec(step(), 60).new_tree(&mut runner).unwrap().current();
-        let (log_order_wrong, found) = run(&steps, seed * 0x9E37_79B9, 1).unwrap();
-        wrong += usize::from(log_order_wrong > 0);
-        suspects += found;
+        let run = run(&steps, seed * 0x9E37_79B9, 1, true).unwrap();
+        wrong += usize::from(run.log_order_wrong > 0);
+        suspects += run.suspects;
     }
     assert!(wrong > 50, "wrong in {wrong} of 500 histories");
     assert!(suspects > 500, "{suspects} suspects");
+}
+
+/// The same histories find a pause that believes what was read live, whatever was written since.
+#[test]
+fn what_was_read_live_has_to_be_read_again_where_it_was_touched() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let (mut wrong, mut live) = (0, 0);
+    for seed in 1..=500 {
+        let steps = proptest::collection::vec(step(), 60).new_tree(&mut runner).unwrap().current();
+        wrong += usize::from(run(&steps, seed * 0x9E37_79B9, 1, false).is_err());
+        live += run(&steps, seed * 0x9E37_79B9, 1, true).unwrap().live;
+    }
+    assert!(wrong > 20, "wrong in {wrong} of 500 histories");
+    assert!(live > 200, "{live} suspects were read live");
 }

@@ -116,12 +116,12 @@ fn captured(writes: &[Write]) -> EpochLog {
         if w.marked {
             logger.put(0, 0, MARK, b"tick", b"");
             let log = Log(logger.bytes.clone());
-            reader.follow(&log, Sectors((logger.next / 512) as u64), &mut epoch, |_| marks += 1).unwrap();
+            reader.follow(&log, &mut epoch, |_| marks += 1).unwrap();
         }
     }
     logger.put(0, 0, MARK, b"cut", b"");
     let (log, next) = (Log(logger.bytes), logger.next);
-    reader.follow(&log, Sectors(0), &mut epoch, |text| marks += u32::from(text == b"cut") * 100).unwrap();
+    reader.follow(&log, &mut epoch, |text| marks += u32::from(text == b"cut") * 100).unwrap();
     assert!(marks >= 100);
     assert_eq!(reader.consumed(), Sectors((next / 512) as u64));
     let discards = writes.iter().filter(|w| w.discard).count();
@@ -261,7 +261,7 @@ proptest! {
         }
         let mut epoch = EpochLog::default();
         let mut reader = LogReader::new(LogSector::new(512).unwrap(), Sectors(VOLUME), Sectors(LOG));
-        let _ = reader.follow(&Log(logger.bytes), Sectors(LOG), &mut epoch, |_| ());
+        let _ = reader.follow(&Log(logger.bytes), &mut epoch, |_| ());
         prop_assert!(epoch.entries().iter().all(|e| e.extent.fits(Sectors(VOLUME))));
     }
 }
@@ -289,11 +289,11 @@ fn entries_beyond_the_super_are_not_believed() {
     let mut reader = LogReader::new(unit, Sectors(VOLUME), Sectors(LOG));
     let mut epoch = EpochLog::default();
     let log = Log(logger.bytes.clone());
-    reader.follow(&log, Sectors(LOG), &mut epoch, |_| ()).unwrap();
+    reader.follow(&log, &mut epoch, |_| ()).unwrap();
     assert_eq!(epoch.entries().len(), 1);
     assert!(!reader.has_more(&log).unwrap());
     logger.update_super();
-    reader.follow(&Log(logger.bytes), Sectors(LOG), &mut epoch, |_| ()).unwrap();
+    reader.follow(&Log(logger.bytes), &mut epoch, |_| ()).unwrap();
     assert_eq!(epoch.entries().len(), 2);
     assert_eq!(reader.consumed(), Sectors(5));
 }
@@ -306,7 +306,7 @@ fn zeroes_are_found_in_whole_aligned_granules_only() {
     let unit = LogSector::new(512).unwrap();
     let mut reader = LogReader::new(unit, Sectors(VOLUME), Sectors(LOG));
     let mut epoch = EpochLog::default();
-    reader.follow(&Log(logger.bytes), Sectors(0), &mut epoch, |_| ()).unwrap();
+    reader.follow(&Log(logger.bytes), &mut epoch, |_| ()).unwrap();
     settle(&mut epoch, 0, &[0; 96]);
     let mut pieces = Vec::new();
     let Ok(()) = fold::<Infallible>(&epoch, |extent, content| {
@@ -323,8 +323,37 @@ fn a_log_that_lost_entries_or_changed_its_form_is_refused() {
     let mut epoch = EpochLog::default();
     let mut logger = Logger::new();
     logger.put(0, 1, FUA, b"", &[1; 512]);
-    reader.follow(&Log(logger.bytes.clone()), Sectors(0), &mut epoch, |_| ()).unwrap();
+    reader.follow(&Log(logger.bytes.clone()), &mut epoch, |_| ()).unwrap();
     assert!(reader.has_more(&Log(vec![0; SUPER])).is_err());
     logger.bytes[0] = 0;
     assert!(reader.has_more(&Log(logger.bytes)).is_err());
+}
+
+/// A log that counts what is read of it.
+struct Counted(Log, std::cell::Cell<usize>);
+
+impl BlockRead for Counted {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.1.set(self.1.get() + buffer.len());
+        self.0.read_at(offset, buffer)
+    }
+}
+
+#[test]
+fn what_is_read_in_a_pause_does_not_grow_with_the_data_in_flight() {
+    let mut logger = Logger { bytes: vec![0; 8 << 20], next: 512, entries: 0 };
+    for n in 0..6u8 {
+        logger.put(0, 2048, FUA, b"", &vec![n + 1; 1 << 20]);
+    }
+    let unit = LogSector::new(512).unwrap();
+    let mut reader = LogReader::new(unit, Sectors(1 << 14), Sectors(1 << 14));
+    let mut epoch = EpochLog::default();
+    let log = Counted(Log(logger.bytes), std::cell::Cell::new(0));
+    assert!(reader.scan(&log, &mut epoch, |_| (), |_| true).unwrap());
+    assert!(log.1.get() < 256 << 10, "{} bytes were read", log.1.get());
+    assert_eq!(epoch.bytes(), 6 * ((1 << 20) + 512));
+    reader.fetch(&log, &mut epoch).unwrap();
+    for (entry, n) in epoch.entries().iter().zip(1..) {
+        assert!(epoch.logged(entry).flatten().all(|byte| *byte == n), "{}", entry.extent);
+    }
 }

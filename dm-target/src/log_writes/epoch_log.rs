@@ -1,6 +1,7 @@
 //! What was captured of one epoch: its entries, their data, and the truth about its suspects.
 //!
-//! Always holds: every entry is a write, and its data lies within the arena; the suspects are sorted and disjoint,
+//! Always holds: every entry is a write, and its data lies within the arena once nothing of it is awaited, which is before
+//! the epoch is handed over; the suspects are sorted and disjoint,
 //! and once the cut was taken each of them has its content in `truth`.
 
 use std::io;
@@ -8,8 +9,7 @@ use std::io;
 use crate::block_io::AlignedBuffer;
 use crate::units::{Extent, SECTOR_SIZE};
 
-/// Bytes of one piece of an arena. A multiple of every logical block, so that a log read piece by
-/// piece never has a header across two of them.
+/// Bytes of one piece of an arena. A multiple of every logical block, so that direct reads fill whole ones.
 pub const PIECE: usize = 1 << 20;
 
 /// Memory made ready for the content of suspects: more than a pause can read.
@@ -109,6 +109,8 @@ pub struct Suspect {
 #[derive(Debug, Default)]
 pub struct EpochLog {
     pub(crate) arena: Arena,
+    /// Bytes that the arena is still to get: of entries that were read, and their data was not.
+    pub(crate) awaited: usize,
     pub(crate) entries: Vec<Entry>,
     /// What was discarded. It did not reach the device, so it proves and disproves nothing.
     pub(crate) discards: Vec<Extent>,
@@ -117,7 +119,10 @@ pub struct EpochLog {
     pub(crate) unknown: Vec<Extent>,
     /// Numbers of entries, sorted by where they begin.
     pub(crate) order: Vec<u32>,
+    /// Those whose content is known: see [`crate::fold::truth`]. All of them once the cut was taken.
     pub(crate) suspects: Vec<Suspect>,
+    /// Entries that were looked at for that: what later ones touch is not known.
+    pub(crate) looked_at: usize,
     pub(crate) truth: Arena,
 }
 
@@ -150,7 +155,7 @@ impl EpochLog {
     /// Bytes of memory that its content takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.arena.len() + self.truth.len()
+        self.arena.len() + self.awaited + self.truth.len()
     }
 
     /// What the guest discarded in this epoch, in the order of the log.
@@ -185,24 +190,29 @@ impl EpochLog {
         self.order.clear();
         self.forget_suspects();
         self.arena.truncate(0);
+        self.awaited = 0;
         self.arena.shrink(keep);
         self.truth.shrink(keep);
     }
 
-    /// Forgets what a void cut found: the next one looks again.
-    pub(crate) fn forget_suspects(&mut self) {
+    fn forget_suspects(&mut self) {
         self.suspects.clear();
+        self.looked_at = 0;
         self.truth.truncate(0);
     }
 
+    /// Whether one more entry is read without asking for memory.
+    pub(crate) fn has_room(&self) -> bool {
+        self.entries.len() < self.entries.capacity() && self.discards.len() < self.discards.capacity()
+    }
+
     /// Makes room, outside a pause, for what may come within one.
-    pub(crate) fn reserve(&mut self, bytes: usize, entries: usize) {
-        self.arena.reserve(bytes);
-        self.truth.reserve(bytes.min(TRUTH_RESERVE));
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.truth.reserve(TRUTH_RESERVE);
         self.entries.reserve(entries);
         self.discards.reserve(entries);
         self.order.reserve(entries);
-        self.suspects.reserve(self.entries.len() + entries);
+        self.suspects.reserve((2 * self.entries.len() + entries).saturating_sub(self.suspects.len()));
     }
 }
 

@@ -1,8 +1,8 @@
-//! Following a log as it grows.
+//! Following a log as it grows: its headers first, its data later.
 //!
-//! Always holds: the log is read in order and once, but for a tail that was not complete yet;
-//! entries beyond the super's count are never believed; a void cut loses nothing, since what was
-//! read stays in the [`EpochLog`] it went into.
+//! Always holds: the log is read in order, and each entry is believed once; entries beyond the super's count are never
+//! believed; what was scanned has its place in the [`EpochLog`] it went into, and its data there as soon as it was
+//! fetched, which has to be before the log is wiped; a void cut loses nothing.
 
 use std::io;
 
@@ -11,6 +11,9 @@ use super::epoch_log::{Entry, EpochLog};
 use super::format::{EntryError, FormatError, HEADER, Header, LogSector, SUPER, parse_super};
 use crate::block_io::AlignedBuffer;
 use crate::units::{SECTOR_SIZE, Sectors};
+
+/// Read at a time where headers are close together.
+const WINDOW: usize = 64 << 10;
 
 /// Why a log could not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +44,59 @@ pub struct LogReader {
     read: u64,
     /// Where the next header is, in bytes.
     next: u64,
+    /// Up to where the data was fetched.
+    fetched: u64,
     super_block: AlignedBuffer,
+    window: Window,
+}
+
+/// A part of the log that has headers.
+#[derive(Debug)]
+struct Window {
+    buffer: AlignedBuffer,
+    at: u64,
+    len: usize,
+    /// Bytes of data behind the header before.
+    gap: u64,
+}
+
+impl Window {
+    /// `unit` bytes of the log at `at`, where a header is. `end` is the log's.
+    fn header(&mut self, log: &impl BlockRead, at: u64, unit: usize, end: u64) -> Result<&[u8], ReadError> {
+        let known = at >= self.at && at + unit as u64 <= self.at + self.len as u64;
+        if !known {
+            // Where much data lies between two headers only they are read.
+            let wanted = if self.gap >= WINDOW as u64 { unit } else { WINDOW };
+            let len = wanted.min(span(at, end) / unit * unit);
+            let part = self.buffer.bytes_mut().get_mut(..len).unwrap_or_default();
+            log.read_at(at, part).map_err(|source| ReadError::Io { at, source })?;
+            (self.at, self.len) = (at, len);
+        }
+        let from = span(self.at, at);
+        Ok(&self.buffer.bytes()[from..from + unit])
+    }
+}
+
+/// A part of a log whose entries were read, and whose data was not.
+#[derive(Debug)]
+pub struct Unfetched {
+    at: u64,
+    bytes: u64,
+}
+
+impl Unfetched {
+    /// Appends the data to the epoch that the entries went into. What was left unfetched first has to be fetched first.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn fetch(&self, log: &impl BlockRead, epoch: &mut EpochLog) -> Result<(), ReadError> {
+        let Self { at, bytes } = *self;
+        let len = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let read = epoch.arena.append(len, |done, part| log.read_at(at + done as u64, part));
+        read.map_err(|source| ReadError::Io { at, source })?;
+        epoch.awaited = epoch.awaited.saturating_sub(len);
+        Ok(())
+    }
 }
 
 impl LogReader {
@@ -50,14 +105,26 @@ impl LogReader {
     #[must_use]
     pub fn new(unit: LogSector, volume: Sectors, capacity: Sectors) -> Self {
         let next = unit.bytes().into();
-        Self { unit, volume, capacity, read: 0, next, super_block: AlignedBuffer::new(SUPER) }
+        let window = Window { buffer: AlignedBuffer::new(WINDOW), at: 0, len: 0, gap: 0 };
+        let super_block = AlignedBuffer::new(SUPER);
+        Self { unit, volume, capacity, read: 0, next, fetched: next, super_block, window }
     }
 
-    /// Begins again at the head of another log.
-    pub fn restart(&mut self, capacity: Sectors) {
+    /// Begins again at the head of another log; what was left unfetched of the one before.
+    #[must_use]
+    pub fn restart(&mut self, capacity: Sectors) -> Unfetched {
+        let left = self.unfetched();
         self.capacity = capacity;
         self.read = 0;
         self.next = self.unit.bytes().into();
+        self.fetched = self.next;
+        left
+    }
+
+    /// What was scanned and not fetched yet: to be fetched before anything else is.
+    fn unfetched(&mut self) -> Unfetched {
+        let at = std::mem::replace(&mut self.fetched, self.next);
+        Unfetched { at, bytes: self.next - at }
     }
 
     /// How many entries were read.
@@ -91,109 +158,91 @@ impl LogReader {
         Ok(counted)
     }
 
-    /// Reads all entries that the super counts into `epoch`. `allocated` is how much of the log the
-    /// target had given out when its status was read last: a hint for reading much at once.
-    /// `on_mark` sees the text of each mark.
+    /// Reads all entries that the super counts into `epoch`, and their data. `on_mark` sees the text of each mark.
     ///
     /// # Errors
     /// See [`ReadError`]; entries before the bad one were read.
     pub fn follow(
         &mut self,
         log: &impl BlockRead,
-        allocated: Sectors,
         epoch: &mut EpochLog,
-        mut on_mark: impl FnMut(&[u8]),
+        on_mark: impl FnMut(&[u8]),
     ) -> Result<(), ReadError> {
-        let counted = self.counted(log)?;
-        if counted == self.read {
-            return Ok(());
-        }
-        let base = epoch.arena.len();
-        let from = self.next;
-        let hint = allocated.0.min(self.capacity.0).saturating_mul(SECTOR_SIZE as u64);
-        self.fetch(log, from, hint.saturating_sub(from), epoch)?;
-        // Keeps `arena[base + (x - from)]` the byte `x` of the log, for all of it that was fetched.
-        let result = loop {
-            if self.read == counted {
-                break Ok(());
-            }
-            if let Err(e) = self.one(log, base, from, epoch, &mut on_mark) {
-                break Err(e);
-            }
-        };
-        // What lies beyond the counted entries is read again when it is complete.
-        epoch.arena.truncate(base + span(from, self.next));
-        result
+        let scanned = self.scan(log, epoch, on_mark, |_| true);
+        self.fetch(log, epoch)?;
+        scanned.map(drop)
     }
 
-    /// Appends `bytes` of the log from `at` on to the arena's copy of it.
-    fn fetch(
-        &self,
+    /// Reads the entries that the super counts into `epoch`, without their data, for as long as `goes_on` says. Returns
+    /// whether it read all of them. Allocates only if the epoch has no room for entries.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; entries before the bad one were read.
+    pub fn scan(
+        &mut self,
         log: &impl BlockRead,
-        at: u64,
-        bytes: u64,
         epoch: &mut EpochLog,
-    ) -> Result<(), ReadError> {
-        let len = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let read = epoch.arena.append(len, |done, part| log.read_at(at + done as u64, part));
-        read.map_err(|source| ReadError::Io { at, source })
+        mut on_mark: impl FnMut(&[u8]),
+        mut goes_on: impl FnMut(&EpochLog) -> bool,
+    ) -> Result<bool, ReadError> {
+        let counted = self.counted(log)?;
+        // What the window has beyond the entries that were counted before may have changed.
+        (self.window.len, self.window.gap) = (0, 0);
+        while self.read < counted {
+            if !goes_on(epoch) {
+                return Ok(false);
+            }
+            self.one(log, epoch, &mut on_mark)?;
+        }
+        Ok(true)
+    }
+
+    /// Reads the data of what was scanned.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn fetch(&mut self, log: &impl BlockRead, epoch: &mut EpochLog) -> Result<(), ReadError> {
+        self.unfetched().fetch(log, epoch)
     }
 
     fn one(
         &mut self,
         log: &impl BlockRead,
-        base: usize,
-        from: u64,
         epoch: &mut EpochLog,
         on_mark: &mut impl FnMut(&[u8]),
     ) -> Result<(), ReadError> {
         let unit = u64::from(self.unit.bytes());
-        let header_at = self.next;
+        let (index, header_at) = (self.read, self.next);
         let data_at = header_at + unit;
-        let bad = |reader: &Self, what| FormatError::Entry {
-            index: reader.read,
-            at: header_at / SECTOR_SIZE as u64,
-            what,
-        };
+        let bad = |what| FormatError::Entry { index, at: header_at / SECTOR_SIZE as u64, what };
         let capacity = self.capacity.0.saturating_mul(SECTOR_SIZE as u64);
         if data_at > capacity {
-            return Err(bad(self, EntryError::Data).into());
+            return Err(bad(EntryError::Data).into());
         }
-        self.have(log, base, from, data_at, epoch)?;
-        let bytes = epoch.arena.contiguous(base + span(from, header_at), span(header_at, data_at));
-        let header = Header::parse(bytes, self.unit, self.volume).map_err(|what| bad(self, what))?;
-        let end = data_at.saturating_add(header.data().0.saturating_mul(SECTOR_SIZE as u64));
+        let bytes = self.window.header(log, header_at, span(0, unit), capacity)?;
+        let header = Header::parse(bytes, self.unit, self.volume).map_err(bad)?;
+        let data = header.data().0.saturating_mul(SECTOR_SIZE as u64);
+        let end = data_at.saturating_add(data);
         if end > capacity {
-            return Err(bad(self, EntryError::Data).into());
+            return Err(bad(EntryError::Data).into());
         }
         if let Header::Mark(text) = header {
             on_mark(&bytes[HEADER..HEADER + text]);
         }
-        self.have(log, base, from, end, epoch)?;
+        let place = epoch.arena.len() + epoch.awaited + span(header_at, data_at);
         match header {
             Header::Write(_) if epoch.entries.len() >= u32::MAX as usize => {
                 return Err(ReadError::Entries(epoch.entries.len()));
             }
-            Header::Write(extent) => epoch.entries.push(Entry { extent, data: base + span(from, data_at) }),
+            Header::Write(extent) => epoch.entries.push(Entry { extent, data: place }),
             Header::Discard(extent) => epoch.discards.push(extent),
             Header::Empty | Header::Mark(_) => {}
         }
+        epoch.awaited += span(header_at, end);
+        self.window.gap = data;
         self.next = end;
         self.read += 1;
         Ok(())
-    }
-
-    /// Makes sure that the arena's copy of the log reaches to byte `end` of it.
-    fn have(
-        &self,
-        log: &impl BlockRead,
-        base: usize,
-        from: u64,
-        end: u64,
-        epoch: &mut EpochLog,
-    ) -> Result<(), ReadError> {
-        let copied = from + (epoch.arena.len() - base) as u64;
-        if end > copied { self.fetch(log, copied, end - copied, epoch) } else { Ok(()) }
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Pause::begin     every volume: the beat `Paused`, before any is touched; refused where nobody stands by
-//! suspend          each: drained, then held back              (or `trust_counters`: nobody writes, as the kernel counts)
+//! suspend          all at once: drained, then held back       (or `trust_counters`: nobody writes, as the kernel counts)
 //! each             what the pause is for: one step for every volume before the next step for any
 //! is_still         the one proof, before a result counts: all of them have stood still all the time
 //! end              resume: they run   |   hold: they stay, under the lease of holding   |   shut: all I/O fails
@@ -15,6 +15,7 @@
 //! signals that would end the process wait meanwhile; a device that cannot be resumed is tried again before that is given
 //! up; from the first suspend to the last resume nothing here allocates.
 
+pub(crate) mod helper;
 pub mod pool;
 pub mod pulse;
 pub mod signals;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use crate::fault;
 use crate::ioctl::{DmControl, Urgency};
 use crate::units::{DevNum, Sectors};
+use helper::{Helper, Task};
 use pulse::{Phase, Pulse};
 use signals::HeldSignals;
 use stillness::{Look, Stillness};
@@ -68,6 +70,11 @@ pub(crate) trait Pausable {
     fn stillness(&self) -> Option<&Stillness> {
         None
     }
+
+    /// A thread of its own, where the volume is one of a group: what takes long is done for all of them at the same time.
+    fn helper(&self) -> Option<&Helper> {
+        None
+    }
 }
 
 impl<V: Pausable> Pausable for &mut V {
@@ -85,6 +92,10 @@ impl<V: Pausable> Pausable for &mut V {
 
     fn stillness(&self) -> Option<&Stillness> {
         (**self).stillness()
+    }
+
+    fn helper(&self) -> Option<&Helper> {
+        (**self).helper()
     }
 }
 
@@ -248,13 +259,40 @@ impl<V: Pausable> Pause<V> {
     pub(crate) fn suspend(&mut self) -> Result<(), Failed<io::Error>> {
         // Before: a device that may be half way is resumed too.
         self.suspended = true;
-        self.each(|volume| {
+        let task = |volume: &V| Task::Suspend(volume.layers().top);
+        self.at_once(task, "one-suspended", |volume| {
             let Layers { top, below, .. } = volume.layers();
             volume.control().suspend(top)?;
-            below.map_or(Ok(()), |below| volume.control().suspend(below))?;
-            fault::at("one-suspended");
-            Ok(())
+            below.map_or(Ok(()), |below| volume.control().suspend(below))
         })
+    }
+
+    /// Has the helper of every volume do its task, all at the same time, and waits for all of them. A volume without one
+    /// is done by `alone`.
+    pub(crate) fn at_once(
+        &mut self,
+        task: impl Fn(&V) -> Task,
+        point: &str,
+        mut alone: impl FnMut(&mut V) -> io::Result<()>,
+    ) -> Result<(), Failed<io::Error>> {
+        for volume in &self.volumes {
+            if let Some(helper) = volume.helper() {
+                helper.begin(task(volume));
+            }
+        }
+        let mut result = Ok(());
+        for (at, volume) in self.volumes.iter_mut().enumerate() {
+            // Each of them is waited for, whatever became of the others.
+            let done = match volume.helper() {
+                Some(helper) => helper.wait(),
+                None if result.is_ok() => alone(volume),
+                None => continue,
+            };
+            result = result.and(done.map_err(|why| Failed { at, why }));
+            volume.pulse().beat(self.during);
+            fault::at(point);
+        }
+        result
     }
 
     /// In place of [`suspend`](Self::suspend): somebody else keeps the writers still, and the kernel's counters are to
@@ -302,6 +340,9 @@ impl<V: Pausable> Pause<V> {
         let lasted = self.began.elapsed();
         if ended.is_ok() {
             self.say(phase);
+        }
+        if after == After::Shut {
+            fault::at("shut-told");
         }
         ended.map(|()| lasted)
     }

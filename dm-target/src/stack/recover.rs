@@ -26,6 +26,20 @@ pub struct Recovered {
 }
 
 impl Stack {
+    /// Clears up after a daemon that died, for a watchdog: as [`recover`](Self::recover), but a volume that was shut stays
+    /// shut, and only its log is removed. `None` for such a one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_up(&self) -> Result<Option<Recovered>, StackError> {
+        let devices = Devices::open()?;
+        let log = devices.find(&self.name.log())?;
+        if self.mode(&devices, log.as_ref())? == Mode::Shut {
+            return remove_log(&devices, self).map(|()| None);
+        }
+        self.recover().map(Some)
+    }
+
     /// Brings the visible device back to dm-era, or what stands in its place, after a daemon died or hangs,
     /// and removes its log. Does nothing to a stack that runs there.
     ///

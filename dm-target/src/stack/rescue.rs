@@ -4,7 +4,8 @@
 //! Always holds: discards are shut off before anything else, and the visible device is resumed only when none
 //! is in flight ([`crate::discard`]); the table of dm-era is loaded before any resume, which replaces whatever
 //! the stopped process had loaded; a capture that is rescued never comes back, so that process finds its tables
-//! changed however late it goes on, and knows that its cut is void.
+//! changed however late it goes on, and knows that its cut is void; a volume that was shut stays shut, whatever the
+//! process said last: the table of errors is all that it takes to know.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::{Stack, StackError, io_step};
 use crate::block_io::{Access, BlockDevice, LayerSettings};
 use crate::discard::valve::Valve;
-use crate::ioctl::DmControl;
+use crate::ioctl::{DeviceState, DmControl};
 use crate::pause::{self, SHUT};
 use crate::units::DevNum;
 
@@ -65,7 +66,7 @@ impl Rescue {
     }
 
     /// Points the visible device at dm-era, or what stands in its place, and lets it run, whatever state it
-    /// is in. Leaves one alone that runs there. The log is left to [`Stack::recover`].
+    /// is in. Leaves one alone that runs there, or that was shut. The log is left to [`Stack::recover`].
     ///
     /// # Errors
     /// The kernel's; the visible device is resumed whenever that is possible at all.
@@ -78,6 +79,9 @@ impl Rescue {
         }
         let state = self.control.state(top)?;
         let below = self.below()?;
+        if self.control.target(top)? == SHUT {
+            return self.keep_shut(state, began);
+        }
         let moved = below != Some(self.stack.floor()) || state.inactive;
         let done = |moved| Rescued { suspended: state.suspended, moved, took: began.elapsed() };
         if !moved && !state.suspended {
@@ -101,6 +105,18 @@ impl Rescue {
         loaded.and(suspended).and(shut)?;
         self.settings.apply().map_err(io::Error::other)?;
         Ok(done(moved))
+    }
+
+    /// Leaves a volume that was given up as it is: another side may be writing to its copy.
+    fn keep_shut(&mut self, state: DeviceState, began: Instant) -> io::Result<Rescued> {
+        let top = self.stack.top;
+        if state.inactive {
+            self.control.clear(top)?;
+        }
+        if state.suspended {
+            pause::resume(&mut self.control, top)?;
+        }
+        Ok(Rescued { suspended: state.suspended, moved: false, took: began.elapsed() })
     }
 
     /// Makes all I/O of the visible device fail: what it holds back belongs to another side's volume by now, or may

@@ -11,7 +11,7 @@ declare -A DAEMON
 
 # shellcheck disable=SC2034
 {
-    GIVING_POINTS="switch-held switch-yielded state-written state-synced take-over-sent shut-loaded shut-resumed"
+    GIVING_POINTS="switch-held switch-yielded state-written state-synced take-over-sent shut-loaded shut-resumed shut-told shut-discards"
     TAKING_POINTS="take-over-received state-written state-synced promote-before-writable promote-writable"
 }
 

@@ -1,7 +1,7 @@
 //! A log-writes log, followed while it grows.
 //!
 //! ```text
-//! input: sector size u8 (512 << n % 4), volume u32 in sectors, entries read at first u8, hint u32, the log
+//! input: sector size u8 (512 << n % 4), volume u32 in sectors, entries read at first u8, entries scanned at a time u32, the log
 //! ```
 
 use std::io;
@@ -62,10 +62,24 @@ struct Read {
 }
 
 impl Read {
-    fn follow(&mut self, reader: &mut LogReader, log: &Log, hint: Sectors) -> Result<(), ReadError> {
+    fn follow(&mut self, reader: &mut LogReader, log: &Log) -> Result<(), ReadError> {
         let Self { epoch, marks } = self;
         let bound = bound(log.0.len());
-        within(bound, || reader.follow(log, hint, epoch, |mark| marks.push(mark.to_vec())))
+        within(bound, || reader.follow(log, epoch, |mark| marks.push(mark.to_vec())))
+    }
+
+    /// The same by so many headers at a time, with the data behind them.
+    fn follow_in_parts(&mut self, reader: &mut LogReader, log: &Log, part: u32) -> Result<(), ReadError> {
+        let Self { epoch, marks } = self;
+        loop {
+            let mut rest = part;
+            let goes_on = |_: &EpochLog| rest.checked_sub(1).inspect(|left| rest = *left).is_some();
+            let scanned = reader.scan(log, epoch, |mark| marks.push(mark.to_vec()), goes_on);
+            reader.fetch(log, epoch)?;
+            if scanned? {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -73,12 +87,12 @@ fn run(data: &[u8]) -> Verdict {
     let mut input = Input::new(data);
     let Some(unit) = LogSector::new(512 << (input.u8() % 4)) else { panic!("it is one of the four") };
     let volume = Sectors(input.u32().into());
-    let (first, hint) = (u64::from(input.u8()), Sectors(input.u32().into()));
+    let (first, part) = (u64::from(input.u8()), input.u32().max(1));
     let log = Log(input.rest().to_vec());
 
     let mut at_once = Read::default();
     let mut reader = LogReader::new(unit, volume, log.capacity());
-    let result = at_once.follow(&mut reader, &log, hint);
+    let result = at_once.follow(&mut reader, &log);
     assert!(reader.consumed() <= log.capacity().max(Sectors(unit.sectors())));
     let kept = at_once.epoch.entries().len() + at_once.epoch.discards().len();
     assert!(kept as u64 <= reader.entries());
@@ -87,8 +101,8 @@ fn run(data: &[u8]) -> Verdict {
     // Whoever follows a log while it grows reads the same.
     let mut growing = Read::default();
     let mut follower = LogReader::new(unit, volume, log.capacity());
-    let earlier = growing.follow(&mut follower, &log.earlier(first), Sectors(0));
-    let later = earlier.and_then(|()| growing.follow(&mut follower, &log, hint));
+    let earlier = growing.follow(&mut follower, &log.earlier(first));
+    let later = earlier.and_then(|()| growing.follow_in_parts(&mut follower, &log, part));
     assert_eq!(growing.marks, at_once.marks);
     assert_eq!((follower.entries(), follower.consumed()), (reader.entries(), reader.consumed()));
     assert_eq!(result.is_ok(), later.is_ok());
