@@ -342,11 +342,15 @@ fn a_state_that_was_promoted_over_and_one_that_stepped_down() {
     };
     let outdated = Content::Outdated { fork: Some(Epoch(4710)) };
     let outdated = DurableState { lineage: lineage(), content: outdated, ..blank };
-    let lost =
-        DurableState { content: Content::Consistent, lost: Some(Epoch(4713)), ..outdated.clone() };
+    let lost = DurableState { content: Content::Consistent, lost: Some(Epoch(4713)), ..outdated.clone() };
     let placed =
         DurableState { devices: vec![VolumeUuid([0xf7; 16]), VolumeUuid([0xf8; 16])], ..outdated.clone() };
-    for (name, state) in [("state_devices", placed), ("state_fenced", fenced), ("state_lost", lost), ("state_outdated", outdated)] {
+    for (name, state) in [
+        ("state_devices", placed),
+        ("state_fenced", fenced),
+        ("state_lost", lost),
+        ("state_outdated", outdated),
+    ] {
         check_state(name, 9, state);
     }
 }

@@ -367,7 +367,11 @@ impl BackupDriver {
             let text = format!(
                 "the journal has lost epochs up to {through}, which were acknowledged; the volumes hold exactly epoch \
                  {held}: {}",
-                if arrives { "what is missing arrives" } else { "waiting for the primary to send what is missing" }
+                if arrives {
+                    "what is missing arrives"
+                } else {
+                    "waiting for the primary to send what is missing"
+                }
             );
             return ("outdated", Some(text));
         }

@@ -17,8 +17,8 @@
 
 use std::time::Duration;
 
-use super::promote::Step;
 use super::apply::ApplyState;
+use super::promote::Step;
 use super::{Backup, BackupAction, Link, Phase, PromoteRefused};
 use crate::ids::Epoch;
 use crate::mutant::{self, Mutant};
@@ -75,7 +75,9 @@ impl Backup {
                 "the journal has lost epochs up to {lost}, which were acknowledged: {reason}. The volumes hold exactly \
                  epoch {kept}; the primary sends what is missing, or `ftship promote --force` takes that epoch"
             ),
-            None => format!("the journal has lost what follows epoch {kept}: {reason}. The primary sends it again"),
+            None => format!(
+                "the journal has lost what follows epoch {kept}: {reason}. The primary sends it again"
+            ),
         };
         self.act(BackupAction::ReportLoss { text: text.clone() });
         if !matches!(self.link, Link::Down) {

@@ -165,13 +165,16 @@ impl Proof {
     }
 
     /// What a fault takes for a proof: that the frames are of one epoch, in order; or not even that.
-    fn of_identity<D: ReadAt>(ring: Ring, device: &mut D, place: Place) -> Result<Self, ProofError<D::Error>> {
+    fn of_identity<D: ReadAt>(
+        ring: Ring,
+        device: &mut D,
+        place: Place,
+    ) -> Result<Self, ProofError<D::Error>> {
         let frames: Vec<Frame> =
             EpochFrames::new(ring, device, place.start, place.end).collect::<Result<_, _>>()?;
         let stamp = frames.first().map(|frame| frame.header.stamp());
-        let is_next = |(seq, frame): (u64, &Frame)| {
-            (frame.header.seq, Some(frame.header.stamp())) == (seq, stamp)
-        };
+        let is_next =
+            |(seq, frame): (u64, &Frame)| (frame.header.seq, Some(frame.header.stamp())) == (seq, stamp);
         let ends = frames.last().is_some_and(|last| last.header.kind == FrameKind::EpochEnd);
         if !((0..).zip(&frames).all(is_next) && ends || mutant::is(Mutant::RedoWhateverLiesThere)) {
             return Err(ProofError::Endless { position: place.start });

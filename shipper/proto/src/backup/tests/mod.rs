@@ -115,7 +115,8 @@ impl Host {
             match action {
                 BackupAction::Send(message) => self.said.push(message),
                 BackupAction::SendFrame(frame) => self.frames.push(frame),
-                BackupAction::Close { .. } | BackupAction::Append { .. } | BackupAction::WriteBase { .. } => {}
+                BackupAction::Close { .. } | BackupAction::Append { .. } | BackupAction::WriteBase { .. } => {
+                }
                 BackupAction::ReportLoss { text } => self.losses.push(text),
                 BackupAction::PromoteDone(result) => self.promoted.push(result),
                 disk => self.pending.push_back(disk),

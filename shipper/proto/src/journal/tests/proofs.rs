@@ -125,7 +125,11 @@ fn what_reads_otherwise_after_its_proof_is_not_handed_out() {
     journal.put(data, &second.frames[0]);
     let changed = redo(&mut journal, &proof).unwrap_err();
     assert_eq!(changed.1, 1, "the frame before it was used: {:?}", changed.0);
-    assert_eq!(redo(&mut journal, &kept), Ok(second.frames.clone()), "what is kept in memory is what was proven");
+    assert_eq!(
+        redo(&mut journal, &kept),
+        Ok(second.frames.clone()),
+        "what is kept in memory is what was proven"
+    );
     journal.put(data, &second.frames[1]);
     journal.put(end, &second.frames[0]);
     assert!(redo(&mut journal, &proof).is_err(), "its end too");
