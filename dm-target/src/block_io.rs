@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 
 use crate::ioctl;
+use crate::kernel_gate::kernel_release;
 use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 
 /// Alignment of every buffer here, in memory: enough for any logical block size.
@@ -278,7 +279,7 @@ pub fn holders(number: DevNum) -> io::Result<Vec<String>> {
 
 /// A queue setting that was not accepted.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: cannot set {value}: {source}", path.display())]
+#[error("{}: kernel {} does not take {value}: {source}", path.display(), kernel_release())]
 pub struct SettingError {
     path: PathBuf,
     value: &'static str,
@@ -307,14 +308,20 @@ impl Setting {
         self.try_apply().map_err(|source| SettingError { path: self.path.clone(), value: self.value, source })
     }
 
+    /// What is so already is not written: later kernels freeze the queue for each write, and a limit of discards
+    /// that was ever lowered to 0 they do not raise again.
     fn try_apply(&self) -> io::Result<()> {
+        if self.is_made()? {
+            return Ok(());
+        }
         self.file.write_all_at(self.value.as_bytes(), 0)?;
+        if self.is_made()? { Ok(()) } else { Err(io::Error::other("it reads back otherwise")) }
+    }
+
+    fn is_made(&self) -> io::Result<bool> {
         let mut found = [0u8; 32];
         let n = self.file.read_at(&mut found, 0)?;
-        if found[..n].trim_ascii() != self.value.as_bytes() {
-            return Err(io::Error::other("it reads back otherwise"));
-        }
-        Ok(())
+        Ok(found[..n].trim_ascii() == self.value.as_bytes())
     }
 }
 

@@ -129,6 +129,12 @@ pub enum KernelError {
     },
 }
 
+/// The running kernel's `uname -r`.
+pub(crate) fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "$(uname -r)".to_owned(), |name| name.release().to_string_lossy().into_owned())
+}
+
 /// Judges a kernel by `uname -r`, and by `uname -v`, where Debian names the upstream release.
 ///
 /// # Errors

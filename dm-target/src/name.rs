@@ -81,6 +81,12 @@ impl StackName {
     pub fn gate(&self) -> String {
         format!("{}-gate", self.0)
     }
+
+    /// The daemon's own way to dm-era for discards, there too.
+    #[must_use]
+    pub fn outlet(&self) -> String {
+        format!("{}-outlet", self.0)
+    }
 }
 
 impl fmt::Display for StackName {
@@ -142,6 +148,12 @@ impl VolumeId {
     #[must_use]
     pub fn gate(&self) -> String {
         format!("{UUID_PREFIX}{}-gate", self.0)
+    }
+
+    /// UUID of the outlet.
+    #[must_use]
+    pub fn outlet(&self) -> String {
+        format!("{UUID_PREFIX}{}-outlet", self.0)
     }
 
     /// Sixteen bytes for handshakes: the first half of SHA-256 over `ftdm volume ` and the id.

@@ -56,10 +56,13 @@ impl Capture {
         LayerSettings::open_with_discards(top)
             .and_then(|settings| settings.apply())
             .map_err(StackError::from)?;
-        // Later kernels remember that it was lowered while there was no log.
-        let takes = Limit::open(top).and_then(|limit| limit.raise()).map_err(step("let discards in"))?;
-        if !takes {
-            log::warn!("{} takes no discards", self.stack.name);
+        // Some kernels may remember that it was lowered while there was no log. Discards are not worth a capture.
+        match Limit::open(top).and_then(|limit| limit.raise()) {
+            Ok(true) => {}
+            Ok(false) => log::warn!("{} takes no discards", self.stack.name),
+            Err(e) => {
+                log::warn!("{}: the guest cannot discard: queue/discard_max_bytes: {e}", self.stack.name)
+            }
         }
         Ok(())
     }

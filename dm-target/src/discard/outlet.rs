@@ -115,28 +115,31 @@ impl Outlet {
     /// or the stack has no gate.
     pub(crate) fn open(stack: &Stack) -> Result<Option<(Self, BlockDevice)>, StackError> {
         let Some(gate) = stack.gate().filter(|_| stack.passes()) else { return Ok(None) };
+        let Some(outlet) = stack.outlet() else {
+            log::warn!(
+                "{}: an older ftdm made its stack, so the guest cannot discard; ftdm remove and create it again",
+                stack.name()
+            );
+            return Ok(None);
+        };
         let step = |step: &str| {
             let step = step.to_owned();
             move |e: io::Error| StackError::Step { step, reason: e.to_string() }
         };
-        let limit = |device| Limit::open(device).map_err(step("open the limit of discards"));
-        if limit(gate)?.get().map_err(step("read the limit of discards of the gate"))? > 0 {
+        let gate_limit = Limit::open(gate).map_err(step("open the limit of discards of the gate"))?;
+        if gate_limit.get().map_err(step("read the limit of discards of the gate"))? > 0 {
             let what = "it takes discards, and must not".to_owned();
             return Err(StackError::Form { name: stack.name().gate(), what });
         }
-        let raise = |limit: &Limit| limit.raise().map_err(step("raise the limit of discards"));
-        if let Ok(origin) = Limit::open(stack.origin()) {
-            raise(&origin)?;
-        }
-        let era_limit = limit(stack.era())?;
-        if !raise(&era_limit)? {
+        let mut valve = stack.valve()?;
+        if !valve.let_through(stack.era()).map_err(step("let discards through"))? {
             log::warn!("{}: its volume takes no discards, so the guest cannot discard", stack.name());
             return Ok(None);
         }
-        let (granularity, alignment) = era_limit.granule().map_err(step("read the granule of discards"))?;
-        let era = BlockDevice::open_dm(stack.era(), Access { write: true, ..Access::default() })?;
-        let granule = Granule::of(granularity, alignment, era.logical_block());
-        let valve = stack.valve()?;
+        let granule = valve.limit().granule();
+        let (granularity, alignment) = granule.map_err(step("read the granule of discards"))?;
+        let device = BlockDevice::open_dm(outlet, Access { write: true, ..Access::default() })?;
+        let granule = Granule::of(granularity, alignment, device.logical_block());
         let block = stack.history()?.block;
         let marks = usize::try_from(granule.len / u64::from(block.get())).unwrap_or(0) + 2;
         let outlet = Self {
@@ -149,7 +152,7 @@ impl Outlet {
             units: Vec::with_capacity(BATCH),
             parts: Vec::with_capacity(marks.max(BATCH)),
         };
-        Ok(Some((outlet, era)))
+        Ok(Some((outlet, device)))
     }
 
     /// How long a pause with this budget may take for discards; `None` when it is too soon for any.

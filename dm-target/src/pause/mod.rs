@@ -32,7 +32,7 @@ use helper::{Helper, Task};
 use pulse::{Phase, Pulse};
 use signals::HeldSignals;
 use stillness::{Look, Stillness};
-pub(crate) use table::{SHUT, SwapError, point_at, resume, swap_table};
+pub(crate) use table::{SHUT, SwapError, point_at, replace, resume, swap_table};
 
 /// The volumes' writers wait for what is done in a pause: it goes before everything ordinary.
 pub(crate) const PAUSE_URGENCY: Urgency = Urgency::RealTime(10);

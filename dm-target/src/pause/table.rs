@@ -10,7 +10,7 @@ use super::pulse::Phase;
 use super::{After, Layers, Pausable, Pause};
 use crate::fault;
 use crate::ioctl::DmControl;
-use crate::units::DevNum;
+use crate::units::{DevNum, Sectors};
 
 /// The target whose every I/O fails.
 pub(crate) const SHUT: &str = "error";
@@ -68,6 +68,23 @@ pub(crate) fn swap_table(control: &mut DmControl, device: DevNum) -> Result<(), 
     // Also after a failed suspend: whatever state that left, the device must run.
     resume(control, device).map_err(SwapError::NotResumed)?;
     suspended.map_err(SwapError::NotDrained)
+}
+
+/// Makes a table live on a device that carries nothing of the guest's, also where somebody left it suspended.
+///
+/// # Errors
+/// The kernel's. The device runs whenever that is possible at all.
+pub(crate) fn replace(
+    control: &mut DmControl,
+    device: DevNum,
+    size: Sectors,
+    target: &str,
+    parameters: &str,
+) -> io::Result<()> {
+    control.load(device, size, target, parameters)?;
+    let suspended = control.suspend(device);
+    resume(control, device)?;
+    suspended
 }
 
 /// Lets a device run. Neither allocates nor logs.

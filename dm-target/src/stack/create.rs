@@ -1,7 +1,8 @@
 //! Making a stack and taking it down.
 //!
-//! Always holds: [`create`] leaves either the whole stack or nothing that was not there before; the gate is
-//! made while dm-era takes no discards, and before anything is pointed at it.
+//! Always holds: [`create`] leaves either the whole stack or nothing that was not there before; the gate
+//! takes no discards from before anything is pointed at it; what a capture asks of the kernel's queue settings was
+//! asked here before.
 
 use std::path::PathBuf;
 
@@ -9,10 +10,12 @@ use super::devices::{self, Described, Devices, NewDevice, TargetLine};
 use super::{Created, History, Mode, Stack, StackError, TARGETS, checks, era_status, io_step};
 use crate::block_io::{Access, BlockDevice};
 use crate::discard::Discards;
-use crate::discard::valve::Limit;
+use crate::discard::valve::Valve;
 use crate::era::status::EraStatus;
 use crate::ioctl::DmControl;
+use crate::kernel_gate::kernel_release;
 use crate::name::{StackName, UUID_PREFIX, VolumeId};
+use crate::pause::stillness::Stillness;
 use crate::table::FtTable;
 use crate::units::{DevNum, Era};
 
@@ -42,17 +45,15 @@ pub fn create(
     let checked = checks::check(&devices, table)?;
     let before = checked.era.unwrap_or(Era(0));
     refuse_older(recorded, before)?;
-    if discards == Discards::Pass {
-        allow_origin(checked.origin);
-    }
-    build_era(&devices, name, table, &checked)?;
+    build_era(&devices, name, table, &checked, discards)?;
     let built = match discards {
         Discards::Off => Ok(()),
-        Discards::Pass => build_gate(&devices, name, table, &checked),
+        Discards::Pass => build_gate(&devices, name, table, &checked)
+            .and_then(|()| build_outlet(&devices, name, table, &checked)),
     };
     let built = built.and_then(|()| build_top(&devices, name, table, &checked, discards));
     if built.is_err() {
-        for hidden in [name.gate(), name.era()] {
+        for hidden in [name.outlet(), name.gate(), name.era()] {
             if let Err(e) = devices.remove(&hidden) {
                 log::error!("{hidden} was left behind: {e}");
             }
@@ -119,7 +120,7 @@ fn taken(name: &str, device: &Described) -> StackError {
 
 /// Hidden devices without a visible one are what an interrupted create or remove leaves.
 fn clear_leftovers(devices: &Devices, name: &StackName) -> Result<(), StackError> {
-    for hidden in [name.log(), name.gate(), name.era()] {
+    for hidden in [name.log(), name.gate(), name.outlet(), name.era()] {
         match devices.find(&hidden)? {
             None => {}
             Some(found) if is_hidden(&found) => {
@@ -145,6 +146,7 @@ fn build_era(
     name: &StackName,
     table: &FtTable,
     checked: &checks::Checked,
+    discards: Discards,
 ) -> Result<(), StackError> {
     let era = name.era();
     let line = TargetLine {
@@ -153,8 +155,7 @@ fn build_era(
         parameters: format!("{} {} {}", checked.metadata, checked.origin, table.block.get()),
     };
     let uuid = checked.id.era();
-    let made =
-        devices.make(&NewDevice { name: &era, uuid: &uuid, line, hidden: true, discards: Discards::Off })?;
+    let made = devices.make(&NewDevice { name: &era, uuid: &uuid, line, hidden: true, discards })?;
     let judged = settle_era(devices, &era, made.number, checked.era);
     if judged.is_err()
         && let Err(e) = devices.remove(&era)
@@ -200,11 +201,27 @@ fn build_gate(
     devices.make(&new).map(drop)
 }
 
-/// A volume that was shut off when a daemon stopped takes discards again: nothing uses it now. dm-era would
-/// not take any over one that takes none.
-pub(super) fn allow_origin(origin: DevNum) {
-    if let Err(e) = Limit::open(origin).and_then(|limit| limit.raise()) {
-        log::debug!("the limit of discards of {origin}: {e}");
+/// Shut off until a capture begins, and seen to open: a kernel that does not do that is refused here.
+fn build_outlet(
+    devices: &Devices,
+    name: &StackName,
+    table: &FtTable,
+    checked: &checks::Checked,
+) -> Result<(), StackError> {
+    let line = linear_over(devices, &name.era(), table)?;
+    let (outlet, uuid) = (name.outlet(), checked.id.outlet());
+    let new = NewDevice { name: &outlet, uuid: &uuid, line, hidden: true, discards: Discards::Pass };
+    let made = devices.make(&new)?;
+    let era = devices.find(&name.era())?.ok_or_else(|| StackError::Vanished(name.era()))?.number;
+    let rehearsed =
+        Valve::open(era, Some(made.number), table.sectors).and_then(|mut valve| valve.rehearse(era));
+    match rehearsed {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            log::warn!("{name}: its volume takes no discards, so the guest cannot discard");
+            Ok(())
+        }
+        Err(source) => Err(StackError::DiscardsRefused { release: kernel_release(), source }),
     }
 }
 
@@ -220,13 +237,21 @@ fn build_top(
     let uuid = checked.id.top();
     let new = NewDevice { name: name.top(), uuid: &uuid, line, hidden: false, discards: Discards::Off };
     let top = devices.make(&new)?;
-    let node = devices::ensure_node(name.top(), top.number);
-    if node.is_err()
+    let usable = counts(top.number).and_then(|()| devices::ensure_node(name.top(), top.number));
+    if usable.is_err()
         && let Err(e) = devices.remove(name.top())
     {
         log::error!("{name} was left behind: {e}");
     }
-    node
+    usable
+}
+
+/// Captures need the kernel's counters of the visible device.
+fn counts(top: DevNum) -> Result<(), StackError> {
+    Stillness::open(top).map(drop).map_err(io_step(format!(
+        "have kernel {} count the visible device's writes (queue/iostats)",
+        kernel_release()
+    )))
 }
 
 /// Takes the stack down, half-made ones and leftovers of a capture included.
@@ -237,7 +262,6 @@ fn build_top(
 pub fn remove(name: &StackName) -> Result<(), StackError> {
     let devices = Devices::open()?;
     let mut found_any = false;
-    let origin = Stack::find(&devices, name).ok().filter(|stack| stack.gate.is_some()).map(|s| s.origin);
     if let Some(top) = devices.find(name.top())? {
         if VolumeId::from_top_uuid(&top.uuid).is_none() {
             return Err(StackError::NotFound(name.to_string()));
@@ -249,14 +273,11 @@ pub fn remove(name: &StackName) -> Result<(), StackError> {
         found_any = true;
         devices.remove(name.top())?;
     }
-    for hidden in [name.log(), name.gate(), name.era()] {
+    for hidden in [name.log(), name.gate(), name.outlet(), name.era()] {
         if devices.find(&hidden)?.is_some_and(|d| is_hidden(&d)) {
             found_any = true;
             devices.remove(&hidden)?;
         }
-    }
-    if let Some(origin) = origin {
-        allow_origin(origin);
     }
     if found_any { Ok(()) } else { Err(StackError::NotFound(name.to_string())) }
 }

@@ -18,6 +18,7 @@ use std::os::fd::AsRawFd;
 use super::StackError;
 use crate::block_io::LayerSettings;
 use crate::discard::Discards;
+use crate::kernel_gate::kernel_release;
 use crate::units::{DevNum, Sectors};
 
 const CONTROL: &str = "/dev/mapper/control";
@@ -268,9 +269,7 @@ pub(crate) fn load_module_with(module: &str, parameters: &[String]) {
 
 /// The error for a module that the kernel does not have.
 pub(crate) fn missing(module: &'static str) -> StackError {
-    let release = nix::sys::utsname::uname()
-        .map_or_else(|_| "$(uname -r)".to_owned(), |name| name.release().to_string_lossy().into_owned());
-    StackError::Missing { module, release }
+    StackError::Missing { module, release: kernel_release() }
 }
 
 fn dm_name(name: &str) -> Result<&DmName, StackError> {

@@ -155,6 +155,16 @@ pub enum StackError {
         /// What is wrong.
         what: String,
     },
+    /// The kernel does not shut discards off and let them through.
+    #[error(
+        "--discards pass (`discards = \"pass\"`) does not work on kernel {release}: {source}; use --discards off"
+    )]
+    DiscardsRefused {
+        /// `uname -r`.
+        release: String,
+        /// What it answered.
+        source: io::Error,
+    },
     /// A queue setting was not accepted.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -256,6 +266,7 @@ pub struct Stack {
     pub(crate) top: DevNum,
     pub(crate) era: DevNum,
     gate: Option<DevNum>,
+    outlet: Option<DevNum>,
     /// Captures pass discards on.
     passes: bool,
     pub(crate) size: Sectors,
@@ -289,7 +300,12 @@ impl Stack {
         if era.uuid != id.era() {
             return Err(form("its UUID is another stack's"));
         }
-        let gate = devices.find(&name.gate())?.filter(|gate| gate.uuid == id.gate()).map(|gate| gate.number);
+        let hidden = |name: &str, uuid: &str| {
+            let found = devices.find(name)?.filter(|found| found.uuid == uuid);
+            Ok::<_, StackError>(found.map(|found| found.number))
+        };
+        let gate = hidden(&name.gate(), &id.gate())?;
+        let outlet = hidden(&name.outlet(), &id.outlet())?.filter(|_| gate.is_some());
         let line = devices.table(&name.era())?.ok_or_else(|| form("it has no table of one target"))?;
         let words: Vec<&str> = line.parameters.split_whitespace().collect();
         let parsed = match (line.target.as_str(), &words[..]) {
@@ -307,6 +323,7 @@ impl Stack {
             top: top.number,
             era: era.number,
             gate,
+            outlet,
             passes: gate.is_some(),
             size: line.len,
             origin,
@@ -358,6 +375,11 @@ impl Stack {
         self.gate
     }
 
+    /// The device over dm-era that the daemon gives discards to, where discards are passed.
+    pub(crate) fn outlet(&self) -> Option<DevNum> {
+        self.outlet
+    }
+
     /// Whether it is made so that discards can be passed.
     #[must_use]
     pub fn discards(&self) -> Discards {
@@ -380,7 +402,7 @@ impl Stack {
 
     /// What lets discards through to the volume.
     pub(crate) fn valve(&self) -> Result<Valve, StackError> {
-        Valve::open(self.era, self.origin, self.gate.is_some())
+        Valve::open(self.era, self.outlet, self.size)
             .map_err(io_step(format!("open the limits of discards of {}", self.name)))
     }
 
@@ -481,9 +503,6 @@ impl Stack {
     /// # Errors
     /// When it cannot be opened.
     pub fn open_for_discards(&self) -> Result<BlockDevice, StackError> {
-        if self.gate.is_some() {
-            create::allow_origin(self.origin);
-        }
         let access = Access { write: true, direct: true, exclusive: false };
         Ok(BlockDevice::open(self.origin.to_string().as_ref(), access)?)
     }

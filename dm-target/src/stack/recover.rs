@@ -49,7 +49,7 @@ impl Stack {
         let devices = Devices::open()?;
         let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
         let log = devices.find(&self.name.log())?;
-        let valve = self.valve()?;
+        let mut valve = self.valve()?;
         valve.shut().map_err(io_step(format!("shut off discards of {}", self.name)))?;
         let top = control.state(self.top).map_err(io_step(format!("ask {}", self.name)))?;
         let mode = self.mode(&devices, log.as_ref())?;

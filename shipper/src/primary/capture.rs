@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ftdm::capture::memory::CaptureMemory;
 use ftdm::capture::ram_disks::LogPair;
-use ftdm::capture::{Capture, Followed, LostReason};
+use ftdm::capture::{AtSwitch, Capture, Followed, LostReason};
 use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::discard::DiscardFigures;
 use ftdm::fault;
@@ -54,6 +54,11 @@ pub(super) enum CaptureJob {
     Start {
         /// The eras to start from.
         since: Vec<Era>,
+    },
+    /// Begin a capture, follow its log, and end it again: is it possible?
+    Try {
+        /// Returned in the answer.
+        attempt: u32,
     },
     /// Let the volumes stand still, roll, and read what was written since; that is this epoch.
     Stand {
@@ -126,6 +131,13 @@ pub(super) enum CaptureReport {
         content: Result<StillContent, &'static str>,
         /// How long they stood still.
         pause: Duration,
+    },
+    /// The capture began and ended; or why it did not.
+    Tried {
+        /// As ordered.
+        attempt: u32,
+        /// Whether.
+        result: Result<(), String>,
     },
     /// Capturing.
     Started {
@@ -416,6 +428,10 @@ impl Capturing {
             CaptureJob::Stand { attempt, since, epoch, budget } => {
                 Ok(Some(self.stand(attempt, &since, epoch, budget)))
             }
+            CaptureJob::Try { attempt } => {
+                let result = self.try_capture().map_err(|error| format!("{error:#}"));
+                Ok(Some(CaptureReport::Tried { attempt, result }))
+            }
             CaptureJob::Start { since } => {
                 self.begin(&since).map(|written| Some(CaptureReport::Started { written }))
             }
@@ -470,6 +486,20 @@ impl Capturing {
         for (stack, since) in self.stacks.iter().zip(since) {
             stack.ready_to_roll(*since).with_context(|| format!("volume {}", stack.name()))?;
         }
+        self.start_captures(true)?;
+        Ok(rounds::written_before(&mut self.captures, since, &*self.heartbeat)?)
+    }
+
+    /// Captures for a moment, in the same way as for good, but that no era ends.
+    fn try_capture(&mut self) -> anyhow::Result<()> {
+        self.end_capture();
+        let tried = self.start_captures(false).and_then(|()| self.follow());
+        self.end_capture();
+        tried.map(drop)
+    }
+
+    /// `rolls`: in the pause of each switch the era ends, and what it noted is kept to be read.
+    fn start_captures(&mut self, rolls: bool) -> anyhow::Result<()> {
         let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
         let pulses = shared(&pulse, self.stacks.len());
         let logs = match &self.settings.logs {
@@ -479,14 +509,15 @@ impl Capturing {
         let memories = self.memories.iter_mut().map(std::mem::take);
         for (((stack, logs), pulse), memory) in self.stacks.iter().zip(logs).zip(pulses).zip(memories) {
             let mut take = |era: &mut EraControl<'_>| era.take_snapshot();
-            let begun = Capture::start(stack, logs, memory, Some(&mut take), pulse);
+            let at_switch: Option<AtSwitch<'_>> = if rolls { Some(&mut take) } else { None };
+            let begun = Capture::start(stack, logs, memory, at_switch, pulse);
             let mut capture = begun.with_context(|| format!("volume {}", stack.name()))?;
             if let Some((percent, _)) = self.settings.hold {
                 capture.hold_above(percent);
             }
             self.captures.push(capture);
         }
-        Ok(rounds::written_before(&mut self.captures, since, &*self.heartbeat)?)
+        Ok(())
     }
 
     fn follow(&mut self) -> anyhow::Result<Option<CaptureReport>> {

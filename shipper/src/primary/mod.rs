@@ -269,6 +269,7 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::Freeze { token, epoch } => self.hooks.freeze(token, epoch),
                 PrimaryAction::Thaw => self.hooks.thaw(),
+                PrimaryAction::TryCapture { attempt } => self.cut_thread.push(CaptureJob::Try { attempt }),
                 PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
                 PrimaryAction::Cut { epoch, roll, budget, hold } => {

@@ -61,6 +61,7 @@ impl PrimaryDriver {
                 self.withdraw(now, &reason);
                 PrimaryEvent::CutVoid { reason }
             }
+            CaptureReport::Tried { attempt, result } => PrimaryEvent::CaptureTried { attempt, result },
             CaptureReport::Lost { reason } => PrimaryEvent::CaptureLost { reason },
             CaptureReport::TrackingLost { reason } => {
                 self.tracking_lost = Some(reason.clone());

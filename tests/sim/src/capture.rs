@@ -118,7 +118,16 @@ impl World {
                 let bytes = bytes_of(&scope);
                 Some(PrimaryReport::Scope(scope, PrimaryEvent::Rolled { attempt, eras, bytes }))
             }
+            CutJob::Start(_) if self.refuses_capture() => {
+                let reason = self.refused();
+                Some(PrimaryReport::Event(PrimaryEvent::CaptureLost { reason }))
+            }
+            CutJob::Try(attempt) => {
+                let result = if self.refuses_capture() { Err(self.refused()) } else { Ok(self.begun()) };
+                Some(PrimaryReport::Event(PrimaryEvent::CaptureTried { attempt, result }))
+            }
             CutJob::Start(since) => {
+                self.begun();
                 let eras = self.roll();
                 let scope = self.primary.eras.written_since(Some(&since));
                 let bytes = bytes_of(&scope);

@@ -24,6 +24,7 @@ mod operator;
 mod primary_host;
 mod primary_state;
 mod random;
+mod refusal;
 mod scenario;
 mod switching;
 mod trace;

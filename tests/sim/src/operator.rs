@@ -448,6 +448,7 @@ impl World {
     fn ask_for_full_sync(&mut self) {
         let id = self.operator.id();
         self.note(|_| "operator: full-sync".into());
+        self.captures_are_wanted();
         self.primary_handle(PrimaryEvent::FullSync { id });
     }
 
@@ -494,6 +495,7 @@ impl World {
             self.operator.is_calm = true;
             self.operator.deadline = self.now + PATIENCE;
             self.end_faults();
+            self.end_refusal();
             self.stalled_until = [0; 6];
         }
         self.schedule(self.now + SECOND, Event::Calm);

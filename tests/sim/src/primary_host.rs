@@ -28,6 +28,7 @@ use crate::eras::Eras;
 use crate::net::{ConnId, Item};
 use crate::primary_state;
 use crate::random::Random;
+use crate::refusal::Refusals;
 use crate::scenario::Scenario;
 use crate::switching::Gate;
 use crate::verify::{Inspecting, Verifier, VerifyLane};
@@ -39,6 +40,8 @@ pub(crate) enum CutJob {
     /// Roll, for the attempt of this number.
     Roll(u32, Option<Vec<Era>>),
     Start(Vec<Era>),
+    /// Begin to capture, and end it again, for the attempt of this number.
+    Try(u32),
     /// Stand still, and roll, for the attempt of this number; what was written since is this epoch.
     Stand(u32, Vec<Era>, Epoch),
     /// End this epoch, roll in its pause or not, and hold writes back behind it or not.
@@ -96,6 +99,7 @@ pub(crate) struct PrimaryDaemon {
     /// Blocks written since the last cut, while capturing.
     pub(crate) dirty: Option<BTreeSet<usize>>,
     pub(crate) log_used: u64,
+    pub(crate) refusals: Refusals,
     pub(crate) cut: Lane<CutJob>,
     pub(crate) read: Lane<Piece>,
     pub(crate) encode: Lane<EncodeJob>,
@@ -254,6 +258,7 @@ impl World {
             plan: CopyPlan::new(Sectors(scenario.piece), scenario.ahead),
             dirty: None,
             log_used: 0,
+            refusals: Refusals::default(),
             cut: Lane::default(),
             read: Lane::default(),
             encode: Lane::default(),
@@ -337,6 +342,7 @@ impl World {
             PrimaryAction::Connect => {
                 let conn = self.net_connect();
                 if let Some(daemon) = &mut self.primary.daemon {
+                    daemon.refusals.begun = false;
                     daemon.peer = Some(conn);
                 }
             }
@@ -359,6 +365,7 @@ impl World {
                 self.primary.hook_failed |= daemon.cut.jobs.iter().any(ordered);
                 self.primary.is_frozen = false;
             }
+            PrimaryAction::TryCapture { attempt } => self.cut_push(CutJob::Try(attempt)),
             PrimaryAction::StartCapture { since } => self.cut_push(CutJob::Start(since)),
             PrimaryAction::Stand { attempt, since, epoch, .. } => {
                 self.cut_push(CutJob::Stand(attempt, since, epoch));
@@ -435,6 +442,7 @@ impl World {
     fn primary_send(&mut self, message: &Message) {
         let Some(daemon) = &self.primary.daemon else { return };
         if let Message::SyncBegin { .. } = message {
+            self.expect_capture();
             self.checker.superseded();
         }
         let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);

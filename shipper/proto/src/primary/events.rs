@@ -81,6 +81,13 @@ pub enum PrimaryEvent {
     },
     /// The capture has ended; writes are only tracked.
     CaptureStopped,
+    /// The capture that was to be tried began and ended; or why it did not, for people.
+    CaptureTried {
+        /// As ordered.
+        attempt: u32,
+        /// Whether.
+        result: Result<(), String>,
+    },
     /// The capture could not start, or lost writes.
     CaptureLost {
         /// For people.
@@ -300,6 +307,11 @@ pub enum PrimaryAction {
     StartCapture {
         /// The eras to start from.
         since: Vec<Era>,
+    },
+    /// Begin a capture and end it again, all in one: is it possible?
+    TryCapture {
+        /// Returned in the answer.
+        attempt: u32,
     },
     /// Let all volumes stand still; end each one's era, drained and flushed; read what was written since these eras,
     /// which is this epoch's content, and is what [`PrimaryAction::Copy`] copies then; let them go on.

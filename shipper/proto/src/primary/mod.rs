@@ -36,6 +36,7 @@ mod hooks;
 mod interval;
 mod link;
 mod plan;
+mod refusal;
 mod stand;
 mod step;
 mod switch;
@@ -211,6 +212,7 @@ pub struct Primary {
     attempts: u32,
     /// When the next roll is worth its cost.
     rolls: touched::RollClock,
+    refusals: refusal::Refusals,
     /// In-place syncs begun by this incarnation; with it, names each of them.
     syncs_begun: u32,
     next_epoch: Epoch,
@@ -256,7 +258,7 @@ pub struct Primary {
 }
 
 impl Primary {
-    /// Goes on with other figures, from the next cut on.
+    /// Goes on with other figures, from the next cut on. A capture that was refused is tried again at once.
     pub fn tune(&mut self, now: Duration, tuning: Tuning) {
         let Tuning {
             epoch_interval,
@@ -274,6 +276,7 @@ impl Primary {
         (config.window, config.timeout, config.void_limit) = (window, timeout, void_limit);
         (config.pause_budget, config.pause_limit) = (pause_budget, pause_limit);
         self.cut_at = self.cut_at.min(now + epoch_interval);
+        self.forget_refusals(now);
     }
 
     /// A primary that is not connected and only tracks, and goes on from what its durable state says, whose lineage is
@@ -301,6 +304,7 @@ impl Primary {
             in_sync_since: None,
             attempts: 0,
             rolls: touched::RollClock::default(),
+            refusals: refusal::Refusals::default(),
             syncs_begun: 0,
             next_epoch,
             cut_at: Duration::ZERO,
@@ -380,6 +384,7 @@ impl Primary {
                 self.capture_stopped();
                 self.step_down(now);
             }
+            PrimaryEvent::CaptureTried { attempt, result } => self.capture_tried(now, attempt, result),
             PrimaryEvent::CaptureLost { reason } => self.capture_lost(now, &reason),
             PrimaryEvent::CutTaken { eras } => self.cut_taken(now, eras),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
@@ -407,6 +412,7 @@ impl Primary {
     pub fn handle_timeout(&mut self, now: Duration) {
         self.link_timeout(now);
         self.sync_timeout(now);
+        self.refusal_timeout(now);
         self.cut_timeout(now);
         self.interval_timeout(now);
         self.hooks_timeout(now);
@@ -426,7 +432,9 @@ impl Primary {
         };
         let cuts = self.capture == Capture::On && self.cutting.is_none();
         let cut = (cuts && self.frozen != hooks::Frozen::Asked).then_some(self.cut_at);
-        [link, cut, self.interval_due(), self.sync_deadline(), self.verify_due()].into_iter().flatten().min()
+        let dues =
+            [link, cut, self.interval_due(), self.sync_deadline(), self.refusal_due(), self.verify_due()];
+        dues.into_iter().flatten().min()
     }
 
     /// The next thing to do.

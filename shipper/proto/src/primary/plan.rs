@@ -142,6 +142,8 @@ pub(super) struct Attempt {
     pub(super) digests: u64,
     /// The epoch of which the backup's digests are to be; 0: what it has, in place. `None`: nothing is compared.
     pub(super) compares: Option<Epoch>,
+    /// A capture has begun in it, if only to be tried.
+    pub(super) is_proven: bool,
     /// The epoch that it makes.
     pub(super) epoch: Epoch,
     pub(super) begun: Duration,

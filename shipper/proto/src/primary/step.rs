@@ -8,7 +8,7 @@
 //!   sync       None ──greeted──► Rolling ──scope known: staged──────────► Copying ──small──► Switching, or Standing
 //!               ▲ ▲                │  ▲                                    ▲   │                │ capture on, rolled;
 //!               │ │                │  └──────────── one more round ────────│───┘                ▼ or read
-//!               │ │                └─in place─► Asked ──SyncReady──────────┘                LastRound
+//!               │ │                └─in place─► Trying ─► Asked ─SyncReady─┘                LastRound
 //!               │ │                                                                             │ all queued
 //!               │ └───────────── first commit point acknowledged: in sync ────────── Finishing ◄┘
 //!               └── degraded: from every step
@@ -38,6 +38,8 @@ pub(super) enum SyncStep {
     None,
     /// dm-era is being rolled: what the next round copies is what was written before.
     Rolling,
+    /// The capture is being tried, before the backup is asked to have its content overwritten.
+    Trying,
     /// SyncBegin was sent.
     Asked,
     /// A round is being copied; the volumes run, uncaptured.
@@ -64,11 +66,14 @@ impl Capture {
 
 impl SyncStep {
     pub(super) fn may_become(self, next: Self) -> bool {
-        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Skipping, Standing, Switching};
+        use SyncStep::{
+            Asked, Copying, Finishing, LastRound, None, Rolling, Skipping, Standing, Switching, Trying,
+        };
         matches!(
             (self, next),
             (None, Rolling | Switching | Standing)
-                | (Rolling, Rolling | Asked | Copying)
+                | (Rolling, Rolling | Trying | Asked | Copying)
+                | (Trying, Asked)
                 | (Asked, Copying)
                 | (Copying, Rolling | Switching | Standing)
                 | (Switching | Standing, LastRound | Rolling | Asked | Copying)
@@ -113,8 +118,11 @@ mod tests {
 
     #[test]
     fn a_sync_ends_only_by_a_last_round_under_the_capture() {
-        use SyncStep::{Asked, Copying, Finishing, LastRound, None, Rolling, Skipping, Standing, Switching};
-        let all = [None, Rolling, Asked, Copying, Switching, Standing, LastRound, Finishing, Skipping];
+        use SyncStep::{
+            Asked, Copying, Finishing, LastRound, None, Rolling, Skipping, Standing, Switching, Trying,
+        };
+        let all =
+            [None, Rolling, Trying, Asked, Copying, Switching, Standing, LastRound, Finishing, Skipping];
         let into = |to: SyncStep| all.into_iter().filter(|from| from.may_become(to)).collect::<Vec<_>>();
         assert_eq!(into(None), [Finishing]);
         assert_eq!(into(Finishing), [LastRound]);
@@ -123,7 +131,8 @@ mod tests {
         assert_eq!(into(Standing), [None, Copying, Skipping]);
         assert_eq!(into(Skipping), [Standing, Finishing]);
         assert_eq!(into(Copying), [Rolling, Asked, Switching, Standing]);
-        assert_eq!(into(Asked), [Rolling, Switching, Standing]);
+        assert_eq!(into(Asked), [Rolling, Trying, Switching, Standing]);
+        assert_eq!(into(Trying), [Rolling]);
         assert_eq!(
             into(Rolling),
             [None, Rolling, Copying, Switching, Standing, Skipping],

@@ -9,7 +9,8 @@
 //! - Nothing is cut between the beginning of a sync and the end of its last round.
 //! - A round copies everything that was written since the roll before the last one ended; the last one, since the last.
 //! - A consistent backup keeps its last committed epoch until the sync's one is committed, unless it was told to give
-//!   that up; it is told so only when staging does not do, or an operator wants a whole copy.
+//!   that up; it is told so only when staging does not do, or an operator wants a whole copy, and only once the capture
+//!   that the sync needs was seen to begin (`refusal.rs`).
 
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ impl Primary {
         if welcome.content == Content::Consistent {
             self.committed = welcome.committed;
             self.repeat_word();
+        }
+        if self.waits_for_capture(now) {
+            return;
         }
         self.set_replication(Replication::Syncing);
         self.begin_sync(now);
@@ -80,6 +84,7 @@ impl Primary {
             }
             (Link::Up { .. }, _) => {
                 self.wants_whole = true;
+                self.forget_refusals(now);
                 self.sync_anew(now, "a full sync was asked for");
                 Ok(())
             }
@@ -90,7 +95,13 @@ impl Primary {
 
     /// Gives up what is under way and connects again at once.
     fn sync_anew(&mut self, now: Duration, reason: &str) {
-        self.lose_replication(now, reason);
+        self.degrade(reason);
+        self.connect_again(now, reason);
+    }
+
+    /// Ends the connection, and begins another one at once.
+    pub(super) fn connect_again(&mut self, now: Duration, reason: &str) {
+        self.lose_link(now, reason);
         self.link = Link::Down { retry_at: now };
         self.link_timeout(now);
     }
@@ -175,7 +186,10 @@ impl Primary {
         self.copy(now, step);
     }
 
-    fn overwrite(&mut self, now: Duration) {
+    pub(super) fn overwrite(&mut self, now: Duration) {
+        if self.needs_trial() {
+            return self.try_capture(now);
+        }
         let Link::Up { welcome, .. } = &self.link else { return };
         let previous = welcome.chain_digest;
         let mut base_id = self.config.incarnation.0;
@@ -364,6 +378,7 @@ impl Primary {
         self.cut_at = now + self.config.epoch_interval;
         (self.log_percent, self.log_used) = (0, 0);
         self.rolls.begin_interval(now);
+        self.capture_proven();
         self.note_round(false, eras, bytes);
         if self.attempt.carrier.is_none() {
             return self.went_straight(now);
@@ -379,12 +394,6 @@ impl Primary {
         self.enter_capture(Capture::Off);
         self.cutting = None;
         self.start_capture();
-    }
-
-    pub(super) fn capture_lost(&mut self, now: Duration, reason: &str) {
-        self.cutting = None;
-        self.switch_lost_capture(now, reason);
-        self.lose_replication(now, &format!("capture lost: {reason}"));
     }
 
     /// The first commit point is acknowledged.

@@ -31,6 +31,7 @@ fn asked(settings: PrimaryConfig, welcome: Welcome) -> [(Option<u64>, Option<Has
         let eras = vec![Era(8 + round); group().volumes().len()];
         primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras, bytes: 4 << 20 });
         if is_blank && round == 1 {
+            tried(&mut primary);
             hear(&mut primary, SECOND, &Message::SyncReady);
         }
         let places = vec![Place { volume: VolumeIndex(0), extent: extent(128, 256) }];

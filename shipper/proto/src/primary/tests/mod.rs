@@ -6,6 +6,7 @@ mod fence;
 mod hold;
 mod interval;
 mod link;
+mod refusal;
 mod rolling;
 mod switching;
 mod verifying;
@@ -62,6 +63,11 @@ fn actions(primary: &mut Primary) -> Vec<PrimaryAction> {
 fn hear(primary: &mut Primary, now: Duration, message: &Message) -> Vec<PrimaryAction> {
     primary.handle(now, PrimaryEvent::Frame(message.encode(1, STAMP)));
     actions(primary)
+}
+
+/// The capture was tried before the first sync, and began.
+fn tried(primary: &mut Primary) {
+    primary.handle(SECOND, PrimaryEvent::CaptureTried { attempt: 1, result: Ok(()) });
 }
 
 /// A backup greets that holds epoch 7.

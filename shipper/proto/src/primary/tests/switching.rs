@@ -27,6 +27,7 @@ pub(super) fn in_sync() -> Primary {
     hear(&mut primary, SECOND, &greeting);
     let eras = |era: u32| vec![Era(era); group().volumes().len()];
     primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras: eras(8), bytes: 65536 });
+    tried(&mut primary);
     hear(&mut primary, SECOND, &Message::SyncReady);
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(9), bytes: 0 });
