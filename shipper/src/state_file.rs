@@ -1,7 +1,8 @@
 //! The durable state of a group on its volume or file, and its formatting.
 //!
 //! Always holds: of the two slots the newest valid one stays untouched while the other is written; a
-//! state is used only after the write and its flush succeeded; a failed write or flush is final.
+//! state is used only after the write and its flush succeeded and the slot was read back as it was written, for a write
+//! that is lost leaves an older version that is as sound; a failure of any of these is final.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use ftdm::fault;
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 use ftship_proto::state::DurableState;
 
-use crate::storage::{Storage, StorageError};
+use crate::storage::{LOST_WRITE, Storage, StorageError};
 
 /// Bytes that the state needs.
 const AREA: usize = (64 << 10) + SLOT_SIZE;
@@ -146,8 +147,19 @@ impl StateFile {
         fault::at("state-written");
         self.storage.flush().map_err(|error| self.io("flush", error))?;
         fault::at("state-synced");
+        self.check_slot(next.slot, &bytes)?;
         self.position = Some(next);
         Ok(())
+    }
+
+    /// Whether the slot holds what was written to it.
+    fn check_slot(&mut self, slot: Slot, bytes: &[u8; SLOT_SIZE]) -> Result<(), StateError> {
+        let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
+        let read = self.storage.read_at(slot.offset(), buffer);
+        let is_kept = buffer[..] == bytes[..];
+        read.map_err(|error| self.io("read back", error))?;
+        let reason = || format!("{slot} was written and flushed, and holds something else: {LOST_WRITE}");
+        if is_kept { Ok(()) } else { Err(StateError::Unusable { path: self.path.clone(), reason: reason() }) }
     }
 
     /// Makes the state blank and writes `state` to both slots, durably: whatever was there is gone.

@@ -17,6 +17,9 @@ use nix::libc;
 /// Bytes zeroed at a time.
 const CHUNK: usize = 1 << 20;
 
+/// What is said of a device that does not hold what it was given.
+pub(crate) const LOST_WRITE: &str = "the device lost a write; replace it";
+
 /// Why a device or file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {

@@ -17,7 +17,7 @@ use ftship_proto::journal::{
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 
 use super::redo::{LARGEST_FRAME, Redo};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{LOST_WRITE, Storage, StorageError};
 
 /// Bytes zeroed at a time when formatting.
 const CHUNK: usize = 1 << 20;
@@ -282,8 +282,19 @@ impl JournalDevice {
         fault::at("superblock-written");
         self.sync()?;
         fault::at("superblock-synced");
+        self.check_slot(next.slot, &bytes)?;
         self.position = Some(next);
         Ok(())
+    }
+
+    /// Whether the slot holds what was written to it: a write that is lost leaves an older superblock, as sound.
+    fn check_slot(&mut self, slot: Slot, bytes: &[u8; SLOT_SIZE]) -> Result<(), JournalFault> {
+        let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
+        let read = self.device.read_at(slot.offset(), buffer);
+        let is_kept = buffer[..] == bytes[..];
+        read.map_err(|error| self.io("read back", error))?;
+        let lost = || format!("{slot} was written and flushed, and holds something else: {LOST_WRITE}");
+        if is_kept { Ok(()) } else { Err(self.unusable(lost())) }
     }
 }
 

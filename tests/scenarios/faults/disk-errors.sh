@@ -48,6 +48,8 @@ failing() {
 failing vm1_journal "flakey % 0 0 3600 1 error_writes"
 failing vm1 "error"
 failing vm1_state "flakey % 0 0 3600 1 error_writes" degrade_cut_off resync_now
+# One that says ok and keeps nothing: the slot is read back.
+failing vm1_state "flakey % 0 0 3600 1 drop_writes" degrade_cut_off resync_now
 
 step "a promote whose state cannot be written"
 before=$(acknowledged)

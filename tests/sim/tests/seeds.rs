@@ -101,11 +101,11 @@ fn old_primaries_come_back_and_take_their_role_again() {
 mod found_by_simulation {
     use ftdm_sim::Kind;
 
-    regression!(pieces_of_an_old_copy_do_not_stall_the_next, Any, 35, StalledByOldPieces);
+    regression!(pieces_of_an_old_copy_do_not_stall_the_next, Any, 29, StalledByOldPieces);
     regression!(a_flush_of_a_copy_that_was_given_up_ends_no_other, BrokenCopies, 2_426, AnyFlushEndsBase);
     regression!(what_is_synced_while_draining_is_committed, Any, 6_085, CommitsLostInDraining);
-    regression!(a_failed_backup_asks_for_no_timer, Any, 596, SpinWhenFailed);
-    regression!(what_a_killed_daemon_left_is_synced_first, Any, 175, TrustUnsyncedDisks);
+    regression!(a_failed_backup_asks_for_no_timer, Any, 1_828, SpinWhenFailed);
+    regression!(what_a_killed_daemon_left_is_synced_first, Any, 440, TrustUnsyncedDisks);
     regression!(a_redo_takes_only_the_frames_of_its_epoch, LostWrites, 3, RedoWhateverLiesThere);
     regression!(the_same_epoch_in_another_attempt_is_another_content, LostWrites, 273, IdentityIsProof);
     regression!(what_is_half_applied_was_noted_before, LostWrites, 350, ApplyUnnoted);
