@@ -28,6 +28,7 @@ use ftship_proto::ids::Epoch;
 
 use super::audit;
 use super::heartbeat::Heartbeat;
+use super::leftovers::Leftovers;
 use super::rounds::{self, Rolled};
 use crate::reactor::Reports;
 use crate::worker::Worker;
@@ -254,6 +255,7 @@ impl CutThread {
             audit: audit.transpose()?,
             discards: DiscardFigures::default(),
             looked: Instant::now(),
+            leftovers: Leftovers::none(),
             bypassed: Vec::new(),
         };
         let worker = Worker::start("cut", 512 << 10, move |queue: Receiver<CaptureJob>| {
@@ -282,6 +284,7 @@ impl CutThread {
                 capturing.watch_hold(&reports);
                 capturing.watch_room(&reports);
                 capturing.watch_history(&reports);
+                capturing.watch_leftovers();
                 capturing.beat();
             }
             capturing.end_capture();
@@ -315,6 +318,8 @@ pub(super) struct Capturing {
     discards: DiscardFigures,
     /// When dm-era was asked last.
     looked: Instant,
+    /// What captures left behind that could not be ended.
+    pub(super) leftovers: Leftovers,
     /// The volumes whose dm-era failed and is gone.
     bypassed: Vec<Bypassed>,
 }
@@ -325,7 +330,7 @@ impl Capturing {
         let is_in = |phase| self.captures.iter().any(|capture| capture.phase() == phase);
         let phase = match () {
             () if self.frozen.is_some() => Phase::Renewed,
-            () if self.captures.is_empty() => Phase::Tracking,
+            () if self.captures.is_empty() && self.leftovers.is_empty() => Phase::Tracking,
             () if self.yields() => Phase::Yielding,
             // This thread ends it by itself.
             () if self.hold_ends.is_some() => Phase::Renewed,
@@ -470,7 +475,11 @@ impl Capturing {
         }
     }
 
-    fn roll(&self, attempt: u32, since: Option<&[Era]>) -> CaptureReport {
+    fn roll(&mut self, attempt: u32, since: Option<&[Era]>) -> CaptureReport {
+        // Before anything is copied for a capture that could not begin.
+        if let Err(reason) = self.clear_leftovers() {
+            return CaptureReport::RollFailed { attempt, reason, tracking_lost: false };
+        }
         match rounds::roll(&self.stacks, since, &*self.heartbeat) {
             Ok(written) => CaptureReport::Rolled { attempt, written },
             Err((stack, error)) => {
@@ -500,6 +509,7 @@ impl Capturing {
 
     /// `rolls`: in the pause of each switch the era ends, and what it noted is kept to be read.
     fn start_captures(&mut self, rolls: bool) -> anyhow::Result<()> {
+        self.clear_leftovers().map_err(anyhow::Error::msg)?;
         let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
         let pulses = shared(&pulse, self.stacks.len());
         let logs = match &self.settings.logs {
@@ -507,10 +517,14 @@ impl Capturing {
             None => LogPair::free(self.stacks.len(), self.settings.log_size)?,
         };
         let memories = self.memories.iter_mut().map(std::mem::take);
-        for (((stack, logs), pulse), memory) in self.stacks.iter().zip(logs).zip(pulses).zip(memories) {
+        let volumes = self.stacks.iter().zip(logs).zip(pulses).zip(memories);
+        for (at, (((stack, logs), pulse), memory)) in volumes.enumerate() {
             let mut take = |era: &mut EraControl<'_>| era.take_snapshot();
             let at_switch: Option<AtSwitch<'_>> = if rolls { Some(&mut take) } else { None };
             let begun = Capture::start(stack, logs, memory, at_switch, pulse);
+            if begun.is_err() {
+                self.leftovers.add(at);
+            }
             let mut capture = begun.with_context(|| format!("volume {}", stack.name()))?;
             if let Some((percent, _)) = self.settings.hold {
                 capture.hold_above(percent);
@@ -586,11 +600,15 @@ impl Capturing {
         self.hold_ends = None;
         self.frozen = None;
         self.discards = DiscardFigures { pending: Sectors(0), ..self.discard_figures() };
-        for (capture, left) in std::mem::take(&mut self.captures).into_iter().zip(&mut self.memories) {
+        let captures = std::mem::take(&mut self.captures).into_iter().zip(&mut self.memories);
+        for (at, (capture, left)) in captures.enumerate() {
             let name = capture.stack().name().clone();
             match capture.stop() {
                 Ok((_, memory)) => *left = memory,
-                Err(error) => log::error!("ending the capture of {name}: {error}"),
+                Err(error) => {
+                    log::error!("ending the capture of {name}, which is tried again: {error}");
+                    self.leftovers.add(at);
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ mod copying;
 mod encode;
 mod handover;
 mod heartbeat;
+mod leftovers;
 mod reports;
 mod roles;
 mod rounds;
