@@ -123,7 +123,12 @@ impl World {
                 Some(PrimaryReport::Event(PrimaryEvent::CaptureLost { reason }))
             }
             CutJob::Try(attempt) => {
-                let result = if self.refuses_capture() { Err(self.refused()) } else { Ok(self.begun()) };
+                let result = if self.refuses_capture() {
+                    Err(self.refused())
+                } else {
+                    self.begun();
+                    Ok(())
+                };
                 Some(PrimaryReport::Event(PrimaryEvent::CaptureTried { attempt, result }))
             }
             CutJob::Start(since) => {
