@@ -61,7 +61,7 @@ impl Capture {
             Ok(true) => {}
             Ok(false) => log::warn!("{} takes no discards", self.stack.name),
             Err(e) => {
-                log::warn!("{}: the guest cannot discard: queue/discard_max_bytes: {e}", self.stack.name)
+                log::warn!("{}: the guest cannot discard: queue/discard_max_bytes: {e}", self.stack.name);
             }
         }
         Ok(())
