@@ -8,6 +8,8 @@ protect
 minor=$(on primary dmsetup info -c --noheadings -o minor vm1-log | tr -d ' ')
 background primary bash -c "exec 9< /dev/dm-$minor; exec sleep 1000"
 HOLDER=$JOB
+is_open() { (($(on primary dmsetup info -c --noheadings -o open vm1-log) > 1)); }
+eventually 20 is_open
 step "replication degrades while dm-$minor is open"
 stop_backup
 wait_state primary degraded
