@@ -55,6 +55,20 @@ fn config() -> PrimaryConfig {
     }
 }
 
+/// What of a configuration may change while it runs.
+fn tuning(config: &PrimaryConfig) -> Tuning {
+    Tuning {
+        epoch_interval: config.epoch_interval,
+        window: config.window,
+        timeout: config.timeout,
+        pause_budget: config.pause_budget,
+        pause_limit: config.pause_limit,
+        void_limit: config.void_limit,
+        roll_interval: config.roll_interval,
+        resync_target: config.resync_target,
+    }
+}
+
 fn actions(primary: &mut Primary) -> Vec<PrimaryAction> {
     std::iter::from_fn(|| primary.poll_action()).collect()
 }

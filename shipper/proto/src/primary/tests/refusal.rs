@@ -77,12 +77,7 @@ fn after_two_refusals_the_pair_stays_connected_and_waits() {
 fn a_reload_tries_again_at_once() {
     let mut primary = refused_twice();
     rolled(&mut primary, 20 * SECOND, 3);
-    let PrimaryConfig { epoch_interval, window, timeout, pause_budget, pause_limit, void_limit, .. } =
-        config();
-    let roll_interval = SECOND;
-    let tuning =
-        Tuning { epoch_interval, window, timeout, pause_budget, pause_limit, void_limit, roll_interval };
-    primary.tune(20 * SECOND, tuning);
+    primary.tune(20 * SECOND, tuning(&PrimaryConfig { roll_interval: SECOND, ..config() }));
     assert_eq!(primary.poll_timeout(), Some(20 * SECOND));
     assert!(tries(&rolled(&mut primary, 20 * SECOND, 3)));
 }

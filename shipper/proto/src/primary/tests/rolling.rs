@@ -38,17 +38,8 @@ fn cut(primary: &mut Primary, now: Duration, since_roll: u64, recent: u64) -> (b
 #[test]
 fn dm_era_is_rolled_only_if_a_resync_would_compare_for_long_and_a_roll_helps() {
     let mut primary = in_sync();
-    let tuning = Tuning {
-        epoch_interval: SECOND / 20,
-        window: 4,
-        timeout: 100 * DAY,
-        pause_budget: SECOND / 100,
-        pause_limit: SECOND / 10,
-        void_limit: 5,
-        roll_interval: 60 * SECOND,
-        resync_target: 10 * SECOND,
-    };
-    primary.tune(SECOND, tuning);
+    let config = PrimaryConfig { timeout: 100 * DAY, resync_target: 10 * SECOND, ..config() };
+    primary.tune(SECOND, tuning(&config));
     let gib = 1 << 30;
     // Much was written, and most of it is not written to any more, but the interval is not over.
     assert_eq!(cut(&mut primary, 30 * SECOND, 4 * gib, gib), (false, AfterEpoch::Keep));
