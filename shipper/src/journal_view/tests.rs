@@ -129,7 +129,7 @@ impl Journal {
         assert_eq!(journal_report::code(picture.verdict), 7);
         let finding = picture.findings.last().unwrap();
         assert_eq!(finding.offset, offset, "{finding:?}");
-        assert!(finding.advice.contains("ftship format"), "{finding:?}");
+        assert!(finding.advice.contains("ftship promote --force"), "{finding:?}");
         let what = finding.what.clone();
         assert!(journal_report::journal(&picture).contains(&what));
         (picture, what)

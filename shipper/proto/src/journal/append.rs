@@ -8,7 +8,7 @@ use crate::frame::{Frame, FrameKind, Stamp};
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::mutant::{self, Mutant};
 
-use super::layout::{BLOCK_LEN, Dropped, Marker, Superblock, padded_len};
+use super::layout::{BLOCK_LEN, Dropped, MAX_POSITION, Marker, Superblock, padded_len};
 use super::recovery::Recovery;
 
 /// Where a frame goes: write the pad marker, if there is one, and the frame as
@@ -126,7 +126,10 @@ impl JournalWriter {
         if position + len > start + ring.capacity() {
             return Err(ReserveError::TooLarge { epoch, capacity: ring.capacity() });
         }
-        if position + len > self.superblock.tail + ring.capacity() && !mutant::is(Mutant::OverrunTail) {
+        // No superblock could name the place: that is reached after four exbibytes.
+        let is_nameable = position + len <= MAX_POSITION;
+        let fits = position + len <= self.superblock.tail + ring.capacity();
+        if !is_nameable || (!fits && !mutant::is(Mutant::OverrunTail)) {
             return Err(ReserveError::Full);
         }
         self.head = position + len;

@@ -43,7 +43,7 @@ pub const MIN_JOURNAL_LEN: u64 = 16 << 20;
 
 /// Bound of positions and offsets, so that sums of a few cannot overflow. 2^62 bytes at 10 GB/s last 14 years
 /// of writing without a pause.
-const MAX_POSITION: u64 = 1 << 62;
+pub(super) const MAX_POSITION: u64 = 1 << 62;
 
 /// A journal that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
