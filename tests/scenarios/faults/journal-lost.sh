@@ -25,6 +25,7 @@ is_applied() { (($(status backup .epochs.applied) > 0)); }
 is_made_good() { is_state primary "in sync" && is_state backup "in sync"; }
 
 step "beside the running daemon"
+eventually 60 more_acknowledged ""
 eventually 60 enough
 before=$(acknowledged)
 link down
