@@ -1,0 +1,27 @@
+#!/bin/bash
+# lab: timeout=300
+# A kernel that refuses what a capture needs of it: the stack is not made, and the setting and the kernel are named. (That a
+# capture which is refused later costs the backup nothing is shown by the simulation.)
+VOLUME_MB=32
+. "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
+
+# What a container has: nothing in sysfs can be changed. Each time by a mount of its own: one through which the daemon
+# holds a setting open cannot be made read-only.
+sysfs_read_only() {
+    on primary mount --bind /sys /sys
+    on primary mount -o remount,bind,ro /sys
+}
+sysfs_as_it_was() { on primary umount --lazy /sys; }
+make_volumes
+step "the stack is refused as a whole, and the setting and the kernel are named"
+table=$(on primary ftdm table vm1)
+on primary ftdm remove vm1
+sysfs_read_only
+on primary bash -c "! ftdm create vm1 --table '$table' 2> /share/refused"
+cat "$SHARE/refused"
+grep "queue/.*kernel $(on primary uname -r)" "$SHARE/refused" > /dev/null || fail "the setting and the kernel are not named"
+expect_equal "$(on primary bash -c 'ftdm ls | grep -c ^vm1 || true')" 0 "stacks"
+expect_equal "$(on primary bash -c 'dmsetup ls | grep -c ^vm1 || true')" 0 "devices left behind"
+sysfs_as_it_was
+make_stack primary vm1 "$VOLUME_MB"
+expect_equal "$(on primary ftdm table vm1)" "$table" "the stack, once the kernel takes it"
