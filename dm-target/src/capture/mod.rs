@@ -33,7 +33,7 @@ use crate::pause::stillness::Stillness;
 use crate::pause::{Layers, Pausable};
 use crate::stack::devices::{Devices, NewDevice, TargetLine};
 use crate::stack::era_device::{EraControl, EraReader};
-use crate::stack::{Mode, Stack, StackError, remove_log};
+use crate::stack::{Mode, Stack, StackError, io_step, remove_log};
 use crate::units::{DevNum, SECTOR_SIZE, Sector, Sectors};
 
 /// How long a mark outside a pause may take to become readable.
@@ -225,8 +225,10 @@ impl Capture {
         let below = Below { log_number, era, ledger, discards_to };
         let begun = Self::begin(stack, rams, memory, below, at_switch, pulse);
         if begun.is_err() {
-            if let Err(e) = stack.valve()?.shut() {
-                log::error!("shutting off discards of {}: {e}", stack.name);
+            // The log is removed also where discards cannot be shut off.
+            let shut = stack.valve().and_then(|valve| valve.shut().map_err(io_step("shut off discards")));
+            if let Err(e) = shut {
+                log::error!("{}: {e}", stack.name);
             }
             if let Err(e) = remove_log(&devices, stack) {
                 log::error!("{name} was left behind: {e}");

@@ -183,7 +183,7 @@ fn cure(metadata: Option<&Path>) -> String {
     )
 }
 
-fn io_step(step: impl Into<String>) -> impl FnOnce(io::Error) -> StackError {
+pub(crate) fn io_step(step: impl Into<String>) -> impl FnOnce(io::Error) -> StackError {
     let step = step.into();
     move |e| StackError::Step { step, reason: e.to_string() }
 }
