@@ -1,15 +1,16 @@
-//! Points at which a scenario can stop or kill the process: the proof that it may be stopped anywhere.
+//! Deliberate faults: points at which a scenario stops or kills the process, the proof that it may be stopped
+//! anywhere; and promises that it breaks, the proof that the scenarios would notice.
 //!
-//! Always holds: without the feature `fault-points` nothing of this is in the program. With it, the file
+//! Always holds: without the feature `faults` nothing of this is in the program. With it, the file
 //! that `FTDM_FAULT` names is read at every point; when it says `POINT STOP` or `POINT KILL` it is removed
-//! and the process sends itself that signal.
+//! and the process sends itself that signal. `FTDM_BREAK` lists the promises to break, separated by commas.
 
 /// Where the process may be told to stop. Nothing, without the feature.
-#[cfg(not(feature = "fault-points"))]
+#[cfg(not(feature = "faults"))]
 pub const fn at(_point: &str) {}
 
 /// Where the process may be told to stop.
-#[cfg(feature = "fault-points")]
+#[cfg(feature = "faults")]
 pub fn at(point: &str) {
     use nix::sys::signal::{Signal, raise};
     let Some(path) = std::env::var_os("FTDM_FAULT") else { return };
@@ -26,4 +27,11 @@ pub fn at(point: &str) {
     {
         log::error!("fault point {point}: {e}");
     }
+}
+
+/// Whether a scenario asks for this promise to be broken. Never, without the feature.
+#[must_use]
+pub fn breaks(promise: &str) -> bool {
+    cfg!(feature = "faults")
+        && std::env::var("FTDM_BREAK").is_ok_and(|wanted| wanted.split(',').any(|one| one == promise))
 }

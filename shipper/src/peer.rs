@@ -224,7 +224,7 @@ impl PeerConnection {
     pub fn queue(&mut self, bytes: Vec<u8>) {
         self.queued += bytes.len();
         self.unflushed = true;
-        let header = bytes.first_chunk().filter(|_| cfg!(feature = "fault-points"));
+        let header = bytes.first_chunk().filter(|_| cfg!(feature = "faults"));
         let kind = header.and_then(|header| FrameHeader::decode(header).ok()).map(|header| header.kind);
         self.output.push_back(bytes);
         if let Some(kind) = kind
@@ -292,7 +292,7 @@ impl PeerConnection {
 
 /// Fault points: `epoch-end-sent`, `staged-received` and the like.
 fn meet(kind: FrameKind, what: &str) {
-    if !cfg!(feature = "fault-points") {
+    if !cfg!(feature = "faults") {
         return;
     }
     let name = match kind {

@@ -141,7 +141,7 @@ is_state() { [[ $(status "$1" .state 2>/dev/null) == "$2" ]]; }
 wait_state() { eventually "${3-30}" is_state "$1" "$2"; }
 
 start_backup() {
-    background backup ftship run vm1
+    background backup env "FTDM_BREAK=${FTDM_BREAK-}" ftship run vm1
     BACKUP_JOB=$JOB
 }
 
@@ -161,7 +161,7 @@ renew_backup() {
 # start_daemons: both daemons in the background; sets PRIMARY_JOB and BACKUP_JOB.
 start_daemons() {
     start_backup
-    background primary ftship run vm1
+    background primary env "FTDM_BREAK=${FTDM_BREAK-}" ftship run vm1
     PRIMARY_JOB=$JOB
 }
 

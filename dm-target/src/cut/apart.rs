@@ -1,7 +1,8 @@
 //! A deliberate fault: the volumes of a group are cut one after the other, each at an instant of its own. For the
 //! proof that the scenario of groups would notice it.
 //!
-//! Always holds: without the feature `fault-cut-apart` nothing of this is in the program.
+//! Always holds: without the feature `faults` nothing of this is in the program; with it, it happens only when
+//! `FTDM_BREAK` asks for `cut-apart`.
 
 use std::time::Duration;
 

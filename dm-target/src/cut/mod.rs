@@ -27,7 +27,7 @@
 //! lost for one volume is lost for all; epochs are handed over only if all devices stood still from the first
 //! flush to the last check.
 
-#[cfg(feature = "fault-cut-apart")]
+#[cfg(feature = "faults")]
 mod apart;
 mod steps;
 
@@ -205,9 +205,10 @@ pub enum CutError {
 /// # Errors
 /// See [`CutError`]. A cut that merely could not be taken is no error but [`CutOutcome::Void`].
 pub fn cut(captures: &mut [Capture], request: CutRequest<'_>) -> Result<CutOutcome, CutError> {
-    #[cfg(feature = "fault-cut-apart")]
-    return apart::cut(captures, request);
-    #[cfg(not(feature = "fault-cut-apart"))]
+    #[cfg(feature = "faults")]
+    if crate::fault::breaks("cut-apart") {
+        return apart::cut(captures, request);
+    }
     together(captures, request)
 }
 

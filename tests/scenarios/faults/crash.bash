@@ -1,6 +1,6 @@
 # One case after the other: the backup's or the primary's daemon is killed, its host loses its power, or the
 # link is cut, just where a fault point is, or at any time; then what the backup promotes is compared
-# with what was recorded and acknowledged. Needs the feature fault-points.
+# with what was recorded and acknowledged. Needs the feature faults.
 # shellcheck shell=bash
 LOG_SIZE=${LOG_SIZE-"48 MiB"} APPLY_DELAY=${APPLY_DELAY-200ms} JOURNAL_MB=${JOURNAL_MB-16}
 . "$LAB_REPOSITORY/tests/scenarios/faults/backup.bash"

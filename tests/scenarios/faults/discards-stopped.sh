@@ -1,7 +1,7 @@
 #!/bin/bash
 # lab: timeout=300
 # The daemon is stopped in a pause, about to discard, and goes on after the watchdog brought the volume back and
-# the guest wrote to the very same place: what the guest wrote is intact. Needs the feature fault-points.
+# the guest wrote to the very same place: what the guest wrote is intact. Needs the feature faults.
 VOLUME_MB=16 JOURNAL_MB=32 POOL_MB=64 DISCARDS=pass LOG_SIZE="16 MiB" EPOCH=150ms
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"
 . "$LAB_REPOSITORY/tests/scenarios/watchdog.bash"

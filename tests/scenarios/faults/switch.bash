@@ -1,5 +1,5 @@
 # The roles are exchanged under load, and one of the daemons is killed, or stopped with its link cut, at a point of that:
-# there is one primary or none, never two, and nothing that was acknowledged is lost. Needs the feature fault-points.
+# there is one primary or none, never two, and nothing that was acknowledged is lost. Needs the feature faults.
 # shellcheck shell=bash
 VOLUME_MB=8 JOURNAL_MB=32 LOG_SIZE="16 MiB" EPOCH=150ms
 EXTRA='[limits]

@@ -2,7 +2,7 @@
 # lab: timeout=300
 # The daemon is stopped at every point of a cut and of a capture's start and end, and killed at some: the
 # volume runs again within a second, the cut never counts, and what is promoted was recorded. Needs the
-# feature fault-points; every point with both signals is long/watchdog-all-points.sh.
+# feature faults; every point with both signals is long/watchdog-all-points.sh.
 . "$(dirname "${BASH_SOURCE[0]}")/points.bash"
 for point in after-suspend after-flush after-mark after-suspects mid-rotation before-resume; do
     stopped_at $point

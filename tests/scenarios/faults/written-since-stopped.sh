@@ -1,7 +1,7 @@
 #!/bin/bash
 # lab: timeout=120
 # `ftdm written-since` is killed, or stopped, within its pause: its guard lets the volume go on, and asking again
-# has everything. Needs the feature fault-points.
+# has everything. Needs the feature faults.
 on primary lvcreate -q -y -W n -n vm1 -L 16M vg
 on primary lvcreate -q -y -W n -n vm1_meta -L 8M vg
 on primary ftdm create vm1 --table "0 32768 ft /dev/vg/vm1_meta /dev/vg/vm1 128"

@@ -2,7 +2,7 @@
 # lab: timeout=3000 disks=2
 # A coordinator commits, and either host is killed or loses its power, or the link goes, at every point of that: the
 # backup then promotes to exactly the epoch that the coordinator names, the last of which it has the memory and
-# the word that it is staged; what was confirmed as committed is still so. Needs the feature fault-points.
+# the word that it is staged; what was confirmed as committed is still so. Needs the feature faults.
 # Epochs end by the coordinator's word, too: those of the timer alone would soon fill the window.
 POLICY='commit = "external"' TIMEOUT=4s EPOCH=1s
 . "$LAB_REPOSITORY/tests/scenarios/faults/crash.bash"

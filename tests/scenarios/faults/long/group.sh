@@ -2,7 +2,7 @@
 # lab: timeout=1500
 # A group of two volumes through what may befall it: a full sync under writers, quiesced cuts, writes held back for
 # want of room, a daemon stopped and killed within a cut, discards of one volume, tracking lost on one. After each the
-# promoted volumes are those of one epoch, from one instant. Needs the feature fault-points.
+# promoted volumes are those of one epoch, from one instant. Needs the feature faults.
 VOLUME_MB=16 SECOND_MB=24 LOG_SIZE="32 MiB" EPOCH=150ms DISCARDS=pass META_B=/dev/mapper/meta_b
 BARE_BACKUP=yes
 EXTRA='[audit]

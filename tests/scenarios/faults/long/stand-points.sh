@@ -2,7 +2,7 @@
 # lab: timeout=1200
 # `capture = "era"`: SIGKILL and SIGSTOP of the primary's daemon at every point of a pause in which the changes of two
 # volumes are read: both run again within a second, the pair is in sync by itself, and what is promoted then is one
-# recorded instant of both. Needs the feature fault-points.
+# recorded instant of both. Needs the feature faults.
 VOLUME_MB=8 SECOND_MB=8 JOURNAL_MB=32 LOG_SIZE="16 MiB" EPOCH=1s
 POLICY='mode = "interval"
 capture = "era"'

@@ -1,7 +1,7 @@
 #!/bin/bash
 # lab: timeout=900
 # SIGSTOP and SIGKILL of the daemon at every point of a cut and of a capture's start and end: each time the
-# volume runs again within a second, and what is promoted was recorded. Needs the feature fault-points.
+# volume runs again within a second, and what is promoted was recorded. Needs the feature faults.
 . "$(dirname "${BASH_SOURCE[0]}")/../points.bash"
 for point in after-suspend after-flush after-mark after-suspects mid-rotation before-resume; do
     stopped_at $point
