@@ -85,7 +85,8 @@ stopped_by() { # stopped_by SIGNAL: runs a scenario that hangs and ends the driv
     nothing_left
 }
 
-"$lab" list > /dev/null # builds
+"$lab" list > /dev/null # builds, once for all that follows
+export LAB_NO_BUILD=1
 check "the scenarios pass" "$lab" run --backend "$backend" --jobs "${1:-1}" "$here"/*_*.sh "$here"/{background,boot,cage,commands,link,share}.sh
 check "and leave nothing behind" nothing_left
 check "a failing scenario gives 1" ends_with 1 "$lab" run --backend "$backend" "$here/failing/fails.sh"
