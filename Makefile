@@ -105,6 +105,11 @@ bench: deps ## the volume's speed beside the raw one and DRBD, in the lab; GROUN
 demo: machine ## protects a volume, kills its host, promotes the backup, checks every record
 	tests/demo/demo
 
+.PHONY: book
+book: rust ## the manual as web pages, in target/book
+	@mdbook --version >/dev/null 2>&1 || cargo install --locked mdbook
+	mdbook build docs
+
 .PHONY: clean
 clean: ## removes what was built and what the lab left
 	cargo clean

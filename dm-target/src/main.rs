@@ -275,7 +275,12 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
         Command::Guard { name } => {
             guard::stand_by(Stack::open(&name)?, std::io::stdin(), out).map_err(Failure::Guard)?;
         }
-        Command::Completions { shell } => Options::clap().gen_completions_to("ftdm", shell, out),
+        Command::Completions { shell } => {
+            let mut app = Options::clap();
+            // A shell offers what --help lists.
+            app.p.subcommands.retain(|command| !command.p.is_set(AppSettings::Hidden));
+            app.gen_completions_to("ftdm", shell, out);
+        }
         Command::Bypass { name, force } => bypass(&name, force)?,
         Command::MetadataSize { volume, block_sectors } => {
             let sectors = match volume.parse() {

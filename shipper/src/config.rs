@@ -551,4 +551,6 @@ fn twice<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Option<T> {
 }
 
 #[cfg(test)]
+mod manual;
+#[cfg(test)]
 mod tests;

@@ -311,7 +311,10 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         Verb::Init(options) => verb_init::init(options),
         Verb::Setup { config, wait, remove } => verb_setup::set_up(&load(&config)?, wait, remove),
         Verb::Completions { shell } => {
-            Cli::clap().gen_completions_to("ftship", shell, &mut std::io::stdout());
+            let mut app = Cli::clap();
+            // A shell offers what --help lists: no verb of packages, udev or the daemon.
+            app.p.subcommands.retain(|verb| !verb.p.is_set(AppSettings::Hidden));
+            app.gen_completions_to("ftship", shell, &mut std::io::stdout());
             Ok(())
         }
         Verb::Claim { names } => verb_setup::claim(&names),

@@ -2,7 +2,6 @@
 
 use ftship_proto::group::MAX_VOLUMES;
 
-use super::schema::Schema;
 use super::*;
 
 const GOOD: &str = r#"
@@ -182,38 +181,6 @@ fn a_value_where_a_section_belongs_is_refused_by_its_key() {
     assert!(text.starts_with("t.toml:6: `journal`: invalid type"), "{text}");
     let text = refusal("volume = 3\njournal = []\ngroup = {}");
     assert!(text.contains("t.toml:1: `volume`") && text.contains("t.toml:3: `group`"), "{text}");
-}
-
-/// The keys of a schema, as the manual writes them.
-fn keys(schema: &Schema, section: Option<&str>) -> Vec<String> {
-    let Schema::Table(fields) = schema else { return Vec::new() };
-    let key = |(name, schema): &(&str, Schema)| match schema {
-        Schema::Table(_) => keys(schema, Some(&format!("[{name}] "))),
-        Schema::Several(inner) if matches!(**inner, Schema::Table(_)) => {
-            keys(inner, Some(&format!("[[{name}]] ")))
-        }
-        _ => vec![format!("{}{name}", section.unwrap_or_default())],
-    };
-    fields.iter().flat_map(key).collect()
-}
-
-#[test]
-fn the_manual_has_every_key_and_no_other() {
-    let manual = include_str!("../../../docs/manual.md");
-    let (_, configuration) = manual.split_once("## The configuration").unwrap();
-    let rows = configuration.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-    let documented: Vec<&str> = rows.map(|(key, _)| key).filter(|key| !key.ends_with(']')).collect();
-    let known = keys(&schema::of::<Config>(), None);
-    assert!(known.len() > 30, "{known:?}");
-    for key in &known {
-        assert!(documented.contains(&key.as_str()), "docs/manual.md has no row for `{key}`");
-    }
-    for key in documented {
-        assert!(
-            known.iter().any(|known| known == key),
-            "docs/manual.md has a row for `{key}`, which is no key"
-        );
-    }
 }
 
 #[test]
