@@ -1,10 +1,10 @@
-//! Whether a kernel has the mends that dm-era needs: a pure judgement of its release.
+//! Whether a kernel has the fixes that dm-era needs: a pure judgement of its release.
 //!
 //! Always holds: what is not known to be mended is refused.
 //!
-//! The mends, by the release that had them first:
+//! The fixes, by the release that had them first:
 //!
-//! | mend | without it | upstream |
+//! | fix | without it | upstream |
 //! |---|---|---|
 //! | `dm era: Recover committed writeset after crash` | a power cut loses the current era: changed blocks are never reported | 5.12 |
 //! | `dm era: Update in-core bitset after committing the metadata` | a write may reach the disk before its mark does | 5.12 |
@@ -23,17 +23,17 @@
 
 use std::fmt;
 
-/// The last of the mends; who has it has all.
+/// The last of the fixes; who has it has all.
 const LAST: &str = "dm era: commit metadata in postsuspend after worker stops";
 /// One of the first seven, the one that loses data.
 const FIRST: &str = "dm era: Recover committed writeset after crash";
 
-/// First upstream series that was born with all mends.
+/// First upstream series that was born with all fixes.
 const BORN_WITH_LAST: Version = Version { series: (5, 19), patch: 0 };
 /// First upstream series that was born with the first seven.
 const BORN_WITH_FIRST: (u32, u32) = (5, 12);
 
-/// Stable series and their first release with the last mend.
+/// Stable series and their first release with the last fix.
 const STABLE_WITH_LAST: [Version; 7] = [
     Version::new(4, 9, 321),
     Version::new(4, 14, 286),
@@ -105,16 +105,16 @@ fn number(text: &str) -> Option<(u32, &str)> {
 /// Why a kernel is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
-    /// Its release says that it lacks a mend.
+    /// Its release says that it lacks a fix.
     #[error(
-        "kernel {release} lacks `{mend}`: after a crash dm-era may not report blocks that changed, and a replica \
-         would silently differ; use {wanted} or newer, or --allow-kernel if your vendor has the mend"
+        "kernel {release} lacks `{fix}`: after a crash dm-era may not report blocks that changed, and a replica \
+         would silently differ; use {wanted} or newer, or --allow-kernel if your vendor has backported the fix"
     )]
     Lacks {
         /// `uname -r`.
         release: String,
-        /// The mend.
-        mend: &'static str,
+        /// The fix.
+        fix: &'static str,
         /// The first release of this series that has it.
         wanted: String,
     },
@@ -138,7 +138,7 @@ pub(crate) fn kernel_release() -> String {
 /// Judges a kernel by `uname -r`, and by `uname -v`, where Debian names the upstream release.
 ///
 /// # Errors
-/// When it lacks a mend, or when that cannot be told.
+/// When it lacks a fix, or when that cannot be told.
 pub fn check(release: &str, build: &str) -> Result<(), KernelError> {
     let unknown = || KernelError::Unknown { release: release.to_owned() };
     let (version, rest) = Version::parse(release).ok_or_else(unknown)?;
@@ -159,7 +159,7 @@ pub fn check(release: &str, build: &str) -> Result<(), KernelError> {
                 Some((_, first)) => {
                     let (major, minor) = version.series;
                     let wanted = format!("{major}.{minor}.0-{first}");
-                    Err(KernelError::Lacks { release: release.to_owned(), mend: LAST, wanted })
+                    Err(KernelError::Lacks { release: release.to_owned(), fix: LAST, wanted })
                 }
                 None => Err(unknown()),
             }
@@ -168,7 +168,7 @@ pub fn check(release: &str, build: &str) -> Result<(), KernelError> {
     }
 }
 
-/// Release candidates 1 to 3 of the first series came before the last mend.
+/// Release candidates 1 to 3 of the first series came before the last fix.
 fn is_early(rest: &str) -> bool {
     ["-rc1", "-rc2", "-rc3"].iter().any(|early| rest.starts_with(early))
 }
@@ -181,7 +181,7 @@ fn judge(release: &str, version: Version) -> Result<(), KernelError> {
     let wanted = STABLE_WITH_LAST.iter().find(|first| first.series == version.series);
     Err(KernelError::Lacks {
         release: release.to_owned(),
-        mend: if has_first { LAST } else { FIRST },
+        fix: if has_first { LAST } else { FIRST },
         wanted: wanted.unwrap_or(&BORN_WITH_LAST).to_string(),
     })
 }
@@ -192,7 +192,7 @@ enum Distribution {
     Upstream,
     /// A distribution's that keeps the third number at 0 and counts builds.
     Builds { number: u32, firsts: &'static [((u32, u32), u32)] },
-    /// A vendor that takes mends over without a trace in the release.
+    /// A vendor that takes fixes over without a trace in the release.
     Other,
 }
 
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn kernels_without_are_refused_with_the_mend_they_lack() {
-        for (release, mend, wanted) in [
+        for (release, fix, wanted) in [
             ("5.10.126", LAST, "5.10.127"),
             ("5.10.19", FIRST, "5.10.127"),
             ("5.10.0-13-amd64", LAST, "5.10.0-16"),
@@ -272,8 +272,7 @@ mod tests {
             ("4.9.100", FIRST, "4.9.321"),
             ("3.16.0", FIRST, "5.19.0"),
         ] {
-            let expected =
-                KernelError::Lacks { release: release.to_owned(), mend, wanted: wanted.to_owned() };
+            let expected = KernelError::Lacks { release: release.to_owned(), fix, wanted: wanted.to_owned() };
             assert_eq!(check(release, ""), Err(expected), "{release}");
         }
     }

@@ -57,25 +57,25 @@ struct Options {
 
 #[derive(StructOpt)]
 enum Command {
-    /// Makes the device NAME; one that exists with the same table is fine
+    /// Creates the device NAME. A device that exists with the same table is left as it is
     Create {
         /// Name of the visible device
         name: StackName,
-        /// What to make it of, see TABLE below
+        /// The table, see TABLE below
         #[structopt(long)]
         table: FtTable,
-        /// Last era that somebody relies on: metadata that is blank or older is refused (code 6)
+        /// Last era in use: metadata that is blank or older is refused (code 6)
         #[structopt(long, parse(try_from_str = era))]
         recorded_era: Option<Era>,
-        /// What becomes of the guest's discards: off, or pass (taken in while a daemon captures, and given
-        /// to the volume by and by)
+        /// The guest's discards: off, or pass (accepted during a capture, and passed to the volume
+        /// in small steps)
         #[structopt(long, default_value = "off")]
         discards: Discards,
-        /// Takes any kernel. Without the mends of dm-era a crash may hide changed blocks for good
+        /// Accept any kernel. Without the fixes of dm-era a crash may hide changed blocks for good
         #[structopt(long)]
         allow_kernel: bool,
     },
-    /// Removes the device NAME and what is hidden below it; the volume stays as it is
+    /// Removes the device NAME and the hidden devices below it. The volume keeps its content
     Remove {
         /// Name of the visible device
         name: StackName,
@@ -85,20 +85,20 @@ enum Command {
         /// Name of the visible device
         name: StackName,
     },
-    /// Shows the table that made NAME
+    /// Shows the table that recreates NAME
     Table {
         /// Name of the visible device
         name: StackName,
     },
-    /// Shows what device-mapper knows of NAME
+    /// Shows device-mapper's information about NAME
     Info {
         /// Name of the visible device
         name: StackName,
     },
     /// Lists all ftdm devices
     Ls,
-    /// Shows what was written in era ERA and later, as `START SECTORS` lines; then `next-era ERA`,
-    /// which is what to ask for next time, and `pause-us N`, how long the volume stood still
+    /// Lists what was written in era ERA and later, as `START SECTORS` lines. Then `next-era ERA`,
+    /// the value to pass next time, and `pause-us N`, how long the volume was suspended
     WrittenSince {
         /// Name of the visible device
         name: StackName,
@@ -121,11 +121,11 @@ enum Command {
         /// bash, fish or zsh
         shell: Shell,
     },
-    /// Takes dm-era out from under NAME, whose metadata fails: the volume goes on, and tracking is lost
+    /// Takes dm-era out of the stack of NAME when its metadata fails: the volume works on, tracking is lost
     Bypass {
         /// Name of the visible device
         name: StackName,
-        /// Also when dm-era's metadata does not fail
+        /// Even if dm-era's metadata does not fail
         #[structopt(long)]
         force: bool,
     },

@@ -61,7 +61,7 @@ impl Door {
             Protection::Required => Some(Credentials::open(&config.path)?),
             Protection::Off => {
                 log::warn!(
-                    "tls = \"off\": whoever reaches {} or the path to {} can read and change what is replicated",
+                    "tls = \"off\": anyone who reaches {} or the path to {} can read and change what is replicated",
                     config.address,
                     config.peer
                 );

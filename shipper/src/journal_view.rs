@@ -461,7 +461,7 @@ impl Scan<'_> {
                 offset,
                 what: format!(
                     "the journal ends at epoch {}, but the state has seen epoch {}: the journal is older than the \
-                     state, or was made anew without it",
+                     state, or was formatted without it",
                     self.recovery.floor, state.highest_epoch_seen
                 ),
                 advice: advice_of_loss(held),

@@ -39,10 +39,10 @@ const EXIT_CODES: &str = "EXIT CODES:
     5  journal: a newer version wrote it
     6  no answer in time
     7  journal: damaged
-    8  verify: something differed, mended or not
+    8  verify: something differed, whether or not it was repaired
     9  a promote's fencing token is not above one seen before
-    10 who asks may not ask this of the daemon
-    11 verify: something changed on the primary and was never shipped, mended or not";
+    10 permission denied: you may not ask this of the daemon
+    11 verify: something changed on the primary and was never shipped, whether or not it was repaired";
 
 /// Ships the epochs of a fault-tolerant VM's volumes to a backup host.
 #[derive(Debug, StructOpt)]
@@ -57,16 +57,16 @@ struct Cli {
 
 #[derive(Debug, StructOpt)]
 enum Verb {
-    /// Begins with a group: writes its configuration for both hosts, and makes the volumes that it needs
+    /// Starts a group: writes its configuration for both hosts and creates the volumes it needs
     Init(verb_init::Options),
-    /// Makes the stacks of a group's volumes, /dev/mapper/NAME, as its configuration has them
+    /// Creates the stacks of a group's volumes, /dev/mapper/NAME, from its configuration
     Setup {
         /// A configuration file, or the name of a group in /etc/ftdm
         config: String,
-        /// Wait so many seconds for its devices
+        /// Seconds to wait for its devices
         #[structopt(long, default_value = "0")]
         wait: u64,
-        /// Take the stacks down instead; the volumes stay as they are
+        /// Remove the stacks instead. The volumes keep their content
         #[structopt(long, conflicts_with = "wait")]
         remove: bool,
     },
@@ -82,7 +82,7 @@ enum Verb {
         /// Names of its device
         names: Vec<PathBuf>,
     },
-    /// Makes the state (and, on a backup, the journal) ready for the first start
+    /// Prepares the state (and, on a backup, the journal) for the first start
     Format {
         /// A configuration file, or the name of a group in /etc/ftdm
         config: String,
@@ -90,22 +90,22 @@ enum Verb {
         #[structopt(long)]
         force: bool,
     },
-    /// Says all that is wrong with a configuration, with its line and what would be right
+    /// Reports every fault of a configuration, with its line and the nearest valid value
     CheckConfig {
-        /// Names of groups; without any, every file in /etc/ftdm
+        /// Names of groups. Default: every file in /etc/ftdm
         groups: Vec<String>,
-        /// A file
+        /// A configuration file
         #[structopt(long, value_name = "FILE", conflicts_with = "groups")]
         config: Option<PathBuf>,
     },
-    /// Has the daemon read its configuration again; says what is in force, and what needs a restart
+    /// Makes the daemon read its configuration again. Reports what changed and what needs a restart
     Reload {
         /// Name of the group
         group: String,
     },
-    /// Makes this host's key, and prints its fingerprint
+    /// Generates this host's key and prints its fingerprint
     Keygen(verb_keys::Keygen),
-    /// Meets the other host, shows its key, and trusts it when you say so
+    /// Connects to the other host, shows its key, and trusts it after you confirm
     Pair(verb_keys::Pair),
     /// Runs the daemon of a group in the foreground, on either host
     Run {
@@ -120,26 +120,26 @@ enum Verb {
         /// The epoch
         epoch: u64,
     },
-    /// Primary: stands by, and brings the volume back when the daemon stops or is killed
+    /// Primary: waits, and resumes the volume when the daemon stops or is killed
     Watchdog {
         /// A configuration file, or the name of a group in /etc/ftdm
         config: String,
     },
-    /// Backup: lists what the journal holds, without changing it; a daemon may run meanwhile
+    /// Backup: lists the epochs in the journal. Changes nothing. The daemon may run meanwhile
     Journal {
         /// A configuration file, or the name of a group in /etc/ftdm
         config: String,
-        /// Answer by the exit code whether it is sound
+        /// Report by the exit code whether the journal is sound
         #[structopt(long)]
         check: bool,
-        /// Also what is applied and not overwritten yet: reads the whole journal
+        /// Also list applied epochs that are not overwritten yet. Reads the whole journal
         #[structopt(long)]
         all: bool,
         /// As one JSON object
         #[structopt(long)]
         json: bool,
     },
-    /// Shows how a group stands
+    /// Shows the state of a group
     Status {
         /// Name of the group
         group: String,
@@ -151,80 +151,80 @@ enum Verb {
     Checkpoint {
         /// Name of the group
         group: String,
-        /// Return only when the backup has committed it; with --wait=staged already when it holds it
+        /// Return only when the backup has committed the epoch (staged: when the backup holds it)
         #[structopt(long, require_equals = true, possible_values = &["staged", "committed"])]
         wait: Option<Option<String>>,
-        /// The VM is paused: cut without suspending the volume, or refuse when it is written to
+        /// The VM is paused: cut without suspending the volume. Refused if the volume is written to
         #[structopt(long)]
         quiesced: bool,
-        /// Give up waiting after so many seconds
+        /// Seconds to wait before giving up
         #[structopt(long, default_value = "60")]
         timeout: u64,
     },
-    /// Primary, where a coordinator commits: commits a staged epoch and all before it; returns when
-    /// that is durable on the backup and prints the last committed epoch
+    /// Primary, with commit = "external": commits a staged epoch and all before it. Returns when the
+    /// commit is durable on the backup, and prints the last committed epoch
     Commit {
         /// Name of the group
         group: String,
         /// The epoch
         #[structopt(long)]
         epoch: u64,
-        /// Give up waiting after so many seconds
+        /// Seconds to wait before giving up
         #[structopt(long, default_value = "60")]
         timeout: u64,
     },
-    /// Backup: finishes the committed epochs, drops the rest, and gives the volume free for use;
-    /// prints the epoch that it holds
+    /// Backup: applies the committed epochs, drops the rest, and opens the volume for use.
+    /// Prints the epoch that the volume holds
     Promote {
         /// Name of the group
         group: String,
-        /// Where a coordinator commits: the staged epoch to commit, drop what follows, and promote to
+        /// With commit = "external": commit up to this staged epoch, drop what follows, and promote to it
         #[structopt(long)]
         epoch: Option<u64>,
-        /// Also where the volume holds no committed epoch of the group: it may be a mixture of two
+        /// Promote even if the volume holds no committed epoch. It may be a mixture of two
         #[structopt(long)]
         force: bool,
-        /// A number that whoever decides raises with each decision: refused (code 9) unless above any that was seen
+        /// Fencing token: a number that rises with each decision. Refused (code 9) unless above all seen before
         #[structopt(long)]
         token: Option<u64>,
-        /// Do not promote: make a writable copy of this name of what a promote would give, and go on
+        /// Do not promote: create a writable copy with this name of what a promote would give
         #[structopt(long, value_name = "NAME", conflicts_with = "epoch")]
         test: Option<String>,
-        /// With --test, where the volume is not thin: room for what changes; a fifth of the volume if not said
+        /// With --test, if the volume is not thin: room for changes. Default: a fifth of the volume
         #[structopt(long, requires = "test")]
         size: Option<String>,
-        /// Give up waiting after so many seconds
+        /// Seconds to wait before giving up
         #[structopt(long, default_value = "300")]
         timeout: u64,
     },
-    /// Backup: lists the copies of committed epochs on this host; a daemon need not run
+    /// Backup: lists the copies of committed epochs on this host. Needs no daemon
     Snapshots {
         /// Name of the group
         group: String,
-        /// Remove the one of this name
+        /// Remove the copy with this name
         #[structopt(long, value_name = "NAME")]
         remove: Option<String>,
         /// As JSON
         #[structopt(long)]
         json: bool,
     },
-    /// Primary: compares the backup's volumes with this host's, while everything goes on; lists what differs
+    /// Primary: compares the backup's volumes with this host's while the VM runs. Lists what differs
     Verify {
         /// Name of the group; with --offline a configuration file, or the name of a group in /etc/ftdm
         group: String,
-        /// Of a pair that is stopped, on either host: compares by a list of digests
+        /// Compare a stopped pair, on either host, by a list of digests
         #[structopt(long, conflicts_with_all = &["repair", "progress"])]
         offline: bool,
-        /// With --offline: writes the list of this host's volumes
+        /// With --offline: write the list of this host's volumes
         #[structopt(long, value_name = "FILE", requires = "offline", conflicts_with = "against")]
         write: Option<PathBuf>,
-        /// With --offline: compares this host's volumes with the list of the other host
+        /// With --offline: compare this host's volumes with the other host's list
         #[structopt(long, value_name = "FILE", requires = "offline")]
         against: Option<PathBuf>,
-        /// Mend what differs on the backup
+        /// Repair what differs on the backup
         #[structopt(long)]
         repair: bool,
-        /// Say every second how far it is; with --progress=json one JSON object a line, on standard output
+        /// Report progress every second (json: one JSON object per line, on standard output)
         #[structopt(long, require_equals = true, possible_values = &["json"])]
         progress: Option<Option<String>>,
     },
@@ -232,14 +232,14 @@ enum Verb {
     Switch {
         /// Name of the group
         group: String,
-        /// Also while somebody has the volume open: what is written waits while the other side takes over, and then fails
+        /// Also if the volume is open: writes wait while the other side takes over, and then fail
         #[structopt(long)]
         stall: bool,
-        /// Give up waiting after so many seconds
+        /// Seconds to wait before giving up
         #[structopt(long, default_value = "60")]
         timeout: u64,
     },
-    /// A primary that the other side was promoted over becomes its backup
+    /// Old primary, after the other side was promoted: becomes its backup
     Demote {
         /// Name of the group
         group: String,
@@ -248,7 +248,7 @@ enum Verb {
     Resolve {
         /// Name of the group
         group: String,
-        /// Throw away what this side has written since the fork, and become the other side's backup
+        /// Discard what this side has written since the fork, and become the other side's backup
         #[structopt(long)]
         discard_mine: bool,
     },
@@ -256,8 +256,8 @@ enum Verb {
     FullSync {
         /// Name of the group
         group: String,
-        /// Wait until it is done, and say every second how far it is; with --progress=json one JSON object a line, on
-        /// standard output
+        /// Wait until it is done and report progress every second (json: one JSON object per line, on standard
+        /// output)
         #[structopt(long, require_equals = true, possible_values = &["json"])]
         progress: Option<Option<String>>,
     },
@@ -547,7 +547,7 @@ fn verify_offline(config: &Config, write: Option<&Path>, against: Option<&Path>)
 fn journal(config: &Config, check: bool, all: bool, json: bool) -> Result<(), Failure> {
     let state = StateFile::open_to_read(&config.state).and_then(|mut file| file.read());
     if let Err(error) = &state {
-        eprintln!("ftship: {error}; so what is committed cannot be told");
+        eprintln!("ftship: {error}; so the last committed epoch is not known");
     }
     let state = state.ok().flatten();
     let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));

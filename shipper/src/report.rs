@@ -181,7 +181,7 @@ pub fn progress(running: &VerifyRunning) -> String {
 pub fn untracked(outcome: &VerifyOutcome) -> String {
     let places = outcome.untracked.iter().map(|at| format!("{} {}+{}", at.volume, at.sector, at.sectors));
     format!(
-        "{} bytes changed on this side and were never shipped: somebody wrote below the stack, the storage of either side \
+        "{} bytes changed on this side and were never shipped: something wrote below the stack, the storage of either side \
          lost or changed something, or a write was missed (sectors {})",
         outcome.untracked_bytes,
         places.collect::<Vec<_>>().join(", ")
@@ -195,7 +195,7 @@ pub fn verify(outcome: &VerifyOutcome) -> String {
         outcome;
     let mut text = match differing_bytes {
         0 => "equal".to_owned(),
-        _ => format!("{differing_bytes} bytes differed, {repaired_bytes} of them are mended"),
+        _ => format!("{differing_bytes} bytes differed, {repaired_bytes} of them were repaired"),
     };
     if *undecided_bytes > 0 {
         text.push_str(&format!(", {undecided_bytes} bytes could not be compared"));

@@ -209,7 +209,7 @@ impl Storage {
                     return Ok(());
                 }
                 Err(io::Error::other(format!(
-                    "the file was {len} bytes long and is {now} now: somebody changed it"
+                    "the file was {len} bytes long and is {now} now: another process changed it"
                 )))
             }
         }

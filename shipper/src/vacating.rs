@@ -23,7 +23,7 @@ use crate::state_file::StateFile;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What it says of itself.
-const REASON: &str = "it handed over, and somebody has a volume open whose I/O fails: close it";
+const REASON: &str = "it handed over, and a process still has a volume open whose I/O fails: close it";
 
 /// The volumes of a group, given up and still in use.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Vacating {
         for stack in &stacks {
             stack.shut()?;
         }
-        log::warn!("the volumes are given up, and somebody has one of them open: it has to be closed");
+        log::warn!("the volumes are given up, and a process still has one of them open: close it");
         Ok(Self {
             config: config.clone(),
             _state_file: state_file,
@@ -150,7 +150,7 @@ impl Driver for Vacating {
         let answer = match request {
             Request::Status => Response::Status(Box::new(self.status())),
             _ => {
-                let reason = "this side handed over, and somebody has a volume open still: close it first";
+                let reason = "this side handed over, and a process still has a volume open: close it first";
                 Response::Refused { reason: reason.into() }
             }
         };

@@ -22,13 +22,13 @@ const PORT: u16 = 7789;
 pub(crate) struct Options {
     /// Name of the group
     group: GroupName,
-    /// A volume to protect, as /dev/VG/LV or NAME=/dev/VG/LV; /dev/mapper/NAME is what the VM opens. May be repeated
+    /// A volume to protect, as /dev/VG/LV or NAME=/dev/VG/LV; the VM opens /dev/mapper/NAME. May be repeated
     #[structopt(long = "volume", value_name = "VOLUME", number_of_values = 1, parse(try_from_str = volume))]
     volumes: Vec<(StackName, PathBuf)>,
-    /// Where this host listens: ADDRESS or ADDRESS:PORT
+    /// Address on which this host listens: ADDRESS or ADDRESS:PORT
     #[structopt(long, parse(try_from_str = address))]
     address: Option<SocketAddr>,
-    /// Where the other host listens
+    /// Address on which the other host listens
     #[structopt(long, parse(try_from_str = address))]
     peer: Option<SocketAddr>,
     /// The first role of this host: primary or backup
@@ -37,19 +37,19 @@ pub(crate) struct Options {
     /// Time between two epochs
     #[structopt(long, default_value = "50ms", parse(try_from_str = duration))]
     epoch: Duration,
-    /// Make volumes that do not exist, of this size
+    /// Size of volumes that do not exist yet
     #[structopt(long, value_name = "SIZE")]
     size: Option<ByteSize>,
-    /// Size of the journal; an eighth of the volumes, 64 MiB to 16 GiB, if not said
+    /// Size of the journal. Default: an eighth of the volumes, 64 MiB to 16 GiB
     #[structopt(long, value_name = "SIZE")]
     journal: Option<ByteSize>,
-    /// Bytes a second that the VM writes at most: makes the log's size
+    /// Highest rate at which the VM writes, in bytes per second. Sets the log's size
     #[structopt(long, value_name = "SIZE", default_value = "100MiB")]
     rate: ByteSize,
-    /// Also make the logical volumes that are missing on this host, and format the state and the journal
+    /// Also create the logical volumes that this host lacks, and format the state and the journal
     #[structopt(long)]
     create_lvs: bool,
-    /// Say what would be made, and make nothing
+    /// Show what would be created, and create nothing
     #[structopt(long)]
     dry_run: bool,
 }

@@ -19,18 +19,18 @@ use crate::{Failure, failure, load};
 /// `ftship keygen`
 #[derive(Debug, StructOpt)]
 pub(crate) struct Keygen {
-    /// A configuration file, or the name of a group in /etc/ftdm; it need not exist yet
+    /// A configuration file, or the name of a group in /etc/ftdm. It need not exist yet
     config: String,
-    /// Make the key that this host is to show next, beside the present one
+    /// Generate the next key beside the present one
     #[structopt(long, conflicts_with = "activate")]
     rotate: bool,
-    /// Show the key that --rotate made from the next connection on; the present one is thrown away
+    /// Use the key that --rotate generated from the next connection on, and delete the present one
     #[structopt(long)]
     activate: bool,
-    /// Print the fingerprint of the present key, and make none
+    /// Print the fingerprint of the present key. Generates none
     #[structopt(long, conflicts_with_all = &["rotate", "activate"])]
     show: bool,
-    /// How long the key may be used
+    /// Days for which the key is valid
     #[structopt(long)]
     days: Option<u32>,
 }
@@ -40,16 +40,16 @@ pub(crate) struct Keygen {
 pub(crate) struct Pair {
     /// A configuration file, or the name of a group in /etc/ftdm
     config: String,
-    /// The other host's key, as `ftship keygen` printed it there: nothing is asked, nobody is connected to
+    /// The other host's key, as `ftship keygen` printed it there. Asks nothing, connects to nothing
     #[structopt(long)]
     fingerprint: Option<Fingerprint>,
-    /// Trust this key no more
+    /// Stop trusting this key
     #[structopt(long, conflicts_with = "fingerprint")]
     forget: Option<Fingerprint>,
-    /// List the keys that are trusted
+    /// List the trusted keys
     #[structopt(long, conflicts_with_all = &["fingerprint", "forget"])]
     list: bool,
-    /// Give up waiting for the other host after so many seconds
+    /// Seconds to wait for the other host before giving up
     #[structopt(long, default_value = "300")]
     timeout: u64,
 }

@@ -32,7 +32,7 @@ HOLDER=$JOB
 exchange primary backup
 is_role primary backup || eventually 20 is_role primary backup
 is_state primary outdated || fail "it is $(status primary .state)"
-status primary .reason | grep -q 'somebody has a volume open' || fail "$(status primary .reason)"
+status primary .reason | grep -q 'a process still has a volume open' || fail "$(status primary .reason)"
 expect_code 1 on primary dd if=/dev/zero of=/dev/mapper/vm1 bs=4k count=1 oflag=direct conv=notrunc status=none
 kill_background "$HOLDER" KILL
 wait_background "$HOLDER" || true

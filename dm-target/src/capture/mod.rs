@@ -105,12 +105,10 @@ pub enum LostReason {
     #[error("rotating the log: {0}")]
     Rotation(io::Error),
     /// Somebody resumed the visible device while the log was being changed.
-    #[error("somebody resumed the visible device while the log was rotated: writes may be missing")]
+    #[error("another process resumed the visible device while the log was rotated: writes may be missing")]
     ResumedInRotation,
     /// The watchdog acted, or an administrator.
-    #[error(
-        "somebody took the volume off the log, as a watchdog does when the daemon stops: writes are missing"
-    )]
+    #[error("the volume was taken off the log, as a watchdog does when the daemon stops: writes are missing")]
     TakenOver,
     /// Writes could not be held back before the log overflows.
     #[error("holding writes back: {0}")]

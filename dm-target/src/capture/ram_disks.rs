@@ -51,7 +51,7 @@ pub enum LogDeviceError {
     Same(PathBuf),
     /// Of the RAM disks that are there too few may be taken.
     #[error(
-        "{count} free RAM disks of {size} are needed, two for each volume; {found}. Unload brd (modprobe -r brd) so that it is loaded anew, load \
+        "{count} free RAM disks of {size} are needed, two for each volume; {found}. Unload brd (modprobe -r brd) so that it is loaded again, load \
          it yourself (modprobe brd rd_nr=COUNT rd_size={}), or name them under [log] devices", size.0.div_ceil(2)
     )]
     NoneFree {

@@ -144,7 +144,7 @@ pub enum CutOutcome {
 #[derive(Debug, thiserror::Error)]
 pub enum VoidReason {
     /// Somebody else holds the visible device suspended: that is theirs to end.
-    #[error("somebody else has suspended the visible device")]
+    #[error("another process has suspended the visible device")]
     Suspended,
     /// Nobody would bring the volume back if this process stopped in the pause.
     #[error("no watchdog stands by")]
@@ -156,13 +156,13 @@ pub enum VoidReason {
     #[error("the pause's budget was used up {0}")]
     Budget(&'static str),
     /// The volume did not stand still all the time.
-    #[error("somebody resumed the visible device in the pause")]
+    #[error("another process resumed the visible device in the pause")]
     Resumed,
     /// Nobody keeps the writers still.
     #[error("the volume is not quiescent: {0}")]
     NotQuiescent(&'static str),
     /// The counters that would prove it cannot be read.
-    #[error("whether the volume is quiescent cannot be told (queue/iostats has to be 1): {0}")]
+    #[error("cannot find out whether the volume is quiescent (queue/iostats has to be 1): {0}")]
     Unproven(io::Error),
     /// The volume's flush failed.
     #[error("flush: {0}")]

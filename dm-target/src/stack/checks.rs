@@ -99,7 +99,7 @@ fn claim(role: &'static str, path: &Path, devices: &Devices) -> Result<BlockDevi
         }
         let device = opened.map_err(|source| StackError::Device { role, source })?;
         if others {
-            let why = "somebody has it open: it must be used through the stack only".to_owned();
+            let why = "another process has it open: it must be used through the stack only".to_owned();
             return Err(StackError::Refused { role, path: path.to_owned(), why });
         }
         return Ok(device);

@@ -179,7 +179,7 @@ impl Devices {
             Err(e) if errno(&e) == Some(Errno::EBUSY) => {
                 return Err(StackError::Busy {
                     name: name.to_owned(),
-                    by: "somebody holds it open".to_owned(),
+                    by: "another process holds it open".to_owned(),
                 });
             }
             Err(e) => return Err(failed(format!("remove {name}"), e)),

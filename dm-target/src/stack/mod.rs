@@ -142,7 +142,7 @@ pub enum StackError {
         reason: String,
     },
     /// A device disappeared between two steps.
-    #[error("{0} disappeared while it was being set up: somebody else works on it")]
+    #[error("{0} disappeared while it was being set up: another process changes it too")]
     Vanished(String),
     /// A node under `/dev/mapper` could not be made or removed.
     #[error("{path}: {1}", path = .0.display())]
@@ -178,7 +178,7 @@ pub enum StackError {
 
 fn cure(metadata: Option<&Path>) -> String {
     metadata.map_or_else(
-        || ". `ftdm remove` and `create` begin anew".to_owned(),
+        || ". Run `ftdm remove`, then `ftdm create`".to_owned(),
         |path| format!(". For a new history zero the first 4096 bytes of {}", path.display()),
     )
 }

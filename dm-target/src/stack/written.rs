@@ -79,10 +79,10 @@ pub enum WrittenError {
     #[error("another process reads what was written just now: try again when it is done")]
     Locked,
     /// The volume did not stand still.
-    #[error("somebody resumed the visible device in the pause: nothing is lost, try again")]
+    #[error("another process resumed the visible device in the pause: nothing is lost, try again")]
     Resumed,
     /// The metadata snapshot that was taken is not there.
-    #[error("the metadata snapshot is gone: somebody dropped it")]
+    #[error("the metadata snapshot is gone: another process dropped it")]
     NoSnapshot,
     /// A step failed.
     #[error("cannot {step}: {source}")]

@@ -165,7 +165,7 @@ impl fmt::Display for Found {
 pub enum SlotError {
     /// Neither slot is sound.
     #[error(
-        "no sound version: the slot at byte 0 is {a}, the one at byte 65536 is {b}; point the configuration at the right device, restore it, or format it anew and sync"
+        "no sound version: the slot at byte 0 is {a}, the one at byte 65536 is {b}; point the configuration at the right device, restore it, or format it again and sync"
     )]
     Damaged {
         /// The first slot.

@@ -153,9 +153,7 @@ pub(crate) fn decode_lineage(mut value: Value<'_>) -> Result<Vec<LineageEntry>, 
 
 /// A promote that was decided before another one that this side knows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the fencing token {token} is not above {seen}, which was seen already: somebody decided otherwise since"
-)]
+#[error("the fencing token {token} is not above {seen}, which was seen before: a later decision stands")]
 pub struct StaleToken {
     /// As given.
     pub token: u64,

@@ -36,7 +36,7 @@ pub(super) fn check_identities(
         anyhow::ensure!(
             here == synced,
             "{} is not the logical volume that holds volume {at} of the group: list the volumes in the order in which \
-             they were synced; or, if it was replaced, `ftship format --force` this backup, and let it be synced anew",
+             they were synced; or, if it was replaced, `ftship format --force` this backup, and let it sync again",
             volume.device.display()
         );
     }

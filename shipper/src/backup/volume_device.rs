@@ -129,7 +129,7 @@ impl Volumes {
         anyhow::ensure!(
             here == there,
             "the backup holds {there} volumes, the configuration lists {here}: list those that were synced, in \
-             the same order, or format the backup anew"
+             the same order, or format the backup again"
         );
         for ((index, want), volume) in group.indexed().zip(&self.devices) {
             let (size, block) = (volume.device.size(), volume.device.logical_block());

@@ -41,7 +41,7 @@ impl Capturing {
             return Some("writes were held back for as long as may be");
         }
         if !self.frozen.as_mut()?.is_held() {
-            return Some("somebody let writes go on that were held back");
+            return Some("another process resumed writes that were held");
         }
         let is_watched = self.heartbeat.beat(Phase::Renewed) || {
             self.heartbeat.ensure();

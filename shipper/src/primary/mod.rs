@@ -148,7 +148,7 @@ impl PrimaryDriver {
         getrandom::fill(&mut incarnation)
             .map_err(|error| anyhow::anyhow!("no random incarnation: {error}"))?;
         let newest =
-            state.lineage.last().context("the state names no generation: format it anew")?.generation;
+            state.lineage.last().context("the state names no generation: format it again")?.generation;
         let stamp =
             Stamp { epoch: Epoch(0), generation: newest.number, incarnation: Incarnation(incarnation) };
         let header = EpochHeader {
@@ -413,7 +413,7 @@ impl Driver for PrimaryDriver {
                 self.answers.push((client, answer));
             }
             Request::Reload => {
-                let reason = "is answered by the daemon, whatever its role".into();
+                let reason = "the daemon answers this in every role".into();
                 self.answers.push((client, Response::Refused { reason }));
             }
             Request::Promote { .. } | Request::TestCopy { .. } => {

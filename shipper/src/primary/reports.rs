@@ -40,7 +40,7 @@ impl PrimaryDriver {
                         PrimaryEvent::Stood { attempt, eras, bytes }
                     }
                     Err(reason) => {
-                        log::warn!("they stood still in vain: {reason}");
+                        log::warn!("the volumes were suspended for nothing: {reason}");
                         let reason = reason.to_owned();
                         PrimaryEvent::StoodInVain { attempt, eras, bytes, reason }
                     }

@@ -57,7 +57,7 @@ impl PrimaryDriver {
                 ("in sync", switch.or_else(|| self.hook_alarm.clone()))
             }
             Replication::Failed { reason } => {
-                ("failed", Some(format!("{reason}; mend the cause and restart the daemon")))
+                ("failed", Some(format!("{reason}; fix the cause and restart the daemon")))
             }
         }
     }

@@ -196,7 +196,7 @@ impl Backup {
                 self.write_state();
                 self.bye(
                     now,
-                    format!("what this side wrote itself cannot be told, so all is needed: {reason}"),
+                    format!("what this side wrote itself is not known, so a whole copy is needed: {reason}"),
                 );
             }
         }

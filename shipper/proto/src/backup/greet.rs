@@ -196,11 +196,11 @@ impl Backup {
         let text = match compare(&mine, &theirs) {
             Relation::Same | Relation::Fresh | Relation::Outdated { .. } => return Ok(()),
             Relation::Unrelated => "what this backup holds does not descend from the peer's history: \
-                                    format this backup anew if its content may be overwritten"
+                                    format this backup again if its content may be overwritten"
                 .to_owned(),
             Relation::Overtakes { fork } => format!(
                 "this backup's history is newer than the peer's, which ends at epoch {fork}: promote this side, or \
-                 format it anew if its content may be overwritten"
+                 format it again if its content may be overwritten"
             ),
             Relation::SplitBrain { fork } => format!(
                 "split brain: both sides went on behind epoch {fork}; the peer is the {theirs}, this side the {mine}: \

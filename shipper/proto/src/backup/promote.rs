@@ -64,7 +64,7 @@ pub enum PromoteRefused {
         through: Epoch,
     },
     /// The daemon has latched a failure.
-    #[error("the daemon has failed: {0}; mend the cause and restart it, then promote")]
+    #[error("the daemon has failed: {0}; fix the cause and restart it, then promote")]
     Failed(String),
     /// The coordinator's epoch is missing.
     #[error("this group's coordinator commits: name its epoch with --epoch, from {first} to {last}")]

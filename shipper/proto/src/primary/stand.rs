@@ -69,7 +69,8 @@ impl Primary {
         self.note_round(false, eras, bytes);
         if self.void_run >= self.config.void_limit {
             let run = std::mem::take(&mut self.void_run);
-            let reason = format!("the volumes stood still {run} times in vain, the last: {reason}");
+            let reason =
+                format!("the volumes were suspended {run} times for nothing, the last time: {reason}");
             return self.lose_replication(now, &reason);
         }
         self.copy_round(now);

@@ -133,7 +133,7 @@ impl Primary {
 
     pub(super) fn roll_failed(&mut self, now: Duration, attempt: u32, reason: &str) {
         if matches!(self.sync, SyncStep::Rolling | SyncStep::Standing) && attempt == self.attempts {
-            self.lose_replication(now, &format!("what was written cannot be told: {reason}"));
+            self.lose_replication(now, &format!("what was written is not known: {reason}"));
         }
     }
 
