@@ -74,6 +74,7 @@ pub enum Mutant {
     CompareOutOfOrder,
     StandReadLate,
     OwnUntold,
+    FollowEachTick,
 }
 
 impl Mutant {
@@ -147,6 +148,7 @@ impl Mutant {
         Self::CompareOutOfOrder,
         Self::StandReadLate,
         Self::OwnUntold,
+        Self::FollowEachTick,
     ];
 }
 

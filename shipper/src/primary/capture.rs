@@ -93,8 +93,10 @@ pub(super) enum CaptureJob {
     Release,
     /// Make it fail, and all I/O from here on.
     Shut,
-    /// Keep up with the log.
+    /// Keep up with the log, and say when that is done.
     Follow,
+    /// The same, whatever keeps the one who orders the cuts.
+    Watch,
     /// Track only.
     Stop,
     /// The backup makes progress: writes that are held back may be so for longer.
@@ -184,6 +186,8 @@ pub(super) enum CaptureReport {
     },
     /// It failed, and so does all I/O: as asked, or because the time for holding was over.
     Shut,
+    /// The log was followed as ordered, or could not be.
+    Followed,
     /// How full the logs are.
     LogUse {
         /// Of each volume.
@@ -276,7 +280,7 @@ impl CutThread {
                     // was written leaves the kernel's memory, and a full log is noticed.
                     Err(RecvTimeoutError::Timeout) if followed.elapsed() >= BEAT_INTERVAL => {
                         followed = Instant::now();
-                        capturing.perform(CaptureJob::Follow, &reports);
+                        capturing.perform(CaptureJob::Watch, &reports);
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -428,6 +432,7 @@ impl Capturing {
     }
 
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
+        let is_follow = matches!(job, CaptureJob::Follow);
         let result = match job {
             CaptureJob::Roll { attempt, since } => Ok(Some(self.roll(attempt, since.as_deref()))),
             CaptureJob::Stand { attempt, since, epoch, budget } => {
@@ -449,7 +454,7 @@ impl Capturing {
                 Ok(Some(CaptureReport::Shut))
             }
             CaptureJob::Renew => self.renew(),
-            CaptureJob::Follow => self.follow(),
+            CaptureJob::Follow | CaptureJob::Watch => self.follow(),
             CaptureJob::Stop => {
                 self.end_capture();
                 Ok(Some(CaptureReport::Stopped))
@@ -467,6 +472,9 @@ impl Capturing {
             Ok(Some(report)) => reports.send(report),
             Ok(None) => {}
             Err(error) => self.give_up(&error, reports),
+        }
+        if is_follow {
+            reports.send(CaptureReport::Followed);
         }
         if !self.captures.is_empty() {
             let logs = self.captures.iter().map(Capture::log_usage);

@@ -318,7 +318,7 @@ impl PrimaryDriver {
                         // The first commit point waited for the base copy: not a figure of epochs.
                         self.lags = Latencies::default();
                     }
-                    let (state, reason) = self.describe();
+                    let (state, reason) = self.describe(now);
                     log::info!(
                         "state: {state}{}",
                         reason.map(|text| format!(": {text}")).unwrap_or_default()
@@ -464,8 +464,8 @@ impl Driver for PrimaryDriver {
         self.is_over
     }
 
-    fn summary(&self) -> String {
-        summary("primary", self.describe())
+    fn summary(&self, now: Duration) -> String {
+        summary("primary", self.describe(now))
     }
 
     fn reload(&mut self, now: Duration, config: &Config) {

@@ -47,6 +47,7 @@ impl PrimaryDriver {
                 }
             }
             CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
+            CaptureReport::Followed => PrimaryEvent::Followed,
             CaptureReport::Frozen => PrimaryEvent::Held,
             CaptureReport::Yielded => PrimaryEvent::Yielded,
             CaptureReport::Released { reason } => PrimaryEvent::Released { reason },
@@ -92,7 +93,8 @@ impl PrimaryDriver {
                 PrimaryEvent::CutTaken { eras }
             }
         };
-        if !matches!(event, PrimaryEvent::LogUse { .. } | PrimaryEvent::CutVoid { .. }) {
+        let is_quiet = matches!(event, PrimaryEvent::LogUse { .. } | PrimaryEvent::Followed);
+        if !is_quiet && !matches!(event, PrimaryEvent::CutVoid { .. }) {
             // Nothing is held any more. After a void cut writes may be: a lease too many does no harm.
             self.progress = None;
         }

@@ -83,6 +83,13 @@ impl World {
     pub(crate) fn cut_push(&mut self, job: CutJob) {
         let Some(daemon) = &mut self.primary.daemon else { return };
         daemon.cut.jobs.push_back(job);
+        let count = |of: fn(&CutJob) -> bool| daemon.cut.jobs.iter().filter(|job| of(job)).count();
+        // Whatever is queued stands before the next cut.
+        assert!(
+            count(|job| matches!(job, CutJob::Follow)) <= 1,
+            "more than one follow of the log is ordered"
+        );
+        assert!(count(|job| matches!(job, CutJob::Cut { .. })) <= 1, "more than one cut is ordered");
         if daemon.cut.jobs.len() == 1 {
             self.lane_begin(LaneId::Cut, self.primary.run);
         }
@@ -101,6 +108,7 @@ impl World {
         let Some(daemon) = &mut self.primary.daemon else { return };
         let Some(job) = daemon.cut.jobs.pop_front() else { return };
         let overflown = daemon.log_used > capacity;
+        let is_follow = matches!(job, CutJob::Follow);
         let failed = daemon.dirty.is_some() && (lost || overflown) && !matches!(job, CutJob::Stop);
         let report = match job {
             _ if failed && self.gate_let_go() => Some(self.perform_switch(&CutJob::Shut)),
@@ -168,6 +176,9 @@ impl World {
         self.note(|_| format!("cut thread: {report:?}"));
         if let Some(report) = report {
             self.primary_tell(report);
+        }
+        if is_follow {
+            self.primary_tell(PrimaryReport::Event(PrimaryEvent::Followed));
         }
         let Some(daemon) = &self.primary.daemon else { return };
         if daemon.dirty.is_some() {

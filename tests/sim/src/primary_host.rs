@@ -99,6 +99,8 @@ pub(crate) struct PrimaryDaemon {
     /// Blocks written since the last cut, while capturing.
     pub(crate) dirty: Option<BTreeSet<usize>>,
     pub(crate) log_used: u64,
+    /// When it last heard of a cut that was taken, or came in sync.
+    pub(crate) last_cut: u64,
     pub(crate) refusals: Refusals,
     pub(crate) cut: Lane<CutJob>,
     pub(crate) read: Lane<Piece>,
@@ -258,6 +260,7 @@ impl World {
             plan: CopyPlan::new(Sectors(scenario.piece), scenario.ahead),
             dirty: None,
             log_used: 0,
+            last_cut: 0,
             refusals: Refusals::default(),
             cut: Lane::default(),
             read: Lane::default(),
@@ -568,6 +571,7 @@ impl World {
         let event = match report {
             PrimaryReport::Event(event) => event,
             PrimaryReport::Taken(captured, eras) => {
+                daemon.last_cut = self.now;
                 daemon.captured = Some(captured);
                 PrimaryEvent::CutTaken { eras }
             }
@@ -601,6 +605,21 @@ impl World {
 }
 
 impl World {
+    /// In sync, and no epoch has ended for longer than ten: somebody who looks is told why.
+    pub(crate) fn expect_reason(&self) {
+        let Some(daemon) = &self.primary.daemon else { return };
+        let core = &daemon.core;
+        let is_late = self.now > daemon.last_cut + 10 * self.scenario.epoch_interval;
+        if !is_late || !core.is_in_sync() || !core.is_capturing() || core.switch_text().is_some() {
+            return;
+        }
+        let since = daemon.last_cut;
+        assert!(
+            core.stall_text(self.time()).is_some(),
+            "in sync, no cut since {since}, and no reason is shown"
+        );
+    }
+
     /// Whether the daemon has latched a failure.
     pub(crate) fn primary_failed(&self) -> bool {
         let failed = |daemon: &PrimaryDaemon| matches!(daemon.core.replication(), Replication::Failed { .. });

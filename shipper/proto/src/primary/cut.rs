@@ -24,17 +24,15 @@ impl Primary {
         self.cut_at = (self.cut_at + self.config.epoch_interval).max(now);
         if self.switch_bars_cuts() {
             self.cut_at = now + self.retry_interval();
-            return self.act(PrimaryAction::Follow);
+            return self.follow();
         }
         if self.in_flight.len() >= self.config.window || !self.journal_has_room() {
             self.counters.void_ticks += 1;
             self.cut_at = now + self.retry_interval();
-            self.act(PrimaryAction::Follow);
-            return;
+            return self.follow();
         }
         if self.sync == SyncStep::LastRound {
-            self.act(PrimaryAction::Follow);
-            return;
+            return self.follow();
         }
         if self.freezes_first() {
             return;
@@ -47,6 +45,14 @@ impl Primary {
         let roll = self.sync == SyncStep::None && self.roll_is_due(now);
         let hold = self.is_last_cut(epoch);
         self.act(PrimaryAction::Cut { epoch, roll, budget, hold });
+    }
+
+    /// Keeps up with the log. One that is slow is not asked again: what was queued would stand before the next cut.
+    fn follow(&mut self) {
+        if !self.is_following || mutant::is(Mutant::FollowEachTick) {
+            self.is_following = true;
+            self.act(PrimaryAction::Follow);
+        }
     }
 
     /// The next epoch is about to end: what was asked for until now is in it.
@@ -85,6 +91,7 @@ impl Primary {
             return;
         }
         self.void_run = 0;
+        self.stall.ended(now);
         self.next_epoch = epoch.next();
         self.round_cut(epoch);
         let after = self.after_epoch(now, eras);
@@ -106,6 +113,7 @@ impl Primary {
             return;
         }
         self.last_cut_void();
+        self.stall.void(reason);
         self.thaw();
         self.counters.void_cuts += 1;
         self.void_run += 1;

@@ -93,6 +93,8 @@ pub enum PrimaryEvent {
         /// For people.
         reason: String,
     },
+    /// The follow that was ordered is done, whatever came of it.
+    Followed,
     /// The cut that was ordered is done.
     CutTaken {
         /// The era of each volume that began in its pause, where a roll was ordered and done.
@@ -366,7 +368,7 @@ pub enum PrimaryAction {
         /// What becomes of the set of granules after it.
         after: AfterEpoch,
     },
-    /// No cut now, but keep up with the log and tell its use.
+    /// No cut now, but keep up with the log and tell its use; answered by [`PrimaryEvent::Followed`].
     Follow,
     /// Copy what the last roll noted, live.
     Copy {

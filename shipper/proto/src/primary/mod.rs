@@ -4,8 +4,9 @@
 //! time is a parameter.
 //!
 //! Always holds:
-//! - At most one cut is under way, and at most `window` epochs are cut but not acknowledged: when the
-//!   window is full the epoch grows longer (a void tick), the volume never waits.
+//! - At most one cut and one follow of the log are under way, and at most `window` epochs are cut but not acknowledged:
+//!   when the window is full the epoch grows longer (a void tick), the volume never waits. In sync without a cut for ten
+//!   epochs there is a reason to be shown (`stall.rs`).
 //! - Every epoch is one exact state: nothing is cut while a sync copies.
 //! - An epoch counts as staged only by a STAGED of its own digest. Where a coordinator commits, or where STAGED
 //!   comes before the backup's disk has it, it counts as committed only by a report of the backup.
@@ -37,6 +38,7 @@ mod interval;
 mod link;
 mod plan;
 mod refusal;
+mod stall;
 mod stand;
 mod step;
 mod switch;
@@ -221,6 +223,10 @@ pub struct Primary {
     log_used: u64,
     /// The cut that was ordered and is not done.
     cutting: Option<Epoch>,
+    /// The follow that was ordered is not done.
+    is_following: bool,
+    /// What keeps the next cut from succeeding.
+    stall: stall::Stall,
     void_run: u32,
     /// How the guest stands, and how often that was asked for.
     frozen: hooks::Frozen,
@@ -311,6 +317,8 @@ impl Primary {
             log_percent: 0,
             log_used: 0,
             cutting: None,
+            is_following: false,
+            stall: stall::Stall::default(),
             void_run: 0,
             frozen: hooks::Frozen::No,
             freezes: 0,
@@ -386,6 +394,7 @@ impl Primary {
             }
             PrimaryEvent::CaptureTried { attempt, result } => self.capture_tried(now, attempt, result),
             PrimaryEvent::CaptureLost { reason } => self.capture_lost(now, &reason),
+            PrimaryEvent::Followed => self.is_following = false,
             PrimaryEvent::CutTaken { eras } => self.cut_taken(now, eras),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),

@@ -400,6 +400,7 @@ impl Primary {
     pub(super) fn synced(&mut self, now: Duration) {
         if self.enter_sync(now, SyncStep::None) {
             self.in_sync_since = Some(now);
+            self.stall.ended(now);
             let after = self.attempt.base.filter(|_| self.attempt.carrier == Some(Carrier::Staged));
             self.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
             self.wants_whole = false;

@@ -8,6 +8,7 @@ mod interval;
 mod link;
 mod refusal;
 mod rolling;
+mod stalling;
 mod switching;
 mod verifying;
 
