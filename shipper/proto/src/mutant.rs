@@ -75,6 +75,9 @@ pub enum Mutant {
     StandReadLate,
     OwnUntold,
     FollowEachTick,
+    PartBeforeCopies,
+    RoundBeforeParts,
+    PartsUnnoted,
 }
 
 impl Mutant {
@@ -149,6 +152,9 @@ impl Mutant {
         Self::StandReadLate,
         Self::OwnUntold,
         Self::FollowEachTick,
+        Self::PartBeforeCopies,
+        Self::RoundBeforeParts,
+        Self::PartsUnnoted,
     ];
 }
 

@@ -51,7 +51,7 @@ impl PrimaryDriver {
         }
         match self.core.replication() {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
-            Replication::Syncing => ("syncing", None),
+            Replication::Syncing => ("syncing", self.core.sync_text()),
             Replication::InSync => {
                 let switch = self.core.switch_text().map(str::to_owned);
                 let stall = || self.core.stall_text(now);

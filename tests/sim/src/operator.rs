@@ -482,8 +482,10 @@ impl World {
             scenario.burst = 1;
         }
         scenario.coordinator_interval = scenario.coordinator_interval.min(scenario.epoch_interval);
-        scenario.log_capacity = u64::MAX / 4096;
-        scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
+        if !scenario.keeps_pace {
+            scenario.log_capacity = u64::MAX / 4096;
+            scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
+        }
         scenario.net_delay = scenario.net_delay.min(2_000);
         self.net.partition_until = 0;
         self.misdirects = None;
