@@ -6,7 +6,7 @@ VOLUME_MB=32 LOG_SIZE="4 MiB" TLS=off EXTRA="[limits]
 overrun = \"${OVERRUN-degrade}\""
 . "$(dirname "${BASH_SOURCE[0]}")/pair.bash"
 make_volumes
-on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=1M oflag=direct status=none || true
+on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=1M count="$VOLUME_MB" oflag=direct status=none
 step "a link of 3 MB/s, and a guest that writes 2 MB/s, nothing of which compresses"
 on primary modprobe sch_tbf
 on primary tc qdisc add dev vec0 root tbf rate 24mbit burst 64k latency 500ms
@@ -29,6 +29,6 @@ EPOCH_ASKED=$(on primary ftship checkpoint vm1 --wait)
 promote
 ((EPOCH_PROMOTED >= EPOCH_ASKED)) || fail "promoted at $EPOCH_PROMOTED, acknowledged $EPOCH_ASKED"
 expect_equal "$(digest backup /dev/vg/vm1)" "$(digest primary /dev/mapper/vm1)" "the promoted volume"
-LONGEST=$(jq '.jobs[0].write.clat_ns.max / 1000000 | floor' "$SHARE/fio.json")
+LONGEST=$(sed -n '/^{/,$p' "$SHARE/fio.json" | jq '.jobs[0].write.clat_ns.max / 1000000 | floor')
 echo "the longest write took $LONGEST ms"
-((LONGEST <= 1500 + NOISE_MS)) || fail "a write took $LONGEST ms"
+((LONGEST <= 2000)) || fail "a write took $LONGEST ms"

@@ -645,7 +645,9 @@ impl World {
 impl World {
     /// In sync, and no epoch has ended for longer than ten: somebody who looks is told why.
     pub(crate) fn expect_reason(&self) {
-        let Some(daemon) = &self.primary.daemon else { return };
+        let Some(daemon) = self.primary.daemon.as_ref().filter(|_| !self.scenario.is_interval) else {
+            return;
+        };
         let core = &daemon.core;
         let is_late = self.now > daemon.last_cut + 10 * self.scenario.epoch_interval;
         if !is_late || !core.is_in_sync() || !core.is_capturing() || core.switch_text().is_some() {

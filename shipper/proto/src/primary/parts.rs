@@ -100,7 +100,7 @@ impl Primary {
             return self.outrun(now);
         }
         self.attempt.is_cut_short = true;
-        self.end_capture_early(now);
+        self.end_capture_early();
     }
 
     /// Once everything that was cut before the capture ended early is committed, goes on from there.
@@ -109,19 +109,21 @@ impl Primary {
         if !is_due || !self.in_flight.is_empty() || !self.is_connected() {
             return;
         }
-        let overrun = self.attempt.overrun;
         self.stands_at_committed();
         self.staged_in_vain = 0;
         if self.enter_sync(now, SyncStep::None) {
             self.begin_sync(now);
-            self.attempt.overrun = overrun;
         }
     }
 
     /// The guest writes faster than parts go out, or than a cut ends: without a log, the round goes on as one that is not the
     /// last.
     fn outrun(&mut self, now: Duration) {
-        self.end_capture_early(now);
+        let attempt = &mut self.attempt;
+        let written = attempt.logged + self.log_used;
+        let sent = attempt.stored.saturating_sub(attempt.stored_before);
+        attempt.overrun = Rates::of(written, sent, now.saturating_sub(attempt.captured_at));
+        self.end_capture_early();
         let reason = "the backup is being synchronised, and the guest writes faster than that";
         for checkpoint in std::mem::take(&mut self.checkpoints) {
             self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
@@ -132,11 +134,7 @@ impl Primary {
     }
 
     /// What is captured from here on is given up; dm-era has where it was written.
-    fn end_capture_early(&mut self, now: Duration) {
-        let attempt = &mut self.attempt;
-        let written = attempt.logged + self.log_used;
-        let sent = attempt.stored.saturating_sub(attempt.stored_before);
-        attempt.overrun = Rates::of(written, sent, now.saturating_sub(attempt.captured_at));
+    fn end_capture_early(&mut self) {
         self.enter_capture(Capture::Stopping);
         self.act(PrimaryAction::StopCapture);
         // Whatever becomes of a cut that is under way.
@@ -156,8 +154,9 @@ impl Primary {
                 let since = self.attempt.since.clone();
                 self.roll(now, Some(since));
             }
-            // What the cut under way takes is to go before the end of the copy.
-            SyncStep::LastRound if self.cuts_part => {}
+            // What the cut under way takes is to go before the end of the copy. And the log that waits for the last
+            // epoch's acknowledgement is not to wait for parts as well.
+            SyncStep::LastRound if self.cuts_part || self.attempt.parts > 0 => {}
             SyncStep::LastRound => self.finish(now),
             _ => {}
         }
@@ -170,12 +169,17 @@ impl Primary {
         if self.sync == SyncStep::None {
             return None;
         }
+        if attempt.is_cut_short {
+            let text = "the log was full before the backup had the sync's epoch: once it has it, what was written since \
+                        follows";
+            return Some(text.to_owned());
+        }
         let shown = |rates: &Rates| (mega(rates.written), mega(rates.copied));
         let overrun = attempt.overrun.as_ref().map(|rates| {
             let (written, sent) = shown(rates);
             format!(
-                "the guest writes {written} MB/s, and {sent} MB/s are sent, with what is copied: the sync \
-                 cannot end before writers are slower"
+                "the log was full: the guest writes {written} MB/s, and {sent} MB/s are sent, what is copied included; \
+                 another round follows, and the sync ends once writers are slower than that"
             )
         });
         overrun.or_else(|| {

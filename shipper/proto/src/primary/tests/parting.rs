@@ -63,7 +63,10 @@ fn a_part_that_is_being_cut_goes_before_the_end_of_the_copy() {
     assert!(actions(&mut primary).is_empty());
     primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
     let done = actions(&mut primary);
-    let ends = matches!(done[..], [PrimaryAction::ShipPart, PrimaryAction::Cut { part: false, .. }, ..]);
+    assert!(matches!(done[..], [PrimaryAction::ShipPart]), "{done:?}");
+    primary.handle(SECOND, PrimaryEvent::PartEncoded { stored: 4096, frames: 1 });
+    let done = actions(&mut primary);
+    let ends = matches!(done[..], [PrimaryAction::Cut { part: false, .. }, ..]);
     assert!(ends, "{done:?}");
     primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
     let done = actions(&mut primary);
