@@ -4,8 +4,8 @@
 //!   the log fills ── Cut, which exchanges the log ── ShipPart ── PartEncoded
 //!        │
 //!        ├── no part can be cut in time: the capture ends, and the round goes on as an ordinary one
-//!        └── the backup does not acknowledge the epoch in time: the capture ends; once it is committed, a sync of what was
-//!            written since the capture began follows, over the same connection
+//!        └── the backup does not acknowledge the epoch in time: the capture ends; once it has, a sync of what was written
+//!            since the capture began follows, over the same connection
 //! ```
 //! A part is an epoch's content in all but its number: what was written between two instants at which the volumes stood
 //! still, as it was at the second one. The epoch goes on behind it. Staged, the parts are frames of the sync's one epoch;
@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use super::plan::{Carrier, Rates};
-use super::{Capture, Primary, PrimaryAction, SyncStep};
+use super::{Capture, InFlight, Link, Primary, PrimaryAction, SyncStep};
 use crate::mutant::{self, Mutant};
 
 /// Part of the log, in percent, beyond which it is cut off.
@@ -103,13 +103,20 @@ impl Primary {
         self.end_capture_early();
     }
 
-    /// Once everything that was cut before the capture ended early is committed, goes on from there.
+    /// Once the backup has everything that was cut before the capture ended early, goes on from there, as after a greeting.
+    /// Whether it is committed is not waited for: nobody may ask for that before the pair is in sync.
     pub(super) fn catch_up(&mut self, now: Duration) {
         let is_due = self.sync == SyncStep::Finishing && self.attempt.is_cut_short;
-        if !is_due || !self.in_flight.is_empty() || !self.is_connected() {
+        if !is_due || self.in_flight.iter().any(|one| !one.staged) || !self.is_connected() {
             return;
         }
         self.stands_at_committed();
+        let last = std::mem::take(&mut self.in_flight).pop_back();
+        if let (Some(InFlight { epoch, digest: Some(digest), .. }), Link::Up { welcome, .. }) =
+            (last, &mut self.link)
+        {
+            (welcome.held, welcome.chain_digest) = (Some(epoch), digest);
+        }
         self.staged_in_vain = 0;
         if self.enter_sync(now, SyncStep::None) {
             self.begin_sync(now);
