@@ -60,7 +60,7 @@ impl Service for Group {
     }
 
     fn begun(&mut self, driver: &dyn Driver) {
-        self.supervisor.ready(&driver.summary());
+        self.supervisor.ready(&driver.summary(Duration::ZERO));
     }
 
     fn last_request(&mut self) -> Option<(Request, Duration)> {
@@ -91,7 +91,7 @@ impl Service for Group {
     }
 
     fn supervise(&mut self, now: Duration, driver: &dyn Driver) -> Option<Duration> {
-        self.supervisor.live(now, || driver.summary())
+        self.supervisor.live(now, || driver.summary(now))
     }
 }
 

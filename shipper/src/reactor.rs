@@ -43,7 +43,7 @@ pub trait Driver {
     /// Whether the role has ended and every answer was given: the daemon goes on in another one.
     fn is_over(&self) -> bool;
     /// How it stands, in a few words for people.
-    fn summary(&self) -> String;
+    fn summary(&self, now: Duration) -> String;
     /// Takes over from a configuration what can change while the daemon runs; all else is as it was.
     fn reload(&mut self, now: Duration, config: &Config);
     /// The answers that are ready.

@@ -174,7 +174,7 @@ impl Driver for Vacating {
         !self.is_open
     }
 
-    fn summary(&self) -> String {
+    fn summary(&self, _now: Duration) -> String {
         summary("backup", ("outdated", Some(REASON.into())))
     }
 

@@ -74,6 +74,10 @@ pub enum Mutant {
     CompareOutOfOrder,
     StandReadLate,
     OwnUntold,
+    FollowEachTick,
+    PartBeforeCopies,
+    RoundBeforeParts,
+    PartsUnnoted,
 }
 
 impl Mutant {
@@ -147,6 +151,10 @@ impl Mutant {
         Self::CompareOutOfOrder,
         Self::StandReadLate,
         Self::OwnUntold,
+        Self::FollowEachTick,
+        Self::PartBeforeCopies,
+        Self::RoundBeforeParts,
+        Self::PartsUnnoted,
     ];
 }
 

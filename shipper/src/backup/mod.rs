@@ -405,7 +405,7 @@ impl BackupDriver {
 }
 
 impl Driver for BackupDriver {
-    fn summary(&self) -> String {
+    fn summary(&self, _now: Duration) -> String {
         summary("backup", self.describe())
     }
 

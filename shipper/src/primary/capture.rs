@@ -14,7 +14,7 @@ use anyhow::Context;
 use ftdm::capture::memory::CaptureMemory;
 use ftdm::capture::ram_disks::LogPair;
 use ftdm::capture::{AtSwitch, Capture, Followed, LostReason};
-use ftdm::cut::{CutMode, CutOutcome, CutRequest, CutStats, cut};
+use ftdm::cut::{CutError, CutMode, CutOutcome, CutRequest, CutStats, cut};
 use ftdm::discard::DiscardFigures;
 use ftdm::fault;
 use ftdm::ioctl::{Urgency, set_urgency};
@@ -84,7 +84,11 @@ pub(super) enum CaptureJob {
         roll: bool,
         /// Hold writes back behind it.
         hold: bool,
+        /// The epoch goes on; the log is exchanged.
+        part: bool,
     },
+    /// From now on writes are held back while the log has no room, where that is configured.
+    Throttle,
     /// Hold writes back without a capture, for so long at most.
     Hold(Duration),
     /// Nobody is to let through any more what a cut holds back.
@@ -93,8 +97,10 @@ pub(super) enum CaptureJob {
     Release,
     /// Make it fail, and all I/O from here on.
     Shut,
-    /// Keep up with the log.
+    /// Keep up with the log, and say when that is done.
     Follow,
+    /// The same, whatever keeps the one who orders the cuts.
+    Watch,
     /// Track only.
     Stop,
     /// The backup makes progress: writes that are held back may be so for longer.
@@ -164,6 +170,11 @@ pub(super) enum CaptureReport {
         /// Why.
         reason: String,
     },
+    /// log-writes switched itself off: only tracking now.
+    LogOff {
+        /// Why.
+        reason: String,
+    },
     /// dm-era's metadata fails: the volume goes on without it, and nothing is tracked any more.
     TrackingLost {
         /// Why.
@@ -184,6 +195,8 @@ pub(super) enum CaptureReport {
     },
     /// It failed, and so does all I/O: as asked, or because the time for holding was over.
     Shut,
+    /// The log was followed as ordered, or could not be.
+    Followed,
     /// How full the logs are.
     LogUse {
         /// Of each volume.
@@ -276,7 +289,7 @@ impl CutThread {
                     // was written leaves the kernel's memory, and a full log is noticed.
                     Err(RecvTimeoutError::Timeout) if followed.elapsed() >= BEAT_INTERVAL => {
                         followed = Instant::now();
-                        capturing.perform(CaptureJob::Follow, &reports);
+                        capturing.perform(CaptureJob::Watch, &reports);
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -322,6 +335,17 @@ pub(super) struct Capturing {
     pub(super) leftovers: Leftovers,
     /// The volumes whose dm-era failed and is gone.
     bypassed: Vec<Bypassed>,
+}
+
+/// Whether log-writes has switched itself off.
+fn is_log_off(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let lost = match cause.downcast_ref() {
+            Some(CutError::CaptureLost { reason, .. }) => Some(reason),
+            _ => cause.downcast_ref::<LostReason>(),
+        };
+        matches!(lost, Some(LostReason::LogOff))
+    })
 }
 
 impl Capturing {
@@ -422,12 +446,17 @@ impl Capturing {
     pub(super) fn give_up(&mut self, error: &anyhow::Error, reports: &Reports<CaptureReport>) {
         let reason = format!("{error:#}");
         log::error!("capture: {reason}");
-        let lost = if self.yields() { CaptureReport::Shut } else { CaptureReport::Lost { reason } };
+        let lost = match () {
+            () if self.yields() => CaptureReport::Shut,
+            () if is_log_off(error) => CaptureReport::LogOff { reason },
+            () => CaptureReport::Lost { reason },
+        };
         self.end_capture();
         reports.send(lost);
     }
 
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
+        let is_follow = matches!(job, CaptureJob::Follow);
         let result = match job {
             CaptureJob::Roll { attempt, since } => Ok(Some(self.roll(attempt, since.as_deref()))),
             CaptureJob::Stand { attempt, since, epoch, budget } => {
@@ -440,7 +469,13 @@ impl Capturing {
             CaptureJob::Start { since } => {
                 self.begin(&since).map(|written| Some(CaptureReport::Started { written }))
             }
-            CaptureJob::Cut { epoch, mode, budget, roll, hold } => self.cut(epoch, mode, budget, roll, hold),
+            CaptureJob::Cut { epoch, mode, budget, roll, hold, part } => {
+                self.cut(epoch, mode, budget, roll, hold, part)
+            }
+            CaptureJob::Throttle => {
+                self.throttle();
+                Ok(None)
+            }
             CaptureJob::Hold(lease) => Ok(Some(self.freeze(lease))),
             CaptureJob::Yield => self.yield_up(),
             CaptureJob::Release => self.release("as asked").map(Some),
@@ -449,7 +484,7 @@ impl Capturing {
                 Ok(Some(CaptureReport::Shut))
             }
             CaptureJob::Renew => self.renew(),
-            CaptureJob::Follow => self.follow(),
+            CaptureJob::Follow | CaptureJob::Watch => self.follow(),
             CaptureJob::Stop => {
                 self.end_capture();
                 Ok(Some(CaptureReport::Stopped))
@@ -467,6 +502,9 @@ impl Capturing {
             Ok(Some(report)) => reports.send(report),
             Ok(None) => {}
             Err(error) => self.give_up(&error, reports),
+        }
+        if is_follow {
+            reports.send(CaptureReport::Followed);
         }
         if !self.captures.is_empty() {
             let logs = self.captures.iter().map(Capture::log_usage);
@@ -525,13 +563,16 @@ impl Capturing {
             if begun.is_err() {
                 self.leftovers.add(at);
             }
-            let mut capture = begun.with_context(|| format!("volume {}", stack.name()))?;
-            if let Some((percent, _)) = self.settings.hold {
-                capture.hold_above(percent);
-            }
-            self.captures.push(capture);
+            self.captures.push(begun.with_context(|| format!("volume {}", stack.name()))?);
         }
         Ok(())
+    }
+
+    /// Not before the pair is in sync: while a sync copies nothing waits for it.
+    fn throttle(&mut self) {
+        if let Some((percent, _)) = self.settings.hold {
+            self.captures.iter_mut().for_each(|capture| capture.hold_above(percent));
+        }
     }
 
     fn follow(&mut self) -> anyhow::Result<Option<CaptureReport>> {
@@ -551,6 +592,7 @@ impl Capturing {
         budget: Duration,
         roll: bool,
         hold: bool,
+        part: bool,
     ) -> anyhow::Result<Option<CaptureReport>> {
         let Some(capacity) = self.captures.iter().map(|capture| capture.log_usage().1).min() else {
             return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
@@ -567,8 +609,8 @@ impl Capturing {
             budget,
             roll,
             hold,
-            rotate_above: Some(capacity / 100 * u64::from(self.settings.rotate_at)),
-            in_pause: if self.audit.is_some() { Some(&mut audit) } else { None },
+            rotate_above: Some(if part { 0 } else { capacity / 100 * u64::from(self.settings.rotate_at) }),
+            in_pause: if self.audit.is_some() && !part { Some(&mut audit) } else { None },
         };
         match cut(&mut self.captures, request)? {
             CutOutcome::Taken { logs, stats } => {
@@ -576,7 +618,7 @@ impl Capturing {
                     fault::at("switch-held");
                     self.hold_ends = Some(Instant::now() + self.settings.switch_hold);
                 }
-                if let Some(file) = &mut self.audit {
+                if let Some(file) = self.audit.as_mut().filter(|_| !part) {
                     audit::note_digests(file, epoch, digests)?;
                 }
                 let eras = if stats.rolled { rounds::eras(&mut self.captures) } else { None };

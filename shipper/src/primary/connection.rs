@@ -85,6 +85,7 @@ impl PrimaryDriver {
                         peer.queue(bytes);
                     }
                 }
+                EncodedItem::Part { frames, stored } => self.part_encoded(now, frames, stored),
                 EncodedItem::Concluded { token, digests } => {
                     self.core.handle(now, PrimaryEvent::Concluded { token, digests });
                 }

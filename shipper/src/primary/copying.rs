@@ -16,6 +16,7 @@ use ftdm_units::{Era, SECTOR_SIZE, Sectors};
 use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told, bytes_of};
 use ftship_proto::verify::{Place, ShortDigest, digests_of};
 
+use super::capture::CaptureJob;
 use super::encode::{EncodeJob, EncodedPiece, Piece};
 use super::rounds::Rolled;
 use super::{PrimaryDriver, run_in_background};
@@ -145,6 +146,36 @@ impl PrimaryDriver {
     /// Gives up copying.
     pub(super) fn stop_copy(&mut self) {
         self.copying.end();
+        for logs in std::mem::take(&mut self.parts) {
+            self.cut_thread.push(CaptureJob::Recycle(logs));
+        }
+    }
+
+    /// A part of the log was cut off.
+    pub(super) fn ship_part(&mut self) {
+        if let Some(logs) = self.captured.take() {
+            self.parts.push_back(logs);
+            self.copying.plan.part_cut();
+        }
+        self.ship_parts();
+    }
+
+    /// Lets out the parts that may go.
+    fn ship_parts(&mut self) {
+        while self.copying.plan.lets_parts_out()
+            && let Some(logs) = self.parts.pop_front()
+        {
+            self.encoder.push(EncodeJob::Part(logs));
+        }
+    }
+
+    /// A part is out.
+    pub(super) fn part_encoded(&mut self, now: Duration, frames: u64, stored: u64) {
+        self.copying.plan.part_encoded();
+        self.read_more(now);
+        self.figures.base_bytes_shipped += stored;
+        self.copied += stored;
+        self.core.handle(now, PrimaryEvent::PartEncoded { stored: self.copied, frames });
     }
 
     /// Keeps what is to be copied; returns the eras that began, and how many bytes were written before.
@@ -166,7 +197,10 @@ impl PrimaryDriver {
 
     pub(super) fn piece_read(&mut self, now: Duration, read: PieceRead) {
         match self.copying.take(read) {
-            Ok(Some(piece)) => self.encoder.push(EncodeJob::Copied(piece)),
+            Ok(Some(piece)) => {
+                self.encoder.push(EncodeJob::Copied(piece));
+                self.ship_parts();
+            }
             Ok(None) => self.read_more(now),
             Err(error) => {
                 let reason = format!("{error:#}");
@@ -180,6 +214,7 @@ impl PrimaryDriver {
     pub(super) fn piece_told(&mut self, number: u64, told: Told) {
         if let Some((piece, told)) = self.copying.plan.told(number, told) {
             self.encoder.push(EncodeJob::Copied(Piece { told, ..piece }));
+            self.ship_parts();
         }
     }
 

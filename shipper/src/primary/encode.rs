@@ -49,6 +49,8 @@ pub(super) enum EncodeJob {
     },
     /// A piece of what is copied: of a base copy, or of the epoch that was opened for it.
     Copied(Piece),
+    /// What was captured of each volume while it is copied: part of the same.
+    Part(Vec<EpochLog>),
     /// An epoch as captured; behind what was copied into it.
     Epoch {
         /// Its number.
@@ -128,6 +130,13 @@ pub(super) enum EncodedItem {
     },
     /// A piece of what is copied.
     Copied(EncodedPiece),
+    /// A part of the log.
+    Part {
+        /// Frames that it took.
+        frames: u64,
+        /// Their bytes.
+        stored: u64,
+    },
     /// The encoder cannot go on with this chain.
     Failed {
         /// Why.
@@ -244,6 +253,12 @@ impl Encoding {
                 self.comparison = Comparison::staged();
             }
             EncodeJob::Copied(piece) => self.copied(piece),
+            EncodeJob::Part(logs) => {
+                if let Err(error) = self.part(&logs) {
+                    self.sink.put(EncodedItem::Failed { reason: format!("a part of the log: {error:#}") });
+                }
+                self.sink.put(EncodedItem::LogsDone(logs));
+            }
             EncodeJob::Epoch { epoch, staged, logs, after } => {
                 self.header.staged = staged;
                 if let Err(error) = self.epoch(epoch, &logs, after) {
@@ -288,6 +303,33 @@ impl Encoding {
         if let Some(frame) = last {
             sink.frame(&frame);
         }
+        Ok(())
+    }
+
+    fn part(&mut self, logs: &[EpochLog]) -> anyhow::Result<()> {
+        let (mut frames, mut stored) = (0, 0);
+        let Self { catch_up, base, comparison, sink, touched, .. } = self;
+        let mut put = |frame: Frame| {
+            frames += 1;
+            stored += frame.wire_len();
+            sink.frame(&frame);
+        };
+        for (volume, log) in (0..).map(VolumeIndex).zip(logs) {
+            fold::fold(log, |extent, content| {
+                touched.note(volume, extent);
+                comparison.sent(Place { volume, extent });
+                match (catch_up.as_mut(), content_of(content)) {
+                    (Some(epoch), content) => epoch.push(volume, extent, content, &mut put),
+                    // A base copy has no unknown content; zeroes are as good as any.
+                    (None, Content::Unknown) => base.push(volume, extent, Content::Zero, &mut put),
+                    (None, content) => base.push(volume, extent, content, &mut put),
+                }
+            })?;
+        }
+        if catch_up.is_none() {
+            base.flush(&mut put);
+        }
+        sink.put(EncodedItem::Part { frames, stored });
         Ok(())
     }
 

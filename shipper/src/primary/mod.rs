@@ -23,6 +23,7 @@ mod verify;
 pub(crate) mod visitor;
 mod volumes;
 
+use std::collections::VecDeque;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ pub struct PrimaryDriver {
     verify_reader: VerifyReader,
     verify_reads: Receiver<VerifyRead>,
     verifies: VerifySchedule,
+    /// Parts of the log that are to go out behind what is read before.
+    parts: VecDeque<Vec<EpochLog>>,
     /// What the last cut captured, until the core says that it is to be shipped.
     captured: Option<Vec<EpochLog>>,
     waiting: Vec<ClientId>,
@@ -212,6 +215,7 @@ impl PrimaryDriver {
             verify_reader,
             verify_reads,
             verifies: VerifySchedule::new(&config.verify),
+            parts: VecDeque::new(),
             captured: None,
             waiting: Vec::new(),
             quiesced: Vec::new(),
@@ -273,11 +277,13 @@ impl PrimaryDriver {
                 PrimaryAction::TryCapture { attempt } => self.cut_thread.push(CaptureJob::Try { attempt }),
                 PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, roll, budget, hold } => {
-                    self.cutting = std::mem::take(&mut self.quiesced);
+                PrimaryAction::Cut { epoch, roll, budget, hold, part } => {
+                    // A part suspends, whoever waits for the epoch's end.
+                    self.cutting = if part { Vec::new() } else { std::mem::take(&mut self.quiesced) };
                     let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
-                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget, roll, hold });
+                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget, roll, hold, part });
                 }
+                PrimaryAction::ShipPart => self.ship_part(),
                 PrimaryAction::Hold { lease } => self.cut_thread.push(CaptureJob::Hold(lease)),
                 PrimaryAction::Yield => self.cut_thread.push(CaptureJob::Yield),
                 PrimaryAction::Release => self.cut_thread.push(CaptureJob::Release),
@@ -317,8 +323,9 @@ impl PrimaryDriver {
                     if *self.core.replication() == Replication::InSync {
                         // The first commit point waited for the base copy: not a figure of epochs.
                         self.lags = Latencies::default();
+                        self.cut_thread.push(CaptureJob::Throttle);
                     }
-                    let (state, reason) = self.describe();
+                    let (state, reason) = self.describe(now);
                     log::info!(
                         "state: {state}{}",
                         reason.map(|text| format!(": {text}")).unwrap_or_default()
@@ -464,8 +471,8 @@ impl Driver for PrimaryDriver {
         self.is_over
     }
 
-    fn summary(&self) -> String {
-        summary("primary", self.describe())
+    fn summary(&self, now: Duration) -> String {
+        summary("primary", self.describe(now))
     }
 
     fn reload(&mut self, now: Duration, config: &Config) {

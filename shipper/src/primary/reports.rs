@@ -11,7 +11,6 @@ use ftship_proto::primary::PrimaryEvent;
 
 use super::capture::{CaptureJob, CaptureReport};
 use super::{PROGRESS_BYTES, PrimaryDriver};
-use crate::config::Overrun;
 use crate::control::Response;
 use crate::hooks::HookReport;
 use crate::peer::PeerConnection;
@@ -47,6 +46,7 @@ impl PrimaryDriver {
                 }
             }
             CaptureReport::Stopped => PrimaryEvent::CaptureStopped,
+            CaptureReport::Followed => PrimaryEvent::Followed,
             CaptureReport::Frozen => PrimaryEvent::Held,
             CaptureReport::Yielded => PrimaryEvent::Yielded,
             CaptureReport::Released { reason } => PrimaryEvent::Released { reason },
@@ -63,6 +63,7 @@ impl PrimaryDriver {
             }
             CaptureReport::Tried { attempt, result } => PrimaryEvent::CaptureTried { attempt, result },
             CaptureReport::Lost { reason } => PrimaryEvent::CaptureLost { reason },
+            CaptureReport::LogOff { reason } => PrimaryEvent::LogOff { reason },
             CaptureReport::TrackingLost { reason } => {
                 self.tracking_lost = Some(reason.clone());
                 PrimaryEvent::CaptureLost { reason }
@@ -70,10 +71,6 @@ impl PrimaryDriver {
             CaptureReport::LogUse { logs, discards } => {
                 let (used, capacity) = self.note_log_use(&logs);
                 self.note_discards(discards);
-                if self.config.limits.overrun == Overrun::Throttle {
-                    // The cut thread holds writes back before the log is full.
-                    return;
-                }
                 PrimaryEvent::LogUse { used, capacity }
             }
             CaptureReport::Taken { eras, logs, stats } => {
@@ -92,11 +89,15 @@ impl PrimaryDriver {
                 PrimaryEvent::CutTaken { eras }
             }
         };
-        if !matches!(event, PrimaryEvent::LogUse { .. } | PrimaryEvent::CutVoid { .. }) {
+        let is_quiet = matches!(event, PrimaryEvent::LogUse { .. } | PrimaryEvent::Followed);
+        if !is_quiet && !matches!(event, PrimaryEvent::CutVoid { .. }) {
             // Nothing is held any more. After a void cut writes may be: a lease too many does no harm.
             self.progress = None;
         }
-        if matches!(event, PrimaryEvent::CaptureStopped | PrimaryEvent::CaptureLost { .. }) {
+        if matches!(
+            event,
+            PrimaryEvent::CaptureStopped | PrimaryEvent::CaptureLost { .. } | PrimaryEvent::LogOff { .. }
+        ) {
             self.figures.discards_pending = 0;
         }
         self.core.handle(now, event);

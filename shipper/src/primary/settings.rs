@@ -8,9 +8,9 @@ use ftship_proto::ids::Incarnation;
 use ftship_proto::primary::{CompareSizes, PrimaryConfig, Tuning, VerifySizes};
 
 use super::volumes::log_size;
-use crate::config::{CaptureBy, Config, Mode, OnFence};
+use crate::config::{CaptureBy, Config, Mode, OnFence, Overrun};
 
-/// A round that is so small a part of the log is the last one before the capture: what comes meanwhile fits then.
+/// A round that is so small a part of the log is the last one before the capture: what comes meanwhile mostly fits then.
 const SMALL_ROUND_OF_LOG: u64 = 4;
 
 /// For a primary of this group, whose volumes write to these eras.
@@ -31,6 +31,7 @@ pub(super) fn core(
         window: config.limits.window,
         timeout: config.limits.timeout,
         log_watermark: config.limits.log_watermark,
+        throttles: config.limits.overrun == Overrun::Throttle,
         pause_budget: config.limits.pause_budget,
         pause_limit: config.limits.pause_limit,
         void_limit: config.limits.void_cuts,

@@ -37,7 +37,7 @@ impl PrimaryDriver {
         self.figures.discards_forgotten = bytes(discards.forgotten);
     }
 
-    pub(super) fn describe(&self) -> (&'static str, Option<String>) {
+    pub(super) fn describe(&self, now: Duration) -> (&'static str, Option<String>) {
         if let Some(reason) = &self.tracking_lost {
             return ("tracking lost", Some(reason.clone()));
         }
@@ -51,10 +51,11 @@ impl PrimaryDriver {
         }
         match self.core.replication() {
             Replication::Degraded { reason } => ("degraded", Some(reason.clone())),
-            Replication::Syncing => ("syncing", None),
+            Replication::Syncing => ("syncing", self.core.sync_text()),
             Replication::InSync => {
                 let switch = self.core.switch_text().map(str::to_owned);
-                ("in sync", switch.or_else(|| self.hook_alarm.clone()))
+                let stall = || self.core.stall_text(now);
+                ("in sync", switch.or_else(|| self.hook_alarm.clone()).or_else(stall))
             }
             Replication::Failed { reason } => {
                 ("failed", Some(format!("{reason}; fix the cause and restart the daemon")))
@@ -64,7 +65,7 @@ impl PrimaryDriver {
 
     pub(super) fn status(&self, now: Duration) -> Status {
         let core = &self.core;
-        let (state, reason) = self.describe();
+        let (state, reason) = self.describe(now);
         let counters = core.counters();
         Status {
             group: self.config.group.to_string(),

@@ -45,7 +45,7 @@ impl World {
         for _ in 0..=self.random.below(self.scenario.burst) {
             let shape = &self.scenario.shape;
             let mut block = self.random.index(shape.blocks());
-            let mut zero = self.random.once_in(8);
+            let mut zero = self.random.once_in(self.scenario.odds_zero);
             let host = &mut self.primary;
             if shape.pair().contains(&block) {
                 // These two never in any other order, and never as zeros.
@@ -83,6 +83,13 @@ impl World {
     pub(crate) fn cut_push(&mut self, job: CutJob) {
         let Some(daemon) = &mut self.primary.daemon else { return };
         daemon.cut.jobs.push_back(job);
+        let count = |of: fn(&CutJob) -> bool| daemon.cut.jobs.iter().filter(|job| of(job)).count();
+        // Whatever is queued stands before the next cut.
+        assert!(
+            count(|job| matches!(job, CutJob::Follow)) <= 1,
+            "more than one follow of the log is ordered"
+        );
+        assert!(count(|job| matches!(job, CutJob::Cut { .. })) <= 1, "more than one cut is ordered");
         if daemon.cut.jobs.len() == 1 {
             self.lane_begin(LaneId::Cut, self.primary.run);
         }
@@ -101,12 +108,13 @@ impl World {
         let Some(daemon) = &mut self.primary.daemon else { return };
         let Some(job) = daemon.cut.jobs.pop_front() else { return };
         let overflown = daemon.log_used > capacity;
+        let is_follow = matches!(job, CutJob::Follow);
         let failed = daemon.dirty.is_some() && (lost || overflown) && !matches!(job, CutJob::Stop);
         let report = match job {
             _ if failed && self.gate_let_go() => Some(self.perform_switch(&CutJob::Shut)),
             _ if failed => {
                 self.primary_uncapture();
-                Some(PrimaryReport::Event(PrimaryEvent::CaptureLost { reason: "log off".into() }))
+                Some(PrimaryReport::Event(PrimaryEvent::LogOff { reason: "log off".into() }))
             }
             CutJob::Roll(attempt, _) if void && self.random.coin() => {
                 let (reason, tracking_lost) = ("no room in the metadata".into(), self.random.once_in(8));
@@ -148,7 +156,8 @@ impl World {
                 Some(PrimaryReport::Event(PrimaryEvent::CaptureStopped))
             }
             CutJob::Follow => None,
-            CutJob::Cut { epoch, roll, hold } => {
+            CutJob::Cut { part: true, .. } => Some(self.cut_part(void)),
+            CutJob::Cut { epoch, roll, hold, part: false } => {
                 // No hooks are run before the last cut of a switch.
                 self.primary.hook_failed |= hold;
                 let report = self.cut(epoch, roll, void);
@@ -168,6 +177,9 @@ impl World {
         self.note(|_| format!("cut thread: {report:?}"));
         if let Some(report) = report {
             self.primary_tell(report);
+        }
+        if is_follow {
+            self.primary_tell(PrimaryReport::Event(PrimaryEvent::Followed));
         }
         let Some(daemon) = &self.primary.daemon else { return };
         if daemon.dirty.is_some() {
@@ -247,6 +259,23 @@ impl World {
         }
     }
 
+    /// Takes what was captured so far; the log is another one from then on.
+    fn cut_part(&mut self, void: bool) -> PrimaryReport {
+        let host = &mut self.primary;
+        let dirty = host.daemon.as_mut().filter(|_| !void).and_then(|daemon| {
+            let dirty = daemon.dirty.as_mut().map(std::mem::take);
+            daemon.log_used = if dirty.is_some() { 0 } else { daemon.log_used };
+            dirty
+        });
+        match dirty {
+            Some(dirty) => {
+                let content = dirty.into_iter().map(|block| (block, host.volume[block])).collect();
+                PrimaryReport::Taken(Captured(content), None)
+            }
+            None => PrimaryReport::Event(PrimaryEvent::CutVoid { reason: "checks failed".into() }),
+        }
+    }
+
     /// Orders pieces of what is copied as long as the plan has any.
     pub(crate) fn copy_order(&mut self) {
         while let Some(daemon) = &mut self.primary.daemon {
@@ -293,6 +322,7 @@ impl World {
         if daemon.plan.is_running(piece.batch.chain) {
             if let Some((piece, told)) = daemon.plan.read(piece.batch.number, piece) {
                 self.encoder_push(EncodeJob::Copied(Piece { told, ..piece }));
+                self.ship_parts();
             }
             return;
         }

@@ -87,14 +87,31 @@ pub(crate) fn range(shape: &Shape, place: &Place) -> Range<usize> {
 
 #[derive(Debug)]
 pub(crate) enum EncodeJob {
-    Open { chain: u64, previous: Digest },
-    CatchUp { first: Epoch, epoch: Epoch, staged: Epoch },
+    Open {
+        chain: u64,
+        previous: Digest,
+    },
+    CatchUp {
+        first: Epoch,
+        epoch: Epoch,
+        staged: Epoch,
+    },
     Copied(Piece),
-    Epoch { epoch: Epoch, staged: Epoch, captured: Captured, after: AfterEpoch },
+    /// What was captured of the epoch that is being copied into.
+    Part(Captured),
+    Epoch {
+        epoch: Epoch,
+        staged: Epoch,
+        captured: Captured,
+        after: AfterEpoch,
+    },
     Message(Message),
     Inspect(u64, Inspection),
     Fill(u64, Vec<Vec<u8>>),
-    Conclude { token: u64, repair: bool },
+    Conclude {
+        token: u64,
+        repair: bool,
+    },
     EndInspection,
 }
 
@@ -110,6 +127,7 @@ pub(crate) enum EncodedItem {
     Frame(Frame),
     Epoch { epoch: Epoch, digest: Digest, stored: u64, touched: TouchedBytes },
     Copied { batch: Batch, frames: u64, stored: u64, skipped: u64 },
+    Part { frames: u64, stored: u64 },
     Concluded { token: u64, digests: Vec<Option<Digest>> },
 }
 
@@ -174,6 +192,26 @@ impl World {
                 out.extend(frames.into_iter().map(EncodedItem::Frame));
                 let skipped = (piece.batch.sectors().0 - sent) * SECTOR_SIZE as u64;
                 out.push(EncodedItem::Copied { batch: piece.batch, frames: count, stored, skipped });
+            }
+            EncodeJob::Part(captured) => {
+                let mut frames = Vec::new();
+                let mut sink = |frame| frames.push(frame);
+                for (volume, extent, data) in runs(captured.0.into_iter(), shape, noisy) {
+                    daemon.touched.note(volume, extent);
+                    daemon.comparison.sent(Place { volume, extent });
+                    let pushed = match &mut daemon.catch_up {
+                        Some(encoder) => encoder.push(volume, extent, content_of(&data), &mut sink),
+                        None => daemon.base_encoder.push(volume, extent, content_of(&data), &mut sink),
+                    };
+                    pushed.expect("a block lies on the volume");
+                }
+                if daemon.catch_up.is_none() {
+                    daemon.base_encoder.flush(&mut sink);
+                }
+                let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
+                let count = frames.len() as u64;
+                out.extend(frames.into_iter().map(EncodedItem::Frame));
+                out.push(EncodedItem::Part { frames: count, stored });
             }
             EncodeJob::Epoch { epoch, staged, captured, after } => {
                 let header = &mut daemon.header;

@@ -51,14 +51,16 @@ pub enum Kind {
     BrokenCopies,
     /// Links break, and writes to the journal go astray, all the time.
     LostWrites,
+    /// Logs are smaller than what is written during a last round, also when nothing goes wrong any more.
+    SmallLogs,
     /// Whatever is drawn; and where the old primary has become a backup, the pair's second life.
     Failback,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Any, Self::PowerCuts, Self::BrokenCopies, Self::LostWrites, Self::Failback];
+    pub const ALL: [Self; 6] =
+        [Self::Any, Self::PowerCuts, Self::BrokenCopies, Self::LostWrites, Self::SmallLogs, Self::Failback];
 
     /// As it is written.
     #[must_use]
@@ -68,6 +70,7 @@ impl Kind {
             Self::PowerCuts => "power-cuts",
             Self::BrokenCopies => "broken-copies",
             Self::LostWrites => "lost-writes",
+            Self::SmallLogs => "small-logs",
             Self::Failback => "failback",
         }
     }
@@ -79,6 +82,7 @@ impl Kind {
             Self::PowerCuts => drawn.of_power_cuts(),
             Self::BrokenCopies => drawn.of_broken_copies(random),
             Self::LostWrites => drawn.of_lost_writes(random),
+            Self::SmallLogs => drawn.of_small_logs(random),
             Self::Failback => Scenario { fails_back: true, ..drawn },
         }
     }

@@ -27,8 +27,8 @@ struct Options {
     /// Runs seeds for so many minutes instead.
     #[structopt(long)]
     minutes: Option<u64>,
-    /// Histories of one kind: any, power-cuts (soon behind rolls of dm-era), broken-copies; with `--mutants` those in which
-    /// each is seen best, if not said.
+    /// Histories of one kind: any, power-cuts (soon behind rolls of dm-era), broken-copies, lost-writes, small-logs,
+    /// failback; with `--mutants` those in which each is seen best, if not said.
     #[structopt(long)]
     of: Option<Kind>,
     /// Goes on after a violation, up to this many.

@@ -400,8 +400,10 @@ impl World {
 
     /// An operator who watches asks for a whole copy as soon as a sync begins.
     pub(crate) fn state_changed(&mut self) {
-        if self.primary.daemon.as_ref().is_some_and(|daemon| daemon.core.is_in_sync()) {
-            self.primary.alone_since = None;
+        let (now, host) = (self.now, &mut self.primary);
+        if let Some(daemon) = host.daemon.as_mut().filter(|daemon| daemon.core.is_in_sync()) {
+            daemon.last_cut = now;
+            host.alone_since = None;
         }
         let Some(daemon) = &self.primary.daemon else { return };
         match daemon.core.replication() {
@@ -480,8 +482,10 @@ impl World {
             scenario.burst = 1;
         }
         scenario.coordinator_interval = scenario.coordinator_interval.min(scenario.epoch_interval);
-        scenario.log_capacity = u64::MAX / 4096;
-        scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
+        if !scenario.keeps_pace {
+            scenario.log_capacity = u64::MAX / 4096;
+            scenario.lane_delay = scenario.lane_delay.map(|delay| delay.min(2_000));
+        }
         scenario.net_delay = scenario.net_delay.min(2_000);
         self.net.partition_until = 0;
         self.misdirects = None;
@@ -525,6 +529,7 @@ impl World {
 
     /// After each event: has the history come to its end, or to none?
     pub(crate) fn watch(&mut self) {
+        self.expect_reason();
         if self.now > self.operator.deadline {
             let primary = self.primary.daemon.as_ref().map(|daemon| daemon.core.replication().clone());
             let backup = self.backup.daemon.as_ref().map(|daemon| daemon.core.phase().clone());

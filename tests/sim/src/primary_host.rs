@@ -49,6 +49,8 @@ pub(crate) enum CutJob {
         epoch: Epoch,
         roll: bool,
         hold: bool,
+        /// The epoch goes on.
+        part: bool,
     },
     /// Writes wait, without a capture.
     Hold,
@@ -87,6 +89,8 @@ pub(crate) struct PrimaryDaemon {
     captured: Option<Captured>,
     /// What the last roll noted.
     pub(crate) scope: Scope,
+    /// Parts of the log that are to go out behind what was ordered before.
+    pub(crate) parts: VecDeque<Captured>,
     /// What is copied, where that was read while the volumes stood still.
     pub(crate) still: Option<Content>,
     /// The epoch that what is copied is part of.
@@ -99,6 +103,8 @@ pub(crate) struct PrimaryDaemon {
     /// Blocks written since the last cut, while capturing.
     pub(crate) dirty: Option<BTreeSet<usize>>,
     pub(crate) log_used: u64,
+    /// When it last heard of a cut that was taken, or came in sync.
+    pub(crate) last_cut: u64,
     pub(crate) refusals: Refusals,
     pub(crate) cut: Lane<CutJob>,
     pub(crate) read: Lane<Piece>,
@@ -224,6 +230,7 @@ impl World {
             window: scenario.window,
             timeout: std::time::Duration::from_micros(scenario.timeout),
             log_watermark: 80,
+            throttles: false,
             pause_budget: std::time::Duration::from_millis(10),
             pause_limit: std::time::Duration::from_millis(100),
             void_limit: 5,
@@ -251,6 +258,7 @@ impl World {
             chain: 0,
             captured: None,
             scope: Scope::new(),
+            parts: VecDeque::new(),
             still: None,
             catch_up: None,
             copied: 0,
@@ -258,6 +266,7 @@ impl World {
             plan: CopyPlan::new(Sectors(scenario.piece), scenario.ahead),
             dirty: None,
             log_used: 0,
+            last_cut: 0,
             refusals: Refusals::default(),
             cut: Lane::default(),
             read: Lane::default(),
@@ -371,7 +380,16 @@ impl World {
                 self.cut_push(CutJob::Stand(attempt, since, epoch));
             }
             PrimaryAction::StopCapture => self.cut_push(CutJob::Stop),
-            PrimaryAction::Cut { epoch, roll, hold, .. } => self.cut_push(CutJob::Cut { epoch, roll, hold }),
+            PrimaryAction::Cut { epoch, roll, hold, part, .. } => {
+                self.cut_push(CutJob::Cut { epoch, roll, hold, part });
+            }
+            PrimaryAction::ShipPart => {
+                if let Some(part) = daemon.captured.take() {
+                    daemon.parts.push_back(part);
+                    daemon.plan.part_cut();
+                }
+                self.ship_parts();
+            }
             PrimaryAction::Hold { .. } => self.cut_push(CutJob::Hold),
             PrimaryAction::Yield => self.cut_push(CutJob::Yield),
             PrimaryAction::Release => self.cut_push(CutJob::Release),
@@ -388,10 +406,12 @@ impl World {
             PrimaryAction::Told { number, told } => {
                 if let Some((piece, told)) = daemon.plan.told(number, told) {
                     self.encoder_push(EncodeJob::Copied(Piece { told, ..piece }));
+                    self.ship_parts();
                 }
             }
             PrimaryAction::StopCopy => {
                 daemon.plan.end();
+                daemon.parts.clear();
             }
             PrimaryAction::CheckpointReached { id, epoch, until } => {
                 let incarnation = daemon.incarnation;
@@ -428,6 +448,26 @@ impl World {
             return self.primary_handle(PrimaryEvent::Copied { frames: 0 });
         }
         self.copy_order();
+    }
+
+    /// Lets out the parts of the log that may go.
+    pub(crate) fn ship_parts(&mut self) {
+        while let Some(daemon) = &mut self.primary.daemon
+            && daemon.plan.lets_parts_out()
+            && let Some(part) = daemon.parts.pop_front()
+        {
+            self.encoder_push(EncodeJob::Part(part));
+        }
+    }
+
+    fn part_encoded(&mut self, stored: u64, frames: u64) {
+        if let Some(daemon) = &mut self.primary.daemon {
+            daemon.plan.part_encoded();
+            daemon.copied += stored;
+            let stored = daemon.copied;
+            self.copy_order();
+            self.primary_handle(PrimaryEvent::PartEncoded { stored, frames });
+        }
     }
 
     fn copied_piece(&mut self, stored: u64, skipped: u64) {
@@ -535,6 +575,7 @@ impl World {
                 }
                 _ if !is_current => {}
                 EncodedItem::Frame(frame) => self.primary_transmit(frame),
+                EncodedItem::Part { frames, stored } => self.part_encoded(stored, frames),
                 EncodedItem::Concluded { token, digests } => {
                     self.primary_handle(PrimaryEvent::Concluded { token, digests });
                 }
@@ -568,6 +609,7 @@ impl World {
         let event = match report {
             PrimaryReport::Event(event) => event,
             PrimaryReport::Taken(captured, eras) => {
+                daemon.last_cut = self.now;
                 daemon.captured = Some(captured);
                 PrimaryEvent::CutTaken { eras }
             }
@@ -601,6 +643,23 @@ impl World {
 }
 
 impl World {
+    /// In sync, and no epoch has ended for longer than ten: somebody who looks is told why.
+    pub(crate) fn expect_reason(&self) {
+        let Some(daemon) = self.primary.daemon.as_ref().filter(|_| !self.scenario.is_interval) else {
+            return;
+        };
+        let core = &daemon.core;
+        let is_late = self.now > daemon.last_cut + 10 * self.scenario.epoch_interval;
+        if !is_late || !core.is_in_sync() || !core.is_capturing() || core.switch_text().is_some() {
+            return;
+        }
+        let since = daemon.last_cut;
+        assert!(
+            core.stall_text(self.time()).is_some(),
+            "in sync, no cut since {since}, and no reason is shown"
+        );
+    }
+
     /// Whether the daemon has latched a failure.
     pub(crate) fn primary_failed(&self) -> bool {
         let failed = |daemon: &PrimaryDaemon| matches!(daemon.core.replication(), Replication::Failed { .. });

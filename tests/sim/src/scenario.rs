@@ -39,6 +39,8 @@ pub(crate) struct Scenario {
     pub(crate) lane_delay: [u64; 6],
     pub(crate) guest_interval: u64,
     pub(crate) burst: u64,
+    /// Of so many writes one is of zeros.
+    pub(crate) odds_zero: u64,
     pub(crate) chaos_until: u64,
     pub(crate) fault_interval: u64,
     pub(crate) faults: Vec<Fault>,
@@ -72,6 +74,8 @@ pub(crate) struct Scenario {
     pub(crate) fails_back: bool,
     /// Nothing goes wrong before the pair was in step once; then these are the odds, in their order below.
     pub(crate) settles_first: Option<[u64; 4]>,
+    /// The log and the threads stay as they are when nothing goes wrong any more.
+    pub(crate) keeps_pace: bool,
     /// The journal does not hold what the guest may write in one epoch.
     pub(crate) is_cramped: bool,
     pub(crate) commit: CommitPolicy,
@@ -133,6 +137,7 @@ impl Scenario {
             lane_delay,
             guest_interval: epoch_interval / random.range(1, 6),
             burst: random.range(1, 6),
+            odds_zero: 8,
             chaos_until,
             fault_interval: chaos_until / random.range(1, 8),
             faults,
@@ -158,6 +163,7 @@ impl Scenario {
             settles_first: None,
             is_tracked: false,
             fails_back: false,
+            keeps_pace: false,
             is_cramped,
             commit: if random.coin() { CommitPolicy::External } else { CommitPolicy::Auto },
             ack: if random.once_in(3) { AckPolicy::Received } else { AckPolicy::Durable },
@@ -270,6 +276,48 @@ impl Scenario {
             is_still: false,
             settles_first: None,
             is_cramped: false,
+            ..self
+        }
+    }
+
+    /// A history of one kind: a last round takes longer than the log takes to fill, for good; a steady state does not.
+    pub(crate) fn of_small_logs(self, random: &mut Random) -> Self {
+        let epoch_interval = 20_000;
+        let blocks = 16 << random.below(3);
+        let slow = [4_000, 8_000, 12_000][random.index(3)];
+        let mut lane_delay = [500; 6];
+        lane_delay[[LaneId::Read, LaneId::Encode][random.index(2)] as usize] = slow;
+        lane_delay[LaneId::Cut as usize] = [50, 500, 4_000][random.index(3)];
+        Self {
+            shape: Shape([vec![blocks], vec![blocks, 16]][random.index(2)].clone()),
+            ring_blocks: if random.coin() { self.ring_blocks + 64 } else { self.ring_blocks + 1024 },
+            granule: 1 << random.below(3),
+            piece: 1 << random.below(2),
+            ahead: usize::try_from(random.range(1, 9)).unwrap_or(1),
+            small_round: 512,
+            epoch_interval,
+            window: usize::try_from(random.range(3, 6)).unwrap_or(3),
+            lane_delay,
+            net_delay: [20, 200, 2_000][random.index(3)],
+            output_frames: random.index(16) + 4,
+            apply_delay: 0,
+            log_capacity: random.range(40, 64),
+            odds_zero: 2,
+            guest_interval: 5_000,
+            burst: 2,
+            chaos_until: 2 * SECOND,
+            fault_interval: SECOND / random.range(1, 4),
+            request_interval: SECOND / 2,
+            odds_lost: 0,
+            odds_void: self.odds_void.saturating_mul(4),
+            odds_disk: 0,
+            is_eager: false,
+            is_interval: false,
+            hooks: None,
+            is_still: false,
+            is_cramped: false,
+            keeps_pace: true,
+            coordinator_interval: epoch_interval,
             ..self
         }
     }

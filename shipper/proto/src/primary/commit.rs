@@ -96,12 +96,13 @@ impl Primary {
         if !self.is_external() && !self.acks_received() || mutant::is(Mutant::StagedIsCommitted) {
             self.committed_up_to(now, epoch);
         }
-        if self.sync == SyncStep::Finishing {
+        if self.sync == SyncStep::Finishing && !self.attempt.is_cut_short {
             self.synced(now);
         }
         self.answer_checkpoints();
         self.switch_committed(now);
         self.rest();
+        self.catch_up(now);
         self.cut_timeout(now);
     }
 
@@ -112,6 +113,7 @@ impl Primary {
         self.answer_checkpoints();
         self.switch_committed(now);
         self.rest();
+        self.catch_up(now);
         self.cut_timeout(now);
     }
 

@@ -8,6 +8,10 @@
 //! - Staged: what its volumes hold with the sync's base and nothing after it. What the sync itself has sent lies in the
 //!   journal and counts instead: of that the digests are remembered.
 //!
+//!
+//! A part of the log is sent without being compared, and counts as sent. In the round that it comes in that does not matter:
+//! what is read behind its cut and differs from it was written since, so a later part has it.
+//!
 //! Always holds: a unit is left out only if sending it would change nothing: once everything before it is applied, the
 //! backup has exactly the bytes that were read here. So whatever holds of a copy holds of one with units left out. What
 //! is remembered is bounded by [`MOST_REMEMBERED`]; beyond, more is sent.
@@ -39,19 +43,35 @@ pub struct Run {
 pub struct Comparison {
     /// What this sync has sent, where the backup's digests do not cover that.
     sent: Option<Sent>,
+    /// The round and the unit of what was compared last.
+    last: Option<(u32, Sectors)>,
+    /// Something was sent before: it is not known in which units that counts.
+    is_blind: bool,
 }
 
 impl Comparison {
     /// Of a sync in place.
     #[must_use]
     pub fn in_place() -> Self {
-        Self { sent: None }
+        Self { sent: None, last: None, is_blind: false }
     }
 
     /// Of a staged sync that begins.
     #[must_use]
     pub fn staged() -> Self {
-        Self { sent: Some(Sent::new(MOST_REMEMBERED)) }
+        Self { sent: Some(Sent::new(MOST_REMEMBERED)), last: None, is_blind: false }
+    }
+
+    /// This was sent, and what the backup has of it is not what its digests say any more.
+    pub fn sent(&mut self, place: Place) {
+        if mutant::is(Mutant::PartsUnnoted) {
+            return;
+        }
+        match (&mut self.sent, self.last) {
+            (None, _) => {}
+            (Some(_), None) => self.is_blind = true,
+            (Some(sent), Some((round, unit))) => sent.note(round, place, unit, None),
+        }
     }
 
     /// What of a batch has to be sent. `mine`: the digests of its units as read, all of them; none if it is not compared.
@@ -63,6 +83,7 @@ impl Comparison {
     ) -> Vec<Run> {
         let mut runs = Vec::new();
         let mut at = Sectors(0);
+        self.last = batch.unit.map(|unit| (batch.round, unit)).or(self.last);
         let mut digests =
             mine.iter().copied().zip((0..).map(|n| theirs.and_then(|theirs| theirs.get(n).copied())));
         for place in &batch.places {
@@ -93,7 +114,7 @@ impl Comparison {
         mine: Option<ShortDigest>,
         theirs: Option<ShortDigest>,
     ) -> bool {
-        let is_held = mine.is_some() && mine == theirs;
+        let is_held = mine.is_some() && mine == theirs && !self.is_blind;
         let Some(sent) = &mut self.sent else { return is_held };
         let is_there = match sent.of(round, part, unit) {
             SoFar::Nothing => is_held,
@@ -272,7 +293,7 @@ mod tests {
     #[test]
     fn what_there_was_no_room_to_remember_is_sent_again() {
         let (held, mine) = ([0; VOLUME], [1; VOLUME]);
-        let mut comparison = Comparison { sent: Some(Sent::new(2)) };
+        let mut comparison = Comparison { sent: Some(Sent::new(2)), ..Comparison::in_place() };
         let mut stream = held;
         assert_eq!(send(&mut comparison, &batch(1, &[(0, 8)]), &mine, &held, &mut stream), 8);
         // Nothing was sent of this in the same round; of the rest of the next one it is not known.
@@ -292,7 +313,7 @@ mod tests {
         ) {
             let volume = |part: [u8; 32]| -> Volume { std::array::from_fn(|n| part[n % 32]) };
             let held = volume(held);
-            let mut comparison = Comparison { sent: is_staged.then(|| Sent::new(most)) };
+            let mut comparison = Comparison { sent: is_staged.then(|| Sent::new(most)), ..Comparison::in_place() };
             let (mut stream, mut expected) = (held, held);
             for (round, (written, extents)) in (1..).zip(rounds) {
                 let (mine, mut at, mut scope) = (volume(written), 0, Vec::new());

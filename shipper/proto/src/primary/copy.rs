@@ -2,13 +2,16 @@
 //! out.
 //!
 //! Always holds: at most so many pieces are under way as there are buffers, those of rounds that were given up
-//! included; a round is complete once each of its pieces was encoded; no round covers a sector twice.
+//! included; a round is complete once each of its pieces was encoded; no round covers a sector twice. A part of the log
+//! goes out behind each piece that was ordered before its cut was done, and nothing is ordered before it is out: what was
+//! read before a write never comes behind that write.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ftdm_units::{Extent, Sector, Sectors};
 
 use crate::ids::VolumeIndex;
+use crate::mutant::{self, Mutant};
 use crate::verify::{MAX_PLACES, Place, ShortDigest};
 
 /// What a round copies: extents of the group's volumes, in the order in which they are read.
@@ -92,6 +95,10 @@ pub struct CopyPlan<P> {
     number: u64,
     /// By number: batches that were read and not told of, or the other way round.
     halves: HashMap<u64, (usize, Option<Half<P>>)>,
+    /// Batches that were ordered and cannot be encoded yet.
+    unread: HashSet<u64>,
+    /// Parts of the log that are cut and not out.
+    parts: usize,
     frames: u64,
     left: u64,
 }
@@ -111,6 +118,8 @@ impl<P> CopyPlan<P> {
             unit: None,
             number: 0,
             halves: HashMap::new(),
+            unread: HashSet::new(),
+            parts: 0,
             frames: 0,
             left: 0,
         }
@@ -133,6 +142,8 @@ impl<P> CopyPlan<P> {
     pub fn end(&mut self) -> Vec<P> {
         self.running = None;
         self.scope = Scope::new();
+        self.unread.clear();
+        self.parts = 0;
         let halves = std::mem::take(&mut self.halves).into_values();
         let read = halves
             .filter_map(|(_, half)| if let Some(Half::Read(piece)) = half { Some(piece) } else { None });
@@ -145,7 +156,7 @@ impl<P> CopyPlan<P> {
     /// Ask again whenever a piece has ended, whichever round it was of.
     pub fn order(&mut self) -> Option<Batch> {
         let chain = self.running?;
-        if self.under_way >= self.ahead {
+        if self.under_way >= self.ahead || self.parts > 0 {
             return None;
         }
         let mut places: Vec<Place> = Vec::new();
@@ -161,6 +172,7 @@ impl<P> CopyPlan<P> {
         }
         self.number += 1;
         self.under_way += 1;
+        self.unread.insert(self.number);
         let batch = Batch { number: self.number, chain, round: self.round, unit: self.unit, places };
         if self.unit.is_some() {
             self.halves.insert(self.number, (batch.digests(), None));
@@ -195,7 +207,7 @@ impl<P> CopyPlan<P> {
 
     /// A batch of the present round was read. Returns it once it can be encoded.
     pub fn read(&mut self, number: u64, piece: P) -> Option<(P, Told)> {
-        match self.halves.remove(&number) {
+        let ready = match self.halves.remove(&number) {
             // Not compared.
             None => Some((piece, None)),
             Some((_, Some(Half::Told(told)))) => Some((piece, told)),
@@ -203,7 +215,27 @@ impl<P> CopyPlan<P> {
                 self.halves.insert(number, (digests, Some(Half::Read(piece))));
                 None
             }
+        };
+        if ready.is_some() {
+            self.unread.remove(&number);
         }
+        ready
+    }
+
+    /// A part of the log was cut off: nothing more is ordered until it is out.
+    pub fn part_cut(&mut self) {
+        self.parts += 1;
+    }
+
+    /// Whether the parts that were cut may be encoded, behind what may be encoded before.
+    #[must_use]
+    pub fn lets_parts_out(&self) -> bool {
+        self.unread.is_empty() || mutant::is(Mutant::PartBeforeCopies)
+    }
+
+    /// A part is encoded.
+    pub fn part_encoded(&mut self) {
+        self.parts = self.parts.saturating_sub(1);
     }
 
     /// The backup has told of a batch. Returns it once it can be encoded.
@@ -211,7 +243,10 @@ impl<P> CopyPlan<P> {
         let (digests, half) = self.halves.remove(&number)?;
         let told = told.filter(|told| told.len() == digests);
         match half {
-            Some(Half::Read(piece)) => Some((piece, told)),
+            Some(Half::Read(piece)) => {
+                self.unread.remove(&number);
+                Some((piece, told))
+            }
             _ => {
                 self.halves.insert(number, (digests, Some(Half::Told(told))));
                 None
@@ -313,6 +348,27 @@ mod tests {
         plan.begin(2, scope(&[(0, 0, 64)]), None);
         assert_eq!(plan.order().map(|batch| batch.number), Some(b.number + 1), "its buffer is free again");
         assert_eq!(plan.order(), None, "that of the other is not");
+    }
+
+    #[test]
+    fn a_part_waits_for_what_was_ordered_before_it_and_later_pieces_wait_for_the_part() {
+        let mut plan = CopyPlan::new(Sectors(8), 4);
+        plan.begin(1, scope(&[(0, 0, 64)]), Some(Sectors(8)));
+        let batches = [(); 2].map(|()| plan.order().unwrap());
+        let [a, b] = [0, 1].map(|n: usize| batches[n].number);
+        plan.part_cut();
+        assert_eq!(plan.order(), None);
+        assert_eq!((plan.read(a, 'a'), plan.lets_parts_out()), (None, false));
+        assert!(plan.told(a, None).is_some() && !plan.lets_parts_out());
+        assert!(plan.told(b, None).is_none() && plan.read(b, 'b').is_some());
+        assert!(plan.lets_parts_out());
+        batches.iter().for_each(|batch| assert!(!plan.encoded(batch, 1)));
+        assert_eq!(plan.order(), None, "the part is not out");
+        plan.part_encoded();
+        assert!(plan.order().is_some() && !plan.lets_parts_out());
+        plan.part_cut();
+        plan.end();
+        assert!(plan.lets_parts_out());
     }
 
     #[test]

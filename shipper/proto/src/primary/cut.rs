@@ -24,16 +24,17 @@ impl Primary {
         self.cut_at = (self.cut_at + self.config.epoch_interval).max(now);
         if self.switch_bars_cuts() {
             self.cut_at = now + self.retry_interval();
-            return self.act(PrimaryAction::Follow);
+            return self.follow();
         }
         if self.in_flight.len() >= self.config.window || !self.journal_has_room() {
             self.counters.void_ticks += 1;
             self.cut_at = now + self.retry_interval();
-            self.act(PrimaryAction::Follow);
-            return;
+            return self.follow();
         }
         if self.sync == SyncStep::LastRound {
-            self.act(PrimaryAction::Follow);
+            if !self.cut_part() {
+                self.follow();
+            }
             return;
         }
         if self.freezes_first() {
@@ -46,7 +47,15 @@ impl Primary {
         self.round_cutting();
         let roll = self.sync == SyncStep::None && self.roll_is_due(now);
         let hold = self.is_last_cut(epoch);
-        self.act(PrimaryAction::Cut { epoch, roll, budget, hold });
+        self.act(PrimaryAction::Cut { epoch, roll, budget, hold, part: false });
+    }
+
+    /// Keeps up with the log. One that is slow is not asked again: what was queued would stand before the next cut.
+    fn follow(&mut self) {
+        if !self.is_following || mutant::is(Mutant::FollowEachTick) {
+            self.is_following = true;
+            self.act(PrimaryAction::Follow);
+        }
     }
 
     /// The next epoch is about to end: what was asked for until now is in it.
@@ -80,13 +89,18 @@ impl Primary {
 
     pub(super) fn cut_taken(&mut self, now: Duration, eras: Option<Vec<Era>>) {
         let Some(epoch) = self.cutting.take() else { return };
+        if std::mem::take(&mut self.cuts_part) {
+            return self.part_taken(now);
+        }
         self.thaw();
         if self.capture != Capture::On && self.config.standing.is_none() {
             return;
         }
         self.void_run = 0;
+        self.stall.ended(now);
         self.next_epoch = epoch.next();
         self.round_cut(epoch);
+        self.end_copy();
         let after = self.after_epoch(now, eras);
         self.act(PrimaryAction::Ship { epoch, after });
         let stored = std::mem::take(&mut self.log_used);
@@ -106,9 +120,15 @@ impl Primary {
             return;
         }
         self.last_cut_void();
+        self.stall.void(reason);
         self.thaw();
         self.counters.void_cuts += 1;
         self.void_run += 1;
+        if std::mem::take(&mut self.cuts_part) {
+            // It does not matter before the log is full.
+            self.cut_at = now + self.retry_interval();
+            return self.round_over(now);
+        }
         if self.void_run >= self.config.void_limit {
             let run = std::mem::take(&mut self.void_run);
             self.lose_replication(now, &format!("{run} void cuts in a row, the last: {reason}"));
@@ -117,14 +137,26 @@ impl Primary {
         }
     }
 
-    fn retry_interval(&self) -> Duration {
+    pub(super) fn retry_interval(&self) -> Duration {
         self.config.epoch_interval.min(RETRY_INTERVAL)
     }
 
     pub(super) fn log_use(&mut self, now: Duration, used: u64, capacity: u64) {
         self.log_percent = used / (capacity / 100).max(1);
         self.log_used = used;
-        if self.capture == Capture::On && self.log_percent >= self.config.log_watermark.into() {
+        if self.capture != Capture::On {
+            return;
+        }
+        if self.sync == SyncStep::LastRound {
+            return self.last_round_log(now);
+        }
+        let waits = self.config.throttles && self.sync == SyncStep::None;
+        if waits || self.log_percent < self.config.log_watermark.into() {
+            return;
+        }
+        if self.sync == SyncStep::Finishing {
+            self.cut_short(now);
+        } else {
             let reason = format!("the log is full ({used} of {capacity} bytes): the backup is too slow");
             self.lose_replication(now, &reason);
         }

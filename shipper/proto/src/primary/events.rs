@@ -93,6 +93,20 @@ pub enum PrimaryEvent {
         /// For people.
         reason: String,
     },
+    /// The follow that was ordered is done, whatever came of it.
+    Followed,
+    /// The log overflowed, or could not be written: the capture has ended, and nothing else is wrong.
+    LogOff {
+        /// For people.
+        reason: String,
+    },
+    /// What a [`PrimaryAction::ShipPart`] ordered is out.
+    PartEncoded {
+        /// Bytes of all frames made for this sync so far.
+        stored: u64,
+        /// Frames that it took.
+        frames: u64,
+    },
     /// The cut that was ordered is done.
     CutTaken {
         /// The era of each volume that began in its pause, where a roll was ordered and done.
@@ -346,6 +360,8 @@ pub enum PrimaryAction {
         budget: Duration,
         /// Hold writes back behind it, for as long as the configuration allows.
         hold: bool,
+        /// What was captured becomes part of this epoch, which goes on. The log is exchanged.
+        part: bool,
     },
     /// Hold writes back, without a capture, for so long at most, or until a [`PrimaryAction::Release`] or
     /// [`PrimaryAction::Shut`]; if this daemon ends they go on.
@@ -366,7 +382,10 @@ pub enum PrimaryAction {
         /// What becomes of the set of granules after it.
         after: AfterEpoch,
     },
-    /// No cut now, but keep up with the log and tell its use.
+    /// Fold what the last cut captured, and send it as part of what is being copied: behind every piece that was ordered
+    /// before, and before every later one.
+    ShipPart,
+    /// No cut now, but keep up with the log and tell its use; answered by [`PrimaryEvent::Followed`].
     Follow,
     /// Copy what the last roll noted, live.
     Copy {

@@ -28,19 +28,27 @@ impl Primary {
         if !self.config.interval || !is_done || !is_settled || !(stops || self.config.standing.is_some()) {
             return;
         }
+        if !self.is_connected() {
+            return;
+        }
+        self.stands_at_committed();
+        if stops {
+            self.enter_capture(Capture::Stopping);
+            self.act(PrimaryAction::StopCapture);
+        }
+    }
+
+    /// Notes where the backup stands once everything that was cut is committed, as it would say itself if it were greeted
+    /// now.
+    pub(super) fn stands_at_committed(&mut self) {
         let highest = self.last_cut();
         let Link::Up { welcome, .. } = &mut self.link else { return };
-        // As it would say itself if it were greeted now.
         welcome.content = Content::Consistent;
         welcome.lineage.clone_from(&self.state.lineage);
         welcome.committed = self.committed;
         welcome.held = Some(self.committed);
         welcome.chain_digest = self.committed_digest;
         welcome.highest_epoch_seen = highest;
-        if stops {
-            self.enter_capture(Capture::Stopping);
-            self.act(PrimaryAction::StopCapture);
-        }
     }
 
     /// When the interval ends: at once, if somebody waits for a checkpoint. `None` where it does not.

@@ -4,9 +4,10 @@
 //! time is a parameter.
 //!
 //! Always holds:
-//! - At most one cut is under way, and at most `window` epochs are cut but not acknowledged: when the
-//!   window is full the epoch grows longer (a void tick), the volume never waits.
-//! - Every epoch is one exact state: nothing is cut while a sync copies.
+//! - At most one cut and one follow of the log are under way, and at most `window` epochs are cut but not acknowledged:
+//!   when the window is full the epoch grows longer (a void tick), the volume never waits. In sync without a cut for ten
+//!   epochs there is a reason to be shown (`stall.rs`).
+//! - Every epoch is one exact state: while a sync copies, only parts of its epoch are cut (`parts.rs`).
 //! - An epoch counts as staged only by a STAGED of its own digest. Where a coordinator commits, or where STAGED
 //!   comes before the backup's disk has it, it counts as committed only by a report of the backup.
 //! - Whatever is lost (link, log, agreement) ends in [`Replication::Degraded`] with a reason, and the
@@ -35,8 +36,10 @@ mod hold;
 mod hooks;
 mod interval;
 mod link;
+mod parts;
 mod plan;
 mod refusal;
+mod stall;
 mod stand;
 mod step;
 mod switch;
@@ -63,7 +66,7 @@ pub use copy::{Batch, CopyPlan, Scope, Told, bytes_of, union};
 pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
 pub use hooks::OnFailure;
-pub use plan::{Carrier, CompareSizes, SyncFigures};
+pub use plan::{Carrier, CompareSizes, Rates, SyncFigures};
 pub use touched::{AfterEpoch, Touched, TouchedBytes};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 
@@ -90,6 +93,8 @@ pub struct PrimaryConfig {
     pub timeout: Duration,
     /// Part of the log, in percent, beyond which replication degrades.
     pub log_watermark: u8,
+    /// In sync, writes wait beyond that: whoever captures sees to it, and the core does not degrade.
+    pub throttles: bool,
     /// How long the volume may stand still for a cut.
     pub pause_budget: Duration,
     /// How far that is stretched after void cuts: each one in a row doubles it.
@@ -221,6 +226,12 @@ pub struct Primary {
     log_used: u64,
     /// The cut that was ordered and is not done.
     cutting: Option<Epoch>,
+    /// It cuts off a part.
+    cuts_part: bool,
+    /// The follow that was ordered is not done.
+    is_following: bool,
+    /// What keeps the next cut from succeeding.
+    stall: stall::Stall,
     void_run: u32,
     /// How the guest stands, and how often that was asked for.
     frozen: hooks::Frozen,
@@ -311,6 +322,9 @@ impl Primary {
             log_percent: 0,
             log_used: 0,
             cutting: None,
+            cuts_part: false,
+            is_following: false,
+            stall: stall::Stall::default(),
             void_run: 0,
             frozen: hooks::Frozen::No,
             freezes: 0,
@@ -386,6 +400,9 @@ impl Primary {
             }
             PrimaryEvent::CaptureTried { attempt, result } => self.capture_tried(now, attempt, result),
             PrimaryEvent::CaptureLost { reason } => self.capture_lost(now, &reason),
+            PrimaryEvent::LogOff { reason } => self.log_off(now, &reason),
+            PrimaryEvent::PartEncoded { stored, frames } => self.part_encoded(now, stored, frames),
+            PrimaryEvent::Followed => self.is_following = false,
             PrimaryEvent::CutTaken { eras } => self.cut_taken(now, eras),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),

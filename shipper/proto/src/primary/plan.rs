@@ -91,6 +91,24 @@ impl Default for CompareSizes {
     }
 }
 
+/// Bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// That the guest writes.
+    pub written: u64,
+    /// That are copied or sent.
+    pub copied: u64,
+}
+
+impl Rates {
+    /// So many bytes each, in this time; `None` where that is too short to tell.
+    pub(super) fn of(written: u64, copied: u64, time: Duration) -> Option<Self> {
+        let millis = u64::try_from(time.as_millis()).ok().filter(|millis| *millis > 0)?;
+        let rate = |bytes: u64| bytes.saturating_mul(1000) / millis;
+        Some(Self { written: rate(written), copied: rate(copied) })
+    }
+}
+
 /// A sync in figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncFigures {
@@ -137,6 +155,22 @@ pub(super) struct Attempt {
     /// Frames of a base copy, and the bytes of all frames.
     pub(super) frames: u64,
     pub(super) stored: u64,
+    /// All of the present round is out.
+    pub(super) is_copied: bool,
+    /// Its capture ended before its epoch was acknowledged.
+    pub(super) is_cut_short: bool,
+    /// Parts of the log that are cut and not encoded.
+    pub(super) parts: usize,
+    /// When the present round began.
+    pub(super) round_begun: Duration,
+    /// When the capture began; bytes of its log that parts took; bytes sent before it.
+    pub(super) captured_at: Duration,
+    pub(super) logged: u64,
+    pub(super) stored_before: u64,
+    /// The last round was not smaller than the one before.
+    pub(super) outgrown: Option<Rates>,
+    /// The log of a last round was full.
+    pub(super) overrun: Option<Rates>,
     /// See [`SyncFigures`].
     pub(super) skipped: u64,
     pub(super) digests: u64,
@@ -162,10 +196,19 @@ impl Attempt {
     }
 
     /// Notes a round of so many bytes.
-    pub(super) fn round(&mut self, bytes: u64) {
+    pub(super) fn round(&mut self, now: Duration, bytes: u64) {
+        if self.rounds > 0 {
+            let rates = Rates::of(bytes, self.bytes, now.saturating_sub(self.round_begun));
+            self.outgrown = rates.filter(|_| !shrinks(self.bytes, bytes));
+        }
+        self.round_begun = now;
         self.rounds += 1;
         self.bytes_before = std::mem::replace(&mut self.bytes, bytes);
         self.total += bytes;
+    }
+
+    pub(super) fn begin_capture(&mut self, now: Duration) {
+        (self.captured_at, self.logged, self.stored_before) = (now, 0, self.stored);
     }
 
     pub(super) fn figures(&self, now: Duration) -> SyncFigures {
@@ -186,9 +229,13 @@ impl Attempt {
     /// Whether what was written during the present round is to be the last one: it is small, or rounds do not shrink
     /// any more.
     pub(super) fn is_last_next(&self, small: u64) -> bool {
-        let shrinks = self.rounds < 2 || self.bytes < self.bytes_before / 4 * 3;
-        self.bytes <= small || !shrinks
+        self.bytes <= small || self.rounds >= 2 && !shrinks(self.bytes_before, self.bytes)
     }
+}
+
+/// Whether a round is smaller than the one before. Less than a sixteenth is what any two rounds differ by.
+fn shrinks(before: u64, now: u64) -> bool {
+    now < before - before / 16
 }
 
 #[cfg(test)]
@@ -246,12 +293,22 @@ mod tests {
     fn rounds_go_on_while_they_shrink_and_are_not_small() {
         let mut attempt = Attempt::default();
         let mut next = |bytes| {
-            attempt.round(bytes);
+            attempt.round(Duration::ZERO, bytes);
             attempt.is_last_next(10)
         };
-        assert!(!next(1000) && !next(700) && next(700) && next(5));
+        assert!(!next(1600) && !next(1499) && !next(1400) && next(1313) && next(5));
         attempt = Attempt::default();
-        attempt.round(10);
+        attempt.round(Duration::ZERO, 10);
         assert!(attempt.is_last_next(10));
+    }
+
+    #[test]
+    fn rounds_that_do_not_shrink_show_both_rates() {
+        let mut attempt = Attempt::default();
+        attempt.round(Duration::from_secs(1), 1000);
+        attempt.round(Duration::from_secs(3), 1200);
+        assert_eq!(attempt.outgrown, Some(Rates { written: 600, copied: 500 }));
+        attempt.round(Duration::from_secs(4), 600);
+        assert_eq!(attempt.outgrown, None);
     }
 }

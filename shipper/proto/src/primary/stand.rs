@@ -36,12 +36,12 @@ impl Primary {
         if self.attempt.carrier.is_none() && !self.would_stage(bytes) {
             // It is written in place, which takes a round of its own.
             self.cutting = None;
-            self.note_round(false, eras, bytes);
+            self.note_round(now, false, eras, bytes);
             return self.copy_round(now);
         }
         self.next_epoch = epoch.next();
         self.rolls.begin_interval(now);
-        self.note_round(true, eras, bytes);
+        self.note_round(now, true, eras, bytes);
         if !self.guard_journal(now, self.attempt.stored.saturating_add(bytes)) {
             return;
         }
@@ -66,7 +66,7 @@ impl Primary {
         self.cutting = None;
         self.counters.void_cuts += 1;
         self.void_run += 1;
-        self.note_round(false, eras, bytes);
+        self.note_round(now, false, eras, bytes);
         if self.void_run >= self.config.void_limit {
             let run = std::mem::take(&mut self.void_run);
             let reason =

@@ -13,6 +13,9 @@
 //!               │ └───────────── first commit point acknowledged: in sync ────────── Finishing ◄┘
 //!               └── degraded: from every step
 //!
+//!   Where the guest writes faster than parts of the log go out, or than the cut behind them ends, LastRound and Finishing
+//!   become Copying again; where it is faster than the acknowledgement, Finishing becomes None, and at once Rolling.
+//!
 //!   An interval of which little is expected goes from None to Switching or Standing at once; where it was more, on from
 //!   there as from Rolling. Where a hook fails, Finishing and Standing become Skipping, and an interval later Rolling. What the volumes stood still for too long to be read goes on as one more round.
 //!
@@ -77,8 +80,8 @@ impl SyncStep {
                 | (Asked, Copying)
                 | (Copying, Rolling | Switching | Standing)
                 | (Switching | Standing, LastRound | Rolling | Asked | Copying)
-                | (LastRound, Finishing)
-                | (Finishing, None)
+                | (LastRound, Finishing | Copying)
+                | (Finishing, None | Copying)
                 | (Finishing | Standing, Skipping)
                 | (Skipping, Rolling | Standing)
         )
@@ -130,7 +133,7 @@ mod tests {
         assert_eq!(into(Switching), [None, Copying]);
         assert_eq!(into(Standing), [None, Copying, Skipping]);
         assert_eq!(into(Skipping), [Standing, Finishing]);
-        assert_eq!(into(Copying), [Rolling, Asked, Switching, Standing]);
+        assert_eq!(into(Copying), [Rolling, Asked, Switching, Standing, LastRound, Finishing]);
         assert_eq!(into(Asked), [Rolling, Trying, Switching, Standing]);
         assert_eq!(into(Trying), [Rolling]);
         assert_eq!(

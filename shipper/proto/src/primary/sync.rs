@@ -3,10 +3,11 @@
 //! Round 0 copies what the backup lacks, or everything; each further round what was written during the one before,
 //! as dm-era's roll before it says. When a round is small, or rounds do not shrink any more, the capture starts; in
 //! its switch's pause dm-era is rolled once more. What that roll names is read while the log has what is written
-//! meanwhile, and which overrides it. The first cut behind that read is the commit point.
+//! meanwhile, and which overrides it; when the log fills, part of it goes out (`parts.rs`). The first cut behind that
+//! read is the commit point.
 //!
 //! Always holds:
-//! - Nothing is cut between the beginning of a sync and the end of its last round.
+//! - Nothing but parts is cut between the beginning of a sync and the end of its last round.
 //! - A round copies everything that was written since the roll before the last one ended; the last one, since the last.
 //! - A consistent backup keeps its last committed epoch until the sync's one is committed, unless it was told to give
 //!   that up; it is told so only when staging does not do, or an operator wants a whole copy, and only once the capture
@@ -111,7 +112,7 @@ impl Primary {
         if self.sync != SyncStep::Rolling || !is_awaited {
             return;
         }
-        self.note_round(false, eras, bytes);
+        self.note_round(now, false, eras, bytes);
         self.copy_round(now);
     }
 
@@ -138,10 +139,10 @@ impl Primary {
     }
 
     /// Notes a roll, and the round that copies what was written before it.
-    pub(super) fn note_round(&mut self, at_cut: bool, eras: Vec<Era>, bytes: u64) {
+    pub(super) fn note_round(&mut self, now: Duration, at_cut: bool, eras: Vec<Era>, bytes: u64) {
         self.note_roll(at_cut, eras.clone());
         self.attempt.since = eras;
-        self.attempt.round(bytes);
+        self.attempt.round(now, bytes);
     }
 
     /// Makes a roll durable. One that does not follow the others begins a new history.
@@ -281,6 +282,7 @@ impl Primary {
     }
 
     pub(super) fn copy(&mut self, now: Duration, step: SyncStep) {
+        self.attempt.is_copied = false;
         if self.enter_sync(now, step) {
             let unit = self.attempt.compares.map(|_| self.unit());
             self.act(PrimaryAction::Copy { unit });
@@ -321,34 +323,32 @@ impl Primary {
 
     pub(super) fn copied(&mut self, now: Duration, frames: u64) {
         self.attempt.frames += frames;
-        match self.sync {
-            SyncStep::Copying if self.attempt.is_last_next(self.config.small_round) => self.last_round(now),
-            SyncStep::Copying => {
-                let since = self.attempt.since.clone();
-                self.roll(now, Some(since));
-            }
-            SyncStep::LastRound => self.finish(now),
-            _ => {}
-        }
+        self.attempt.is_copied = true;
+        self.round_over(now);
     }
 
-    fn finish(&mut self, now: Duration) {
+    pub(super) fn finish(&mut self, now: Duration) {
         if !self.guard_journal(now, self.attempt.stored.saturating_add(self.log_used))
             || !self.enter_sync(now, SyncStep::Finishing)
         {
             return;
         }
         self.attempt.epoch = self.cutting.unwrap_or(self.next_epoch);
-        if self.attempt.carrier == Some(Carrier::InPlace) {
-            let (frames, bytes) = (self.attempt.frames, self.attempt.total);
-            self.act(PrimaryAction::SendInOrder(Message::BaseEnd { frames, bytes }));
-        }
         if self.config.standing.is_some() {
             return self.cut_taken(now, None);
         }
         // The commit point need not wait for the next tick.
         self.cut_at = now;
         self.cut_timeout(now);
+    }
+
+    /// A cut is taken. Where it ends a sync in place, what was copied is complete.
+    pub(super) fn end_copy(&mut self) {
+        let is_first = self.sync == SyncStep::Finishing && self.in_flight.is_empty();
+        if is_first && self.attempt.carrier == Some(Carrier::InPlace) {
+            let (frames, bytes) = (self.attempt.frames, self.attempt.total);
+            self.act(PrimaryAction::SendInOrder(Message::BaseEnd { frames, bytes }));
+        }
     }
 
     /// What was written since the last roll becomes one exact state.
@@ -379,7 +379,8 @@ impl Primary {
         (self.log_percent, self.log_used) = (0, 0);
         self.rolls.begin_interval(now);
         self.capture_proven();
-        self.note_round(false, eras, bytes);
+        self.note_round(now, false, eras, bytes);
+        self.attempt.begin_capture(now);
         if self.attempt.carrier.is_none() {
             return self.went_straight(now);
         }
@@ -392,7 +393,7 @@ impl Primary {
 
     pub(super) fn capture_stopped(&mut self) {
         self.enter_capture(Capture::Off);
-        self.cutting = None;
+        (self.cutting, self.cuts_part) = (None, false);
         self.start_capture();
     }
 
@@ -400,6 +401,7 @@ impl Primary {
     pub(super) fn synced(&mut self, now: Duration) {
         if self.enter_sync(now, SyncStep::None) {
             self.in_sync_since = Some(now);
+            self.stall.ended(now);
             let after = self.attempt.base.filter(|_| self.attempt.carrier == Some(Carrier::Staged));
             self.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
             self.wants_whole = false;

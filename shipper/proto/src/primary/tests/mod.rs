@@ -6,8 +6,10 @@ mod fence;
 mod hold;
 mod interval;
 mod link;
+mod parting;
 mod refusal;
 mod rolling;
+mod stalling;
 mod switching;
 mod verifying;
 
@@ -42,6 +44,7 @@ fn config() -> PrimaryConfig {
         window: 4,
         timeout: SECOND,
         log_watermark: 80,
+        throttles: false,
         pause_budget: SECOND / 100,
         pause_limit: SECOND / 10,
         void_limit: 5,
