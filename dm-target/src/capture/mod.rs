@@ -7,6 +7,7 @@
 
 mod attach;
 mod hand_over;
+mod idle;
 pub mod memory;
 pub mod ram_disks;
 mod throttle;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
+use crate::capture::idle::Idle;
 use crate::capture::memory::CaptureMemory;
 use crate::capture::ram_disks::LogPair;
 use crate::discard::{DiscardFigures, Discards, Ledger, Outlet};
@@ -180,6 +182,7 @@ pub struct Capture {
     pub(crate) yields: bool,
     pub(crate) hold_percent: Option<u8>,
     pub(crate) stillness: Stillness,
+    pub(crate) idle: Idle,
     pub(crate) ledger: Ledger,
     pub(crate) pulse: Arc<dyn Pulse>,
 }
@@ -277,6 +280,7 @@ impl Capture {
             yields: false,
             hold_percent: None,
             stillness: Stillness::open(stack.top).map_err(step("open the counters of the visible device"))?,
+            idle: Idle::default(),
             ledger,
             pulse,
             stack: stack.clone(),
@@ -303,11 +307,23 @@ impl Capture {
     }
 
     /// Reads what is in the log so far, so that little is left for the pause: flushes, marks, and
-    /// reads up to the mark.
+    /// reads up to the mark. Where nothing was written since the last time it only makes sure that the log is there.
     ///
     /// # Errors
     /// When the capture is lost.
     pub fn follow(&mut self) -> Result<Followed, LostReason> {
+        self.look();
+        if self.is_followed() {
+            self.refuse_when_lost()?;
+            let own = self.refuse_when_taken_over();
+            self.note_lost(own)?;
+            return Ok(Followed::Current { mark: Duration::ZERO });
+        }
+        self.follow_log()
+    }
+
+    /// The same, after a look at the counters, whatever they say.
+    pub(crate) fn follow_log(&mut self) -> Result<Followed, LostReason> {
         self.refuse_when_lost()?;
         let own = self.refuse_when_taken_over();
         self.note_lost(own)?;
@@ -332,6 +348,7 @@ impl Capture {
             }
             // Reading much takes long enough for much to come: then once more, so that the pause is short.
             if rounds == FOLLOW_ROUNDS || !self.is_behind()? {
+                self.idle.followed();
                 return Ok(Followed::Current { mark });
             }
         }

@@ -7,6 +7,7 @@ mod audit;
 mod capture;
 mod connection;
 mod copying;
+mod cutting;
 mod encode;
 mod handover;
 mod heartbeat;
@@ -54,6 +55,7 @@ use crate::reactor::{Driver, PEER, Reactor, Reports, VISITOR, summary};
 use crate::state_file::StateFile;
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use copying::{Copying, PieceRead, Still};
+use cutting::CutOrder;
 use encode::{EncodeJob, Encoder};
 use heartbeat::Heartbeat;
 use state_lane::StateLane;
@@ -273,10 +275,11 @@ impl PrimaryDriver {
                 PrimaryAction::TryCapture { attempt } => self.cut_thread.push(CaptureJob::Try { attempt }),
                 PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, roll, budget, hold } => {
+                PrimaryAction::Cut { epoch, roll, budget, hold, may_rest } => {
                     self.cutting = std::mem::take(&mut self.quiesced);
                     let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
-                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget, roll, hold });
+                    let order = CutOrder { epoch, mode, budget, roll, hold, may_rest };
+                    self.cut_thread.push(CaptureJob::Cut(order));
                 }
                 PrimaryAction::Hold { lease } => self.cut_thread.push(CaptureJob::Hold(lease)),
                 PrimaryAction::Yield => self.cut_thread.push(CaptureJob::Yield),

@@ -45,8 +45,9 @@ impl Primary {
         let budget = stretched.min(self.config.pause_limit).max(self.config.pause_budget);
         self.round_cutting();
         let roll = self.sync == SyncStep::None && self.roll_is_due(now);
+        let may_rest = self.may_rest(now, roll);
         let hold = self.is_last_cut(epoch);
-        self.act(PrimaryAction::Cut { epoch, roll, budget, hold });
+        self.act(PrimaryAction::Cut { epoch, roll, budget, hold, may_rest });
     }
 
     /// The next epoch is about to end: what was asked for until now is in it.
@@ -85,6 +86,7 @@ impl Primary {
             return;
         }
         self.void_run = 0;
+        self.last_taken = now;
         self.next_epoch = epoch.next();
         self.round_cut(epoch);
         let after = self.after_epoch(now, eras);

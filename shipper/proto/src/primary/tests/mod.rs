@@ -7,6 +7,7 @@ mod hold;
 mod interval;
 mod link;
 mod refusal;
+mod resting;
 mod rolling;
 mod switching;
 mod verifying;
