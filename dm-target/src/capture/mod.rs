@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
+use crate::block_io::{Access, BlockDevice, OpenError};
 use crate::capture::idle::Idle;
 use crate::capture::memory::CaptureMemory;
 use crate::capture::ram_disks::LogPair;
@@ -157,7 +157,6 @@ pub struct Capture {
     pub(crate) log_flush: Arc<BlockDevice>,
     /// Where the volume is one of a group.
     pub(crate) helper: Option<Helper>,
-    pub(crate) log_settings: LayerSettings,
     pub(crate) rams: LogPair,
     pub(crate) active: usize,
     /// The other log is loaded and takes over at the next suspend and resume of the log device.
@@ -248,7 +247,6 @@ impl Capture {
         at_switch: Option<AtSwitch<'_>>,
         pulse: Arc<dyn Pulse>,
     ) -> Result<Self, CaptureError> {
-        let settings = if ledger.passes() { LayerSettings::open_with_discards } else { LayerSettings::open };
         let unit =
             LogSector::new(era.logical_block()).ok_or(CaptureError::LogicalBlock(era.logical_block()))?;
         let open = |access| BlockDevice::open_dm(log_number, access).map_err(StackError::from);
@@ -260,7 +258,6 @@ impl Capture {
             log_number,
             log_flush: Arc::new(open(Access::default())?),
             helper: None,
-            log_settings: settings(log_number).map_err(StackError::from)?,
             rams,
             active: 0,
             spare_ready: false,
