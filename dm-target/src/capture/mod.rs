@@ -9,6 +9,7 @@ mod attach;
 mod hand_over;
 mod idle;
 pub mod memory;
+mod probe;
 pub mod ram_disks;
 mod throttle;
 
@@ -74,6 +75,15 @@ pub enum CaptureError {
     /// Nobody would bring the volume back if this process stopped while it stands still.
     #[error("no watchdog stands by")]
     Unwatched,
+    /// This kernel's log would not say what was written.
+    #[error(
+        "kernel {kernel} takes direct writes from memory that is not aligned to a sector, and its log-writes logs them \
+         wrongly: set capture = \"era\" for this group, or boot another kernel (6.18 to 7.1 are known for this)"
+    )]
+    Unaligned {
+        /// Its release.
+        kernel: String,
+    },
     /// The volume's logical block is not one that a log can have.
     #[error("the volume's logical block of {0} bytes is not between 512 and 4096")]
     LogicalBlock(u32),
@@ -250,6 +260,7 @@ impl Capture {
         let unit =
             LogSector::new(era.logical_block()).ok_or(CaptureError::LogicalBlock(era.logical_block()))?;
         let open = |access| BlockDevice::open_dm(log_number, access).map_err(StackError::from);
+        probe::require_alignment(&open(Access { direct: true, ..Access::default() })?)?;
         let nonce = getrandom::u64().map_err(|e| step("draw a random number")(io::Error::other(e)))?;
         let mut memory = memory.ready(PAUSE_ENTRIES);
         let reader = LogReader::new(unit, stack.size, rams.0[0].capacity());
