@@ -13,6 +13,7 @@ use nix::libc;
 
 use crate::ioctl;
 use crate::kernel_gate::kernel_release;
+use crate::pause::standstill::Standstill;
 use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 
 /// Alignment of every buffer here, in memory: enough for any logical block size.
@@ -277,6 +278,16 @@ pub fn holders(number: DevNum) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Writes an attribute of a device, which nothing else does. Later kernels freeze the device's queue for it, until what
+/// is in flight is done and for a grace period of RCU, so this is never done while a volume stands still.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn write_attribute(attribute: &File, value: &str) -> io::Result<()> {
+    debug_assert!(!Standstill::is_here(), "an attribute is written in a pause");
+    attribute.write_all_at(value.as_bytes(), 0)
+}
+
 /// A queue setting that was not accepted.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: kernel {} does not take {value}: {source}", path.display(), kernel_release())]
@@ -286,7 +297,7 @@ pub struct SettingError {
     source: io::Error,
 }
 
-/// One queue setting of a device, held open so that it can be made again within a pause.
+/// One queue setting of a device, held open so that it can be made again without opening anything.
 #[derive(Debug)]
 struct Setting {
     file: File,
@@ -314,7 +325,7 @@ impl Setting {
         if self.is_made()? {
             return Ok(());
         }
-        self.file.write_all_at(self.value.as_bytes(), 0)?;
+        write_attribute(&self.file, self.value)?;
         if self.is_made()? { Ok(()) } else { Err(io::Error::other("it reads back otherwise")) }
     }
 
@@ -380,6 +391,40 @@ mod tests {
             assert_eq!(buffer.bytes_mut().len(), len);
             assert!(buffer.bytes().iter().all(|b| *b == 0));
         }
+    }
+
+    #[test]
+    fn no_attribute_is_written_while_a_volume_stands_still() {
+        let path = std::env::temp_dir().join(format!("ftdm-attribute-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        let write = || std::panic::catch_unwind(|| write_attribute(&file, "1").unwrap());
+        let pause = Standstill::begin();
+        let within = Standstill::begin();
+        drop(within);
+        assert!(write().is_err());
+        drop(pause);
+        assert!(write().is_ok());
+    }
+
+    #[test]
+    fn nothing_else_writes_attributes() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut writers = Vec::new();
+        let mut folders = vec![folder];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = fs::read_to_string(&path).unwrap();
+                let writes = ["write_all_at(", "fs::write("].iter().any(|call| text.contains(call));
+                writers.extend(writes.then(|| path.file_name().unwrap().to_owned()));
+            }
+        }
+        assert_eq!(writers, ["block_io.rs"]);
     }
 
     #[test]

@@ -7,7 +7,9 @@
 
 mod attach;
 mod hand_over;
+mod idle;
 pub mod memory;
+mod probe;
 pub mod ram_disks;
 mod throttle;
 
@@ -15,7 +17,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::block_io::{Access, BlockDevice, LayerSettings, OpenError};
+use crate::block_io::{Access, BlockDevice, OpenError};
+use crate::capture::idle::Idle;
 use crate::capture::memory::CaptureMemory;
 use crate::capture::ram_disks::LogPair;
 use crate::discard::{DiscardFigures, Discards, Ledger, Outlet};
@@ -72,6 +75,15 @@ pub enum CaptureError {
     /// Nobody would bring the volume back if this process stopped while it stands still.
     #[error("no watchdog stands by")]
     Unwatched,
+    /// This kernel's log would not say what was written.
+    #[error(
+        "kernel {kernel} takes direct writes from memory that is not aligned to a sector, and its log-writes logs them \
+         wrongly: set capture = \"era\" for this group, or boot another kernel (6.18 to 7.1 are known for this)"
+    )]
+    Unaligned {
+        /// Its release.
+        kernel: String,
+    },
     /// The volume's logical block is not one that a log can have.
     #[error("the volume's logical block of {0} bytes is not between 512 and 4096")]
     LogicalBlock(u32),
@@ -153,7 +165,6 @@ pub struct Capture {
     pub(crate) log_flush: Arc<BlockDevice>,
     /// Where the volume is one of a group.
     pub(crate) helper: Option<Helper>,
-    pub(crate) log_settings: LayerSettings,
     pub(crate) rams: LogPair,
     pub(crate) active: usize,
     /// The other log is loaded and takes over at the next suspend and resume of the log device.
@@ -178,6 +189,7 @@ pub struct Capture {
     pub(crate) yields: bool,
     pub(crate) hold_percent: Option<u8>,
     pub(crate) stillness: Stillness,
+    pub(crate) idle: Idle,
     pub(crate) ledger: Ledger,
     pub(crate) pulse: Arc<dyn Pulse>,
 }
@@ -243,10 +255,10 @@ impl Capture {
         at_switch: Option<AtSwitch<'_>>,
         pulse: Arc<dyn Pulse>,
     ) -> Result<Self, CaptureError> {
-        let settings = if ledger.passes() { LayerSettings::open_with_discards } else { LayerSettings::open };
         let unit =
             LogSector::new(era.logical_block()).ok_or(CaptureError::LogicalBlock(era.logical_block()))?;
         let open = |access| BlockDevice::open_dm(log_number, access).map_err(StackError::from);
+        probe::require_alignment(&open(Access { direct: true, ..Access::default() })?)?;
         let nonce = getrandom::u64().map_err(|e| step("draw a random number")(io::Error::other(e)))?;
         let mut memory = memory.ready(PAUSE_ENTRIES);
         let reader = LogReader::new(unit, stack.size, rams.0[0].capacity());
@@ -255,7 +267,6 @@ impl Capture {
             log_number,
             log_flush: Arc::new(open(Access::default())?),
             helper: None,
-            log_settings: settings(log_number).map_err(StackError::from)?,
             rams,
             active: 0,
             spare_ready: false,
@@ -275,6 +286,7 @@ impl Capture {
             yields: false,
             hold_percent: None,
             stillness: Stillness::open(stack.top).map_err(step("open the counters of the visible device"))?,
+            idle: Idle::default(),
             ledger,
             pulse,
             stack: stack.clone(),
@@ -301,11 +313,23 @@ impl Capture {
     }
 
     /// Reads what is in the log so far, so that little is left for the pause: flushes, marks, and
-    /// reads up to the mark.
+    /// reads up to the mark. Where nothing was written since the last time it only makes sure that the log is there.
     ///
     /// # Errors
     /// When the capture is lost.
     pub fn follow(&mut self) -> Result<Followed, LostReason> {
+        self.look();
+        if self.is_followed() {
+            self.refuse_when_lost()?;
+            let own = self.refuse_when_taken_over();
+            self.note_lost(own)?;
+            return Ok(Followed::Current { mark: Duration::ZERO });
+        }
+        self.follow_log()
+    }
+
+    /// The same, after a look at the counters, whatever they say.
+    pub(crate) fn follow_log(&mut self) -> Result<Followed, LostReason> {
         self.refuse_when_lost()?;
         let own = self.refuse_when_taken_over();
         self.note_lost(own)?;
@@ -330,6 +354,7 @@ impl Capture {
             }
             // Reading much takes long enough for much to come: then once more, so that the pause is short.
             if rounds == FOLLOW_ROUNDS || !self.is_behind()? {
+                self.idle.followed();
                 return Ok(Followed::Current { mark });
             }
         }

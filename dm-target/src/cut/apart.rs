@@ -32,6 +32,7 @@ pub(super) fn cut(captures: &mut [Capture], mut request: CutRequest<'_>) -> Resu
             outcome = cut_one(at, capture, &mut request)?;
         }
         match outcome {
+            CutOutcome::Idle => return Ok(CutOutcome::Idle),
             CutOutcome::Taken { logs, stats } => {
                 epochs.extend(logs);
                 cost = stats;
@@ -52,6 +53,6 @@ fn cut_one(at: usize, capture: &mut Capture, request: &mut CutRequest<'_>) -> Re
     let in_pause = Some(&mut look as _);
     together(
         std::slice::from_mut(capture),
-        CutRequest { mode, epoch, budget, rotate_above, roll: false, hold, in_pause },
+        CutRequest { mode, epoch, budget, rotate_above, roll: false, may_rest: false, hold, in_pause },
     )
 }

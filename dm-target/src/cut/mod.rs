@@ -2,6 +2,7 @@
 //! was written more than once.
 //!
 //! ```text
+//! look              each: was nothing written, the cut may be left out; then nothing is touched
 //! follow            each: flush, mark, read the log, and suspects        the volumes run
 //! suspend           all at once: drains what is in flight  the pause begins
 //!                   ── from here to the verifying all stand still: this is the instant ──
@@ -69,6 +70,8 @@ pub struct CutRequest<'a> {
     pub rotate_above: Option<u64>,
     /// End each volume's era: flush dm-era and roll it, in the pause. Not where nothing is suspended.
     pub roll: bool,
+    /// Do nothing if the kernel's counters prove that no volume was written to since the last cut.
+    pub may_rest: bool,
     /// Leave the volumes suspended behind the cut, if it is taken: see [`crate::pause::pulse::Phase::Held`].
     pub hold: bool,
     /// Called for each volume while all stand still, after the suspects were read; from then on the budget
@@ -129,6 +132,8 @@ pub enum CutOutcome {
         /// What it cost.
         stats: CutStats,
     },
+    /// Nothing was written since the last cut, and nothing was done.
+    Idle,
     /// The epochs go on; nothing is lost.
     Void {
         /// The volume that it was found at.
@@ -205,6 +210,10 @@ pub enum CutError {
 /// # Errors
 /// See [`CutError`]. A cut that merely could not be taken is no error but [`CutOutcome::Void`].
 pub fn cut(captures: &mut [Capture], request: CutRequest<'_>) -> Result<CutOutcome, CutError> {
+    captures.iter_mut().for_each(Capture::look);
+    if request.may_rest && captures.iter().all(Capture::is_cut) {
+        return Ok(CutOutcome::Idle);
+    }
     #[cfg(feature = "faults")]
     if crate::fault::breaks("cut-apart") {
         return apart::cut(captures, request);
@@ -294,7 +303,7 @@ fn follow_one(capture: &mut Capture) -> Result<(), Stop> {
     if state.suspended && !capture.held {
         return Err(Stop::Void(VoidReason::Suspended));
     }
-    match capture.follow()? {
+    match capture.follow_log()? {
         Followed::Current { .. } => Ok(()),
         Followed::Behind => Err(Stop::Void(VoidReason::Behind)),
         Followed::FlushFailed(e) => Err(Stop::Void(VoidReason::Flush(e))),
@@ -308,6 +317,7 @@ fn outcome(
     stats: CutStats,
 ) -> Result<CutOutcome, CutError> {
     let Err(Stopped { at, why }) = taken else {
+        captures.iter_mut().for_each(|capture| capture.idle.cut());
         let logs = captures.iter_mut().map(Capture::take_epoch).collect();
         return Ok(CutOutcome::Taken { logs, stats });
     };

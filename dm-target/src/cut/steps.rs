@@ -282,7 +282,9 @@ impl Standing<'_> {
         Ok(())
     }
 
-    /// The other log takes over. The volume stands still, so nothing is on its way to either.
+    /// The other log takes over. The volume stands still, so nothing is on its way to either. The kernel sets the log
+    /// device's limits up again, and they are left so: nothing asks them but a table that is loaded over the log, and the
+    /// visible device keeps its own for as long as the capture lasts.
     fn rotate(&mut self) -> Result<(), Stop> {
         let capture = &mut *self.capture;
         capture.spare_ready = false;
@@ -295,7 +297,6 @@ impl Standing<'_> {
                 return Err(LostReason::Rotation(e).into());
             }
         }
-        capture.log_settings.apply().map_err(|e| LostReason::Rotation(io::Error::other(e)))?;
         capture.change_log();
         capture.ask()?;
         let state = capture.top_state().map_err(LostReason::Status)?;

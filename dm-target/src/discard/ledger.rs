@@ -75,6 +75,11 @@ impl Ledger {
         outlet.slice(budget)
     }
 
+    /// Whether a pause would give discards to the volume.
+    pub(crate) fn has_more(&self) -> bool {
+        self.ready && self.outlet.is_some()
+    }
+
     /// Gives discards to the volume until `end`. Only while the visible device is suspended, and after
     /// everything written was [`note`](Self::note)d.
     pub(crate) fn issue(&mut self, pool: &mut PausePool, end: Instant, pulse: &dyn Pulse) -> Issued {

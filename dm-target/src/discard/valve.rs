@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use crate::block_io::sysfs;
+use crate::block_io::{sysfs, write_attribute};
 use crate::ioctl::DmControl;
 use crate::pause;
 use crate::pause::stillness::Stillness;
@@ -55,7 +55,7 @@ impl Limit {
 
     /// Lowers it to 0, and reads it back.
     pub(crate) fn shut(&self) -> io::Result<()> {
-        self.max.write_all_at(b"0", 0)?;
+        write_attribute(&self.max, "0")?;
         if self.get()? == 0 { Ok(()) } else { Err(io::Error::other("discard_max_bytes does not go to 0")) }
     }
 
@@ -67,7 +67,7 @@ impl Limit {
         if self.get()? == 0 {
             let most = highest(number(&self.hardware)?, number(&self.granularity)?);
             if most > 0 {
-                self.max.write_all_at(most.to_string().as_bytes(), 0)?;
+                write_attribute(&self.max, &most.to_string())?;
             }
         }
         Ok(self.get()? > 0)

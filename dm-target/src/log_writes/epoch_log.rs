@@ -176,10 +176,11 @@ impl EpochLog {
         self.entries.is_empty() && self.unknown.is_empty()
     }
 
-    /// Bytes of memory that its data may take without asking for more.
-    #[cfg(test)]
+    /// Bytes of memory that it has, used or not.
     pub(crate) fn memory(&self) -> usize {
-        self.arena.pieces.len() * PIECE
+        let Self { arena, entries, discards, unknown, order, suspects, truth, .. } = self;
+        let data = (arena.pieces.len() + truth.pieces.len()) * PIECE;
+        data + room(entries) + room(discards) + room(unknown) + room(order) + room(suspects)
     }
 
     /// Forgets the content and keeps up to `keep` bytes of memory for the next epoch.
@@ -193,6 +194,11 @@ impl EpochLog {
         self.awaited = 0;
         self.arena.shrink(keep);
         self.truth.shrink(keep);
+        self.entries.shrink_to(keep / size_of::<Entry>());
+        self.discards.shrink_to(keep / size_of::<Extent>());
+        self.unknown.shrink_to(keep / size_of::<Extent>());
+        self.order.shrink_to(keep / size_of::<u32>());
+        self.suspects.shrink_to(keep / size_of::<Suspect>());
     }
 
     fn forget_suspects(&mut self) {
@@ -214,6 +220,10 @@ impl EpochLog {
         self.order.reserve(entries);
         self.suspects.reserve((2 * self.entries.len() + entries).saturating_sub(self.suspects.len()));
     }
+}
+
+fn room<T>(vector: &Vec<T>) -> usize {
+    vector.capacity() * size_of::<T>()
 }
 
 #[cfg(test)]

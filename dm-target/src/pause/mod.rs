@@ -19,6 +19,7 @@ pub(crate) mod helper;
 pub mod pool;
 pub mod pulse;
 pub mod signals;
+pub(crate) mod standstill;
 pub(crate) mod stillness;
 mod table;
 
@@ -31,6 +32,7 @@ use crate::units::{DevNum, Sectors};
 use helper::{Helper, Task};
 use pulse::{Phase, Pulse};
 use signals::HeldSignals;
+use standstill::Standstill;
 use stillness::{Look, Stillness};
 pub(crate) use table::{SHUT, SwapError, point_at, replace, resume, swap_table};
 
@@ -186,6 +188,8 @@ pub(crate) struct Pause<V: Pausable> {
     loaded: bool,
     /// A device may be suspended.
     suspended: bool,
+    /// From the first suspend to the last resume.
+    standstill: Option<Standstill>,
     /// What the counters said of each volume at the beginning, when they are to prove that nobody writes.
     looks: Vec<Look>,
     _signals: HeldSignals,
@@ -220,8 +224,19 @@ impl<V: Pausable> Pause<V> {
     fn of(volumes: Vec<V>, during: Phase, otherwise: Phase) -> Self {
         let looks = Vec::with_capacity(volumes.len());
         let (began, signals) = (Instant::now(), HeldSignals::hold());
-        let (over, loaded, suspended) = (false, false, false);
-        Self { volumes, during, otherwise, began, over, loaded, suspended, looks, _signals: signals }
+        let (over, loaded, suspended, standstill) = (false, false, false, None);
+        Self {
+            volumes,
+            during,
+            otherwise,
+            began,
+            over,
+            loaded,
+            suspended,
+            standstill,
+            looks,
+            _signals: signals,
+        }
     }
 
     /// The volumes.
@@ -259,6 +274,7 @@ impl<V: Pausable> Pause<V> {
     pub(crate) fn suspend(&mut self) -> Result<(), Failed<io::Error>> {
         // Before: a device that may be half way is resumed too.
         self.suspended = true;
+        self.standstill = Some(Standstill::begin());
         let task = |volume: &V| Task::Suspend(volume.layers().top);
         self.at_once(task, "one-suspended", |volume| {
             let Layers { top, below, .. } = volume.layers();

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::block_io::sysfs;
+use crate::block_io::{sysfs, write_attribute};
 use crate::units::DevNum;
 
 /// Numbers in `stat` that change with each write: writes and their sectors, discards and theirs, flushes
@@ -36,7 +36,8 @@ impl Stillness {
     /// Opens the counters of `device`, and has the kernel count.
     pub(crate) fn open(device: DevNum) -> io::Result<Self> {
         // Linux 6.1 shows 0 here for device-mapper and counts all the same; later ones do as it says.
-        std::fs::write(sysfs(device).join("queue/iostats"), "1")?;
+        let counts = File::options().write(true).open(sysfs(device).join("queue/iostats"))?;
+        write_attribute(&counts, "1")?;
         Self::open_as_it_is(device)
     }
 

@@ -369,6 +369,9 @@ pub struct PrimaryFigures {
     pub hooks_failed: u64,
     /// Ticks without a cut because the window was full.
     pub void_ticks: u64,
+    /// Ticks without a cut because nothing was written since the last one.
+    #[serde(default)]
+    pub idle_ticks: u64,
     /// Bytes that the guest has discarded and that are to be given to the volume.
     #[serde(default)]
     pub discards_pending: u64,

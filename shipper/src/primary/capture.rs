@@ -14,19 +14,18 @@ use anyhow::Context;
 use ftdm::capture::memory::CaptureMemory;
 use ftdm::capture::ram_disks::LogPair;
 use ftdm::capture::{AtSwitch, Capture, Followed, LostReason};
-use ftdm::cut::{CutError, CutMode, CutOutcome, CutRequest, CutStats, cut};
+use ftdm::cut::{CutError, CutStats};
 use ftdm::discard::DiscardFigures;
-use ftdm::fault;
 use ftdm::ioctl::{Urgency, set_urgency};
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::pause::pulse::{Phase, Pulse, shared};
-use ftdm::stack::era_device::{EraControl, EraReader};
+use ftdm::stack::era_device::EraControl;
 use ftdm::stack::standing::StillContent;
 use ftdm::stack::{Bypassed, Held, Stack};
 use ftdm_units::{Era, Sectors};
 use ftship_proto::ids::Epoch;
 
-use super::audit;
+use super::cutting::CutOrder;
 use super::heartbeat::Heartbeat;
 use super::leftovers::Leftovers;
 use super::rounds::{self, Rolled};
@@ -73,20 +72,7 @@ pub(super) enum CaptureJob {
         budget: Duration,
     },
     /// End the epoch.
-    Cut {
-        /// Its number.
-        epoch: Epoch,
-        /// Whether the volumes are suspended, or still by themselves.
-        mode: CutMode,
-        /// How long they may stand still.
-        budget: Duration,
-        /// End each volume's era in the pause.
-        roll: bool,
-        /// Hold writes back behind it.
-        hold: bool,
-        /// The epoch goes on; the log is exchanged.
-        part: bool,
-    },
+    Cut(CutOrder),
     /// From now on writes are held back while the log has no room, where that is configured.
     Throttle,
     /// Hold writes back without a capture, for so long at most.
@@ -160,6 +146,8 @@ pub(super) enum CaptureReport {
         /// Figures.
         stats: Box<CutStats>,
     },
+    /// The cut was left out: nothing was written since the last one.
+    Idle,
     /// The cut failed its checks; the epoch goes on.
     Void {
         /// Why.
@@ -469,9 +457,7 @@ impl Capturing {
             CaptureJob::Start { since } => {
                 self.begin(&since).map(|written| Some(CaptureReport::Started { written }))
             }
-            CaptureJob::Cut { epoch, mode, budget, roll, hold, part } => {
-                self.cut(epoch, mode, budget, roll, hold, part)
-            }
+            CaptureJob::Cut(order) => self.cut(&order),
             CaptureJob::Throttle => {
                 self.throttle();
                 Ok(None)
@@ -583,55 +569,6 @@ impl Capturing {
             }
         }
         Ok(None)
-    }
-
-    fn cut(
-        &mut self,
-        epoch: Epoch,
-        mode: CutMode,
-        budget: Duration,
-        roll: bool,
-        hold: bool,
-        part: bool,
-    ) -> anyhow::Result<Option<CaptureReport>> {
-        let Some(capacity) = self.captures.iter().map(|capture| capture.log_usage().1).min() else {
-            return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
-        };
-        let mut digests = Vec::with_capacity(self.captures.len());
-        let pulse = &*self.heartbeat;
-        let mut audit = |_, reader: &EraReader| {
-            let read = |extent, buffer: &mut [u8]| reader.read(extent, buffer);
-            digests.push(audit::volume_digest(reader.size(), read, pulse));
-        };
-        let request = CutRequest {
-            mode,
-            epoch: epoch.0,
-            budget,
-            roll,
-            hold,
-            rotate_above: Some(if part { 0 } else { capacity / 100 * u64::from(self.settings.rotate_at) }),
-            in_pause: if self.audit.is_some() && !part { Some(&mut audit) } else { None },
-        };
-        match cut(&mut self.captures, request)? {
-            CutOutcome::Taken { logs, stats } => {
-                if hold {
-                    fault::at("switch-held");
-                    self.hold_ends = Some(Instant::now() + self.settings.switch_hold);
-                }
-                if let Some(file) = self.audit.as_mut().filter(|_| !part) {
-                    audit::note_digests(file, epoch, digests)?;
-                }
-                let eras = if stats.rolled { rounds::eras(&mut self.captures) } else { None };
-                Ok(Some(CaptureReport::Taken { eras, logs, stats: Box::new(stats) }))
-            }
-            CutOutcome::Void { volume, reason, .. } => {
-                let reason = match self.stacks.len() {
-                    1 => reason.to_string(),
-                    _ => format!("{volume}: {reason}"),
-                };
-                Ok(Some(CaptureReport::Void { reason }))
-            }
-        }
     }
 
     /// Ends the capture of every volume, also where one of them fails. Volumes that are being given up are shut.

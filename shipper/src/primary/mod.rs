@@ -7,6 +7,7 @@ mod audit;
 mod capture;
 mod connection;
 mod copying;
+mod cutting;
 mod encode;
 mod handover;
 mod heartbeat;
@@ -55,6 +56,7 @@ use crate::reactor::{Driver, PEER, Reactor, Reports, VISITOR, summary};
 use crate::state_file::StateFile;
 use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
 use copying::{Copying, PieceRead, Still};
+use cutting::CutOrder;
 use encode::{EncodeJob, Encoder};
 use heartbeat::Heartbeat;
 use state_lane::StateLane;
@@ -277,11 +279,12 @@ impl PrimaryDriver {
                 PrimaryAction::TryCapture { attempt } => self.cut_thread.push(CaptureJob::Try { attempt }),
                 PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, roll, budget, hold, part } => {
+                PrimaryAction::Cut { epoch, roll, budget, hold, part, may_rest } => {
                     // A part suspends, whoever waits for the epoch's end.
                     self.cutting = if part { Vec::new() } else { std::mem::take(&mut self.quiesced) };
                     let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
-                    self.cut_thread.push(CaptureJob::Cut { epoch, mode, budget, roll, hold, part });
+                    let order = CutOrder { epoch, mode, budget, roll, hold, part, may_rest };
+                    self.cut_thread.push(CaptureJob::Cut(order));
                 }
                 PrimaryAction::ShipPart => self.ship_part(),
                 PrimaryAction::Hold { lease } => self.cut_thread.push(CaptureJob::Hold(lease)),

@@ -56,6 +56,7 @@ impl PrimaryDriver {
                 self.progress = Some(self.progress_now());
                 return;
             }
+            CaptureReport::Idle => PrimaryEvent::NothingWritten,
             CaptureReport::Void { reason } => {
                 log::debug!("void cut: {reason}");
                 self.withdraw(now, &reason);

@@ -98,6 +98,7 @@ impl PrimaryDriver {
                 void_cuts: counters.void_cuts,
                 hooks_failed: counters.hooks_failed,
                 void_ticks: counters.void_ticks,
+                idle_ticks: counters.idle_ticks,
                 resync_seconds: core.resync_time().as_secs_f64(),
                 sync: core.sync(now).map(|sync| shown(&sync, self.copying.left())),
                 last_sync: core.last_sync().map(|sync| shown(&sync, Sectors(0))),

@@ -19,13 +19,18 @@ use crate::world::{Event, LaneId, World};
 
 /// Nobody holds a guest still for so long, in microseconds.
 const MAX_FROZEN: u64 = 10_000_000;
+/// The guest writes nothing for so long at most, in microseconds, now and then.
+const MAX_IDLE: u64 = 2_500_000;
 /// Writes that a power cut of the primary may undo.
 const UNFLUSHED: usize = 8;
 
 impl World {
     /// The guest writes a few blocks; some of them twice, some to zeros.
     pub(crate) fn guest_writes(&mut self) {
-        let at = self.now + self.random.around(self.scenario.guest_interval);
+        let mut at = self.now + self.random.around(self.scenario.guest_interval);
+        if self.scenario.counts_writes && self.random.once_in(16) {
+            at += self.random.below(MAX_IDLE);
+        }
         self.schedule(at, Event::Guest);
         if !self.primary.powered || !self.primary.has_guest || self.primary.gate != Gate::Open {
             return;
@@ -157,7 +162,10 @@ impl World {
             }
             CutJob::Follow => None,
             CutJob::Cut { part: true, .. } => Some(self.cut_part(void)),
-            CutJob::Cut { epoch, roll, hold, part: false } => {
+            CutJob::Cut { may_rest: true, .. } if self.is_idle() => {
+                Some(PrimaryReport::Event(PrimaryEvent::NothingWritten))
+            }
+            CutJob::Cut { epoch, roll, hold, .. } => {
                 // No hooks are run before the last cut of a switch.
                 self.primary.hook_failed |= hold;
                 let report = self.cut(epoch, roll, void);
@@ -236,6 +244,18 @@ impl World {
             self.checker.cut(daemon.incarnation, epoch, &host.volume, host.writes);
         }
         PrimaryReport::Stood(scope, host.volume.clone(), PrimaryEvent::Stood { attempt, eras, bytes })
+    }
+
+    /// The counters prove that nothing was written since the last cut.
+    fn is_idle(&self) -> bool {
+        let host = &self.primary;
+        let Some(daemon) = &host.daemon else { return false };
+        let Some(dirty) = daemon.dirty.as_ref().filter(|_| self.scenario.counts_writes) else { return false };
+        let is_idle = dirty.is_empty() || mutant::is(Mutant::RestUnproven);
+        if is_idle {
+            self.checker.rests(daemon.incarnation, &host.volume);
+        }
+        is_idle
     }
 
     fn cut(&mut self, epoch: Epoch, roll: bool, void: bool) -> PrimaryReport {

@@ -137,6 +137,13 @@ impl Checker {
         self.cuts.insert((incarnation, epoch), cut);
     }
 
+    /// Invariant 19: a cut is left out only if the volume is as it was at the last one.
+    pub(crate) fn rests(&self, incarnation: Incarnation, content: &Content) {
+        let cuts = self.cuts.iter().filter(|((of, _), _)| *of == incarnation);
+        let last = cuts.max_by_key(|((_, epoch), _)| *epoch).map(|(_, cut)| &*cut.content);
+        assert!(last == Some(content), "a cut is left out although the guest wrote since the last one");
+    }
+
     /// Writes that the guest had made by the last cut of this epoch.
     pub(crate) fn writes_of(&self, epoch: Epoch) -> u64 {
         let cuts = self.cuts.iter().filter(|((_, of), _)| *of == epoch);

@@ -15,7 +15,8 @@ use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
 use ftship_proto::message::{Hello, Message};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
-    Comparison, CopyPlan, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication, Scope, Touched,
+    Comparison, CopyPlan, LONGEST_REST, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication,
+    Scope, Touched,
 };
 use ftship_proto::protocol::{COMPARE, PROTOCOL};
 use ftship_proto::slot::SlotPosition;
@@ -44,13 +45,15 @@ pub(crate) enum CutJob {
     Try(u32),
     /// Stand still, and roll, for the attempt of this number; what was written since is this epoch.
     Stand(u32, Vec<Era>, Epoch),
-    /// End this epoch, roll in its pause or not, and hold writes back behind it or not.
+    /// End this epoch, roll in its pause or not, and hold writes back behind it or not. Or, where it may rest, do nothing if
+    /// nothing was written.
     Cut {
         epoch: Epoch,
         roll: bool,
         hold: bool,
         /// The epoch goes on.
         part: bool,
+        may_rest: bool,
     },
     /// Writes wait, without a capture.
     Hold,
@@ -87,6 +90,8 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) peer: Option<ConnId>,
     pub(crate) chain: u64,
     captured: Option<Captured>,
+    /// When the core last heard that a cut was taken.
+    taken_at: u64,
     /// What the last roll noted.
     pub(crate) scope: Scope,
     /// Parts of the log that are to go out behind what was ordered before.
@@ -257,6 +262,7 @@ impl World {
             peer: None,
             chain: 0,
             captured: None,
+            taken_at: 0,
             scope: Scope::new(),
             parts: VecDeque::new(),
             still: None,
@@ -380,8 +386,11 @@ impl World {
                 self.cut_push(CutJob::Stand(attempt, since, epoch));
             }
             PrimaryAction::StopCapture => self.cut_push(CutJob::Stop),
-            PrimaryAction::Cut { epoch, roll, hold, part, .. } => {
-                self.cut_push(CutJob::Cut { epoch, roll, hold, part });
+            PrimaryAction::Cut { epoch, roll, hold, part, may_rest, .. } => {
+                let next = self.now + self.scenario.epoch_interval;
+                let is_soon = next <= daemon.taken_at + micros(LONGEST_REST);
+                assert!(!may_rest || is_soon, "two cuts may be too far apart");
+                self.cut_push(CutJob::Cut { epoch, roll, hold, part, may_rest });
             }
             PrimaryAction::ShipPart => {
                 if let Some(part) = daemon.captured.take() {
@@ -611,6 +620,7 @@ impl World {
             PrimaryReport::Taken(captured, eras) => {
                 daemon.last_cut = self.now;
                 daemon.captured = Some(captured);
+                daemon.taken_at = self.now;
                 PrimaryEvent::CutTaken { eras }
             }
             PrimaryReport::Scope(scope, event) => {
@@ -672,4 +682,8 @@ impl PrimaryDaemon {
         self.chain += 1;
         (self.copied, self.skipped) = (0, 0);
     }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -44,6 +44,8 @@ pub(crate) struct Scenario {
     pub(crate) chaos_until: u64,
     pub(crate) fault_interval: u64,
     pub(crate) faults: Vec<Fault>,
+    /// The kernel's counters tell whether the guest wrote.
+    pub(crate) counts_writes: bool,
     pub(crate) odds_void: u64,
     pub(crate) odds_lost: u64,
     /// From then on the primary cannot capture, until nothing goes wrong any more.
@@ -141,6 +143,7 @@ impl Scenario {
             chaos_until,
             fault_interval: chaos_until / random.range(1, 8),
             faults,
+            counts_writes: random.clone().below(3) == 1,
             odds_void: pick(random, &[0, 0, 4, 20]),
             odds_lost: pick(random, &[0, 0, 0, 30]),
             refuses_from: chance.once_in(6).then(|| chance.below(chaos_until)),

@@ -112,11 +112,13 @@ fn cut_repeatedly(capture: &mut Capture, plan: Plan, images: &mut Images) -> any
             epoch: tally.taken + 1,
             budget: plan.budget,
             roll: false,
+            may_rest: false,
             rotate_above: Some(plan.rotate_above),
             hold: false,
             in_pause: Some(&mut look),
         };
         match cut(slice::from_mut(capture), request)? {
+            CutOutcome::Idle => bail!("a cut that may not rest was left out"),
             CutOutcome::Void { .. } if behind && reached => tally.resumed += 1,
             CutOutcome::Void { reason, .. } => {
                 tally.void += 1;

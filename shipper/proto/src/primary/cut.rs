@@ -46,8 +46,9 @@ impl Primary {
         let budget = stretched.min(self.config.pause_limit).max(self.config.pause_budget);
         self.round_cutting();
         let roll = self.sync == SyncStep::None && self.roll_is_due(now);
+        let may_rest = self.may_rest(now, roll);
         let hold = self.is_last_cut(epoch);
-        self.act(PrimaryAction::Cut { epoch, roll, budget, hold, part: false });
+        self.act(PrimaryAction::Cut { epoch, roll, budget, hold, part: false, may_rest });
     }
 
     /// Keeps up with the log. One that is slow is not asked again: what was queued would stand before the next cut.
@@ -98,6 +99,7 @@ impl Primary {
         }
         self.void_run = 0;
         self.stall.ended(now);
+        self.last_taken = now;
         self.next_epoch = epoch.next();
         self.round_cut(epoch);
         self.end_copy();

@@ -124,6 +124,8 @@ pub enum PrimaryEvent {
         /// For people.
         reason: String,
     },
+    /// The cut that was ordered was left out, as it might be: nothing was written since the last one.
+    NothingWritten,
     /// What the last cut held back is let through by nobody but a [`PrimaryAction::Release`] any more, and nothing was
     /// written since that cut.
     Yielded,
@@ -362,6 +364,8 @@ pub enum PrimaryAction {
         hold: bool,
         /// What was captured becomes part of this epoch, which goes on. The log is exchanged.
         part: bool,
+        /// Leave it out if it is proven that nothing was written since the last one.
+        may_rest: bool,
     },
     /// Hold writes back, without a capture, for so long at most, or until a [`PrimaryAction::Release`] or
     /// [`PrimaryAction::Shut`]; if this daemon ends they go on.

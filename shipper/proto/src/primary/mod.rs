@@ -34,6 +34,7 @@ mod events;
 mod fence;
 mod hold;
 mod hooks;
+mod idle;
 mod interval;
 mod link;
 mod parts;
@@ -66,6 +67,7 @@ pub use copy::{Batch, CopyPlan, Scope, Told, bytes_of, union};
 pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
 pub use hooks::OnFailure;
+pub use idle::LONGEST_REST;
 pub use plan::{Carrier, CompareSizes, Rates, SyncFigures};
 pub use touched::{AfterEpoch, Touched, TouchedBytes};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
@@ -185,6 +187,8 @@ pub struct PrimaryCounters {
     pub epochs_committed: u64,
     /// Ticks at which the window was full.
     pub void_ticks: u64,
+    /// Ticks at which no cut was made, because nothing was written since the last one.
+    pub idle_ticks: u64,
     /// Cuts that failed their checks.
     pub void_cuts: u64,
     /// Times that a hook failed before a cut.
@@ -222,6 +226,8 @@ pub struct Primary {
     syncs_begun: u32,
     next_epoch: Epoch,
     cut_at: Duration,
+    /// When a cut was taken last.
+    last_taken: Duration,
     log_percent: u64,
     log_used: u64,
     /// The cut that was ordered and is not done.
@@ -319,6 +325,7 @@ impl Primary {
             syncs_begun: 0,
             next_epoch,
             cut_at: Duration::ZERO,
+            last_taken: Duration::ZERO,
             log_percent: 0,
             log_used: 0,
             cutting: None,
@@ -406,6 +413,7 @@ impl Primary {
             PrimaryEvent::CutTaken { eras } => self.cut_taken(now, eras),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
             PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
+            PrimaryEvent::NothingWritten => self.nothing_written(now),
             PrimaryEvent::LogUse { used, capacity } => self.log_use(now, used, capacity),
             PrimaryEvent::Encoded { epoch, digest, stored, touched } => {
                 self.rolls.note(touched);

@@ -37,7 +37,14 @@ impl Primary {
             (self.cutting, self.cuts_part) = (Some(epoch), true);
             // A part that is void costs more than a longer pause.
             let budget = self.config.pause_limit.max(self.config.pause_budget);
-            self.act(PrimaryAction::Cut { epoch, roll: false, budget, hold: false, part: true });
+            self.act(PrimaryAction::Cut {
+                epoch,
+                roll: false,
+                budget,
+                hold: false,
+                part: true,
+                may_rest: false,
+            });
         }
         is_due
     }

@@ -8,6 +8,7 @@ mod interval;
 mod link;
 mod parting;
 mod refusal;
+mod resting;
 mod rolling;
 mod stalling;
 mod switching;
