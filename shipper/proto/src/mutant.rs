@@ -76,8 +76,6 @@ pub enum Mutant {
     OwnUntold,
     FollowEachTick,
     PartBeforeCopies,
-    RoundBeforeParts,
-    PartsUnnoted,
 }
 
 impl Mutant {
@@ -153,8 +151,6 @@ impl Mutant {
         Self::OwnUntold,
         Self::FollowEachTick,
         Self::PartBeforeCopies,
-        Self::RoundBeforeParts,
-        Self::PartsUnnoted,
     ];
 }
 
