@@ -1,5 +1,5 @@
 #!/bin/bash
-# lab: timeout=150
+# lab: timeout=240
 # A sync ends also where its last round takes far longer than the log takes to fill: what is captured goes out in parts
 # meanwhile, and no write waits for that.
 VOLUME_MB=32 LOG_SIZE="4 MiB" TLS=off EXTRA="[limits]
@@ -15,7 +15,7 @@ background primary fio --name=guest --filename=/dev/mapper/vm1 --direct=1 --ioen
     --output=/share/fio.json
 GUEST=$JOB
 start_daemons
-wait_state primary "in sync" 90
+wait_state primary "in sync" 150
 echo "the sync: $(status primary '.primary.last_sync | tostring')"
 ROTATIONS=$(status primary .primary.log_rotations) HOLDS=$(status primary .primary.holds)
 echo "parts: $ROTATIONS, times that writes were held back: $HOLDS"

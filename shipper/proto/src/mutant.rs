@@ -78,8 +78,6 @@ pub enum Mutant {
     OwnUntold,
     FollowEachTick,
     PartBeforeCopies,
-    RoundBeforeParts,
-    PartsUnnoted,
 }
 
 impl Mutant {
@@ -157,8 +155,6 @@ impl Mutant {
         Self::OwnUntold,
         Self::FollowEachTick,
         Self::PartBeforeCopies,
-        Self::RoundBeforeParts,
-        Self::PartsUnnoted,
     ];
 }
 

@@ -30,7 +30,7 @@ fn best(mutant: Mutant) -> Kind {
         | Mutant::IdentityIsProof
         | Mutant::ApplyUnnoted
         | Mutant::LossUntold => Kind::LostWrites,
-        Mutant::PartBeforeCopies | Mutant::RoundBeforeParts | Mutant::PartsUnnoted => Kind::SmallLogs,
+        Mutant::PartBeforeCopies => Kind::SmallLogs,
         Mutant::RollUnflushed => Kind::PowerCuts,
         Mutant::AnyFlushEndsBase | Mutant::ResumeWithNewBase => Kind::BrokenCopies,
         _ => Kind::Any,

@@ -64,9 +64,6 @@ impl Comparison {
 
     /// This was sent, and what the backup has of it is not what its digests say any more.
     pub fn sent(&mut self, place: Place) {
-        if mutant::is(Mutant::PartsUnnoted) {
-            return;
-        }
         match (&mut self.sent, self.last) {
             (None, _) => {}
             (Some(_), None) => self.is_blind = true,
@@ -299,6 +296,36 @@ mod tests {
         // Nothing was sent of this in the same round; of the rest of the next one it is not known.
         assert_eq!(send(&mut comparison, &batch(1, &[(8, 8)]), &held, &held, &mut stream), 0);
         assert_eq!(send(&mut comparison, &batch(2, &[(0, 16)]), &mine, &held, &mut stream), 12);
+    }
+
+    #[test]
+    fn what_a_part_of_the_log_has_sent_is_not_what_the_backup_says() {
+        let place = Place { volume: VolumeIndex(0), extent: extent(4, 1) };
+        let (base, now) = ([1; VOLUME], [1; VOLUME]);
+        let mut comparison = Comparison::staged();
+        let first = batch(1, &[(0, 2)]);
+        assert_eq!(send(&mut comparison, &first, &now, &base, &mut { base }), 0, "the backup has it");
+        comparison.sent(place);
+        let next = batch(2, &[(0, 8)]);
+        assert_eq!(
+            send(&mut comparison, &next, &now, &base, &mut { base }),
+            2,
+            "the unit that the part has something of"
+        );
+        let mut comparison = Comparison::staged();
+        comparison.sent(place);
+        assert_eq!(
+            send(&mut comparison, &next, &now, &base, &mut { base }),
+            8,
+            "in which units that counts is not known"
+        );
+        let mut comparison = Comparison::in_place();
+        comparison.sent(place);
+        assert_eq!(
+            send(&mut comparison, &next, &now, &base, &mut { base }),
+            0,
+            "the backup speaks of what it has"
+        );
     }
 
     proptest! {

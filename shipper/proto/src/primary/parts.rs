@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use super::plan::{Carrier, Rates};
 use super::{Capture, InFlight, Link, Primary, PrimaryAction, SyncStep};
-use crate::mutant::{self, Mutant};
 
 /// Part of the log, in percent, beyond which it is cut off.
 const PART_AT: u64 = 30;
@@ -93,9 +92,11 @@ impl Primary {
 
     /// The log overflowed, or logging failed; the capture has ended.
     pub(super) fn log_off(&mut self, now: Duration, reason: &str) {
-        match self.sync {
-            SyncStep::LastRound if self.capture == Capture::On => self.outrun(now),
-            SyncStep::Finishing if self.capture == Capture::On => self.cut_short(now),
+        match (self.capture, self.sync) {
+            // What it loses is given up already.
+            (Capture::Stopping | Capture::Off, _) => {}
+            (Capture::On, SyncStep::LastRound) => self.outrun(now),
+            (Capture::On, SyncStep::Finishing) => self.cut_short(now),
             _ => self.capture_lost(now, reason),
         }
     }
@@ -159,7 +160,7 @@ impl Primary {
 
     /// Goes on where a round is complete, and all of its parts are out.
     pub(super) fn round_over(&mut self, now: Duration) {
-        let waits = self.attempt.parts > 0 && !mutant::is(Mutant::RoundBeforeParts);
+        let waits = self.attempt.parts > 0;
         match self.sync {
             _ if !self.attempt.is_copied => {}
             SyncStep::Copying if waits => {}
@@ -170,7 +171,7 @@ impl Primary {
             }
             // What the cut under way takes is to go before the end of the copy. And the log that waits for the last
             // epoch's acknowledgement is not to wait for parts as well.
-            SyncStep::LastRound if self.cuts_part || self.attempt.parts > 0 => {}
+            SyncStep::LastRound if self.cuts_part || waits => {}
             SyncStep::LastRound => self.finish(now),
             _ => {}
         }

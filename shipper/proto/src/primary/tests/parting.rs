@@ -128,6 +128,10 @@ fn a_log_that_is_full_before_the_epoch_is_acknowledged_costs_another_sync_from_t
     actions(&mut primary);
     let done = log(&mut primary, 2 * SECOND, 900);
     assert!(done.iter().any(|action| matches!(action, PrimaryAction::StopCapture)), "{done:?}");
+    primary.handle(
+        2 * SECOND,
+        PrimaryEvent::LogOff { reason: "it overflows before the capture is stopped".into() },
+    );
     assert_eq!(primary.replication(), &Replication::Syncing);
     let done = hear(&mut primary, 3 * SECOND, &Message::Staged { epoch, digest });
     assert_eq!((primary.committed(), primary.replication()), (Epoch(8), &Replication::Syncing));
