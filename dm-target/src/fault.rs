@@ -1,8 +1,9 @@
-//! Points at which a scenario can stop or kill the process: the proof that it may be stopped anywhere.
+//! Points at which a scenario can stop or kill the process: the proof that it may be stopped anywhere. Others at which a
+//! call of the kernel's fails.
 //!
 //! Always holds: without the feature `fault-points` nothing of this is in the program. With it, the file
 //! that `FTDM_FAULT` names is read at every point; when it says `POINT STOP` or `POINT KILL` it is removed
-//! and the process sends itself that signal.
+//! and the process sends itself that signal. `POINT FAIL` makes the call there fail, once.
 
 /// Where the process may be told to stop. Nothing, without the feature.
 #[cfg(not(feature = "fault-points"))]
@@ -26,4 +27,20 @@ pub fn at(point: &str) {
     {
         log::error!("fault point {point}: {e}");
     }
+}
+
+/// Whether the call at this point is to fail. Never, without the feature.
+#[cfg(not(feature = "fault-points"))]
+#[must_use]
+pub const fn fails(_point: &str) -> bool {
+    false
+}
+
+/// Whether the call at this point is to fail.
+#[cfg(feature = "fault-points")]
+#[must_use]
+pub fn fails(point: &str) -> bool {
+    let Some(path) = std::env::var_os("FTDM_FAULT") else { return false };
+    let wanted = std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == format!("{point} FAIL"));
+    wanted && std::fs::remove_file(&path).is_ok()
 }
