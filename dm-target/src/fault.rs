@@ -1,9 +1,11 @@
 //! Deliberate faults: points at which a scenario stops or kills the process, the proof that it may be stopped
-//! anywhere; and promises that it breaks, the proof that the scenarios would notice.
+//! anywhere; points at which a call of the kernel fails; and promises that it breaks, the proof that the scenarios
+//! would notice.
 //!
 //! Always holds: without the feature `faults` nothing of this is in the program. With it, the file
 //! that `FTDM_FAULT` names is read at every point; when it says `POINT STOP` or `POINT KILL` it is removed
-//! and the process sends itself that signal. `FTDM_BREAK` lists the promises to break, separated by commas.
+//! and the process sends itself that signal. `POINT FAIL` makes the call there fail, once. `FTDM_BREAK` lists the
+//! promises to break, separated by commas.
 
 /// Where the process may be told to stop. Nothing, without the feature.
 #[cfg(not(feature = "faults"))]
@@ -34,4 +36,15 @@ pub fn at(point: &str) {
 pub fn breaks(promise: &str) -> bool {
     cfg!(feature = "faults")
         && std::env::var("FTDM_BREAK").is_ok_and(|wanted| wanted.split(',').any(|one| one == promise))
+}
+
+/// Whether the call at this point is to fail. Never, without the feature.
+#[must_use]
+pub fn fails(point: &str) -> bool {
+    if !cfg!(feature = "faults") {
+        return false;
+    }
+    let Some(path) = std::env::var_os("FTDM_FAULT") else { return false };
+    let wanted = std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == format!("{point} FAIL"));
+    wanted && std::fs::remove_file(&path).is_ok()
 }

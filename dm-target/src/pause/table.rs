@@ -40,6 +40,9 @@ pub(crate) fn point_at<V: Pausable>(volume: V, below: DevNum, otherwise: Phase) 
 /// Makes a table of errors live. A volume for which that fails stays suspended.
 pub(super) fn shut<V: Pausable>(volume: &mut V) -> io::Result<()> {
     let Layers { top, size, .. } = volume.layers();
+    if fault::fails("shut-load") {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
     volume.control().load(top, size, SHUT, "")?;
     fault::at("shut-loaded");
     // The watchdog may come between: it leaves a table of errors, or the one that was loaded.

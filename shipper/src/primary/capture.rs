@@ -29,6 +29,7 @@ use super::cutting::CutOrder;
 use super::heartbeat::Heartbeat;
 use super::leftovers::Leftovers;
 use super::rounds::{self, Rolled};
+use super::unshut::Unshut;
 use crate::reactor::Reports;
 use crate::worker::Worker;
 
@@ -257,6 +258,7 @@ impl CutThread {
             discards: DiscardFigures::default(),
             looked: Instant::now(),
             leftovers: Leftovers::none(),
+            unshut: Unshut::none(),
             bypassed: Vec::new(),
         };
         let worker = Worker::start("cut", 512 << 10, move |queue: Receiver<CaptureJob>| {
@@ -286,10 +288,18 @@ impl CutThread {
                 capturing.watch_room(&reports);
                 capturing.watch_history(&reports);
                 capturing.watch_leftovers();
+                if let Some(report) = capturing.shut_later() {
+                    reports.send(report);
+                }
                 capturing.beat();
             }
             capturing.end_capture();
-            capturing.heartbeat.goodbye();
+            if capturing.unshut.is_empty() {
+                capturing.heartbeat.goodbye();
+            } else {
+                // Without a goodbye the watchdog takes this for a death, and shuts them.
+                capturing.beat();
+            }
         })?;
         Ok(Self(worker))
     }
@@ -321,6 +331,8 @@ pub(super) struct Capturing {
     looked: Instant,
     /// What captures left behind that could not be ended.
     pub(super) leftovers: Leftovers,
+    /// Volumes that were given up and could not be shut.
+    pub(super) unshut: Unshut,
     /// The volumes whose dm-era failed and is gone.
     bypassed: Vec<Bypassed>,
 }
@@ -341,6 +353,7 @@ impl Capturing {
     fn beat(&self) {
         let is_in = |phase| self.captures.iter().any(|capture| capture.phase() == phase);
         let phase = match () {
+            () if !self.unshut.is_empty() => Phase::Yielding,
             () if self.frozen.is_some() => Phase::Renewed,
             () if self.captures.is_empty() && self.leftovers.is_empty() => Phase::Tracking,
             () if self.yields() => Phase::Yielding,
@@ -434,13 +447,16 @@ impl Capturing {
     pub(super) fn give_up(&mut self, error: &anyhow::Error, reports: &Reports<CaptureReport>) {
         let reason = format!("{error:#}");
         log::error!("capture: {reason}");
-        let lost = match () {
-            () if self.yields() => CaptureReport::Shut,
-            () if is_log_off(error) => CaptureReport::LogOff { reason },
-            () => CaptureReport::Lost { reason },
-        };
-        self.end_capture();
-        reports.send(lost);
+        if !self.yields() {
+            self.end_capture();
+            return reports.send(match is_log_off(error) {
+                true => CaptureReport::LogOff { reason },
+                false => CaptureReport::Lost { reason },
+            });
+        }
+        if let Some(report) = self.shut() {
+            reports.send(report);
+        }
     }
 
     fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
@@ -465,10 +481,7 @@ impl Capturing {
             CaptureJob::Hold(lease) => Ok(Some(self.freeze(lease))),
             CaptureJob::Yield => self.yield_up(),
             CaptureJob::Release => self.release("as asked").map(Some),
-            CaptureJob::Shut => {
-                self.shut();
-                Ok(Some(CaptureReport::Shut))
-            }
+            CaptureJob::Shut => Ok(self.shut()),
             CaptureJob::Renew => self.renew(),
             CaptureJob::Follow | CaptureJob::Watch => self.follow(),
             CaptureJob::Stop => {
@@ -574,7 +587,8 @@ impl Capturing {
     /// Ends the capture of every volume, also where one of them fails. Volumes that are being given up are shut.
     pub(super) fn end_capture(&mut self) {
         if self.yields() {
-            return self.shut();
+            self.shut();
+            return;
         }
         self.hold_ends = None;
         self.frozen = None;

@@ -13,6 +13,7 @@ use ftdm::pause::pulse::{Phase, Pulse};
 use ftdm::stack::Held;
 
 use super::capture::{CaptureReport, Capturing};
+use super::unshut::Unshut;
 use crate::reactor::Reports;
 
 impl Capturing {
@@ -26,8 +27,9 @@ impl Capturing {
         let Some(why) = self.hold_is_over() else { return };
         log::error!("{why}");
         if self.yields() {
-            self.shut();
-            return reports.send(CaptureReport::Shut);
+            return if let Some(report) = self.shut() {
+                reports.send(report)
+            };
         }
         match self.release(why) {
             Ok(report) => reports.send(report),
@@ -88,6 +90,7 @@ impl Capturing {
     pub(super) fn release(&mut self, reason: &str) -> anyhow::Result<CaptureReport> {
         self.hold_ends = None;
         self.frozen = None;
+        self.unshut = Unshut::none();
         let mut lost = Ok(());
         for capture in &mut self.captures {
             let released = capture.release().with_context(|| format!("volume {}", capture.stack().name()));
@@ -101,35 +104,5 @@ impl Capturing {
             }
         }
         Ok(CaptureReport::Released { reason: reason.to_owned() })
-    }
-
-    /// Makes all I/O of the volumes fail, also where one of them cannot be: that one stays held back.
-    pub(super) fn shut(&mut self) {
-        self.hold_ends = None;
-        let frozen = self.frozen.take();
-        if self.captures.is_empty() && frozen.is_none() {
-            // Somebody let them go on meanwhile.
-            for stack in &self.stacks {
-                if let Err(error) = stack.shut() {
-                    log::error!("{}: {error}", stack.name());
-                }
-            }
-        }
-        match frozen.map(Held::shut) {
-            Some(Ok(())) => {
-                for stack in &self.stacks {
-                    log::warn!("{} is given up: all I/O fails from here on", stack.name());
-                }
-            }
-            Some(Err((name, error))) => log::error!("{name} stays held back: {error}"),
-            None => {}
-        }
-        for capture in std::mem::take(&mut self.captures) {
-            let name = capture.stack().name().clone();
-            match capture.shut() {
-                Ok(()) => log::warn!("{name} is given up: all I/O fails from here on"),
-                Err(error) => log::error!("{name} stays held back: {error}"),
-            }
-        }
     }
 }

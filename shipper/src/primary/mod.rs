@@ -19,6 +19,7 @@ mod settings;
 mod standing;
 mod state_lane;
 mod status;
+mod unshut;
 mod usage;
 mod verify;
 pub(crate) mod visitor;
