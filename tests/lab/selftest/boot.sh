@@ -6,6 +6,10 @@ for host in primary backup; do
     expect_equal "$(on $host vgs --noheadings -o vg_name | tr -d ' ')" vg
     on $host lvcreate -q -n vol -L 64M vg
     on $host test -b /dev/vg/vol
+    # The kernel blanks from a page of its own, which later user-mode-linux kernels do not share with the disk.
+    on $host dd if=/dev/urandom of=/dev/vg/vol bs=1M count=8 oflag=direct status=none
+    on $host blkdiscard -z /dev/vg/vol
+    on $host cmp -n $((8 << 20)) /dev/vg/vol /dev/zero
     on $host lvremove -q -y vg/vol
     expect_fail on $host test -e /dev/vg/vol
     on $host which lab-agent

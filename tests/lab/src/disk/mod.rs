@@ -4,5 +4,6 @@
 //! host, and a power cut loses nothing that the host had flushed.
 
 mod handshake;
+mod image;
 pub mod overlay;
 pub mod vhost;

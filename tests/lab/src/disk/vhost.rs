@@ -1,11 +1,12 @@
 //! A virtio block device over vhost-user (virtio 1.2, section 5.2), one queue, one thread.
 //!
-//! What must hold: a request is answered only when its effect can be read back; a flush covers
+//! What must hold: a request is answered only when its effect can be read back, and one that cannot be
+//! understood is answered with an error, never left as if it were done; a flush covers
 //! exactly what had been answered before the host submitted it. Requests that were in the queue
 //! together are concurrent, so flushes are done before the writes beside them: the harshest order
 //! that a real disk may choose too.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,11 +21,12 @@ use virtio_bindings::bindings::virtio_blk as blk;
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
 use super::handshake;
+use super::image::ProgramImage;
 use super::overlay::{CachedDisk, SECTOR};
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
@@ -69,7 +71,9 @@ impl Server {
         let connection = UnixStream::connect(&inner).context("cannot connect to the disk's server")?;
         let thread = thread::spawn(move || {
             let (host, _) = listener.accept().context("the disk's host did not connect")?;
-            serve(disk, server, thread::spawn(move || handshake::relay(host, connection)))
+            // QEMU shares all of its host's memory; there nobody asks for it.
+            let image = ProgramImage::of(&host).ok();
+            serve(disk, image, server, thread::spawn(move || handshake::relay(host, connection)))
         });
         Ok(Server { socket: socket.to_owned(), thread: Some(thread) })
     }
@@ -90,9 +94,15 @@ impl Server {
     }
 }
 
-fn serve(disk: Arc<Mutex<CachedDisk>>, listener: UnixListener, relay: JoinHandle<()>) -> Result<()> {
+fn serve(
+    disk: Arc<Mutex<CachedDisk>>,
+    image: Option<ProgramImage>,
+    listener: UnixListener,
+    relay: JoinHandle<()>,
+) -> Result<()> {
     let memory = Memory::new(GuestMemoryMmap::new());
-    let device = Arc::new(Device { disk, memory: Mutex::new(memory.clone()), requests: Mutex::default() });
+    let device =
+        Arc::new(Device { disk, image, memory: Mutex::new(memory.clone()), requests: Mutex::default() });
     let mut daemon = VhostUserDaemon::new("lab-disk".to_owned(), device, memory)
         .map_err(|error| anyhow::anyhow!("cannot start the disk's server: {error}"))?;
     daemon
@@ -106,6 +116,7 @@ fn serve(disk: Arc<Mutex<CachedDisk>>, listener: UnixListener, relay: JoinHandle
 
 struct Device {
     disk: Arc<Mutex<CachedDisk>>,
+    image: Option<ProgramImage>,
     memory: Mutex<Memory>,
     /// Never used, but user-mode-linux gives the disk up when it closes.
     requests: Mutex<Option<Backend>>,
@@ -206,6 +217,9 @@ impl VhostUserBackend for Device {
     }
 }
 
+/// Length of a request's header in bytes.
+const HEADER: usize = 16;
+
 /// A request's header: `struct virtio_blk_outhdr`.
 struct Header {
     kind: u32,
@@ -218,38 +232,58 @@ impl Device {
     fn handle(&self, chains: Vec<Chain>) -> Vec<(u16, u32)> {
         let mut disk = self.disk();
         let mut done = Vec::with_capacity(chains.len());
+        let image = self.image.as_ref();
         let (flushes, others): (Vec<_>, Vec<_>) =
-            chains.into_iter().map(|chain| (header(&chain), chain)).partition(|(header, _)| {
+            chains.into_iter().map(|chain| (header(&chain, image), chain)).partition(|(header, _)| {
                 header.as_ref().is_ok_and(|header| header.kind == blk::VIRTIO_BLK_T_FLUSH)
             });
         for (header, chain) in flushes.into_iter().chain(others) {
-            let head = chain.head_index();
-            let length = header.and_then(|header| answer(&mut disk, &header, chain)).unwrap_or(0);
-            done.push((head, length));
+            done.push((chain.head_index(), answer(&mut disk, header, &chain, image).unwrap_or(0)));
         }
         done
     }
 }
 
-fn header(chain: &Chain) -> io::Result<Header> {
-    let mut reader = chain.clone().reader(chain.memory()).map_err(io::Error::other)?;
-    let mut bytes = [0; 16];
-    reader.read_exact(&mut bytes)?;
+/// The request's first `most` bytes, header and data, wherever the host has them.
+fn sent(chain: &Chain, image: Option<&ProgramImage>, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for part in chain.clone().readable() {
+        let from = bytes.len();
+        let length = usize::try_from(part.len()).unwrap_or(usize::MAX).min(most - from);
+        bytes.resize(from + length, 0);
+        let target = &mut bytes[from..];
+        if let Err(error) = chain.memory().read_slice(target, part.addr()) {
+            image.ok_or_else(|| io::Error::other(error))?.read(part.addr().0, target)?;
+        }
+    }
+    Ok(bytes)
+}
+
+fn header(chain: &Chain, image: Option<&ProgramImage>) -> io::Result<Header> {
+    let bytes: [u8; HEADER] = sent(chain, image, HEADER)?
+        .try_into()
+        .map_err(|_| io::Error::other("a request without a whole header"))?;
     let [a, b, c, d, _, _, _, _, sector @ ..] = bytes;
     Ok(Header { kind: u32::from_le_bytes([a, b, c, d]), sector: u64::from_le_bytes(sector) })
 }
 
-fn answer(disk: &mut CachedDisk, header: &Header, chain: Chain) -> io::Result<u32> {
-    let memory = chain.memory();
-    let mut reader = chain.clone().reader(memory).map_err(io::Error::other)?;
-    let mut writer = chain.clone().writer(memory).map_err(io::Error::other)?;
+/// Performs a request and writes its status; says how many bytes were written into the host's memory.
+fn answer(
+    disk: &mut CachedDisk,
+    header: io::Result<Header>,
+    chain: &Chain,
+    image: Option<&ProgramImage>,
+) -> io::Result<u32> {
+    let mut writer = chain.clone().writer(chain.memory()).map_err(io::Error::other)?;
     let room = writer.available_bytes();
     if room == 0 {
         return Err(io::Error::other("a request without room for its status"));
     }
     let mut status = writer.split_at(room - 1).map_err(io::Error::other)?;
-    reader.read_exact(&mut [0; 16])?;
-    let result = perform(disk, header, &mut reader, &mut writer);
+    let result = header.and_then(|header| {
+        let sent = sent(chain, image, HEADER + MOST_BYTES + 1)?;
+        perform(disk, &header, sent.get(HEADER..).unwrap_or_default(), &mut writer)
+    });
     let code = match &result {
         Ok(true) => blk::VIRTIO_BLK_S_OK,
         Ok(false) => blk::VIRTIO_BLK_S_UNSUPP,
@@ -263,11 +297,11 @@ fn answer(disk: &mut CachedDisk, header: &Header, chain: Chain) -> io::Result<u3
 fn perform(
     disk: &mut CachedDisk,
     header: &Header,
-    reader: &mut virtio_queue::Reader<'_>,
+    data: &[u8],
     writer: &mut virtio_queue::Writer<'_>,
 ) -> io::Result<bool> {
     let offset = header.sector.saturating_mul(SECTOR as u64);
-    let length = reader.available_bytes().max(writer.available_bytes());
+    let length = data.len().max(writer.available_bytes());
     if length > MOST_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the request is too long"));
     }
@@ -277,16 +311,14 @@ fn perform(
             disk.read(offset, &mut buffer)?;
             writer.write_all(&buffer)?;
         }
-        blk::VIRTIO_BLK_T_OUT => {
-            let mut buffer = vec![0; reader.available_bytes()];
-            reader.read_exact(&mut buffer)?;
-            disk.write(offset, &buffer)?;
-        }
+        blk::VIRTIO_BLK_T_OUT => disk.write(offset, data)?,
         blk::VIRTIO_BLK_T_FLUSH => disk.flush()?,
         blk::VIRTIO_BLK_T_DISCARD => {
             // struct virtio_blk_discard_write_zeroes: sector u64, num_sectors u32, flags u32.
-            let mut segment = [0; 16];
-            reader.read_exact(&mut segment)?;
+            let segment: [u8; 16] = data
+                .get(..16)
+                .and_then(|segment| segment.try_into().ok())
+                .ok_or_else(|| io::Error::other("a discard without a whole segment"))?;
             let [sector @ .., a, b, c, d, _, _, _, _] = segment;
             let sectors = u32::from_le_bytes([a, b, c, d]).min(MOST_DISCARDED);
             let offset = u64::from_le_bytes(sector).saturating_mul(SECTOR as u64);
