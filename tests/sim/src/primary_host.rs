@@ -616,7 +616,13 @@ impl World {
         }
         let Some(daemon) = &mut self.primary.daemon else { return };
         let event = match report {
-            PrimaryReport::Event(event) => event,
+            PrimaryReport::Event(event) => {
+                if matches!(event, PrimaryEvent::NothingWritten) {
+                    // An epoch that has nothing need not end.
+                    daemon.last_cut = self.now;
+                }
+                event
+            }
             PrimaryReport::Taken(captured, eras) => {
                 daemon.last_cut = self.now;
                 daemon.captured = Some(captured);
