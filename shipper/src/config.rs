@@ -463,6 +463,20 @@ pub enum ConfigError {
         /// All that is wrong with it, in the order of its lines; at least one.
         faults: Vec<Fault>,
     },
+    /// A running daemon cannot put it into force: the new values that it could take do not fit the old ones that it keeps.
+    #[error(
+        "{path}: what a reload would put into force does not fit what needs a restart ({}): restart the daemon\n{}",
+        restart.join(", "),
+        lines(path, faults)
+    )]
+    NeedsRestart {
+        /// The file.
+        path: String,
+        /// Keys that changed and need a restart.
+        restart: Vec<&'static str>,
+        /// All that would be wrong; at least one.
+        faults: Vec<Fault>,
+    },
 }
 
 /// `FILE:LINE: KEY: REASON; nearest: VALUE`, a line for each fault.

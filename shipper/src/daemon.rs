@@ -76,14 +76,14 @@ impl Service for Group {
     }
 
     fn reload(&mut self, now: Duration, driver: &mut dyn Driver) -> Response {
-        let new = match Config::load(&self.config.path) {
-            Ok(new) => new,
+        let taken = Config::load(&self.config.path).and_then(|new| self.config.take(&new));
+        let Taken { live, restart } = match taken {
+            Ok(taken) => taken,
             Err(error) => {
                 log::error!("the configuration stays as it was: {error}");
                 return Response::Refused { reason: format!("the configuration stays as it was:\n{error}") };
             }
         };
-        let Taken { live, restart } = self.config.take(&new);
         driver.reload(now, &self.config);
         log::info!("configuration read again: in force {live:?}, after a restart {restart:?}");
         let named = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();

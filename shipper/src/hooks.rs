@@ -5,7 +5,8 @@
 //! when the time-out is over; a mark in `/run` says that it has not been done yet, and whoever finds it thaws first. Each
 //! hook ends in its time, or is killed with all that it started.
 
-use std::io::{BufRead, Write};
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ftdm::pause::signals::HeldSignals;
 use ftship_proto::ids::Epoch;
+use ftship_proto::text::one_line;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::command;
@@ -25,10 +27,42 @@ use crate::control::DIRECTORY;
 use crate::reactor::Reports;
 use crate::worker::Worker;
 
-/// What the process says when the guest is frozen, when it could not be, and at its end.
-const FROZEN: &str = "frozen";
+/// What the process says, each in a line: when the guest is frozen, when it could not be, and at its end.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    Frozen,
+    Thawed,
+    Failed(String),
+}
+
 const FAILED: &str = "failed: ";
-const THAWED: &str = "thawed";
+
+impl Word {
+    /// `None`: no such word. It never passes for a success.
+    fn parse(line: &str) -> Option<Self> {
+        match line {
+            "frozen" => Some(Self::Frozen),
+            "thawed" => Some(Self::Thawed),
+            other => other.strip_prefix(FAILED).map(|reason| Self::Failed(reason.to_owned())),
+        }
+    }
+
+    fn failed(error: &anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frozen => f.write_str("frozen"),
+            Self::Thawed => f.write_str("thawed"),
+            // A hook's words may have several lines, and any of them could be a word of this process.
+            Self::Failed(reason) => write!(f, "{FAILED}{}", one_line(reason)),
+        }
+    }
+}
+
 /// What it is told; the end of the line means the same.
 const THAW: &[u8] = b"thaw\n";
 
@@ -43,7 +77,7 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
     std::fs::write(&mark, format!("{epoch}\n")).with_context(|| mark.display().to_string())?;
     let frozen = run(config, &config.hooks.freeze, epoch);
     let said = match &frozen {
-        Ok(()) => writeln!(out, "{FROZEN}"),
+        Ok(()) => writeln!(out, "{}", Word::Frozen),
         Err(_) => Ok(()),
     };
     if frozen.is_ok() && said.is_ok() {
@@ -51,13 +85,10 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
     }
     let thawed = thaw(config, epoch);
     if let Err(error) = frozen {
-        let text = format!("{error:#}").replace('\n', ", ");
-        writeln!(out, "{FAILED}{text}")?;
+        writeln!(out, "{}", Word::failed(&error))?;
     }
-    match thawed {
-        Ok(()) => writeln!(out, "{THAWED}")?,
-        Err(error) => writeln!(out, "{FAILED}{error:#}")?,
-    }
+    let last = thawed.map_or_else(|error| Word::failed(&error), |()| Word::Thawed);
+    writeln!(out, "{last}")?;
     Ok(said?)
 }
 
@@ -218,29 +249,87 @@ fn spawn(config: &Config, order: &Order) -> anyhow::Result<Option<Child>> {
 
 /// Tells what the process says; does its work when it ends without.
 fn listen(config: &Config, token: u64, epoch: u64, mut process: Child, reports: &Reports<HookReport>) {
-    let (mut is_told, mut thawed) = (false, None);
-    let lines = process.stdout.take().map(std::io::BufReader::new);
-    for line in lines.into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
-        let result = match line.strip_prefix(FAILED) {
-            Some(reason) => Err(reason.to_owned()),
-            None => Ok(()),
-        };
-        match (&*line, is_told) {
-            (THAWED, _) | (_, true) => thawed = Some(result),
-            _ => {
-                is_told = true;
-                let result = result.map_err(|reason| format!("the freeze hook failed: {reason}"));
-                reports.send(HookReport::Froze { token, result });
-            }
-        }
-    }
+    let froze = |result| reports.send(HookReport::Froze { token, result });
+    let output = process.stdout.take().map(BufReader::new);
+    let (is_told, thawed) = output.map_or((false, None), |output| follow(output, froze));
     if let Err(error) = process.wait() {
         log::warn!("the process that runs the hooks: {error}");
     }
     if !is_told {
-        let result = Err("the process that runs the hooks was killed".to_owned());
-        reports.send(HookReport::Froze { token, result });
+        froze(Err("the process that runs the hooks was killed".to_owned()));
     }
     let thawed = thawed.unwrap_or_else(|| thaw(config, epoch).map_err(|error| format!("{error:#}")));
     reports.send(HookReport::Thawed(thawed));
+}
+
+/// Reads what the process says, to its end: gives on what became of the freeze, and returns whether it said that, and
+/// what became of the thaw. `None`: it did not say.
+fn follow(output: impl BufRead, froze: impl Fn(Result<(), String>)) -> (bool, Option<Result<(), String>>) {
+    let (mut is_told, mut thawed) = (false, None);
+    for line in output.lines().map_while(Result::ok) {
+        match Word::parse(&line) {
+            Some(Word::Frozen) if !is_told => {
+                is_told = true;
+                froze(Ok(()));
+            }
+            Some(Word::Failed(reason)) if !is_told => {
+                is_told = true;
+                froze(Err(format!("the freeze hook failed: {reason}")));
+            }
+            // A failure stays one, whatever follows.
+            Some(Word::Failed(reason)) => thawed = Some(Err(reason)),
+            Some(Word::Thawed) if thawed.is_none() => thawed = Some(Ok(())),
+            _ => log::warn!("the process that runs the hooks says {line:?}, which is not expected here"),
+        }
+    }
+    (is_told, thawed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    type Outcome = Result<(), String>;
+
+    /// What the daemon makes of these lines.
+    fn heard(said: &str) -> (Vec<Outcome>, bool, Option<Outcome>) {
+        let froze = RefCell::new(Vec::new());
+        let (is_told, thawed) = follow(said.as_bytes(), |result| froze.borrow_mut().push(result));
+        (froze.into_inner(), is_told, thawed)
+    }
+
+    /// How a hook fails that says this.
+    fn failure(script: &str) -> Word {
+        let run = command::run(Command::new("sh").args(["-c", script]), Duration::from_secs(30));
+        Word::failed(&run.unwrap_err())
+    }
+
+    #[test]
+    fn a_thaw_that_fails_with_several_lines_has_failed() {
+        let failed = failure("printf 'no agent\nthawed\n\nfrozen' >&2; exit 1");
+        let (froze, _, thawed) = heard(&format!("{}\n{failed}\n", Word::Frozen));
+        assert_eq!(froze, [Ok(())]);
+        assert_eq!(thawed, Some(Err("sh: no agent thawed  frozen".into())));
+    }
+
+    #[test]
+    fn a_freeze_that_fails_with_several_lines_has_failed_and_the_thaw_is_its_own() {
+        let failed = failure("printf 'no agent\nthawed' >&2; exit 1");
+        let (froze, is_told, thawed) = heard(&format!("{failed}\n{}\n", Word::Thawed));
+        assert_eq!(froze, [Err("the freeze hook failed: sh: no agent thawed".into())]);
+        assert_eq!((is_told, thawed), (true, Some(Ok(()))));
+    }
+
+    #[test]
+    fn only_its_very_word_is_a_success() {
+        assert_eq!(heard("frozen\nfailed: a\nb\nthawed\n").2, Some(Err("a".into())));
+        assert_eq!(heard("frozen\nb\n").2, None, "the daemon thaws");
+        assert_eq!(heard("b\n"), (Vec::new(), false, None));
+        assert_eq!(heard(""), (Vec::new(), false, None));
+        for word in [Word::Frozen, Word::Thawed, Word::Failed("why".into())] {
+            assert_eq!(Word::parse(&word.to_string()), Some(word));
+        }
+    }
 }

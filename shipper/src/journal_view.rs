@@ -538,7 +538,7 @@ impl Scan<'_> {
     }
 }
 
-const NOT_APPLICABLE: &str = "its digest is right, so it was sent like this: report it, and run a full sync";
+const NOT_APPLICABLE: &str = "its digest is right, so it was sent like this: report it. `ftship format --force`, and the primary makes a full sync";
 
 fn advice_without_superblock(error: &JournalError) -> &'static str {
     match error {

@@ -2,10 +2,13 @@
 //! `KEY=VALUE` lines.
 //!
 //! Always holds: nobody waits for it. Without a supervisor nothing is said; what cannot be said is dropped.
+//! A value is one line: whatever it holds, it begins no assignment of its own.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+use ftship_proto::text::one_line;
 
 /// Whether this process was started by a service manager: what it starts would end with it, so that other
 /// processes of the group are the manager's to start.
@@ -43,12 +46,12 @@ impl Supervisor {
     /// The service has begun.
     pub fn ready(&mut self, status: &str) {
         status.clone_into(&mut self.status);
-        self.say(&format!("READY=1\nSTATUS={status}"));
+        self.say(&[("READY", "1"), ("STATUS", status)]);
     }
 
     /// It is ending.
     pub fn stopping(&self) {
-        self.say("STOPPING=1\nSTATUS=commits a last epoch, then ends");
+        self.say(&[("STOPPING", "1"), ("STATUS", "commits a last epoch, then ends")]);
     }
 
     /// A sign of life, when one is due, and how things stand, when that has changed; returns when the next is due.
@@ -56,18 +59,20 @@ impl Supervisor {
         self.socket.as_ref()?;
         let status = status();
         if status != self.status {
-            self.say(&format!("STATUS={status}"));
+            self.say(&[("STATUS", &status)]);
             self.status = status;
         }
         let every = self.every?;
         if now >= self.due {
-            self.say("WATCHDOG=1");
+            self.say(&[("WATCHDOG", "1")]);
             self.due = now + every;
         }
         Some(self.due)
     }
 
-    fn say(&self, text: &str) {
+    fn say(&self, values: &[(&str, &str)]) {
+        let lines: Vec<_> = values.iter().map(|(key, value)| format!("{key}={}", one_line(value))).collect();
+        let text = lines.join("\n");
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(text.as_bytes())
         {
@@ -115,6 +120,18 @@ mod tests {
         assert_eq!((heard().unwrap(), heard()), ("STATUS=in sync".into(), None));
         supervisor.live(ms(105), || "in sync".into());
         assert_eq!((heard().unwrap(), heard()), ("WATCHDOG=1".into(), None));
+    }
+
+    #[test]
+    fn a_status_of_several_lines_says_nothing_but_a_status() {
+        let (mut supervisor, heard) = pair(None);
+        supervisor.ready("syncing\nMAINPID=1");
+        assert_eq!(heard().unwrap(), "READY=1\nSTATUS=syncing MAINPID=1");
+        let status = "the peer said: x\nWATCHDOG=trigger\r\u{2028}";
+        supervisor.live(Duration::ZERO, || status.into());
+        assert_eq!(heard().unwrap(), "STATUS=the peer said: x WATCHDOG=trigger  ");
+        supervisor.live(Duration::ZERO, || status.into());
+        assert_eq!(heard(), None, "the same again");
     }
 
     #[test]

@@ -207,7 +207,7 @@ pub enum Mismatch {
     },
     /// Another volume.
     #[error(
-        "{volume} is {ours} here and {theirs} at the peer: the order of the volumes differs, or this replica belongs to another volume (a full sync replaces it)"
+        "{volume} is {ours} here and {theirs} at the peer: the order of the volumes differs, or this replica belongs to another volume: list the same volumes in the same order on both"
     )]
     Uuid {
         /// Which volume.

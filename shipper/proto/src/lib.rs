@@ -21,6 +21,7 @@ pub mod record;
 pub mod rolls;
 pub mod slot;
 pub mod state;
+pub mod text;
 pub mod tlv;
 pub mod verify;
 

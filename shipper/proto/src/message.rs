@@ -1,6 +1,7 @@
 //! The control messages of a connection, each in a frame of its own.
 //!
-//! Always holds: a decoded message is whole and within its bounds; what a newer peer adds is skipped or
+//! Always holds: a decoded message is whole and within its bounds, and each of its texts is one line
+//! without control characters; what a newer peer adds is skipped or
 //! refused as its tag says. Epochs and base data are not messages: see [`crate::epoch`] and
 //! [`crate::record`].
 
@@ -393,7 +394,7 @@ impl Message {
             FrameKind::Welcome => Self::Welcome(Welcome::decode(fields)?),
             FrameKind::Refuse => {
                 let code = RefuseCode::from_number(fields.u16(1)?);
-                let text = fields.required(2)?.text(MAX_TEXT)?.to_owned();
+                let text = fields.required(2)?.text(MAX_TEXT)?;
                 let standing = fields.optional(OPTIONAL | 1).map(Standing::decode).transpose()?;
                 Self::Refuse { code, text, standing: standing.map(Box::new) }
             }
@@ -423,7 +424,7 @@ impl Message {
                 Self::Hash(HashRequest::decode(token, epoch, unit, length, places)?)
             }
             FrameKind::Digests => Self::Digests { token: fields.u64(1)?, result: decode_digests(fields)? },
-            FrameKind::Bye => Self::Bye { text: fields.required(1)?.text(MAX_TEXT)?.to_owned() },
+            FrameKind::Bye => Self::Bye { text: fields.required(1)?.text(MAX_TEXT)? },
             _ => return Ok(None),
         }))
     }
@@ -526,7 +527,7 @@ fn decode_digests(fields: &mut Reader<'_>) -> Result<Result<Digests, String>, Tl
         return Ok(Ok(Digests::Whole(decode_all(value)?.into_iter().map(Digest).collect())));
     }
     if let Some(mut text) = fields.optional(3) {
-        return Ok(Err(text.text(MAX_TEXT)?.to_owned()));
+        return Ok(Err(text.text(MAX_TEXT)?));
     }
     let short = decode_all(fields.required(4)?)?.into_iter().map(ShortDigest);
     Ok(Ok(Digests::Short(short.collect())))

@@ -6,14 +6,14 @@
 //!
 //! ```text
 //! descriptor, little endian, 24 bytes:
-//!      0     1  kind: 1 base, 2 data, 3 zero, 4 unknown, 5 resize
+//!      0     1  kind: 1 base, 2 data, 3 zero, 4 unknown; 5, a resize, is refused
 //!      1     1  zero
 //!      2     2  volume index
-//!      4     4  length in sectors; 0 for resize
-//!      8     8  first sector; for resize the volume's new size in sectors
+//!      4     4  length in sectors
+//!      8     8  first sector
 //!     16     8  zero
 //! payload: the frame's record count of descriptors, then the data of all base and data records in
-//! the order of their descriptors. Order: volume, then resize before the rest, then first sector.
+//! the order of their descriptors. Order: volume, then first sector.
 //! ```
 
 use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
@@ -36,15 +36,14 @@ pub enum RecordKind {
     Zero = 3,
     /// The primary discarded it: any content will do.
     Unknown = 4,
-    /// The volume has a new size.
-    Resize = 5,
 }
+
+/// The frozen number of a resize. No backup can follow one yet, so none may store one.
+const RESIZE: u8 = 5;
 
 impl RecordKind {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Base, Self::Data, Self::Zero, Self::Unknown, Self::Resize]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        [Self::Base, Self::Data, Self::Zero, Self::Unknown].into_iter().find(|kind| *kind as u8 == number)
     }
 
     /// Whether the record brings data.
@@ -76,25 +75,15 @@ pub enum Content<'a> {
     Unknown,
 }
 
-/// One record, checked.
+/// One record, checked: the extent of the volume has this content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Record<'a> {
-    /// The extent of the volume has this content.
-    Content {
-        /// Which volume.
-        volume: VolumeIndex,
-        /// Where.
-        extent: Extent,
-        /// What.
-        content: Content<'a>,
-    },
-    /// The volume has this size now: that of the epoch's group description.
-    Resize {
-        /// Which volume.
-        volume: VolumeIndex,
-        /// The new size.
-        size: Sectors,
-    },
+pub struct Record<'a> {
+    /// Which volume.
+    pub volume: VolumeIndex,
+    /// Where.
+    pub extent: Extent,
+    /// What.
+    pub content: Content<'a>,
 }
 
 /// A record that is not sound. `index` counts within the frame, or is what is being built.
@@ -144,15 +133,11 @@ pub enum RecordError {
         /// Length.
         len: Sectors,
     },
-    /// A new size that is not the one of the group description.
-    #[error("record {index} resizes {volume} to {size}, which its epoch's description does not say")]
-    Size {
+    /// A new size of a volume.
+    #[error("record {index} is a resize of a volume, which this version cannot follow")]
+    Resize {
         /// Which record.
         index: usize,
-        /// The volume.
-        volume: VolumeIndex,
-        /// The size.
-        size: Sectors,
     },
     /// A record that is not after the one before.
     #[error("record {index} is not after the one before it")]
@@ -191,8 +176,6 @@ struct Descriptor {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Reach {
     volume: u16,
-    /// 0 before the volume's first record, 1 after a resize, 2 after an extent.
-    step: u8,
     sector: u64,
 }
 
@@ -226,9 +209,9 @@ impl Descriptor {
         Ok(())
     }
 
-    /// The extent. `None` for a resize.
+    /// The extent. `None` when it is none.
     fn extent(&self) -> Option<Extent> {
-        if self.kind == RecordKind::Resize { None } else { Extent::new(self.start, self.len) }
+        Extent::new(self.start, self.len)
     }
 
     fn data_len(&self) -> u64 {
@@ -239,11 +222,6 @@ impl Descriptor {
     fn check(&self, index: usize, group: &GroupDescription) -> Result<(), RecordError> {
         let Self { volume, start, len, .. } = *self;
         let described = group.volume(volume).ok_or(RecordError::Volume { index, volume })?;
-        if self.kind == RecordKind::Resize {
-            let size = Sectors(start.0);
-            let sound = size == described.size && len.0 == 0;
-            return if sound { Ok(()) } else { Err(RecordError::Size { index, volume, size }) };
-        }
         if self.extent().is_some_and(|extent| described.holds(extent)) {
             Ok(())
         } else {
@@ -253,15 +231,11 @@ impl Descriptor {
 
     /// Checks that the record comes after `reach`, and gives the reach with it.
     fn extend(&self, reach: Reach, index: usize) -> Result<Reach, RecordError> {
-        let volume = self.volume.0;
-        let (from, to) = match self.extent() {
-            None => (Reach { volume, step: 0, sector: 0 }, Reach { volume, step: 1, sector: 0 }),
-            Some(extent) => (
-                Reach { volume, step: 2, sector: extent.start().0 },
-                Reach { volume, step: 2, sector: extent.end().0 },
-            ),
-        };
-        if from >= reach { Ok(to) } else { Err(RecordError::Order { index }) }
+        let at = |sector: Sector| Reach { volume: self.volume.0, sector: sector.0 };
+        match self.extent() {
+            Some(extent) if at(extent.start()) >= reach => Ok(at(extent.end())),
+            _ => Err(RecordError::Order { index }),
+        }
     }
 
     fn encode(&self) -> [u8; DESCRIPTOR_LEN] {
@@ -275,6 +249,9 @@ impl Descriptor {
 
     fn decode(bytes: &[u8; DESCRIPTOR_LEN], index: usize, frame: FrameKind) -> Result<Self, RecordError> {
         let [number, reserved, v0, v1, l0, l1, l2, l3, s0, s1, s2, s3, s4, s5, s6, s7, tail @ ..] = *bytes;
+        if number == RESIZE {
+            return Err(RecordError::Resize { index });
+        }
         let kind = RecordKind::from_number(number)
             .filter(|kind| kind.belongs_in(frame))
             .ok_or(RecordError::Kind { index, kind: number, frame })?;
@@ -332,18 +309,6 @@ impl RecordBuilder {
     ) -> Result<(), RecordError> {
         let (descriptor, data) = Descriptor::of(self.frame, volume, extent, content);
         self.add(group, descriptor, data)
-    }
-
-    /// Adds that `volume` now has the size that `group` says.
-    ///
-    /// # Errors
-    /// As [`Self::push`].
-    pub fn push_resize(&mut self, group: &GroupDescription, volume: VolumeIndex) -> Result<(), RecordError> {
-        let index = self.count() as usize;
-        let size = group.volume(volume).ok_or(RecordError::Volume { index, volume })?.size;
-        let descriptor =
-            Descriptor { kind: RecordKind::Resize, volume, start: Sector(size.0), len: Sectors(0) };
-        self.add(group, descriptor, &[])
     }
 
     fn add(&mut self, group: &GroupDescription, new: Descriptor, data: &[u8]) -> Result<(), RecordError> {
@@ -438,18 +403,15 @@ impl<'a> Iterator for RecordIter<'a> {
         self.descriptors = rest;
         // Every step below was proven by `new`.
         let descriptor = Descriptor::decode(bytes, 0, self.frame).ok()?;
-        let volume = descriptor.volume;
-        let Some(extent) = descriptor.extent() else {
-            return Some(Record::Resize { volume, size: Sectors(descriptor.start.0) });
-        };
+        let (volume, extent) = (descriptor.volume, descriptor.extent()?);
         let (data, rest) = self.data.split_at_checked(usize::try_from(descriptor.data_len()).ok()?)?;
         self.data = rest;
         let content = match descriptor.kind {
             RecordKind::Zero => Content::Zero,
             RecordKind::Unknown => Content::Unknown,
-            RecordKind::Base | RecordKind::Data | RecordKind::Resize => Content::Data(data),
+            RecordKind::Base | RecordKind::Data => Content::Data(data),
         };
-        Some(Record::Content { volume, extent, content })
+        Some(Record { volume, extent, content })
     }
 }
 

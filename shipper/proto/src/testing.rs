@@ -57,6 +57,14 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     words.take(len.div_ceil(8)).flatten().take(len).collect()
 }
 
+/// The raw payload of a frame with one record: the second volume has the size that [`group`] says.
+pub(crate) fn resize() -> Vec<u8> {
+    let mut raw = vec![5, 0, 1, 0, 0, 0, 0, 0];
+    raw.extend_from_slice(&(1u64 << 16).to_le_bytes());
+    raw.extend_from_slice(&[0; 8]);
+    raw
+}
+
 /// An epoch of `header` whose content takes about `len` bytes, in frames of at most 1 MiB.
 pub(crate) fn frames_of(header: EpochHeader, len: usize) -> (Vec<Frame>, EpochSummary) {
     let seed = header.last_epoch.0;

@@ -230,13 +230,15 @@ impl<'a> Value<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// Takes all that is left, as text of at most `max` bytes.
-    pub fn text(&mut self, max: usize) -> Result<&'a str, TlvError> {
+    /// Takes all that is left, as one line of text of at most `max` bytes: see [`crate::text`].
+    pub fn text(&mut self, max: usize) -> Result<String, TlvError> {
         let bytes = std::mem::take(&mut self.bytes);
         if bytes.len() > max {
             return Err(TlvError::Length { tag: self.tag, len: bytes.len() });
         }
-        std::str::from_utf8(bytes).map_err(|_| self.invalid("bytes that are not UTF-8"))
+        std::str::from_utf8(bytes)
+            .map(crate::text::one_line)
+            .map_err(|_| self.invalid("bytes that are not UTF-8"))
     }
 
     /// Takes all that is left.

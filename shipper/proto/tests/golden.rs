@@ -13,7 +13,7 @@ use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, Vol
 use ftship_proto::journal::{Dropped, JournalWriter, Ring, Superblock, encode_padded, recover};
 use ftship_proto::lineage::Standing;
 use ftship_proto::message::{Hello, Message, RefuseCode, Welcome};
-use ftship_proto::record::Content as Data;
+use ftship_proto::record::{Content as Data, RecordError, RecordIter};
 use ftship_proto::rolls::{Roll, RollHistory};
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
 use ftship_proto::state::{Content, DurableState, Fence, LineageEntry, Role};
@@ -257,16 +257,25 @@ fn epoch() {
     let mut sink = |frame| frames.push(frame);
     // Too varied to be compressed: the bytes of lz4 are not ours to freeze.
     let data = varied(2048);
-    encoder.push_resize(VolumeIndex(0), &mut sink).unwrap();
     encoder.push(VolumeIndex(0), extent(5, 4), Data::Data(&data), &mut sink).unwrap();
     encoder.push(VolumeIndex(0), extent(9, 1 << 10), Data::Zero, &mut sink).unwrap();
     encoder.push(VolumeIndex(1), extent(16, 8), Data::Unknown, &mut sink).unwrap();
     let summary = encoder.finish(&mut sink);
     assert!(!frames[1].header.compressed);
-    check("epoch", &bytes_of(&frames));
-    let frozen = frames_in(&golden("epoch"));
+    check("epoch_content", &bytes_of(&frames));
+    let frozen = frames_in(&golden("epoch_content"));
     assert_eq!(EpochHeader::decode(&frozen[0]), Ok(epoch_header()));
     assert_eq!(EpochTrailer::decode(&frozen[2]).unwrap().digest, summary.digest);
+}
+
+#[test]
+fn an_epoch_with_a_resize_is_read_and_its_records_are_refused() {
+    let frozen = frames_in(&golden("epoch"));
+    assert_eq!(EpochHeader::decode(&frozen[0]), Ok(epoch_header()));
+    assert!(EpochTrailer::decode(&frozen[2]).is_ok());
+    let (kind, count) = (frozen[1].header.kind, frozen[1].header.record_count);
+    let records = RecordIter::new(&frozen[1].payload, kind, count, &group());
+    assert_eq!(records.unwrap_err(), RecordError::Resize { index: 0 });
 }
 
 #[test]

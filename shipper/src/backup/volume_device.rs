@@ -159,12 +159,7 @@ impl Volumes {
             if kind == FrameKind::EpochData && number == count / 2 {
                 fault::at("apply-half");
             }
-            let (volume, extent, content) = match record {
-                Record::Content { volume, extent, content } => (volume, extent, content),
-                Record::Resize { size, .. } => {
-                    anyhow::bail!("a resize to {size}: this version cannot follow it; run a full sync");
-                }
-            };
+            let Record { volume, extent, content } = record;
             let device = self.devices.get_mut(usize::from(volume.0));
             device.with_context(|| format!("{volume} is not open"))?.put(extent, content)?;
         }

@@ -99,6 +99,13 @@ pub(super) fn read(text: &str) -> Result<Config, Vec<Fault>> {
     }
 }
 
+/// All that is wrong with a configuration that no file says: one that a reload puts together.
+pub(super) fn judge(config: &Config) -> Vec<Fault> {
+    // The nearest value would be one for a file, and this is in none.
+    let fault = |OutOfRange { key, reason, .. }| Fault { line: None, key, reason, nearest: None };
+    out_of_range(config).into_iter().map(fault).collect()
+}
+
 impl Reading<'_> {
     fn fault(&mut self, span: Option<Range<usize>>, key: &str, reason: String, nearest: Option<String>) {
         if self.faults.len() < MOST {

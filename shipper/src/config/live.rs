@@ -1,9 +1,9 @@
 //! What of a changed configuration a running daemon takes over.
 //!
 //! Always holds: every key is either taken over or named as one that needs a restart; a new key does not compile until
-//! somebody has said which.
+//! somebody has said which. What is in force afterwards, new values and old ones together, could stand in a file.
 
-use super::{Config, Limits, Snapshots, Verify};
+use super::{Config, ConfigError, Limits, Snapshots, Verify, check};
 
 /// What became of a configuration that was read again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,22 @@ pub struct Taken {
 
 impl Config {
     /// Takes over from `new` what can change while the daemon runs.
-    pub fn take(&mut self, new: &Self) -> Taken {
+    ///
+    /// # Errors
+    /// When that does not fit what cannot change: then nothing is taken over.
+    pub fn take(&mut self, new: &Self) -> Result<Taken, ConfigError> {
+        let mut result = self.clone();
+        let taken = result.merge(new);
+        let faults = check::judge(&result);
+        if !faults.is_empty() {
+            let path = new.path.display().to_string();
+            return Err(ConfigError::NeedsRestart { path, restart: taken.restart, faults });
+        }
+        *self = result;
+        Ok(taken)
+    }
+
+    fn merge(&mut self, new: &Self) -> Taken {
         let mut taken = Taken::default();
         self.note(new, &mut taken);
         self.note_limits(&new.limits, &mut taken.live, &mut taken.restart);
@@ -151,17 +166,45 @@ mod tests {
     #[test]
     fn what_can_change_live_does_and_the_rest_stays_and_is_named() {
         let mut running = config(TEXT);
-        assert_eq!(running.take(&config(TEXT)), Taken::default());
+        assert_eq!(running.take(&config(TEXT)).unwrap(), Taken::default());
         let new = TEXT.replace("50ms", "1s").replace("window = 8", "window = 4\noverrun = 'throttle'");
         let new = new.replace("10.9.0.2", "10.9.0.3").replace("role = 'primary'", "role = 'backup'");
-        let taken = running.take(&config(&new));
+        let taken = running.take(&config(&new)).unwrap();
         assert_eq!(taken.live, ["epoch", "limits.window"]);
         assert_eq!(taken.restart, ["peer", "limits.overrun"]);
         assert_eq!((running.epoch.as_secs(), running.limits.window), (1, 4));
         assert_eq!(running.peer, config(TEXT).peer);
         assert_eq!(running.limits.overrun, config(TEXT).limits.overrun);
         // Asked once more: what waits for a restart is named again, what holds is not.
-        assert_eq!(running.take(&config(&new)).live, Vec::<&str>::new());
-        assert_eq!(running.take(&config(&new)).restart, ["peer", "limits.overrun"]);
+        let taken = running.take(&config(&new)).unwrap();
+        assert_eq!((taken.live, taken.restart), (Vec::new(), vec!["peer", "limits.overrun"]));
+    }
+
+    #[test]
+    fn what_no_file_may_say_together_is_not_put_into_force() {
+        let limits = |pause, watchdog| {
+            let limits = format!("[limits]\npause-limit = '{pause}'");
+            TEXT.replace("[limits]", &limits)
+                + &format!("[watchdog]\npause-timeout = '{watchdog}'\ntimeout = '5s'\n")
+        };
+        for (old, new, restart, fault) in [
+            (
+                limits("100ms", "500ms"),
+                limits("500ms", "3s"),
+                "watchdog",
+                "`watchdog.pause-timeout`: \"500ms\" is not",
+            ),
+            (
+                TEXT.to_owned(),
+                format!("mode = 'interval'\n{}", TEXT.replace("50ms", "7days")),
+                "mode",
+                "`epoch`: \"7days\" is not",
+            ),
+        ] {
+            let mut running = config(&old);
+            let error = running.take(&config(&new)).unwrap_err().to_string();
+            assert!(error.contains(&format!("({restart})")) && error.contains(fault), "{error}");
+            assert_eq!(format!("{running:?}"), format!("{:?}", config(&old)), "nothing of it is in force");
+        }
     }
 }

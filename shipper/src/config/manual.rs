@@ -265,7 +265,7 @@ fn the_manual_says_which_keys_a_reload_puts_into_force() {
         for value in &values {
             let text = fitting(key, value, with(key, value));
             let Ok(new) = Config::parse("t.toml", &text) else { continue };
-            taken.push(Config::parse("t.toml", GOOD).unwrap().take(&new));
+            taken.extend(Config::parse("t.toml", GOOD).unwrap().take(&new));
         }
         assert!(!taken.is_empty(), "no sample value for `{key}`: {values:?}");
         let (section, name) = key.rsplit_once(' ').unwrap_or(("", key));

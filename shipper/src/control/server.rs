@@ -3,6 +3,7 @@
 //! Always holds: a client can block nobody (everything is non-blocking); it holds at most [`LINE_LIMIT`] bytes of
 //! input and one answer here; a request that has arrived whole is taken, also when its client says no more; each
 //! gets one answer, in order. What changes anything is taken from root alone, whatever the socket's permissions are.
+//! Readers never keep root out: they hold at most half of the places, and give way when there is none left.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,8 +18,10 @@ use nix::unistd::{Gid, Group, geteuid};
 
 use super::{DIRECTORY, LINE_LIMIT, Request, Response, socket_path};
 
-/// Most clients at a time; further ones are turned away.
+/// Most clients at a time; a further one takes the place of another, or is turned away: see [`replaced`].
 const CLIENT_LIMIT: usize = 32;
+/// Most of them that may only ask how things stand.
+const READER_LIMIT: usize = CLIENT_LIMIT / 2;
 
 /// Names who asked, for answers that come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +34,8 @@ pub struct ControlServer {
     listener: UnixListener,
     clients: BTreeMap<ClientId, Client>,
     next_token: usize,
+    /// Counts what clients do.
+    turns: u64,
 }
 
 #[derive(Debug)]
@@ -44,6 +49,8 @@ struct Client {
     asking: bool,
     /// It has closed its writing side.
     ended: bool,
+    /// The turn in which it did something last.
+    active: u64,
 }
 
 impl ControlServer {
@@ -79,22 +86,31 @@ impl ControlServer {
         chown(&path, None, readers.map(Gid::as_raw))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
         registry.register(&mut listener, listener_token, Interest::READABLE)?;
-        Ok(Self { path, listener, clients: BTreeMap::new(), next_token: first_client })
+        Ok(Self { path, listener, clients: BTreeMap::new(), next_token: first_client, turns: 0 })
     }
 
     /// Takes in everybody who waits at the door.
     pub fn accept(&mut self, registry: &Registry) {
         while let Ok((mut stream, _)) = self.listener.accept() {
-            if self.clients.len() >= CLIENT_LIMIT {
-                log::warn!("more than {CLIENT_LIMIT} control clients: one was turned away");
-                continue;
+            let is_trusted = is_trusted(&stream);
+            match replaced(&self.clients, is_trusted) {
+                Ok(None) => {}
+                Ok(Some(id)) => {
+                    log::warn!("too many control clients: one was hung up on for another");
+                    self.clients.remove(&id);
+                }
+                Err(TurnedAway) => {
+                    log::warn!("too many control clients: one was turned away");
+                    continue;
+                }
             }
             let id = ClientId(self.next_token);
             self.next_token += 1;
             let interest = Interest::READABLE | Interest::WRITABLE;
-            let is_trusted = is_trusted(&stream);
             if registry.register(&mut stream, Token(id.0), interest).is_ok() {
-                self.clients.insert(id, Client::new(stream, is_trusted));
+                self.turns += 1;
+                let client = Client { active: self.turns, ..Client::new(stream, is_trusted) };
+                self.clients.insert(id, client);
             }
         }
     }
@@ -102,7 +118,10 @@ impl ControlServer {
     /// Reads from and writes to a client; returns its next request. Malformed ones are answered here. One that
     /// has `gone`, both ways, is forgotten.
     pub fn ready(&mut self, id: ClientId, gone: bool) -> Option<Request> {
-        let asked = self.clients.get_mut(&id)?.exchange();
+        let client = self.clients.get_mut(&id)?;
+        self.turns += 1;
+        client.active = self.turns;
+        let asked = client.exchange();
         let stays = match &asked {
             Ok(Some(Err(refusal))) => {
                 self.answer(id, refusal);
@@ -134,6 +153,27 @@ impl Drop for ControlServer {
     }
 }
 
+/// There is no place for it.
+#[derive(Debug, PartialEq, Eq)]
+struct TurnedAway;
+
+/// Whose place a new client takes, if it needs one that is taken: a reader's, the longest idle first. Root's idle ones
+/// give way to root alone, and one that root waits for to nobody.
+fn replaced(clients: &BTreeMap<ClientId, Client>, is_trusted: bool) -> Result<Option<ClientId>, TurnedAway> {
+    let readers = clients.values().filter(|client| !client.is_trusted).count();
+    if clients.len() < CLIENT_LIMIT && (is_trusted || readers < READER_LIMIT) {
+        return Ok(None);
+    }
+    let gives_way = |client: &Client| match (is_trusted, client.is_trusted) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => !client.asking,
+    };
+    let others = clients.iter().filter(|(_, client)| gives_way(client));
+    let first = others.min_by_key(|(_, client)| (client.is_trusted, client.asking, client.active));
+    first.map(|(id, _)| Some(*id)).ok_or(TurnedAway)
+}
+
 /// Who it is that the kernel has seen connect: root, or whoever the daemon itself runs as.
 fn is_trusted(stream: &UnixStream) -> bool {
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
@@ -152,7 +192,15 @@ fn gid(name: &str) -> io::Result<Gid> {
 
 impl Client {
     fn new(stream: UnixStream, is_trusted: bool) -> Self {
-        Self { stream, is_trusted, input: Vec::new(), output: Vec::new(), asking: false, ended: false }
+        Self {
+            stream,
+            is_trusted,
+            input: Vec::new(),
+            output: Vec::new(),
+            asking: false,
+            ended: false,
+            active: 0,
+        }
     }
 
     /// Moves bytes both ways; the next request, or why it is not taken, once the answer before has left. `Err`
@@ -291,6 +339,57 @@ mod tests {
         let answers: Vec<_> = text.lines().collect();
         assert_eq!(taken, 2);
         assert!(answers[1].contains("forbidden") && answers[2].contains("only root"), "{text}");
+    }
+
+    #[test]
+    fn readers_get_half_of_the_places_and_root_always_gets_one() {
+        let mut clients = BTreeMap::new();
+        let mut next = 0;
+        let mut come = |clients: &mut BTreeMap<_, _>, is_trusted, asking| {
+            next += 1;
+            let (_, stream) = UnixStream::pair().unwrap();
+            let active = next;
+            let client = Client { asking, active, ..Client::new(stream, is_trusted) };
+            let replaced = replaced(clients, is_trusted)?;
+            replaced.iter().for_each(|id| drop(clients.remove(id)));
+            clients.insert(ClientId(usize::try_from(next).unwrap()), client);
+            Ok(replaced)
+        };
+        let (root, reader, idle, busy) = (true, false, false, true);
+        // One reader waits for an answer, the others say nothing; further ones push each other out, the longest idle first.
+        assert_eq!(come(&mut clients, reader, busy), Ok(None));
+        for _ in 1..READER_LIMIT {
+            assert_eq!(come(&mut clients, reader, idle), Ok(None));
+        }
+        clients.get_mut(&ClientId(2)).unwrap().active = 17;
+        assert_eq!(come(&mut clients, reader, idle), Ok(Some(ClientId(3))));
+        assert_eq!(clients.len(), READER_LIMIT);
+        // Root has the other half, and then what the readers have, those that wait last.
+        for _ in READER_LIMIT..CLIENT_LIMIT {
+            assert_eq!(come(&mut clients, root, busy), Ok(None));
+        }
+        let replaced: Vec<_> =
+            (0..READER_LIMIT).map(|_| come(&mut clients, root, busy).unwrap().unwrap().0).collect();
+        assert_eq!((replaced[0], replaced[READER_LIMIT - 1]), (4, 1));
+        assert_eq!(clients.len(), CLIENT_LIMIT);
+        // What root waits for stays; what it left open does not.
+        assert_eq!(come(&mut clients, root, busy), Err(TurnedAway));
+        let left = *clients.keys().nth(5).unwrap();
+        clients.get_mut(&left).unwrap().asking = false;
+        assert_eq!(come(&mut clients, reader, idle), Err(TurnedAway));
+        assert_eq!(come(&mut clients, root, busy), Ok(Some(left)));
+    }
+
+    #[test]
+    fn readers_that_all_wait_keep_further_ones_out_and_not_root() {
+        let waiting = |id| {
+            let (_, stream) = UnixStream::pair().unwrap();
+            (ClientId(id), Client { asking: true, ..Client::new(stream, false) })
+        };
+        let readers: BTreeMap<_, _> = (0..READER_LIMIT).map(waiting).collect();
+        assert_eq!((replaced(&readers, false), replaced(&readers, true)), (Err(TurnedAway), Ok(None)));
+        let all: BTreeMap<_, _> = (0..CLIENT_LIMIT).map(waiting).collect();
+        assert_eq!(replaced(&all, true), Ok(Some(ClientId(0))));
     }
 
     #[test]

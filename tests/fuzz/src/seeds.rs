@@ -117,7 +117,6 @@ pub(crate) fn epoch(epoch: u64, previous: Digest, commit_point: bool) -> Option<
     let mut encoder = EpochEncoder::new(epoch_header(epoch, previous, commit_point)?);
     let text: Vec<u8> = b"a write of the guest, ".iter().copied().cycle().take(4096).collect();
     let place = |start, len| Extent::new(Sector(start), Sectors(len));
-    encoder.push_resize(VolumeIndex(0), &mut sink).ok()?;
     encoder.push(VolumeIndex(0), place(8 * (epoch % 64), 8)?, Content::Data(&text), &mut sink).ok()?;
     encoder.push(VolumeIndex(0), place(9 << 10, 100)?, Content::Zero, &mut sink).ok()?;
     encoder.push(VolumeIndex(1), place(64, 8)?, Content::Unknown, &mut sink).ok()?;

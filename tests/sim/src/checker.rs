@@ -404,7 +404,7 @@ impl Checker {
         let raw = frame.raw_payload(&mut scratch).expect("it was checked when it was received");
         let records = RecordIter::new(raw, frame.header.kind, frame.header.record_count, &self.group);
         for record in records.expect("it was checked when it was received") {
-            let Record::Content { volume, extent, content: new } = record else { continue };
+            let Record { volume, extent, content: new } = record;
             let start = self.shape.start(volume) + usize::try_from(extent.start().0).expect("a small volume");
             let len = usize::try_from(extent.len().0).expect("a small volume");
             for (index, number) in content[start..start + len].iter_mut().enumerate() {

@@ -174,17 +174,14 @@ fn writes(frame: &Frame, group: &GroupDescription) -> Vec<Step> {
     let mut scratch = Vec::new();
     let raw = frame.raw_payload(&mut scratch).expect("checked when it was received");
     let records = RecordIter::new(raw, frame.header.kind, frame.header.record_count, group);
-    let write = |record| match record {
-        Record::Content { volume, extent, content } => {
-            let disk = DiskId::Volume(usize::from(volume.0));
-            let (start, len) = (extent.start().bytes()?, usize::try_from(extent.len().bytes()?).ok()?);
-            match content {
-                Content::Data(data) => Some(Step::Write(disk, start, data.to_vec())),
-                Content::Zero => Some(Step::Write(disk, start, vec![0; len])),
-                Content::Unknown => None,
-            }
+    let write = |Record { volume, extent, content }| {
+        let disk = DiskId::Volume(usize::from(volume.0));
+        let (start, len) = (extent.start().bytes()?, usize::try_from(extent.len().bytes()?).ok()?);
+        match content {
+            Content::Data(data) => Some(Step::Write(disk, start, data.to_vec())),
+            Content::Zero => Some(Step::Write(disk, start, vec![0; len])),
+            Content::Unknown => None,
         }
-        Record::Resize { .. } => None,
     };
     records.expect("checked when it was received").filter_map(write).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Always holds: an answer about an epoch is of what the volumes hold with that epoch and none after it: no pass goes
 //! beyond an epoch that somebody asked about, and the volumes are hashed behind that pass, in the volume lane's order.
-//! Nothing durable comes of a question; with the connection it is forgotten, also where it is being answered: the next
+//! The lane has at most [`MAX_HASHINGS`] before it. Nothing durable comes of a question; with the connection it is forgotten, also where it is being answered: the next
 //! primary numbers its questions as it likes.
 
 use std::time::Duration;
@@ -16,6 +16,9 @@ use crate::verify::{DigestLength, Digests, HashRequest};
 
 /// Most questions that wait for their epoch.
 const MAX_QUESTIONS: usize = 16;
+/// Most hashings that the lane has before it, each of at most [`MAX_HASHED`](crate::verify::MAX_HASHED). A primary has
+/// fewer questions open.
+const MAX_HASHINGS: u32 = 32;
 
 /// Hashings that were ordered and are not done; the lane does them in this order.
 #[derive(Debug, Default)]
@@ -44,6 +47,9 @@ impl Backup {
             self.cannot_tell(token, "the volumes are being rewritten");
         } else if request.epoch.is_none() || request.epoch == passed || mutant::is(Mutant::HashAtAnyEpoch) {
             // Behind whatever was ordered before, in the lane's order; nothing goes beyond that epoch in front of it.
+            if self.hashing.asked >= MAX_HASHINGS {
+                return Err("too many questions at a time".into());
+            }
             self.hash(request);
         } else if request.epoch < passed {
             self.cannot_tell(token, "that epoch is past");
@@ -91,6 +97,10 @@ impl Backup {
     }
 
     fn hash(&mut self, request: HashRequest) {
+        if self.hashing.asked + self.hashing.of_others >= MAX_HASHINGS {
+            // Connections that have ended left them.
+            return self.cannot_tell(request.token, "earlier questions are still being answered");
+        }
         self.hashing.asked += 1;
         self.act(BackupAction::HashVolumes(request));
     }

@@ -54,19 +54,6 @@ impl EpochEncoder {
         frames.push(group, volume, extent, content, &mut |frame| chain.send(frame, sink))
     }
 
-    /// Adds that `volume` has changed to the size that the header's group says.
-    ///
-    /// # Errors
-    /// There is no such volume.
-    pub fn push_resize(
-        &mut self,
-        volume: VolumeIndex,
-        sink: &mut dyn FnMut(Frame),
-    ) -> Result<(), RecordError> {
-        let Self { group, frames, chain } = self;
-        frames.push_resize(group, volume, &mut |frame| chain.send(frame, sink))
-    }
-
     /// Sends what is left and the last frame to `sink`.
     pub fn finish(mut self, sink: &mut dyn FnMut(Frame)) -> EpochSummary {
         let Self { frames, chain, .. } = &mut self;
@@ -213,21 +200,6 @@ impl DataFrames {
             self.flush(sink);
         }
         Ok(())
-    }
-
-    fn push_resize(
-        &mut self,
-        group: &GroupDescription,
-        volume: VolumeIndex,
-        sink: &mut dyn FnMut(Frame),
-    ) -> Result<(), RecordError> {
-        match self.builder.push_resize(group, volume) {
-            Err(RecordError::Order { .. } | RecordError::Full { .. }) if !self.builder.is_empty() => {
-                self.flush(sink);
-                self.builder.push_resize(group, volume)
-            }
-            result => result,
-        }
     }
 
     /// How much of `want` goes into the frame being filled, in whole blocks. 0: it is full.

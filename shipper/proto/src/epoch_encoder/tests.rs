@@ -30,9 +30,8 @@ fn replay(frames: &[Frame]) -> Model {
         let (kind, count) = (frame.header.kind, frame.header.record_count);
         let raw = frame.raw_payload(&mut scratch).unwrap();
         for record in RecordIter::new(raw, kind, count, &group()).unwrap() {
-            if let Record::Content { volume, extent, content } = record {
-                apply(&mut model, volume, extent, content);
-            }
+            let Record { volume, extent, content } = record;
+            apply(&mut model, volume, extent, content);
         }
     }
     model

@@ -6,6 +6,9 @@ use crate::ids::VolumeIndex;
 use crate::testing::{INCARNATION, epoch_header, extent, group};
 use crate::verify::Place;
 
+/// One line of text. Without spaces: a control character becomes one, and so a changed byte could change nothing.
+const LINE: &str = r"[\PC&&\S]{0,100}";
+
 fn any_lineage() -> impl Strategy<Value = Vec<LineageEntry>> {
     let entry = (any::<u64>(), any::<[u8; 16]>(), any::<u64>(), any::<[u8; 32]>());
     let entry = entry.prop_map(|(number, id, first, digest)| LineageEntry {
@@ -78,7 +81,7 @@ fn any_message() -> impl Strategy<Value = Message> {
             last_epoch: Epoch(last),
             alone: alone.map(Epoch),
         });
-    let refuse = (any::<u16>(), ".{0,100}", prop::option::of(standing)).prop_map(|(code, text, standing)| {
+    let refuse = (any::<u16>(), LINE, prop::option::of(standing)).prop_map(|(code, text, standing)| {
         let (code, standing) = (RefuseCode::from_number(code), standing.map(Box::new));
         Message::Refuse { code, text, standing }
     });
@@ -109,10 +112,10 @@ fn any_message() -> impl Strategy<Value = Message> {
             };
             Message::Digests { token, result: Ok(digests) }
         }),
-        (any::<u64>(), ".{0,100}").prop_map(|(token, text)| Message::Digests { token, result: Err(text) }),
+        (any::<u64>(), LINE).prop_map(|(token, text)| Message::Digests { token, result: Err(text) }),
         any::<u64>().prop_map(|token| Message::Ping { token }),
         any::<u64>().prop_map(|token| Message::Pong { token }),
-        ".{0,100}".prop_map(|text| Message::Bye { text }),
+        LINE.prop_map(|text| Message::Bye { text }),
     ]
 }
 
@@ -182,6 +185,26 @@ fn a_long_text_is_cut_at_a_character() {
     fields.field(1, &vec![b'x'; MAX_TEXT + 1]);
     let long = Frame::plain(FrameKind::Bye, Stamp::default(), 0, fields.finish());
     assert!(matches!(Message::decode(&long), Err(MessageError::Fields { .. })));
+}
+
+#[test]
+fn no_text_of_a_peer_has_a_line_break_or_a_control_character() {
+    let text = || "a\nWATCHDOG=trigger\r\nMAINPID=1\u{1b}[2J\u{2028}b".to_owned();
+    let line = "a WATCHDOG=trigger  MAINPID=1 [2J b".to_owned();
+    let (code, standing) = (RefuseCode::Failed, None);
+    for (said, heard) in [
+        (Message::Bye { text: text() }, Message::Bye { text: line.clone() }),
+        (
+            Message::Refuse { code, text: text(), standing: None },
+            Message::Refuse { code, text: line.clone(), standing },
+        ),
+        (
+            Message::Digests { token: 1, result: Err(text()) },
+            Message::Digests { token: 1, result: Err(line.clone()) },
+        ),
+    ] {
+        assert_eq!(Message::decode(&said.encode(1, INCARNATION)), Ok(heard));
+    }
 }
 
 #[test]

@@ -270,11 +270,7 @@ impl Primary {
         let (kind, count) = (frame.header.kind, frame.header.record_count);
         let records =
             RecordIter::new(raw, kind, count, &self.config.group).map_err(|error| error.to_string())?;
-        let extent = |record| match record {
-            Record::Content { volume, extent, .. } => Some((volume, extent)),
-            Record::Resize { .. } => None,
-        };
-        Ok(records.filter_map(extent).collect())
+        Ok(records.map(|Record { volume, extent, .. }| (volume, extent)).collect())
     }
 
     pub(super) fn sync_ready(&mut self, now: Duration) {

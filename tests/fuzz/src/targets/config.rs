@@ -89,6 +89,7 @@ fn run(data: &[u8]) -> Verdict {
                     }
                 }
                 ConfigError::Read { .. } => panic!("nothing was read"),
+                ConfigError::NeedsRestart { .. } => panic!("nothing was running"),
             }
             Verdict::Refused
         }

@@ -73,17 +73,10 @@ pub(super) fn records(frame: &Frame) -> Verdict {
     let mut builder = RecordBuilder::new(kind);
     let mut found = 0;
     for record in records {
-        let pushed = match record {
-            Record::Content { volume, extent, content } => {
-                let held = group.volume(volume).is_some_and(|described| described.holds(extent));
-                assert!(held, "{extent} is not on {volume}");
-                builder.push(&group, volume, extent, content)
-            }
-            Record::Resize { volume, size } => {
-                assert_eq!(group.volume(volume).map(|described| described.size), Some(size));
-                builder.push_resize(&group, volume)
-            }
-        };
+        let Record { volume, extent, content } = record;
+        let held = group.volume(volume).is_some_and(|described| described.holds(extent));
+        assert!(held, "{extent} is not on {volume}");
+        let pushed = builder.push(&group, volume, extent, content);
         assert_eq!(pushed, Ok(()), "came out, and does not go in");
         found += 1;
     }

@@ -298,12 +298,7 @@ fn records(frame: &Frame, group: &GroupDescription) {
     let raw = frame.raw_payload(&mut scratch).unwrap_or_else(|error| panic!("{error}"));
     let records = RecordIter::new(raw, frame.header.kind, frame.header.record_count, group);
     let records = records.unwrap_or_else(|error| panic!("{error}"));
-    let sectors: u64 = records
-        .map(|record| match record {
-            ftship_proto::record::Record::Content { extent, .. } => extent.len().0,
-            ftship_proto::record::Record::Resize { .. } => 0,
-        })
-        .sum();
+    let sectors: u64 = records.map(|record| record.extent.len().0).sum();
     assert!(Sectors(sectors) <= Sectors(group.volumes().iter().map(|volume| volume.size.0).sum()));
 }
 

@@ -1,6 +1,8 @@
 //! What is acknowledged and committed, when.
 
 use super::*;
+use crate::frame::{FrameKind, Stamp};
+use crate::testing::resize;
 
 #[test]
 fn by_itself_a_backup_commits_what_its_journal_holds_durably() {
@@ -119,4 +121,24 @@ fn a_journal_full_of_what_nobody_commits_ends_the_connection() {
     host.tell(Message::Commit { epoch: staged });
     host.finish();
     assert_eq!((host.core.committed(), host.core.applied()), (staged, staged));
+}
+
+#[test]
+fn an_epoch_with_a_record_that_no_volume_can_take_is_refused_before_it_is_stored() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    let header = epoch_header(host.next, host.digest);
+    let stamp = Stamp { epoch: Epoch(host.next), generation: 3, incarnation: INCARNATION };
+    host.event(BackupEvent::Frame(header.encode()));
+    let used = host.core.journal_use().0;
+    let mut frame = Frame::plain(FrameKind::EpochData, stamp, 1, resize());
+    frame.header.record_count = 1;
+    host.event(BackupEvent::Frame(frame));
+    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("is a resize")));
+    assert!(host.core.journal_use().0 <= used, "nothing of it is stored");
+    host.finish();
+    assert_eq!((host.staged(), host.core.phase()), (vec![2], &Phase::Consistent));
+    host.greet(INCARNATION);
+    host.epoch();
+    host.finish();
+    assert_eq!((host.core.committed(), host.core.applied()), (Epoch(3), Epoch(3)), "it goes on");
 }

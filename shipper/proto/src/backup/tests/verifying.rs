@@ -167,3 +167,35 @@ fn while_a_sync_overwrites_the_volumes_they_are_hashed_behind_what_was_sent() {
     host.tell(short(0));
     assert!(matches!(answer(&host), Some((100, Err(_)))), "epochs may come");
 }
+
+/// Hashings that wait for the volume lane.
+fn hashings(host: &Host) -> usize {
+    host.pending.iter().filter(|action| matches!(action, BackupAction::HashVolumes(_))).count()
+}
+
+#[test]
+fn what_is_to_be_hashed_is_bounded_over_all_connections() {
+    let mut host = asked();
+    for _ in 0..32 {
+        host.tell(Message::Hash(request(0)));
+    }
+    assert_eq!((hashings(&host), host.core.is_connected()), (32, true), "a connection may ask so much");
+    host.tell(Message::Hash(request(0)));
+    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("too many questions")));
+    for _ in 0..10 {
+        host.event(BackupEvent::Accepted);
+        host.tell(Message::Hello(Hello { features_optional: VERIFY, ..host.hello() }));
+        for _ in 0..100 {
+            host.tell(Message::Hash(request(0)));
+        }
+        assert!(matches!(answer(&host), Some((100, Err(text))) if text.contains("earlier questions")));
+        host.event(BackupEvent::Disconnected);
+    }
+    assert_eq!(hashings(&host), 32, "another connection adds none");
+    host.event(BackupEvent::Accepted);
+    host.tell(Message::Hello(Hello { features_optional: VERIFY, ..host.hello() }));
+    host.finish();
+    host.tell(Message::Hash(request(0)));
+    host.finish();
+    assert_eq!(answer(&host), Some((100, Ok(2))), "when they are done it is answered again");
+}
