@@ -28,7 +28,7 @@ impl Capturing {
         log::error!("{why}");
         if self.yields() {
             return if let Some(report) = self.shut() {
-                reports.send(report)
+                reports.send(report);
             };
         }
         match self.release(why) {

@@ -119,10 +119,10 @@ impl World {
         let Some(fork) = self.operator.fork.take() else { return };
         let sync = self.primary.daemon.as_ref().and_then(|daemon| daemon.core.last_sync());
         let since: Option<Epoch> = sync.and_then(|sync| sync.base);
-        assert_eq!(
-            since,
-            Some(fork),
-            "the old primary is in step again by more than what changed since the fork"
+        // A sync whose capture ended early is followed by one from the epoch that it brought.
+        assert!(
+            since >= Some(fork),
+            "the old primary is in step again by more than what changed since the fork: since {since:?}, the fork was {fork}"
         );
     }
 }
