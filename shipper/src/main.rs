@@ -6,21 +6,19 @@
 mod verb_init;
 mod verb_keys;
 mod verb_setup;
+mod verb_verify;
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use ftship::config::{Config, path_of};
 use ftship::control::client::{ClientError, ask};
-use ftship::control::{Differing, Request, Response};
+use ftship::control::{Request, Response};
 use ftship::journal_view::View;
 use ftship::snapshots::Snapshot;
 use ftship::state_file::StateFile;
-use ftship::{daemon, hooks, journal_report, logging, offline, report, snapshots, watchdog};
+use ftship::{daemon, hooks, journal_report, logging, report, snapshots, watchdog};
 use structopt::StructOpt;
 use structopt::clap::{AppSettings, ErrorKind, Shell};
 
@@ -380,9 +378,11 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             Ok(())
         }
         Verb::Verify { group, offline: true, write, against, .. } => {
-            verify_offline(&load(&group)?, write.as_deref(), against.as_deref())
+            verb_verify::verify_offline(&load(&group)?, write.as_deref(), against.as_deref())
         }
-        Verb::Verify { group, repair, progress, .. } => verify(&group, repair, progress.as_ref()),
+        Verb::Verify { group, repair, progress, .. } => {
+            verb_verify::verify(&group, repair, progress.as_ref())
+        }
         Verb::Switch { group, stall, timeout } => {
             match request(&group, &Request::Switch { stall }, Duration::from_secs(timeout))? {
                 Response::Started => Ok(()),
@@ -426,48 +426,6 @@ fn print_snapshot(snapshot: &Snapshot) {
     println!("{} {} {} {}", snapshot.name, snapshot.epoch, snapshot.time, devices.join(" "));
 }
 
-fn verify(group: &str, repair: bool, progress: Option<&Option<String>>) -> Result<(), Failure> {
-    let json = matches!(progress, Some(Some(_)));
-    let (sender, receiver) = mpsc::channel();
-    let asked = group.to_owned();
-    // It takes as long as it takes.
-    std::thread::spawn(move || sender.send(request(&asked, &Request::Verify { repair }, None)));
-    let answer = loop {
-        match receiver.recv_timeout(PROGRESS_INTERVAL) {
-            Ok(answer) => break answer?,
-            Err(RecvTimeoutError::Disconnected) => return Err(unexpected()),
-            Err(RecvTimeoutError::Timeout) if progress.is_none() => {}
-            Err(RecvTimeoutError::Timeout) => {
-                if let Ok(Response::Status(status)) = request(group, &Request::Status, Some(ANSWER_TIMEOUT))
-                    && let Some(running) = status.verify.and_then(|figures| figures.running)
-                {
-                    if json {
-                        println!("{}", serde_json::json!({ "verifying": running }));
-                    } else {
-                        eprintln!("{}", report::progress(&running));
-                    }
-                }
-            }
-        }
-    };
-    let Response::Verified(outcome) = answer else { return Err(unexpected()) };
-    if json {
-        println!("{}", serde_json::json!({ "verified": outcome }));
-    } else {
-        for Differing { volume, sector, sectors } in &outcome.differing {
-            println!("{volume} {sector} {sectors}");
-        }
-        eprintln!("{}", report::verify(&outcome));
-    }
-    match outcome.differing_bytes {
-        0 => Ok(()),
-        _ if outcome.untracked_bytes > 0 => {
-            Err(Failure { code: 11, text: format!("{group}: {}", report::untracked(&outcome)) })
-        }
-        _ => Err(Failure { code: 8, text: format!("{group}: the backup differed, see above") }),
-    }
-}
-
 /// Says how far the whole copy that was begun is, until the pair is in sync.
 fn follow_full_sync(group: &str, json: bool) -> Result<(), Failure> {
     loop {
@@ -504,43 +462,6 @@ fn started(group: &str, asked: &Request) -> Result<(), Failure> {
     match request(group, asked, Some(ANSWER_TIMEOUT))? {
         Response::Started => Ok(()),
         _ => Err(unexpected()),
-    }
-}
-
-fn verify_offline(config: &Config, write: Option<&Path>, against: Option<&Path>) -> Result<(), Failure> {
-    let refused = |text: String| Failure { code: 4, text: format!("{}: {text}", config.group) };
-    let failed = |error: anyhow::Error| Failure { code: 1, text: format!("{}: {error:#}", config.group) };
-    let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));
-    if !matches!(answer, Err(ClientError::NoDaemon { .. })) {
-        return Err(refused("its daemon runs here: stop it first, or verify without --offline".into()));
-    }
-    if let Some(reason) = offline::unapplied(config).map_err(failed)? {
-        return Err(refused(reason));
-    }
-    let file = |path: &Path, result: std::io::Result<File>| {
-        result.map_err(|error| failure(1, &format!("{}: {error}", path.display())))
-    };
-    match (write, against) {
-        (Some(path), _) => {
-            let mut out = BufWriter::new(file(path, File::create(path))?);
-            let bytes = offline::write(config, &mut out).map_err(failed)?;
-            eprintln!("{bytes} bytes: {}", path.display());
-            Ok(())
-        }
-        (None, Some(path)) => {
-            let mut list = BufReader::new(file(path, File::open(path))?);
-            let found = offline::against(config, &mut list).map_err(failed)?;
-            for Differing { volume, sector, sectors } in &found.differing {
-                println!("{volume} {sector} {sectors}");
-            }
-            let differing: u64 = found.differing.iter().map(|place| place.sectors * 512).sum();
-            eprintln!("{} bytes compared, {differing} in units that differ", found.bytes);
-            if differing == 0 {
-                return Ok(());
-            }
-            Err(Failure { code: 8, text: format!("{}: the volumes differ, see above", config.group) })
-        }
-        (None, None) => Err(failure(2, &"--offline wants --write FILE or --against FILE")),
     }
 }
 

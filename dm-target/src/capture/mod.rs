@@ -6,6 +6,7 @@
 //! cut hands it over; a capture that was lost says so at every later call. Cuts are in [`crate::cut`].
 
 mod attach;
+mod errors;
 mod hand_over;
 mod idle;
 pub mod memory;
@@ -17,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::block_io::{Access, BlockDevice, OpenError};
+use crate::block_io::{Access, BlockDevice};
 use crate::capture::idle::Idle;
 use crate::capture::memory::CaptureMemory;
 use crate::capture::ram_disks::LogPair;
@@ -27,7 +28,7 @@ use crate::ioctl::{DeviceState, DmControl};
 use crate::log_writes::epoch_log::EpochLog;
 use crate::log_writes::format::LogSector;
 use crate::log_writes::mark::Mark;
-use crate::log_writes::reader::{LogReader, ReadError, Unfetched};
+use crate::log_writes::reader::{LogReader, Unfetched};
 use crate::log_writes::status::LogStatus;
 use crate::pause::helper::Helper;
 use crate::pause::pool::PausePool;
@@ -38,6 +39,9 @@ use crate::stack::devices::{Devices, NewDevice, TargetLine};
 use crate::stack::era_device::{EraControl, EraReader};
 use crate::stack::{Mode, Stack, StackError, io_step, remove_log};
 use crate::units::{DevNum, SECTOR_SIZE, Sector, Sectors};
+
+pub(crate) use errors::step;
+pub use errors::{CaptureError, LostReason};
 
 /// How long a mark outside a pause may take to become readable.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -55,80 +59,6 @@ const FOLLOW_ROUNDS: u32 = 3;
 const LOOK_EVERY: usize = 32;
 /// Entries made room for before a pause, in which nothing is allocated.
 const PAUSE_ENTRIES: usize = 1 << 15;
-
-/// Why a capture could not begin or end.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// The stack's devices.
-    #[error(transparent)]
-    Stack(#[from] StackError),
-    /// The stack is not merely tracking.
-    #[error("{name} is {mode}{}: recover it first", if *suspended { " and suspended" } else { "" })]
-    NotTracking {
-        /// The stack.
-        name: String,
-        /// Where its I/O goes.
-        mode: Mode,
-        /// Its I/O is held back.
-        suspended: bool,
-    },
-    /// Nobody would bring the volume back if this process stopped while it stands still.
-    #[error("no watchdog stands by")]
-    Unwatched,
-    /// This kernel's log would not say what was written.
-    #[error(
-        "kernel {kernel} takes direct writes from memory that is not aligned to a sector, and its log-writes logs them \
-         wrongly: set capture = \"era\" for this group, or boot another kernel (6.18 to 7.1 are known for this)"
-    )]
-    Unaligned {
-        /// Its release.
-        kernel: String,
-    },
-    /// The volume's logical block is not one that a log can have.
-    #[error("the volume's logical block of {0} bytes is not between 512 and 4096")]
-    LogicalBlock(u32),
-    /// A step failed.
-    #[error("cannot {step}: {source}")]
-    Step {
-        /// What was being done.
-        step: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
-pub(crate) fn step(step: &'static str) -> impl FnOnce(io::Error) -> CaptureError {
-    move |source| CaptureError::Step { step, source }
-}
-
-/// Why a capture is of no use any more: stop it, and go on with tracking.
-#[derive(Debug, thiserror::Error)]
-pub enum LostReason {
-    /// log-writes switched itself off: its log was full, or writing or allocating failed.
-    #[error("log-writes switched logging off (log full, log I/O error or no memory): see the kernel's log")]
-    LogOff,
-    /// The log could not be read, or is not what it should be.
-    #[error(transparent)]
-    Log(#[from] ReadError),
-    /// The device below could not be asked.
-    #[error("asking the log device: {0}")]
-    Status(io::Error),
-    /// Changing to the other log failed half way.
-    #[error("rotating the log: {0}")]
-    Rotation(io::Error),
-    /// Somebody resumed the visible device while the log was being changed.
-    #[error("another process resumed the visible device while the log was rotated: writes may be missing")]
-    ResumedInRotation,
-    /// The watchdog acted, or an administrator.
-    #[error("the volume was taken off the log, as a watchdog does when the daemon stops: writes are missing")]
-    TakenOver,
-    /// Writes could not be held back before the log overflows.
-    #[error("holding writes back: {0}")]
-    Hold(io::Error),
-    /// It was lost before.
-    #[error("the capture was lost earlier")]
-    Earlier,
-}
 
 /// What following the log found.
 #[derive(Debug)]
@@ -629,11 +559,4 @@ pub(crate) enum Seen {
     Late,
     /// There was more to read than allowed.
     TooMuch,
-}
-
-/// Why opening a device of the stack failed, for callers that open some themselves.
-impl From<OpenError> for CaptureError {
-    fn from(error: OpenError) -> Self {
-        Self::Stack(error.into())
-    }
 }

@@ -8,7 +8,7 @@ use ftship_proto::message::Message;
 use ftship_proto::primary::PrimaryEvent;
 
 use super::PrimaryDriver;
-use super::capture::CaptureJob;
+use super::capture_jobs::CaptureJob;
 use super::encode::EncodedItem;
 use crate::peer::PeerConnection;
 use crate::reactor::PEER;

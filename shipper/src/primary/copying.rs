@@ -16,7 +16,7 @@ use ftdm_units::{Era, SECTOR_SIZE, Sectors};
 use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told, bytes_of};
 use ftship_proto::verify::{Place, ShortDigest, digests_of};
 
-use super::capture::CaptureJob;
+use super::capture_jobs::CaptureJob;
 use super::encode::{EncodeJob, EncodedPiece, Piece};
 use super::rounds::Rolled;
 use super::{PrimaryDriver, run_in_background};

@@ -10,7 +10,8 @@ use ftdm::stack::era_device::EraReader;
 use ftship_proto::ids::Epoch;
 
 use super::audit;
-use super::capture::{CaptureReport, Capturing};
+use super::capture::Capturing;
+use super::capture_jobs::CaptureReport;
 use super::rounds;
 
 /// A cut as the core orders it.

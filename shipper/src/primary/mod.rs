@@ -5,6 +5,7 @@
 
 mod audit;
 mod capture;
+mod capture_jobs;
 mod connection;
 mod copying;
 mod cutting;
@@ -55,7 +56,8 @@ use crate::metrics::Latencies;
 use crate::peer::PeerConnection;
 use crate::reactor::{Driver, PEER, Reactor, Reports, VISITOR, summary};
 use crate::state_file::StateFile;
-use capture::{CaptureJob, CaptureReport, CaptureSettings, CutThread};
+use capture::CutThread;
+use capture_jobs::{CaptureJob, CaptureReport, CaptureSettings};
 use copying::{Copying, PieceRead, Still};
 use cutting::CutOrder;
 use encode::{EncodeJob, Encoder};

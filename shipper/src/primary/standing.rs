@@ -10,7 +10,8 @@ use ftdm_units::{Era, SECTOR_SIZE};
 use ftship_proto::ids::Epoch;
 
 use super::audit;
-use super::capture::{CaptureReport, Capturing};
+use super::capture::Capturing;
+use super::capture_jobs::CaptureReport;
 use super::rounds::Rolled;
 
 impl Capturing {

@@ -10,9 +10,9 @@ use ftship_proto::ids::Epoch;
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{Batch, PrimaryEvent, bytes_of};
 
+use crate::capture_jobs::{CutJob, PrimaryReport};
 use crate::content::Content;
 use crate::encoding::{Captured, EncodeJob, Piece};
-use crate::primary_host::{CutJob, PrimaryReport};
 use crate::scenario::Scenario;
 use crate::switching::Gate;
 use crate::world::{Event, LaneId, World};

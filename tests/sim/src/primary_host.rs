@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use ftdm_units::{Era, Sectors};
+use ftdm_units::Sectors;
 use ftship_proto::epoch::EpochHeader;
 use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, Stamp};
@@ -22,6 +22,7 @@ use ftship_proto::protocol::{COMPARE, PROTOCOL};
 use ftship_proto::slot::SlotPosition;
 use ftship_proto::state::{DurableState, Role};
 
+use crate::capture_jobs::{CutJob, PrimaryReport};
 use crate::content::Content;
 use crate::disk::Disk;
 use crate::encoding::{Captured, EncodeJob, Encoded, EncodedItem, Piece};
@@ -34,48 +35,6 @@ use crate::scenario::Scenario;
 use crate::switching::Gate;
 use crate::verify::{Inspecting, Verifier, VerifyLane};
 use crate::world::{Event, Lane, LaneId, Side, World};
-
-/// What the cut thread is asked to do.
-#[derive(Debug)]
-pub(crate) enum CutJob {
-    /// Roll, for the attempt of this number.
-    Roll(u32, Option<Vec<Era>>),
-    Start(Vec<Era>),
-    /// Begin to capture, and end it again, for the attempt of this number.
-    Try(u32),
-    /// Stand still, and roll, for the attempt of this number; what was written since is this epoch.
-    Stand(u32, Vec<Era>, Epoch),
-    /// End this epoch, roll in its pause or not, and hold writes back behind it or not. Or, where it may rest, do nothing if
-    /// nothing was written.
-    Cut {
-        epoch: Epoch,
-        roll: bool,
-        hold: bool,
-        /// The epoch goes on.
-        part: bool,
-        may_rest: bool,
-    },
-    /// Writes wait, without a capture.
-    Hold,
-    /// From here on only a release lets through what is held back.
-    Yield,
-    Release,
-    Shut,
-    Follow,
-    Stop,
-}
-
-/// What the cut thread and the base copy report.
-#[derive(Debug)]
-pub(crate) enum PrimaryReport {
-    Taken(Captured, Option<Vec<Era>>),
-    /// What was written since the eras asked for; the event says which began.
-    Scope(Scope, PrimaryEvent),
-    /// The same, and what the volumes held in the pause.
-    Stood(Scope, Content, PrimaryEvent),
-    Event(PrimaryEvent),
-    Read(Piece),
-}
 
 /// A running daemon.
 pub(crate) struct PrimaryDaemon {
@@ -101,9 +60,9 @@ pub(crate) struct PrimaryDaemon {
     /// The epoch that what is copied is part of.
     pub(crate) catch_up: Option<EpochEncoder>,
     /// Bytes of the frames of this chain's copying.
-    copied: u64,
+    pub(crate) copied: u64,
     /// Bytes of the volumes that it left out.
-    skipped: u64,
+    pub(crate) skipped: u64,
     pub(crate) plan: CopyPlan<Piece>,
     /// Blocks written since the last cut, while capturing.
     pub(crate) dirty: Option<BTreeSet<usize>>,
@@ -446,48 +405,6 @@ impl World {
         }
     }
 
-    /// Begins the round that the last roll noted.
-    fn copy(&mut self, unit: Option<Sectors>) {
-        let Some(daemon) = &mut self.primary.daemon else { return };
-        let (chain, scope) = (daemon.chain, std::mem::take(&mut daemon.scope));
-        let sync = daemon.core.sync(std::time::Duration::ZERO).expect("a sync copies");
-        self.checker.round(&self.primary, &sync, &scope);
-        let Some(daemon) = &mut self.primary.daemon else { return };
-        if daemon.plan.begin(chain, scope, unit) {
-            return self.primary_handle(PrimaryEvent::Copied { frames: 0 });
-        }
-        self.copy_order();
-    }
-
-    /// Lets out the parts of the log that may go.
-    pub(crate) fn ship_parts(&mut self) {
-        while let Some(daemon) = &mut self.primary.daemon
-            && daemon.plan.lets_parts_out()
-            && let Some(part) = daemon.parts.pop_front()
-        {
-            self.encoder_push(EncodeJob::Part(part));
-        }
-    }
-
-    fn part_encoded(&mut self, stored: u64, frames: u64) {
-        if let Some(daemon) = &mut self.primary.daemon {
-            daemon.plan.part_encoded();
-            daemon.copied += stored;
-            let stored = daemon.copied;
-            self.copy_order();
-            self.primary_handle(PrimaryEvent::PartEncoded { stored, frames });
-        }
-    }
-
-    fn copied_piece(&mut self, stored: u64, skipped: u64) {
-        if let Some(daemon) = &mut self.primary.daemon {
-            daemon.copied += stored;
-            daemon.skipped += skipped;
-            let (stored, skipped) = (daemon.copied, daemon.skipped);
-            self.primary_handle(PrimaryEvent::CopyProgressed { stored, skipped });
-        }
-    }
-
     fn primary_send(&mut self, message: &Message) {
         let Some(daemon) = &self.primary.daemon else { return };
         if let Message::SyncBegin { .. } = message {
@@ -659,23 +576,6 @@ impl World {
 }
 
 impl World {
-    /// In sync, and no epoch has ended for longer than ten: somebody who looks is told why.
-    pub(crate) fn expect_reason(&self) {
-        let Some(daemon) = self.primary.daemon.as_ref().filter(|_| !self.scenario.is_interval) else {
-            return;
-        };
-        let core = &daemon.core;
-        let is_late = self.now > daemon.last_cut + 10 * self.scenario.epoch_interval;
-        if !is_late || !core.is_in_sync() || !core.is_capturing() || core.switch_text().is_some() {
-            return;
-        }
-        let since = daemon.last_cut;
-        assert!(
-            core.stall_text(self.time()).is_some(),
-            "in sync, no cut since {since}, and no reason is shown"
-        );
-    }
-
     /// Whether the daemon has latched a failure.
     pub(crate) fn primary_failed(&self) -> bool {
         let failed = |daemon: &PrimaryDaemon| matches!(daemon.core.replication(), Replication::Failed { .. });

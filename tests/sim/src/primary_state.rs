@@ -8,8 +8,9 @@ use ftship_proto::primary::PrimaryEvent;
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 use ftship_proto::state::{DurableState, LineageEntry, Role};
 
+use crate::capture_jobs::PrimaryReport;
 use crate::disk::Disk;
-use crate::primary_host::{PrimaryDaemon, PrimaryReport};
+use crate::primary_host::PrimaryDaemon;
 use crate::world::{LaneId, World};
 
 /// As `ftship format` leaves it.

@@ -7,7 +7,7 @@
 use ftship_proto::ids::Epoch;
 use ftship_proto::primary::{PrimaryEvent, Usage};
 
-use crate::primary_host::{CutJob, PrimaryReport};
+use crate::capture_jobs::{CutJob, PrimaryReport};
 use crate::world::{Event, Side, World};
 
 /// What becomes of the guest's writes on the primary's host.

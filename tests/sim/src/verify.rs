@@ -12,10 +12,10 @@ use ftship_proto::ids::Digest;
 use ftship_proto::primary::{PrimaryAction, PrimaryEvent, VerifyError, VerifyReport, VerifySizes};
 use ftship_proto::verify::{Digests, HashRequest, Inspection, Place, digests_of};
 
+use crate::capture_jobs::PrimaryReport;
 use crate::content::fill;
 use crate::disk::Disks;
 use crate::encoding::{EncodeJob, range};
-use crate::primary_host::PrimaryReport;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::world::{Event, World};

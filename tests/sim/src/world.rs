@@ -11,11 +11,12 @@ use std::time::Duration;
 use ftship_proto::backup::BackupEvent;
 
 use crate::backup_host::BackupHost;
+use crate::capture_jobs::PrimaryReport;
 use crate::checker::Checker;
 use crate::coordinator::Coordinator;
 use crate::net::{ConnId, Net};
 use crate::operator::Operator;
-use crate::primary_host::{PrimaryHost, PrimaryReport};
+use crate::primary_host::PrimaryHost;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::verify::Verifier;
