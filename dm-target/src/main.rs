@@ -210,12 +210,11 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(e) => {
             let asked_for = matches!(e.kind, ErrorKind::HelpDisplayed | ErrorKind::VersionDisplayed);
-            let written = if asked_for {
-                writeln!(std::io::stdout(), "{}", e.message)
-            } else {
-                writeln!(std::io::stderr(), "ftdm: {}", e.message.trim_start_matches("error: "))
-            };
-            return ExitCode::from(if asked_for && written.is_ok() { 0 } else { USAGE });
+            if asked_for {
+                return ended("help", writeln!(std::io::stdout(), "{}", e.message).map_err(Failure::Output));
+            }
+            let _ = writeln!(std::io::stderr(), "ftdm: {}", e.message.trim_start_matches("error: "));
+            return ExitCode::from(USAGE);
         }
     };
     let level = match options.verbose {
@@ -226,14 +225,24 @@ fn main() -> ExitCode {
     };
     env_logger::Builder::new().filter_level(level).parse_default_env().init();
     let subject = options.command.subject();
-    match run(options.command, &mut std::io::stdout().lock()) {
+    ended(&subject, run(options.command, &mut std::io::stdout().lock()))
+}
+
+fn ended(subject: &str, result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Its reader has read enough.
+        Err(Failure::Output(e)) if is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             // With standard error gone there is only the exit code left to tell.
             let _ = writeln!(std::io::stderr(), "ftdm: {subject}: {e}");
             ExitCode::from(e.code())
         }
     }
+}
+
+fn is_closed_pipe(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::BrokenPipe
 }
 
 fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
@@ -279,7 +288,9 @@ fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
             let mut app = Options::clap();
             // A shell offers what --help lists.
             app.p.subcommands.retain(|command| !command.p.is_set(AppSettings::Hidden));
-            app.gen_completions_to("ftdm", shell, out);
+            let mut script = Vec::new();
+            app.gen_completions_to("ftdm", shell, &mut script);
+            out.write_all(&script)?;
         }
         Command::Bypass { name, force } => bypass(&name, force)?,
         Command::MetadataSize { volume, block_sectors } => {

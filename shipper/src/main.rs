@@ -1,8 +1,7 @@
 //! The `ftship` command: the daemon of a group, and the verbs that talk to it.
 
-// This is the place where people are spoken to; everything below returns values.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
+#[macro_use]
+mod output;
 mod verb_init;
 mod verb_keys;
 mod verb_setup;
@@ -285,20 +284,23 @@ fn main() -> ExitCode {
     let cli = match Cli::from_args_safe() {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind, ErrorKind::HelpDisplayed | ErrorKind::VersionDisplayed) => {
-            println!("{}", error.message);
-            return ExitCode::SUCCESS;
+            return ended(say!("{}", error.message));
         }
         Err(error) => {
-            eprintln!("{}", error.message);
+            note!("{}", error.message);
             return ExitCode::from(2);
         }
     };
     let level = ["info", "debug", "trace"][cli.verbose.min(2)];
     logging::start(level, cli.verb.served());
-    match perform(cli.verb) {
+    ended(perform(cli.verb))
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, text }) => {
-            eprintln!("ftship: {text}");
+            note!("ftship: {text}");
             ExitCode::from(code)
         }
     }
@@ -312,8 +314,9 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             let mut app = Cli::clap();
             // A shell offers what --help lists: no verb of packages, udev or the daemon.
             app.p.subcommands.retain(|verb| !verb.p.is_set(AppSettings::Hidden));
-            app.gen_completions_to("ftship", shell, &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            app.gen_completions_to("ftship", shell, &mut script);
+            output::print(&String::from_utf8_lossy(&script))
         }
         Verb::Claim { names } => verb_setup::claim(&names),
         Verb::Format { config, force } => verb_setup::format(&config, force),
@@ -335,9 +338,9 @@ fn perform(verb: Verb) -> Result<(), Failure> {
                 return Err(unexpected());
             };
             if json {
-                println!("{}", serde_json::to_string_pretty(&status).map_err(|error| failure(1, &error))?);
+                say!("{}", serde_json::to_string_pretty(&status).map_err(|error| failure(1, &error))?)?;
             } else {
-                print!("{}", report::status(&status));
+                output::print(&report::status(&status))?;
             }
             Ok(())
         }
@@ -345,14 +348,14 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             let staged = matches!(&wait, Some(Some(until)) if until == "staged");
             let request_ = Request::Checkpoint { wait: wait.is_some(), staged, quiesced };
             match request(&group, &request_, Duration::from_secs(timeout))? {
-                Response::Checkpoint { epoch } => println!("{epoch}"),
+                Response::Checkpoint { epoch } => say!("{epoch}")?,
                 _ => return Err(unexpected()),
             }
             Ok(())
         }
         Verb::Commit { group, epoch, timeout } => {
             match request(&group, &Request::Commit { epoch }, Duration::from_secs(timeout))? {
-                Response::Committed { epoch } => println!("{epoch}"),
+                Response::Committed { epoch } => say!("{epoch}")?,
                 _ => return Err(unexpected()),
             }
             Ok(())
@@ -360,19 +363,19 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         Verb::Snapshots { group, remove, json } => list_snapshots(&group, remove.as_deref(), json),
         Verb::Promote { group, test: Some(name), size, timeout, .. } => {
             match request(&group, &Request::TestCopy { name, size }, Duration::from_secs(timeout))? {
-                Response::Snapshot(snapshot) => print_snapshot(&snapshot),
+                Response::Snapshot(snapshot) => print_snapshot(&snapshot)?,
                 _ => return Err(unexpected()),
             }
             Ok(())
         }
         Verb::Promote { group, epoch, force, token, timeout, .. } => {
             if force {
-                eprintln!(
+                note!(
                     "ftship: --force: what the volume holds may be a mixture of two states; check it before it is used"
                 );
             }
             match request(&group, &Request::Promote { epoch, force, token }, Duration::from_secs(timeout))? {
-                Response::Promoted { epoch } => println!("{epoch}"),
+                Response::Promoted { epoch } => say!("{epoch}")?,
                 _ => return Err(unexpected()),
             }
             Ok(())
@@ -413,17 +416,19 @@ fn list_snapshots(group: &str, remove: Option<&str>, json: bool) -> Result<(), F
         return named.ok_or_else(|| Failure { code: 4, text: text() })?.remove().map_err(failed);
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&all).map_err(|error| failure(1, &error))?);
+        say!("{}", serde_json::to_string_pretty(&all).map_err(|error| failure(1, &error))?)?;
     } else {
-        all.iter().for_each(print_snapshot);
+        for snapshot in &all {
+            print_snapshot(snapshot)?;
+        }
     }
     Ok(())
 }
 
 /// `NAME EPOCH TIME DEVICE...`
-fn print_snapshot(snapshot: &Snapshot) {
+fn print_snapshot(snapshot: &Snapshot) -> Result<(), Failure> {
     let devices: Vec<_> = snapshot.devices.iter().map(|device| device.display().to_string()).collect();
-    println!("{} {} {} {}", snapshot.name, snapshot.epoch, snapshot.time, devices.join(" "));
+    say!("{} {} {} {}", snapshot.name, snapshot.epoch, snapshot.time, devices.join(" "))
 }
 
 /// Says how far the whole copy that was begun is, until the pair is in sync.
@@ -436,15 +441,15 @@ fn follow_full_sync(group: &str, json: bool) -> Result<(), Failure> {
         let figures = status.primary.unwrap_or_default();
         if let Some(sync) = figures.sync {
             if json {
-                println!("{}", serde_json::json!({ "syncing": sync }));
+                say!("{}", serde_json::json!({ "syncing": sync }))?;
             } else {
-                eprintln!("{}", report::sync_under_way(&sync));
+                note!("{}", report::sync_under_way(&sync));
             }
         }
         match (status.state.as_str(), figures.last_sync) {
             ("in sync", Some(sync)) if sync.base.is_none() => {
                 if json {
-                    println!("{}", serde_json::json!({ "synced": sync }));
+                    say!("{}", serde_json::json!({ "synced": sync }))?;
                 }
                 return Ok(());
             }
@@ -468,7 +473,7 @@ fn started(group: &str, asked: &Request) -> Result<(), Failure> {
 fn journal(config: &Config, check: bool, all: bool, json: bool) -> Result<(), Failure> {
     let state = StateFile::open_to_read(&config.state).and_then(|mut file| file.read());
     if let Err(error) = &state {
-        eprintln!("ftship: {error}; so the last committed epoch is not known");
+        note!("ftship: {error}; so the last committed epoch is not known");
     }
     let state = state.ok().flatten();
     let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));
@@ -481,9 +486,9 @@ fn journal(config: &Config, check: bool, all: bool, json: bool) -> Result<(), Fa
     };
     let picture = view.take().map_err(|error| failure(journal_report::error_code(&error), &error))?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&picture).map_err(|error| failure(1, &error))?);
+        say!("{}", serde_json::to_string_pretty(&picture).map_err(|error| failure(1, &error))?)?;
     } else {
-        print!("{}", journal_report::journal(&picture));
+        output::print(&journal_report::journal(&picture))?;
     }
     match journal_report::code(picture.verdict) {
         code if check && code != 0 => {

@@ -88,7 +88,7 @@ fn asked<T>(flag: &str, question: &str, parse: impl Fn(&str) -> Result<T, String
         return Err(failure(2, &format!("{flag} is missing: {question}")));
     }
     loop {
-        eprint!("{question} ");
+        ask!("{question} ");
         let mut line = String::new();
         let read = std::io::stderr().flush().and_then(|()| std::io::stdin().lock().read_line(&mut line));
         if read.map_err(|error| failure(1, &error))? == 0 {
@@ -96,7 +96,7 @@ fn asked<T>(flag: &str, question: &str, parse: impl Fn(&str) -> Result<T, String
         }
         match parse(line.trim()) {
             Ok(answer) => return Ok(answer),
-            Err(error) => eprintln!("{error}"),
+            Err(error) => note!("{error}"),
         }
     }
 }
@@ -121,35 +121,34 @@ pub(crate) fn init(options: Options) -> Result<(), Failure> {
     let failed = |error: anyhow::Error| Failure { code: 1, text: format!("{error:#}") };
     let plan = plan(&wishes).map_err(refused)?;
     if options.dry_run {
-        show(&plan);
-        return Ok(());
+        return show(&plan);
     }
     if options.create_lvs {
         plan.make_volumes().map_err(failed)?;
     }
     plan.write_files().map_err(failed)?;
     for (path, _) in [&plan.mine, &plan.theirs] {
-        println!("{}: written", path.display());
+        say!("{}: written", path.display())?;
     }
     for (group, name, bytes) in &plan.volumes {
         let done = if options.create_lvs { "made" } else { "make it: lvcreate -n NAME -L SIZE VG" };
-        println!("{group}/{name}, {}: {done}", ByteSize(*bytes).display().iec());
+        say!("{group}/{name}, {}: {done}", ByteSize(*bytes).display().iec())?;
     }
     if options.create_lvs {
         crate::verb_setup::format(&plan.mine.0.display().to_string(), false)?;
     } else {
-        println!("then: ftship format {}", wishes.group);
+        say!("then: ftship format {}", wishes.group)?;
     }
-    println!("on the other host: {}", plan.command_there);
+    say!("on the other host: {}", plan.command_there)?;
     Ok(())
 }
 
-fn show(plan: &Plan) {
+fn show(plan: &Plan) -> Result<(), Failure> {
     for (path, text) in [&plan.mine, &plan.theirs] {
-        println!("# {}\n{text}", path.display());
+        say!("# {}\n{text}", path.display())?;
     }
     for (group, name, bytes) in &plan.volumes {
-        println!("# lvcreate --name {name} --size {bytes}b {group}");
+        say!("# lvcreate --name {name} --size {bytes}b {group}")?;
     }
-    println!("# on the other host: {}", plan.command_there);
+    say!("# on the other host: {}", plan.command_there)
 }

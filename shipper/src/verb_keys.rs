@@ -70,7 +70,7 @@ pub(crate) fn keygen(asked: &Keygen) -> Result<(), Failure> {
         Identity::load(&files.key).map_err(no_key)?.fingerprint
     } else if asked.activate {
         let fingerprint = Identity::activate(&files).map_err(no_key)?;
-        eprintln!(
+        note!(
             "ftship: shown from the next connection on; on the other host, then: ftship pair {group} --forget OLD"
         );
         fingerprint
@@ -78,19 +78,19 @@ pub(crate) fn keygen(asked: &Keygen) -> Result<(), Failure> {
         Identity::load(&files.key).map_err(no_key)?;
         let advice = " that waits: pin it on the other host, then --activate it";
         let fingerprint = Identity::create(&files.next, advice, &name, days).map_err(no_key)?;
-        eprintln!("ftship: on the other host: ftship pair {group} --fingerprint {fingerprint}");
-        eprintln!("ftship: then here: ftship keygen {group} --activate");
+        note!("ftship: on the other host: ftship pair {group} --fingerprint {fingerprint}");
+        note!("ftship: then here: ftship keygen {group} --activate");
         fingerprint
     } else {
         let advice = ": --show prints its fingerprint, --rotate makes the next one";
         let fingerprint = Identity::create(&files.key, advice, &name, days).map_err(no_key)?;
-        eprintln!(
+        note!(
             "ftship: {}: made, for {days} days; on both hosts then: ftship pair {group}",
             files.key.display()
         );
         fingerprint
     };
-    println!("{fingerprint}");
+    say!("{fingerprint}")?;
     Ok(())
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn pair(asked: &Pair) -> Result<(), Failure> {
     let failed = |error: PinError| failure(1, &error);
     if asked.list {
         for (key, note) in Pins::load(&files.pins).map_err(failed)?.iter() {
-            println!("{key} {note}");
+            say!("{key} {note}")?;
         }
         return Ok(());
     }
@@ -123,23 +123,23 @@ pub(crate) fn pair(asked: &Pair) -> Result<(), Failure> {
     }
     let config = load(&asked.config)?;
     let own = Identity::load(&files.key).map_err(no_key)?.fingerprint;
-    eprintln!("ftship: this host's key is     {own}");
-    eprintln!("ftship: waiting for the other host, at {} and {}", config.peer, config.address);
+    note!("ftship: this host's key is     {own}");
+    note!("ftship: waiting for the other host, at {} and {}", config.peer, config.address);
     let met =
         meet(&path, config.address, config.peer, Duration::from_secs(asked.timeout)).map_err(|error| {
             let code = if matches!(error, PairError::TimedOut(..)) { 6 } else { 1 };
             failure(code, &error)
         })?;
-    eprintln!("ftship: the other host's key is {}  ({})", met.key, met.address);
+    note!("ftship: the other host's key is {}  ({})", met.key, met.address);
     if Pins::load(&files.pins).map_err(failed)?.trusts(&met.key) {
-        eprintln!("ftship: it is trusted already");
+        note!("ftship: it is trusted already");
     } else {
         confirm(&met)?;
         pin(&files.pins, met.key, &met.address.ip().to_string())?;
     }
     if !met.has_seen_us {
         let group = &asked.config;
-        eprintln!(
+        note!(
             "ftship: a daemon runs there that does not trust this host: there, ftship pair {group} --fingerprint {own}"
         );
     }
@@ -148,7 +148,7 @@ pub(crate) fn pair(asked: &Pair) -> Result<(), Failure> {
 
 /// Asks whether it is the other host's key.
 fn confirm(met: &Met) -> Result<(), Failure> {
-    eprint!("Compare it with what the other host prints as its own. Is it the same? Trust it [yes/no]? ");
+    ask!("Compare it with what the other host prints as its own. Is it the same? Trust it [yes/no]? ");
     let mut answer = String::new();
     std::io::stderr().flush().map_err(|error| failure(1, &error))?;
     std::io::stdin().lock().read_line(&mut answer).map_err(|error| failure(1, &error))?;
@@ -162,8 +162,8 @@ fn pin(path: &Path, key: Fingerprint, from: &str) -> Result<(), Failure> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let note = format!("{from} {since}");
     if !Pins::add(path, key, &note).map_err(|error| failure(1, &error))? {
-        eprintln!("ftship: it is trusted already");
+        note!("ftship: it is trusted already");
     }
-    println!("{key}");
+    say!("{key}")?;
     Ok(())
 }

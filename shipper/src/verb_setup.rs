@@ -22,10 +22,10 @@ pub(crate) fn check_config(groups: &[String], file: Option<PathBuf>) -> Result<(
     let mut refused = 0;
     for file in &files {
         match Config::load(file) {
-            Ok(config) => println!("{}: sound, group {}", file.display(), config.group),
+            Ok(config) => say!("{}: sound, group {}", file.display(), config.group)?,
             Err(error) => {
                 refused += 1;
-                eprintln!("{error}");
+                note!("{error}");
             }
         }
     }
@@ -40,7 +40,7 @@ pub(crate) fn format(config: &str, force: bool) -> Result<(), Failure> {
         let code = if error.is_refusal() { 4 } else { 1 };
         failure(code, &error)
     })?;
-    println!("{done}");
+    say!("{done}")?;
     Ok(())
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn set_up(config: &Config, wait: u64, remove: bool) -> Result<(), Fai
         return setup::take_down(config).map_err(failed);
     }
     for name in setup::set_up(config, Duration::from_secs(wait)).map_err(failed)? {
-        println!("/dev/mapper/{name}");
+        say!("/dev/mapper/{name}")?;
     }
     Ok(())
 }
@@ -60,9 +60,9 @@ pub(crate) fn claim(names: &[PathBuf]) -> Result<(), Failure> {
     let files = config::installed().map_err(|error| failure(1, &error))?;
     let configs: Vec<Config> = files.iter().filter_map(|file| Config::load(file).ok()).collect();
     if let Some(claim) = setup::claim(&configs, names, &|path| path.exists()) {
-        println!("FTDM_GROUP={}\nFTDM_PART={}", claim.group, claim.part);
+        say!("FTDM_GROUP={}\nFTDM_PART={}", claim.group, claim.part)?;
         if claim.is_complete {
-            println!("FTDM_COMPLETE=1");
+            say!("FTDM_COMPLETE=1")?;
         }
     }
     Ok(())
@@ -73,9 +73,13 @@ pub(crate) fn reload(group: &str) -> Result<(), Failure> {
         return Err(unexpected());
     };
     if live.is_empty() && restart.is_empty() {
-        println!("nothing has changed");
+        say!("nothing has changed")?;
     }
-    live.iter().for_each(|key| println!("{key}: in force"));
-    restart.iter().for_each(|key| println!("{key}: needs a restart of the daemon"));
+    for key in live {
+        say!("{key}: in force")?;
+    }
+    for key in restart {
+        say!("{key}: needs a restart of the daemon")?;
+    }
     Ok(())
 }

@@ -30,9 +30,9 @@ pub(crate) fn verify(group: &str, repair: bool, progress: Option<&Option<String>
                     && let Some(running) = status.verify.and_then(|figures| figures.running)
                 {
                     if json {
-                        println!("{}", serde_json::json!({ "verifying": running }));
+                        say!("{}", serde_json::json!({ "verifying": running }))?;
                     } else {
-                        eprintln!("{}", report::progress(&running));
+                        note!("{}", report::progress(&running));
                     }
                 }
             }
@@ -40,12 +40,12 @@ pub(crate) fn verify(group: &str, repair: bool, progress: Option<&Option<String>
     };
     let Response::Verified(outcome) = answer else { return Err(unexpected()) };
     if json {
-        println!("{}", serde_json::json!({ "verified": outcome }));
+        say!("{}", serde_json::json!({ "verified": outcome }))?;
     } else {
         for Differing { volume, sector, sectors } in &outcome.differing {
-            println!("{volume} {sector} {sectors}");
+            say!("{volume} {sector} {sectors}")?;
         }
-        eprintln!("{}", report::verify(&outcome));
+        note!("{}", report::verify(&outcome));
     }
     match outcome.differing_bytes {
         0 => Ok(()),
@@ -77,17 +77,17 @@ pub(crate) fn verify_offline(
         (Some(path), _) => {
             let mut out = BufWriter::new(file(path, File::create(path))?);
             let bytes = offline::write(config, &mut out).map_err(failed)?;
-            eprintln!("{bytes} bytes: {}", path.display());
+            note!("{bytes} bytes: {}", path.display());
             Ok(())
         }
         (None, Some(path)) => {
             let mut list = BufReader::new(file(path, File::open(path))?);
             let found = offline::against(config, &mut list).map_err(failed)?;
             for Differing { volume, sector, sectors } in &found.differing {
-                println!("{volume} {sector} {sectors}");
+                say!("{volume} {sector} {sectors}")?;
             }
             let differing: u64 = found.differing.iter().map(|place| place.sectors * 512).sum();
-            eprintln!("{} bytes compared, {differing} in units that differ", found.bytes);
+            note!("{} bytes compared, {differing} in units that differ", found.bytes);
             if differing == 0 {
                 return Ok(());
             }
