@@ -16,7 +16,8 @@ c=$(cuts) e=$(events) p=$(flushes primary) b=$(flushes backup)
 sleep 10
 b=$(($(flushes backup) - b)) p=$(($(flushes primary) - p)) e=$(($(events) - e)) c=$(($(cuts) - c))
 echo "$c cuts, $e resumes, $p flushes on the primary, $b on the backup; idle ticks: $(status primary .primary.idle_ticks)"
-if ((c < 8 || c > 13 || e > c + 1)); then fail "$c cuts and $e resumes in ten idle seconds"; fi
+# A cut that is void, as on a busy machine, resumes once more.
+if ((c < 8 || c > 13 || e > 2 * c)); then fail "$c cuts and $e resumes in ten idle seconds"; fi
 if ((p > 4 * c || b > 4 * c)); then fail "$p flushes on the primary, $b on the backup"; fi
 
 step "the first tick after a single write cuts"
