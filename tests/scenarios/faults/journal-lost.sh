@@ -29,7 +29,7 @@ eventually 60 more_acknowledged ""
 eventually 60 enough
 before=$(acknowledged)
 link down
-acknowledged=$(acknowledged)
+acknowledged=$(status backup .epochs.committed)
 strike "$(middle)"
 eventually 30 says_lost
 is_state backup outdated || fail "it says $(status backup .state)"
