@@ -15,20 +15,21 @@ pub const fn at(_point: &str) {}
 #[cfg(feature = "faults")]
 pub fn at(point: &str) {
     use nix::sys::signal::{Signal, raise};
-    let Some(path) = std::env::var_os("FTDM_FAULT") else { return };
-    let Ok(text) = std::fs::read_to_string(&path) else { return };
-    let signal = match text.trim().split_once(' ') {
-        Some((wanted, "STOP")) if wanted == point => Signal::SIGSTOP,
-        Some((wanted, "KILL")) if wanted == point => Signal::SIGKILL,
-        _ => return,
-    };
-    // Removed first: a scenario sees by that that the point was reached. Sent to this thread, which then
-    // does not take one more step; it stops or ends the whole process all the same.
-    if std::fs::remove_file(&path).is_ok()
-        && let Err(e) = raise(signal)
-    {
-        log::error!("fault point {point}: {e}");
+    for (order, signal) in [("STOP", Signal::SIGSTOP), ("KILL", Signal::SIGKILL)] {
+        // Sent to this thread, which then does not take one more step; it stops or ends the whole process all the same.
+        if is_ordered(point, order)
+            && let Err(e) = raise(signal)
+        {
+            log::error!("fault point {point}: {e}");
+        }
     }
+}
+
+/// Whether the file orders this at this point. It is removed: a scenario sees by that that the point was reached.
+fn is_ordered(point: &str, order: &str) -> bool {
+    let Some(path) = std::env::var_os("FTDM_FAULT") else { return false };
+    let is_here = std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == format!("{point} {order}"));
+    is_here && std::fs::remove_file(&path).is_ok()
 }
 
 /// Whether a scenario asks for this promise to be broken. Never, without the feature.
@@ -41,10 +42,5 @@ pub fn breaks(promise: &str) -> bool {
 /// Whether the call at this point is to fail. Never, without the feature.
 #[must_use]
 pub fn fails(point: &str) -> bool {
-    if !cfg!(feature = "faults") {
-        return false;
-    }
-    let Some(path) = std::env::var_os("FTDM_FAULT") else { return false };
-    let wanted = std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == format!("{point} FAIL"));
-    wanted && std::fs::remove_file(&path).is_ok()
+    cfg!(feature = "faults") && is_ordered(point, "FAIL")
 }

@@ -138,7 +138,7 @@ pub(crate) fn kernel_release() -> String {
 /// Judges a kernel by `uname -r`, and by `uname -v`, where Debian names the upstream release.
 ///
 /// # Errors
-/// When it lacks a fix, or when that cannot be told.
+/// When it lacks a fix, or when its release does not show that.
 pub fn check(release: &str, build: &str) -> Result<(), KernelError> {
     let unknown = || KernelError::Unknown { release: release.to_owned() };
     let (version, rest) = Version::parse(release).ok_or_else(unknown)?;

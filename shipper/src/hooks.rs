@@ -276,7 +276,7 @@ fn follow(output: impl BufRead, froze: impl Fn(Result<(), String>)) -> (bool, Op
                 is_told = true;
                 froze(Err(format!("the freeze hook failed: {reason}")));
             }
-            // A failure stays one, whatever follows.
+            // A failure stays one: later lines change nothing.
             Some(Word::Failed(reason)) => thawed = Some(Err(reason)),
             Some(Word::Thawed) if thawed.is_none() => thawed = Some(Ok(())),
             _ => log::warn!("the process that runs the hooks says {line:?}, which is not expected here"),

@@ -338,7 +338,7 @@ fn perform(verb: Verb) -> Result<(), Failure> {
                 return Err(unexpected());
             };
             if json {
-                say!("{}", serde_json::to_string_pretty(&status).map_err(|error| failure(1, &error))?)?;
+                output::json(&status)?;
             } else {
                 output::print(&report::status(&status))?;
             }
@@ -416,7 +416,7 @@ fn list_snapshots(group: &str, remove: Option<&str>, json: bool) -> Result<(), F
         return named.ok_or_else(|| Failure { code: 4, text: text() })?.remove().map_err(failed);
     }
     if json {
-        say!("{}", serde_json::to_string_pretty(&all).map_err(|error| failure(1, &error))?)?;
+        output::json(&all)?;
     } else {
         for snapshot in &all {
             print_snapshot(snapshot)?;
@@ -486,7 +486,7 @@ fn journal(config: &Config, check: bool, all: bool, json: bool) -> Result<(), Fa
     };
     let picture = view.take().map_err(|error| failure(journal_report::error_code(&error), &error))?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&picture).map_err(|error| failure(1, &error))?)?;
+        output::json(&picture)?;
     } else {
         output::print(&journal_report::journal(&picture))?;
     }

@@ -7,7 +7,7 @@
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write as _};
 
-use crate::Failure;
+use crate::{Failure, failure};
 
 /// Prints a line of the answer.
 macro_rules! say {
@@ -27,6 +27,12 @@ macro_rules! ask {
 /// Prints an answer of whole lines.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     answer(format_args!("{text}"))
+}
+
+/// Prints an answer as one JSON object, or list of them.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| failure(1, &error))?;
+    answer(format_args!("{text}\n"))
 }
 
 pub(crate) fn answer(text: Arguments<'_>) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 //! `KEY=VALUE` lines.
 //!
 //! Always holds: nobody waits for it. Without a supervisor nothing is said; what cannot be said is dropped.
-//! A value is one line: whatever it holds, it begins no assignment of its own.
+//! A value is one line: whichever characters it holds, it begins no assignment of its own.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

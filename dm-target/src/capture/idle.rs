@@ -2,7 +2,7 @@
 //!
 //! The counters of the visible device are looked at before a cut or a follow touches anything, and kept when that is
 //! done. What comes between the look and the suspend makes them differ later: then one cut too many follows, never one
-//! too few. The kernel counts a write before it completes it, so nothing that a guest was told is done is missed.
+//! too few. The kernel counts a write before it completes it, so no write that a guest knows to be done is missed.
 //!
 //! Always holds: a look that shows anything in flight proves nothing, and neither does one with counting switched off;
 //! reading them takes no flush and no suspend.
@@ -28,7 +28,7 @@ impl Idle {
         self.followed = self.now;
     }
 
-    /// All that was in the log behind that look was read.
+    /// All that was in the log before that look was read.
     pub(crate) fn followed(&mut self) {
         self.followed = self.now;
     }

@@ -258,7 +258,7 @@ impl Capture {
         self.follow_log()
     }
 
-    /// The same, after a look at the counters, whatever they say.
+    /// The same, after a look at the counters, which decide nothing here.
     pub(crate) fn follow_log(&mut self) -> Result<Followed, LostReason> {
         self.refuse_when_lost()?;
         let own = self.refuse_when_taken_over();

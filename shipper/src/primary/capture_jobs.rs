@@ -58,7 +58,7 @@ pub(super) enum CaptureJob {
     Shut,
     /// Keep up with the log, and say when that is done.
     Follow,
-    /// The same, whatever keeps the one who orders the cuts.
+    /// The same, by the cut thread itself: also when no cut is ordered.
     Watch,
     /// Track only.
     Stop,

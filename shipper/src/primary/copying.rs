@@ -160,6 +160,12 @@ impl PrimaryDriver {
         self.ship_parts();
     }
 
+    /// Encodes a piece that is complete, and the parts that waited for it.
+    fn encode_piece(&mut self, piece: Piece) {
+        self.encoder.push(EncodeJob::Copied(piece));
+        self.ship_parts();
+    }
+
     /// Lets out the parts that may go.
     fn ship_parts(&mut self) {
         while self.copying.plan.lets_parts_out()
@@ -197,10 +203,7 @@ impl PrimaryDriver {
 
     pub(super) fn piece_read(&mut self, now: Duration, read: PieceRead) {
         match self.copying.take(read) {
-            Ok(Some(piece)) => {
-                self.encoder.push(EncodeJob::Copied(piece));
-                self.ship_parts();
-            }
+            Ok(Some(piece)) => self.encode_piece(piece),
             Ok(None) => self.read_more(now),
             Err(error) => {
                 let reason = format!("{error:#}");
@@ -213,8 +216,7 @@ impl PrimaryDriver {
     /// What the backup has of a piece.
     pub(super) fn piece_told(&mut self, number: u64, told: Told) {
         if let Some((piece, told)) = self.copying.plan.told(number, told) {
-            self.encoder.push(EncodeJob::Copied(Piece { told, ..piece }));
-            self.ship_parts();
+            self.encode_piece(Piece { told, ..piece });
         }
     }
 

@@ -103,7 +103,7 @@ pub struct PrimaryDriver {
     verify_reader: VerifyReader,
     verify_reads: Receiver<VerifyRead>,
     verifies: VerifySchedule,
-    /// Parts of the log that are to go out behind what is read before.
+    /// Parts of the log that are to go out after what was ordered before.
     parts: VecDeque<Vec<EpochLog>>,
     /// What the last cut captured, until the core says that it is to be shipped.
     captured: Option<Vec<EpochLog>>,
@@ -283,7 +283,7 @@ impl PrimaryDriver {
                 PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
                 PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
                 PrimaryAction::Cut { epoch, roll, budget, hold, part, may_rest } => {
-                    // A part suspends, whoever waits for the epoch's end.
+                    // A part suspends, also if a checkpoint waits for the epoch's end.
                     self.cutting = if part { Vec::new() } else { std::mem::take(&mut self.quiesced) };
                     let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
                     let order = CutOrder { epoch, mode, budget, roll, hold, part, may_rest };

@@ -72,7 +72,7 @@ without_a_mirror() { # without_a_mirror ARGUMENTS...: the lab's command, with an
 
 stopped_by() { # stopped_by SIGNAL: runs a scenario that hangs and ends the driver
     rm -rf "$LAB_RUNS/hangs"
-    LAB_NO_BUILD=1 setsid "$lab" run --backend "$backend" --timeout 300 "$here/failing/hangs.sh" \
+    setsid "$lab" run --backend "$backend" --timeout 300 "$here/failing/hangs.sh" \
         > "$LAB_RUNS/said" 2>&1 &
     local driver=$! tries
     for tries in {1..120}; do

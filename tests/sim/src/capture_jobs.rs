@@ -17,7 +17,7 @@ pub(crate) enum CutJob {
     Try(u32),
     /// Stand still, and roll, for the attempt of this number; what was written since is this epoch.
     Stand(u32, Vec<Era>, Epoch),
-    /// End this epoch, roll in its pause or not, and hold writes back behind it or not. Or, where it may rest, do nothing if
+    /// End this epoch, roll in its pause or not, and hold writes back after it or not. Or, where it may rest, do nothing if
     /// nothing was written.
     Cut {
         epoch: Epoch,

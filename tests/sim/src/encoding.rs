@@ -18,6 +18,7 @@ use ftship_proto::record::Content;
 use ftship_proto::verify::{Inspection, Place, ShortDigest, digests_of, patch};
 
 use crate::content::{Shape, fill};
+use crate::primary_host::PrimaryDaemon;
 use crate::scenario::Scenario;
 use crate::verify::Inspecting;
 use crate::world::{LaneId, World};
@@ -131,6 +132,33 @@ pub(crate) enum EncodedItem {
     Concluded { token: u64, digests: Vec<Option<Digest>> },
 }
 
+impl PrimaryDaemon {
+    /// Puts runs into the epoch that is open for them, or into a base copy. Returns how many frames that took, and what
+    /// the frames take in a journal.
+    fn encode_runs(
+        &mut self,
+        runs: &[(VolumeIndex, Extent, Vec<u8>)],
+        out: &mut Vec<EncodedItem>,
+    ) -> (u64, u64) {
+        let mut frames = Vec::new();
+        let mut sink = |frame| frames.push(frame);
+        for (volume, extent, data) in runs {
+            let pushed = match &mut self.catch_up {
+                Some(encoder) => encoder.push(*volume, *extent, content_of(data), &mut sink),
+                None => self.base_encoder.push(*volume, *extent, content_of(data), &mut sink),
+            };
+            pushed.expect("a run lies on the volume");
+        }
+        if self.catch_up.is_none() {
+            self.base_encoder.flush(&mut sink);
+        }
+        let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
+        let count = frames.len() as u64;
+        out.extend(frames.into_iter().map(EncodedItem::Frame));
+        (count, stored)
+    }
+}
+
 impl World {
     pub(crate) fn encoder_push(&mut self, job: EncodeJob) {
         let Some(daemon) = &mut self.primary.daemon else { return };
@@ -171,47 +199,22 @@ impl World {
                 daemon.comparison = Comparison::staged();
             }
             EncodeJob::Copied(piece) => {
-                let mut frames = Vec::new();
-                let mut sink = |frame| frames.push(frame);
                 let differing =
                     daemon.comparison.differing(&piece.batch, &piece.digests(noisy), piece.told.as_deref());
                 let sent: u64 = differing.iter().map(|run| run.place.extent.len().0).sum();
                 let blocks = differing.iter().flat_map(|run| piece.part(run, shape));
-                for (volume, extent, data) in runs(blocks, shape, noisy) {
-                    let pushed = match &mut daemon.catch_up {
-                        Some(encoder) => encoder.push(volume, extent, content_of(&data), &mut sink),
-                        None => daemon.base_encoder.push(volume, extent, content_of(&data), &mut sink),
-                    };
-                    pushed.expect("a piece lies on the volume");
-                }
-                if daemon.catch_up.is_none() {
-                    daemon.base_encoder.flush(&mut sink);
-                }
-                let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
-                let count = frames.len() as u64;
-                out.extend(frames.into_iter().map(EncodedItem::Frame));
+                let (frames, stored) = daemon.encode_runs(&runs(blocks, shape, noisy), &mut out);
                 let skipped = (piece.batch.sectors().0 - sent) * SECTOR_SIZE as u64;
-                out.push(EncodedItem::Copied { batch: piece.batch, frames: count, stored, skipped });
+                out.push(EncodedItem::Copied { batch: piece.batch, frames, stored, skipped });
             }
             EncodeJob::Part(captured) => {
-                let mut frames = Vec::new();
-                let mut sink = |frame| frames.push(frame);
-                for (volume, extent, data) in runs(captured.0.into_iter(), shape, noisy) {
+                let runs = runs(captured.0.into_iter(), shape, noisy);
+                for &(volume, extent, _) in &runs {
                     daemon.touched.note(volume, extent);
                     daemon.comparison.sent(Place { volume, extent });
-                    let pushed = match &mut daemon.catch_up {
-                        Some(encoder) => encoder.push(volume, extent, content_of(&data), &mut sink),
-                        None => daemon.base_encoder.push(volume, extent, content_of(&data), &mut sink),
-                    };
-                    pushed.expect("a block lies on the volume");
                 }
-                if daemon.catch_up.is_none() {
-                    daemon.base_encoder.flush(&mut sink);
-                }
-                let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
-                let count = frames.len() as u64;
-                out.extend(frames.into_iter().map(EncodedItem::Frame));
-                out.push(EncodedItem::Part { frames: count, stored });
+                let (frames, stored) = daemon.encode_runs(&runs, &mut out);
+                out.push(EncodedItem::Part { frames, stored });
             }
             EncodeJob::Epoch { epoch, staged, captured, after } => {
                 let header = &mut daemon.header;

@@ -27,7 +27,7 @@ struct Options {
     /// Runs seeds for so many minutes instead.
     #[structopt(long)]
     minutes: Option<u64>,
-    /// Histories of one kind: any, power-cuts (soon behind rolls of dm-era), broken-copies, lost-writes, small-logs,
+    /// Histories of one kind: any, power-cuts (soon after rolls of dm-era), broken-copies, lost-writes, small-logs,
     /// failback; with `--mutants` those in which each is seen best, if not said.
     #[structopt(long)]
     of: Option<Kind>,

@@ -53,7 +53,7 @@ pub(crate) struct PrimaryDaemon {
     taken_at: u64,
     /// What the last roll noted.
     pub(crate) scope: Scope,
-    /// Parts of the log that are to go out behind what was ordered before.
+    /// Parts of the log that are to go out after what was ordered before.
     pub(crate) parts: VecDeque<Captured>,
     /// What is copied, where that was read while the volumes stood still.
     pub(crate) still: Option<Content>,

@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    /// In sync, and no epoch has ended for longer than ten: somebody who looks is told why.
+    /// In sync, and no epoch has ended for longer than ten: the status says why.
     pub(crate) fn expect_reason(&self) {
         let Some(daemon) = self.primary.daemon.as_ref().filter(|_| !self.scenario.is_interval) else {
             return;

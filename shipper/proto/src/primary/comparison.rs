@@ -8,9 +8,8 @@
 //! - Staged: what its volumes hold with the sync's base and nothing after it. What the sync itself has sent lies in the
 //!   journal and counts instead: of that the digests are remembered.
 //!
-//!
 //! A part of the log is sent without being compared, and counts as sent. In the round that it comes in that does not matter:
-//! what is read behind its cut and differs from it was written since, so a later part has it.
+//! what is read after its cut and differs from it was written since, so a later part has it.
 //!
 //! Always holds: a unit is left out only if sending it would change nothing: once everything before it is applied, the
 //! backup has exactly the bytes that were read here. So whatever holds of a copy holds of one with units left out. What

@@ -3,8 +3,8 @@
 //!
 //! Always holds: at most so many pieces are under way as there are buffers, those of rounds that were given up
 //! included; a round is complete once each of its pieces was encoded; no round covers a sector twice. A part of the log
-//! goes out behind each piece that was ordered before its cut was done, and nothing is ordered before it is out: what was
-//! read before a write never comes behind that write.
+//! goes out after each piece that was ordered before its cut was done, and nothing is ordered before it is out: what was
+//! read before a write never comes after that write.
 
 use std::collections::{HashMap, HashSet};
 
@@ -227,7 +227,7 @@ impl<P> CopyPlan<P> {
         self.parts += 1;
     }
 
-    /// Whether the parts that were cut may be encoded, behind what may be encoded before.
+    /// Whether the parts that were cut may be encoded, after everything that may be encoded before.
     #[must_use]
     pub fn lets_parts_out(&self) -> bool {
         self.unread.is_empty() || mutant::is(Mutant::PartBeforeCopies)

@@ -93,7 +93,7 @@ pub enum PrimaryEvent {
         /// For people.
         reason: String,
     },
-    /// The follow that was ordered is done, whatever came of it.
+    /// The follow that was ordered has ended, also if it failed.
     Followed,
     /// The log overflowed, or could not be written: the capture has ended, and nothing else is wrong.
     LogOff {
@@ -386,7 +386,7 @@ pub enum PrimaryAction {
         /// What becomes of the set of granules after it.
         after: AfterEpoch,
     },
-    /// Fold what the last cut captured, and send it as part of what is being copied: behind every piece that was ordered
+    /// Fold what the last cut captured, and send it as part of what is being copied: after every piece that was ordered
     /// before, and before every later one.
     ShipPart,
     /// No cut now, but keep up with the log and tell its use; answered by [`PrimaryEvent::Followed`].

@@ -95,7 +95,7 @@ pub struct PrimaryConfig {
     pub timeout: Duration,
     /// Part of the log, in percent, beyond which replication degrades.
     pub log_watermark: u8,
-    /// In sync, writes wait beyond that: whoever captures sees to it, and the core does not degrade.
+    /// In sync, writes wait beyond that: the cut thread holds them, and the core does not degrade.
     pub throttles: bool,
     /// How long the volume may stand still for a cut.
     pub pause_budget: Duration,

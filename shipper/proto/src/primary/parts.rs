@@ -8,12 +8,12 @@
 //!            since the capture began follows, over the same connection
 //! ```
 //! A part is an epoch's content in all but its number: what was written between two instants at which the volumes stood
-//! still, as it was at the second one. The epoch goes on behind it. Staged, the parts are frames of the sync's one epoch;
+//! still, as it was at the second one. The epoch goes on after it. Staged, the parts are frames of the sync's one epoch;
 //! in place, they are written at once, as everything that is copied.
 //!
 //! Always holds:
-//! - A part goes out behind every piece of the copy whose reading began before its cut (`copy.rs`): so nothing that was
-//!   read before a write comes behind it. What is read later has that write, or one of which a later part tells.
+//! - A part goes out after every piece of the copy whose reading began before its cut (`copy.rs`): so nothing that was
+//!   read before a write comes after it. What is read later has that write, or one of which a later part tells.
 //! - At most `window` parts are cut and not encoded. Writes never wait for them: where they come faster than parts go out
 //!   the log fills, the capture ends, and dm-era has where the writes went. The next round copies that, and the next last
 //!   round tries again; nothing of what was copied is lost, and both rates are shown.
@@ -152,7 +152,7 @@ impl Primary {
     fn end_capture_early(&mut self) {
         self.enter_capture(Capture::Stopping);
         self.act(PrimaryAction::StopCapture);
-        // Whatever becomes of a cut that is under way.
+        // Also if a cut is under way: its result does not count any more.
         (self.cutting, self.cuts_part) = (None, false);
         self.thaw();
         self.act(PrimaryAction::StateChanged);

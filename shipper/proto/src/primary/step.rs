@@ -13,7 +13,7 @@
 //!               │ └───────────── first commit point acknowledged: in sync ────────── Finishing ◄┘
 //!               └── degraded: from every step
 //!
-//!   Where the guest writes faster than parts of the log go out, or than the cut behind them ends, LastRound and Finishing
+//!   Where the guest writes faster than parts of the log go out, or than the cut after them ends, LastRound and Finishing
 //!   become Copying again; where it is faster than the acknowledgement, Finishing becomes None, and at once Rolling.
 //!
 //!   An interval of which little is expected goes from None to Switching or Standing at once; where it was more, on from

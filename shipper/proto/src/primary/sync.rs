@@ -3,7 +3,7 @@
 //! Round 0 copies what the backup lacks, or everything; each further round what was written during the one before,
 //! as dm-era's roll before it says. When a round is small, or rounds do not shrink any more, the capture starts; in
 //! its switch's pause dm-era is rolled once more. What that roll names is read while the log has what is written
-//! meanwhile, and which overrides it; when the log fills, part of it goes out (`parts.rs`). The first cut behind that
+//! meanwhile, and which overrides it; when the log fills, part of it goes out (`parts.rs`). The first cut after that
 //! read is the commit point.
 //!
 //! Always holds:
