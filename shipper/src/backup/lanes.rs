@@ -18,13 +18,13 @@ use ftship_proto::primary::Scope;
 use ftship_proto::state::DurableState;
 use ftship_proto::verify::{Digests, HashRequest};
 
-use super::journal_device::JournalDevice;
 use super::redo::{Redo, Unproven};
 use super::volume_device::Volumes;
-use crate::reactor::Reports;
-use crate::snapshots::{Order, Snapshot};
-use crate::state_file::StateFile;
-use crate::worker::Worker;
+use crate::runtime::reactor::Reports;
+use crate::runtime::worker::Worker;
+use crate::store::journal_device::JournalDevice;
+use crate::store::snapshots::{Order, Snapshot};
+use crate::store::state_file::StateFile;
 
 /// What lanes report.
 #[derive(Debug)]

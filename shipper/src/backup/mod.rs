@@ -6,7 +6,6 @@
 
 mod hash;
 mod identity;
-mod journal_device;
 mod lanes;
 mod redo;
 mod snapshot;
@@ -31,15 +30,15 @@ use mio::event::Event;
 use crate::config::Config;
 use crate::control::server::ClientId;
 use crate::control::{BackupFigures, Epochs, Request, Response, Status, VolumeFigures};
-use crate::door::Door;
-use crate::peer::PeerConnection;
-use crate::reactor::{Driver, PEER, Reactor, Reports, summary};
-use crate::state_file::StateFile;
+use crate::link::door::Door;
+use crate::link::peer::PeerConnection;
+use crate::runtime::reactor::{Driver, Reactor, Reports, summary};
+use crate::runtime::tokens::PEER;
+use crate::store::journal_device::JournalDevice;
+use crate::store::state_file::StateFile;
 use identity::{check_identities, identities};
-pub(crate) use journal_device::DeviceReader;
-pub use journal_device::{JournalDevice, JournalFault};
 use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
-use redo::Unproven;
+use redo::{Redo, Unproven};
 use snapshot::Snapshots;
 use volume_device::{DiscardCounts, Volumes};
 
@@ -87,7 +86,7 @@ impl BackupDriver {
         let mut journal = JournalDevice::open(&config.journal.device)?;
         let recovery = journal.recover(&config.group, state.last_incarnation)?;
         log::info!("journal {}: {}", config.journal.device.display(), recovery.summary);
-        let redo = journal.redo()?;
+        let redo = Redo::of(&journal)?;
         let is_promoted = state.role == Role::Primary;
         let mut local = Vec::new();
         let mut devices = Vec::new();

@@ -9,20 +9,17 @@ use std::io;
 use anyhow::Context;
 use ftdm::block_io::AlignedBuffer;
 use ftship_proto::backup::Sealed;
-use ftship_proto::frame::{Frame, MAX_RAW_PAYLOAD};
+use ftship_proto::frame::Frame;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::Epoch;
-use ftship_proto::journal::{BLOCK_LEN, PIECE_LEN, Place, Proof, ProofError, ReadError, RedoError, Ring};
+use ftship_proto::journal::{PIECE_LEN, Place, Proof, ProofError, ReadError, RedoError, Ring};
 
-use super::journal_device::DeviceReader;
 use super::volume_device::Volumes;
-use crate::storage::Storage;
+use crate::store::journal_device::{DeviceReader, JournalDevice, JournalFault, LARGEST_FRAME};
+use crate::store::storage::Storage;
 
 /// Most bytes of frames that are kept between the proof of a pass and its writing.
 const KEPT_LEN: usize = 2 * PIECE_LEN;
-
-/// Largest frame as it lies in the ring, with room to spare: header, payload and padding.
-pub(super) const LARGEST_FRAME: usize = MAX_RAW_PAYLOAD + 2 * BLOCK_LEN;
 
 /// An epoch that the journal does not hold as it was sealed.
 #[derive(Debug)]
@@ -46,9 +43,14 @@ pub(super) struct Redo {
 }
 
 impl Redo {
-    pub(super) fn new(device: Storage, ring: Ring) -> Self {
+    /// Over a descriptor of its own.
+    ///
+    /// # Errors
+    /// When the journal was not recovered, or cannot be opened again.
+    pub(super) fn of(journal: &JournalDevice) -> Result<Self, JournalFault> {
+        let (device, ring) = journal.reader()?;
         let buffer = AlignedBuffer::new(LARGEST_FRAME);
-        Self { device, ring, buffer, proofs: Vec::new(), is_broken: false }
+        Ok(Self { device, ring, buffer, proofs: Vec::new(), is_broken: false })
     }
 
     /// Reads these epochs, and checks each against its digest.

@@ -14,7 +14,7 @@ use super::lanes::VolumeJob;
 use crate::config::Config;
 use crate::control::Response;
 use crate::control::server::ClientId;
-use crate::snapshots::{Kind, Order, Snapshot, check_name};
+use crate::store::snapshots::{Kind, Order, Snapshot, check_name};
 
 /// The next try after a recovery point that could not be taken, at the latest.
 const RETRY: Duration = Duration::from_secs(60);

@@ -3,15 +3,17 @@
 //! Always holds: the types here are the whole vocabulary, used by the daemon and by the commands.
 
 pub mod client;
+pub mod exit;
 pub mod server;
+pub mod text;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Ack, Commit};
-use crate::metrics::Percentiles;
-use crate::snapshots::Snapshot;
+use crate::runtime::metrics::Percentiles;
+use crate::store::snapshots::Snapshot;
 
 /// Folder of the sockets.
 pub const DIRECTORY: &str = "/run/ftdm";

@@ -26,8 +26,8 @@ use super::heartbeat::Heartbeat;
 use super::leftovers::Leftovers;
 use super::rounds::{self, Rolled};
 use super::unshut::Unshut;
-use crate::reactor::Reports;
-use crate::worker::Worker;
+use crate::runtime::reactor::Reports;
+use crate::runtime::worker::Worker;
 
 /// The watchdog hears from this thread, and the log is followed, at least so often.
 const BEAT_INTERVAL: Duration = Duration::from_millis(100);

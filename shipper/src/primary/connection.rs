@@ -10,8 +10,8 @@ use ftship_proto::primary::PrimaryEvent;
 use super::PrimaryDriver;
 use super::capture_jobs::CaptureJob;
 use super::encode::EncodedItem;
-use crate::peer::PeerConnection;
-use crate::reactor::PEER;
+use crate::link::peer::PeerConnection;
+use crate::runtime::tokens::PEER;
 
 impl PrimaryDriver {
     pub(super) fn connect(&mut self, now: Duration) {

@@ -20,8 +20,8 @@ use super::capture_jobs::CaptureJob;
 use super::encode::{EncodeJob, EncodedPiece, Piece};
 use super::rounds::Rolled;
 use super::{PrimaryDriver, run_in_background};
-use crate::reactor::Reports;
-use crate::worker::Worker;
+use crate::runtime::reactor::Reports;
+use crate::runtime::worker::Worker;
 
 /// Sectors read at a time: 1 MiB.
 const CHUNK: Sectors = Sectors(2048);

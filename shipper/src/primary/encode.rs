@@ -21,8 +21,8 @@ use ftship_proto::verify::{Place, ShortDigest};
 
 use super::run_in_background;
 use super::verify::{InspectJob, Inspecting};
-use crate::reactor::Reports;
-use crate::worker::Worker;
+use crate::runtime::reactor::Reports;
+use crate::runtime::worker::Worker;
 
 /// Encoded frames that may wait for the link, of about 1 MiB at most each.
 const FRAMES_AHEAD: usize = 8;

@@ -15,7 +15,7 @@ use ftdm::stack::Held;
 use super::capture::Capturing;
 use super::capture_jobs::CaptureReport;
 use super::unshut::Unshut;
-use crate::reactor::Reports;
+use crate::runtime::reactor::Reports;
 
 impl Capturing {
     /// Whether what is held back must not reach the volumes.

@@ -15,8 +15,8 @@ use anyhow::Context;
 use ftdm::pause::pulse::{Phase, Pulse};
 
 use crate::config::Config;
-use crate::supervisor::is_supervised;
-use crate::watchdog::{GOODBYE, GREETING, HEARD, beat_of, socket_path};
+use crate::runtime::supervisor::is_supervised;
+use crate::standby::watchdog::{GOODBYE, GREETING, HEARD, beat_of, socket_path};
 
 /// Beats of one phase need not be closer than this.
 const INTERVAL: Duration = Duration::from_millis(20);

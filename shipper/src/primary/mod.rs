@@ -23,7 +23,6 @@ mod status;
 mod unshut;
 mod usage;
 mod verify;
-pub(crate) mod visitor;
 mod volumes;
 
 use std::collections::VecDeque;
@@ -50,12 +49,14 @@ use mio::event::Event;
 use crate::config::{CaptureBy, Config, Mode, Overrun};
 use crate::control::server::ClientId;
 use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
-use crate::door::Door;
-use crate::hooks::{HookReport, Hooks};
-use crate::metrics::Latencies;
-use crate::peer::PeerConnection;
-use crate::reactor::{Driver, PEER, Reactor, Reports, VISITOR, summary};
-use crate::state_file::StateFile;
+use crate::link::door::Door;
+use crate::link::peer::PeerConnection;
+use crate::link::visitor::Visitor;
+use crate::runtime::metrics::Latencies;
+use crate::runtime::reactor::{Driver, Reactor, Reports, summary};
+use crate::runtime::tokens::{PEER, VISITOR};
+use crate::standby::hooks::{HookReport, Hooks};
+use crate::store::state_file::StateFile;
 use capture::CutThread;
 use capture_jobs::{CaptureJob, CaptureReport, CaptureSettings};
 use copying::{Copying, PieceRead, Still};
@@ -66,7 +67,6 @@ use state_lane::StateLane;
 use status::{commit_answer, promoted_already};
 use usage::Onlooker;
 use verify::{VerifyRead, VerifyReader, VerifySchedule};
-use visitor::Visitor;
 use volumes::{Volumes, log_size};
 
 /// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.

@@ -12,8 +12,8 @@ use ftship_proto::primary::PrimaryEvent;
 use super::capture_jobs::{CaptureJob, CaptureReport};
 use super::{PROGRESS_BYTES, PrimaryDriver};
 use crate::control::Response;
-use crate::hooks::HookReport;
-use crate::peer::PeerConnection;
+use crate::link::peer::PeerConnection;
+use crate::standby::hooks::HookReport;
 
 impl PrimaryDriver {
     pub(super) fn capture_report(&mut self, now: Duration, report: CaptureReport) {

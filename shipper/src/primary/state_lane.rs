@@ -8,9 +8,9 @@ use std::sync::mpsc::Receiver;
 use ftship_proto::primary::PrimaryEvent;
 use ftship_proto::state::DurableState;
 
-use crate::reactor::Reports;
-use crate::state_file::StateFile;
-use crate::worker::Worker;
+use crate::runtime::reactor::Reports;
+use crate::runtime::worker::Worker;
+use crate::store::state_file::StateFile;
 
 /// The writing thread.
 #[derive(Debug)]

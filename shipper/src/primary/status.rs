@@ -15,7 +15,7 @@ use super::PrimaryDriver;
 use super::capture_jobs::LogUse;
 use crate::config::Ack;
 use crate::control::{Epochs, PrimaryFigures, Response, Status, SyncCarrier, SyncStatus};
-use crate::peer::PeerConnection;
+use crate::link::peer::PeerConnection;
 
 impl PrimaryDriver {
     /// Keeps how full each log is; returns the use and capacity of the one that is fullest.

@@ -23,8 +23,8 @@ use super::{PrimaryDriver, run_in_background};
 use crate::config::Verify as Settings;
 use crate::control::server::ClientId;
 use crate::control::{Response, VerifyFigures, VerifyOutcome, VerifyRunning};
-use crate::reactor::Reports;
-use crate::worker::Worker;
+use crate::runtime::reactor::Reports;
+use crate::runtime::worker::Worker;
 
 /// Asks by itself, when the configuration says so.
 const SCHEDULED: u64 = u64::MAX;
@@ -298,12 +298,12 @@ impl PrimaryDriver {
             Ok(report) => {
                 let outcome = self.outcome(&report);
                 if outcome.differing_bytes > 0 {
-                    log::error!("verify: {}", crate::report::verify(&outcome));
+                    log::error!("verify: {}", crate::control::text::verify(&outcome));
                 } else {
-                    log::info!("verify: {}", crate::report::verify(&outcome));
+                    log::info!("verify: {}", crate::control::text::verify(&outcome));
                 }
                 if outcome.untracked_bytes > 0 {
-                    log::error!("tracking alarm: {}", crate::report::untracked(&outcome));
+                    log::error!("tracking alarm: {}", crate::control::text::untracked(&outcome));
                 }
                 self.verifies.untracked += outcome.untracked_bytes;
                 self.verifies.last = Some(outcome.clone());

@@ -8,12 +8,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ftship::config::Config;
-use ftship::door::Door;
-use ftship::peer::PeerConnection;
-use ftship::reactor::PEER;
-use ftship::tls::fingerprint::Fingerprint;
-use ftship::tls::identity::{DEFAULT_DAYS, Identity, KeyFiles};
-use ftship::tls::pins::Pins;
+use ftship::link::door::Door;
+use ftship::link::peer::PeerConnection;
+use ftship::link::tls::fingerprint::Fingerprint;
+use ftship::link::tls::identity::{DEFAULT_DAYS, Identity, KeyFiles};
+use ftship::link::tls::pins::Pins;
+use ftship::runtime::tokens::PEER;
 use ftship_proto::frame::{Frame, FrameKind, Stamp};
 use ftship_proto::ids::{Epoch, Incarnation};
 use mio::{Events, Poll};

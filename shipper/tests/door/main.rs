@@ -10,8 +10,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ftship::tls::identity::Identity;
-use ftship::tls::pins::Pins;
+use ftship::link::tls::identity::Identity;
+use ftship::link::tls::pins::Pins;
 use hosts::{AGES, Backup, Link, PATIENCE, Place, from, logged, pair, wait_logged};
 
 /// Something in between that passes on, or spoils, what a client says.

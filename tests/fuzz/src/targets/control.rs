@@ -1,7 +1,7 @@
 //! Lines on the control socket, a client's and a daemon's, and beats to the watchdog.
 
 use ftship::control::{LINE_LIMIT, Request, Response};
-use ftship::watchdog::{GOODBYE, beat_of, phase_of};
+use ftship::standby::watchdog::{GOODBYE, beat_of, phase_of};
 
 use crate::{Seed, Target, Verdict, explains, within};
 
@@ -85,7 +85,7 @@ fn response(line: &str) -> Verdict {
             let again = Response::parse(&json(&response));
             assert_eq!(format!("{again:?}"), format!("Ok({response:?})"));
             if let Response::Status(status) = &response {
-                assert!(!ftship::report::status(status).is_empty());
+                assert!(!ftship::control::text::status(status).is_empty());
             }
             Verdict::Accepted
         }

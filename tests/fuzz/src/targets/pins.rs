@@ -1,7 +1,7 @@
 //! The keys that a group trusts, as a file has them.
 
-use ftship::tls::fingerprint::Fingerprint;
-use ftship::tls::pins::{MAX_LEN, MAX_PINS, PinError, Pins};
+use ftship::link::tls::fingerprint::Fingerprint;
+use ftship::link::tls::pins::{MAX_LEN, MAX_PINS, PinError, Pins};
 
 use crate::{Seed, Target, Verdict, explains, within};
 

@@ -1,0 +1,40 @@
+//! `ftship journal`: what a backup's journal holds.
+//!
+//! Always holds: it changes nothing.
+
+use ftship::config::Config;
+use ftship::control::Request;
+use ftship::control::client::{ClientError, ask};
+use ftship::store::journal_view::{View, text};
+use ftship::store::state_file::StateFile;
+
+use crate::cli::failure::{ANSWER_TIMEOUT, Failure, failure};
+use crate::cli::output;
+
+pub(crate) fn journal(config: &Config, check: bool, all: bool, json: bool) -> Result<(), Failure> {
+    let state = StateFile::open_to_read(&config.state).and_then(|mut file| file.read());
+    if let Err(error) = &state {
+        note!("ftship: {error}; so the last committed epoch is not known");
+    }
+    let state = state.ok().flatten();
+    let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));
+    let view = View {
+        path: &config.journal.device,
+        group: &config.group,
+        state: state.as_ref(),
+        daemon: !matches!(answer, Err(ClientError::NoDaemon { .. })),
+        all,
+    };
+    let picture = view.take().map_err(|error| failure(error.code(), &error))?;
+    if json {
+        output::json(&picture)?;
+    } else {
+        output::print(&text::journal(&picture))?;
+    }
+    match picture.verdict.code() {
+        Some(code) if check => {
+            Err(Failure { code, text: format!("journal {}: not sound, see above", picture.device.display()) })
+        }
+        _ => Ok(()),
+    }
+}

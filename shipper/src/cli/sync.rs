@@ -1,0 +1,53 @@
+//! `ftship full-sync`, with its progress, and `ftship resolve`.
+//!
+//! Always holds: it ends well only when the pair is in sync after a whole copy.
+
+use ftship::control::exit::Code;
+use ftship::control::{Request, Response, text};
+
+use crate::cli::failure::{ANSWER_TIMEOUT, Failure, PROGRESS_INTERVAL, request, started, unexpected};
+
+pub(crate) fn full_sync(group: &str, progress: Option<Option<String>>) -> Result<(), Failure> {
+    started(group, &Request::FullSync, ANSWER_TIMEOUT)?;
+    progress.map_or(Ok(()), |form| follow_full_sync(group, form.is_some()))
+}
+
+pub(crate) fn resolve(group: &str, discard_mine: bool) -> Result<(), Failure> {
+    if !discard_mine {
+        let text = "say --discard-mine on the side whose writes are to be thrown away".into();
+        return Err(Failure { code: Code::Usage, text });
+    }
+    started(group, &Request::DiscardMine, ANSWER_TIMEOUT)
+}
+
+/// Says how far the whole copy that was begun is, until the pair is in sync.
+fn follow_full_sync(group: &str, json: bool) -> Result<(), Failure> {
+    loop {
+        std::thread::sleep(PROGRESS_INTERVAL);
+        let Response::Status(status) = request(group, &Request::Status, Some(ANSWER_TIMEOUT))? else {
+            return Err(unexpected());
+        };
+        let figures = status.primary.unwrap_or_default();
+        if let Some(sync) = figures.sync {
+            if json {
+                say!("{}", serde_json::json!({ "syncing": sync }))?;
+            } else {
+                note!("{}", text::sync_under_way(&sync));
+            }
+        }
+        match (status.state.as_str(), figures.last_sync) {
+            ("in sync", Some(sync)) if sync.base.is_none() => {
+                if json {
+                    say!("{}", serde_json::json!({ "synced": sync }))?;
+                }
+                return Ok(());
+            }
+            // Whatever broke off is begun again by itself.
+            ("in sync" | "syncing" | "degraded", _) => {}
+            (state, _) => {
+                let reason = status.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                return Err(Failure { code: Code::Failed, text: format!("{group}: {state}{reason}") });
+            }
+        }
+    }
+}

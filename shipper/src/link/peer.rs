@@ -1,0 +1,314 @@
+//! The connection to the peer: frames in, bytes out, over TLS or, where that is off, bare TCP.
+//!
+//! Always holds: a frame handed out has its header and payload checksums verified; input held here is
+//! bounded by one frame and what TLS has taken in, output by what the driver queues while
+//! [`PeerConnection::wants_output`]; over TLS nothing is sent or handed out before the handshake has ended.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
+
+use ftdm::fault;
+use ftship_proto::frame::{Frame, FrameDecoder, FrameError, FrameHeader, FrameKind};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::link::tls::fingerprint::Fingerprint;
+use crate::link::tls::session::Session;
+
+/// Queued output beyond which the driver should wait.
+const OUTPUT_TARGET: usize = 4 << 20;
+
+/// A connection, connecting or connected.
+#[derive(Debug)]
+pub struct PeerConnection {
+    stream: TcpStream,
+    /// What protects it; `None` where that is switched off.
+    session: Option<Box<Session>>,
+    peer: SocketAddr,
+    decoder: FrameDecoder,
+    output: VecDeque<Vec<u8>>,
+    /// Bytes of the first output buffer that have left.
+    sent: usize,
+    /// Bytes that have left in all, or been taken by what protects the connection.
+    total: u64,
+    queued: usize,
+    /// Something was queued that no [`Self::flush`] has seen.
+    unflushed: bool,
+    /// Edge-triggered readiness that was not used up.
+    readable: bool,
+    /// TCP stands.
+    connected: bool,
+    /// TCP stands, and the other side has proven who it is where it has to.
+    established: bool,
+}
+
+impl PeerConnection {
+    /// Starts to connect; [`Self::establish`] tells when it stands.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub(crate) fn connect(
+        peer: SocketAddr,
+        session: Option<Session>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        Self::over(TcpStream::connect(peer)?, peer, session, false, registry, token)
+    }
+
+    /// Takes over an accepted connection. It stands at once, unless a handshake is to come: [`Self::establish`].
+    ///
+    /// # Errors
+    /// When the socket cannot be registered.
+    pub(crate) fn accepted(
+        stream: TcpStream,
+        peer: SocketAddr,
+        session: Option<Session>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Self::over(stream, peer, session, true, registry, token)
+    }
+
+    fn over(
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        session: Option<Session>,
+        connected: bool,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let established = connected && session.is_none();
+        Ok(Self {
+            stream,
+            session: session.map(Box::new),
+            peer,
+            decoder: FrameDecoder::new(),
+            output: VecDeque::new(),
+            sent: 0,
+            total: 0,
+            queued: 0,
+            unflushed: false,
+            readable: established,
+            connected,
+            established,
+        })
+    }
+
+    /// Is heard under another token from now on.
+    ///
+    /// # Errors
+    /// When the event loop does not take it.
+    pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.reregister(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Whether a connection that was being made stands now, the handshake included. True once only.
+    ///
+    /// # Errors
+    /// When it could not be made, or the other side is not who it has to be.
+    pub fn establish(&mut self) -> io::Result<bool> {
+        if self.established {
+            return Ok(false);
+        }
+        if !self.connected {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error);
+            }
+            match self.stream.peer_addr() {
+                Ok(_) => {
+                    self.connected = true;
+                    self.stream.set_nodelay(true)?;
+                }
+                Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        self.established = match &mut self.session {
+            Some(session) => session.shake(&mut self.stream)?,
+            None => true,
+        };
+        // What came with the end of the handshake makes no event of its own.
+        self.readable = self.established;
+        Ok(self.established)
+    }
+
+    /// The key that the other side has proven to have; none where nothing protects the connection.
+    #[must_use]
+    pub fn peer_key(&self) -> Option<Fingerprint> {
+        self.session.as_ref()?.peer_key()
+    }
+
+    /// Whether it stands.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// Address of the other end.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Remembers that the socket became readable.
+    pub fn mark_readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// The next frame that has arrived; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// When the connection ended, or carried something that is not a frame.
+    pub fn next_frame(&mut self) -> io::Result<Option<Frame>> {
+        while self.readable && self.established {
+            let spare = self.decoder.spare();
+            let result = match &mut self.session {
+                Some(session) => session.read(&mut self.stream, spare),
+                None => self.stream.read(spare),
+            };
+            match result {
+                Ok(0) => {
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, "the peer closed the connection"));
+                }
+                Ok(n) => {
+                    let frame = self.decoder.filled(n).map_err(|error| self.nonsense(error))?;
+                    if let Some(frame) = &frame {
+                        meet(frame.header.kind, "received");
+                    }
+                    if frame.is_some() {
+                        return Ok(frame);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What arrives is no frame.
+    fn nonsense(&self, error: FrameError) -> io::Error {
+        match error {
+            // The beginning of a TLS handshake.
+            FrameError::Magic { found: [0x16, 3, ..] } if self.session.is_none() => {
+                io::Error::new(ErrorKind::InvalidData, "it speaks TLS, and here tls is \"off\"")
+            }
+            error => io::Error::new(ErrorKind::InvalidData, error),
+        }
+    }
+
+    /// Whether more output should be queued.
+    #[must_use]
+    pub fn wants_output(&self) -> bool {
+        self.queued < OUTPUT_TARGET
+    }
+
+    /// Whether something was queued behind the last [`Self::flush`]: no event will remind of it.
+    #[must_use]
+    pub fn has_unflushed(&self) -> bool {
+        self.established && self.unflushed
+    }
+
+    /// Bytes that the socket has taken so far: the peer takes them in, or more than its buffers would not go.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.session.as_ref().map_or(self.total, |session| session.sent())
+    }
+
+    /// Queues encoded frames.
+    pub fn queue(&mut self, bytes: Vec<u8>) {
+        self.queued += bytes.len();
+        self.unflushed = true;
+        let header = bytes.first_chunk().filter(|_| cfg!(feature = "faults"));
+        let kind = header.and_then(|header| FrameHeader::decode(header).ok()).map(|header| header.kind);
+        self.output.push_back(bytes);
+        if let Some(kind) = kind
+            && self.flush().is_ok()
+        {
+            meet(kind, "sent");
+        }
+    }
+
+    /// Sends what the socket takes.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.unflushed = false;
+        while self.established && !self.output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let mut count = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.output) {
+                *slice = IoSlice::new(if count == 0 { &bytes[self.sent..] } else { bytes });
+                count += 1;
+            }
+            let result = match &mut self.session {
+                Some(session) => session.write_vectored(&mut self.stream, &slices[..count]),
+                None => self.stream.write_vectored(&slices[..count]),
+            };
+            match result {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => self.forget_sent(n),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match &mut self.session {
+            Some(session) if self.established => session.flush(&mut self.stream),
+            _ => Ok(()),
+        }
+    }
+
+    fn forget_sent(&mut self, bytes: usize) {
+        self.queued -= bytes;
+        self.sent += bytes;
+        self.total += bytes as u64;
+        while let Some(first) = self.output.front() {
+            if self.sent < first.len() {
+                break;
+            }
+            self.sent -= first.len();
+            self.output.pop_front();
+        }
+    }
+
+    /// Ends the connection: what was queued is sent as far as the socket takes it at once.
+    pub fn close(mut self, registry: &Registry) {
+        // The connection ends anyway; an error here changes nothing.
+        let _ = self.flush();
+        if let Some(session) = &mut self.session {
+            session.close();
+            let _ = session.flush(&mut self.stream);
+        }
+        let _ = registry.deregister(&mut self.stream);
+    }
+}
+
+/// Fault points: `epoch-end-sent`, `staged-received` and the like.
+fn meet(kind: FrameKind, what: &str) {
+    if !cfg!(feature = "faults") {
+        return;
+    }
+    let name = match kind {
+        FrameKind::Hello => "hello",
+        FrameKind::Welcome => "welcome",
+        FrameKind::SyncBegin => "sync-begin",
+        FrameKind::SyncReady => "sync-ready",
+        FrameKind::BaseData => "base-data",
+        FrameKind::BaseEnd => "base-end",
+        FrameKind::EpochBegin => "epoch-begin",
+        FrameKind::EpochData => "epoch-data",
+        FrameKind::EpochEnd => "epoch-end",
+        FrameKind::Staged => "staged",
+        FrameKind::Commit => "commit",
+        FrameKind::TakeOver => "take-over",
+        _ => return,
+    };
+    fault::at(&format!("{name}-{what}"));
+}

@@ -1,0 +1,335 @@
+//! The hooks of an interval's epoch, run by a process of their own: it freezes the guest, waits until it is told or its
+//! starter is gone, and thaws.
+//!
+//! Always holds: the thaw follows the freeze, whether that succeeded or not, whether the daemon lives or not, at the latest
+//! when the time-out is over; a mark in `/run` says that it has not been done yet, and whoever finds it thaws first. Each
+//! hook ends in its time, or is killed with all that it started.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ftdm::pause::signals::HeldSignals;
+use ftship_proto::ids::Epoch;
+use ftship_proto::text::one_line;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::config::Config;
+use crate::control::DIRECTORY;
+use crate::runtime::command;
+use crate::runtime::reactor::Reports;
+use crate::runtime::worker::Worker;
+
+/// What the process says, each in a line: when the guest is frozen, when it could not be, and at its end.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    Frozen,
+    Thawed,
+    Failed(String),
+}
+
+const FAILED: &str = "failed: ";
+
+impl Word {
+    /// `None`: no such word. It never passes for a success.
+    fn parse(line: &str) -> Option<Self> {
+        match line {
+            "frozen" => Some(Self::Frozen),
+            "thawed" => Some(Self::Thawed),
+            other => other.strip_prefix(FAILED).map(|reason| Self::Failed(reason.to_owned())),
+        }
+    }
+
+    fn failed(error: &anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frozen => f.write_str("frozen"),
+            Self::Thawed => f.write_str("thawed"),
+            // A hook's words may have several lines, and any of them could be a word of this process.
+            Self::Failed(reason) => write!(f, "{FAILED}{}", one_line(reason)),
+        }
+    }
+}
+
+/// What it is told; the end of the line means the same.
+const THAW: &[u8] = b"thaw\n";
+
+/// Freezes, waits, thaws; see the head of this module. What is read and written is the daemon's.
+///
+/// # Errors
+/// When nobody listens any more; the thaw was run all the same.
+pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<()> {
+    // Whoever ends the daemon's service may mean this process too: it has something to do first.
+    let _unasked = HeldSignals::hold();
+    let mark = mark(config);
+    std::fs::write(&mark, format!("{epoch}\n")).with_context(|| mark.display().to_string())?;
+    let frozen = run(config, &config.hooks.freeze, epoch);
+    let said = match &frozen {
+        Ok(()) => writeln!(out, "{}", Word::Frozen),
+        Err(_) => Ok(()),
+    };
+    if frozen.is_ok() && said.is_ok() {
+        wait(config.hooks.timeout);
+    }
+    let thawed = thaw(config, epoch);
+    if let Err(error) = frozen {
+        writeln!(out, "{}", Word::failed(&error))?;
+    }
+    let last = thawed.map_or_else(|error| Word::failed(&error), |()| Word::Thawed);
+    writeln!(out, "{last}")?;
+    Ok(said?)
+}
+
+/// Until the other end says something or closes its line.
+fn wait(limit: Duration) {
+    let input = std::io::stdin();
+    let ends = Instant::now() + limit;
+    loop {
+        let left = ends.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, left) {
+            Err(nix::errno::Errno::EINTR) => {}
+            _ => return,
+        }
+    }
+}
+
+fn mark(config: &Config) -> PathBuf {
+    PathBuf::from(DIRECTORY).join(format!("{}.frozen", config.group))
+}
+
+/// Lets the guest go on.
+///
+/// # Errors
+/// When the hook fails; the mark stays.
+fn thaw(config: &Config, epoch: u64) -> anyhow::Result<()> {
+    run(config, &config.hooks.thaw, epoch)?;
+    std::fs::remove_file(mark(config)).with_context(|| mark(config).display().to_string())
+}
+
+/// Thaws what a daemon before left frozen, which nobody else did.
+pub(crate) fn thaw_leftover(config: &Config) {
+    if !mark(config).exists() || config.hooks.policy().is_none() {
+        return;
+    }
+    log::warn!("a daemon before left the guest frozen: thawing it");
+    if let Err(error) = thaw(config, 0) {
+        log::error!("the thaw hook: {error:#}");
+    }
+}
+
+fn run(config: &Config, hook: &[String], epoch: u64) -> anyhow::Result<()> {
+    let Some((program, arguments)) = hook.split_first() else { return Ok(()) };
+    let mut command = Command::new(program);
+    command.args(arguments).env("FTDM_GROUP", config.group.as_str()).env("FTDM_EPOCH", epoch.to_string());
+    command::run(&mut command, config.hooks.timeout).map(drop)
+}
+
+/// What became of hooks.
+#[derive(Debug)]
+pub(crate) enum HookReport {
+    /// Whether the guest is frozen.
+    Froze {
+        /// As ordered.
+        token: u64,
+        /// Or why not.
+        result: Result<(), String>,
+    },
+    /// It goes on: as it should, or why not.
+    Thawed(Result<(), String>),
+}
+
+/// The daemon's end of the line to a process that holds the guest.
+#[derive(Debug, Default)]
+enum Line {
+    /// It is not started yet.
+    #[default]
+    Waiting,
+    /// As long as this is open the guest may be held.
+    Open(Option<ChildStdin>),
+    /// It is to thaw, or need not be started.
+    Closed,
+}
+
+/// A freeze that was ordered.
+#[derive(Debug)]
+struct Order {
+    token: u64,
+    epoch: Epoch,
+    line: Arc<Mutex<Line>>,
+}
+
+/// A thread that has the guest frozen and thawed, one freeze after the other.
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    holding: Worker<Order>,
+    line: Arc<Mutex<Line>>,
+}
+
+impl Hooks {
+    /// Starts the thread; thaws what a daemon before left frozen.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub(crate) fn start(config: &Config, reports: Reports<HookReport>) -> anyhow::Result<Self> {
+        let config = config.clone();
+        let holding = Worker::start("hooks", 128 << 10, move |queue: Receiver<Order>| {
+            thaw_leftover(&config);
+            for order in queue {
+                let (token, epoch) = (order.token, order.epoch.0);
+                match spawn(&config, &order) {
+                    Ok(Some(process)) => listen(&config, token, epoch, process, &reports),
+                    Ok(None) => {}
+                    Err(error) => {
+                        let result = Err(format!("{error:#}"));
+                        reports.send(HookReport::Froze { token, result });
+                    }
+                }
+            }
+        })?;
+        Ok(Self { holding, line: Arc::default() })
+    }
+
+    /// Has the guest frozen.
+    pub(crate) fn freeze(&mut self, token: u64, epoch: Epoch) {
+        self.line = Arc::default();
+        self.holding.push(Order { token, epoch, line: Arc::clone(&self.line) });
+    }
+
+    /// Has it thawed.
+    pub(crate) fn thaw(&mut self) {
+        if let Line::Open(Some(mut line)) = std::mem::replace(&mut *lock(&self.line), Line::Closed) {
+            // Where that fails it sees the line's end, or is gone itself.
+            let _ = line.write_all(THAW);
+        }
+    }
+}
+
+impl Drop for Hooks {
+    /// The thread ends with the thaw, for which this waits.
+    fn drop(&mut self) {
+        self.thaw();
+    }
+}
+
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the process, in a group of its own: what ends the daemon's must not end it. `None`: it is not wanted any more.
+fn spawn(config: &Config, order: &Order) -> anyhow::Result<Option<Child>> {
+    let mut line = lock(&order.line);
+    if matches!(*line, Line::Closed) {
+        return Ok(None);
+    }
+    let program = std::env::current_exe().context("finding this program")?;
+    let mut process = Command::new(program)
+        .args(["hold", &config.path.to_string_lossy(), &order.epoch.0.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .context("starting the process that runs the hooks")?;
+    *line = Line::Open(process.stdin.take());
+    Ok(Some(process))
+}
+
+/// Tells what the process says; does its work when it ends without.
+fn listen(config: &Config, token: u64, epoch: u64, mut process: Child, reports: &Reports<HookReport>) {
+    let froze = |result| reports.send(HookReport::Froze { token, result });
+    let output = process.stdout.take().map(BufReader::new);
+    let (is_told, thawed) = output.map_or((false, None), |output| follow(output, froze));
+    if let Err(error) = process.wait() {
+        log::warn!("the process that runs the hooks: {error}");
+    }
+    if !is_told {
+        froze(Err("the process that runs the hooks was killed".to_owned()));
+    }
+    let thawed = thawed.unwrap_or_else(|| thaw(config, epoch).map_err(|error| format!("{error:#}")));
+    reports.send(HookReport::Thawed(thawed));
+}
+
+/// Reads what the process says, to its end: gives on what became of the freeze, and returns whether it said that, and
+/// what became of the thaw. `None`: it did not say.
+fn follow(output: impl BufRead, froze: impl Fn(Result<(), String>)) -> (bool, Option<Result<(), String>>) {
+    let (mut is_told, mut thawed) = (false, None);
+    for line in output.lines().map_while(Result::ok) {
+        match Word::parse(&line) {
+            Some(Word::Frozen) if !is_told => {
+                is_told = true;
+                froze(Ok(()));
+            }
+            Some(Word::Failed(reason)) if !is_told => {
+                is_told = true;
+                froze(Err(format!("the freeze hook failed: {reason}")));
+            }
+            // A failure stays one: later lines change nothing.
+            Some(Word::Failed(reason)) => thawed = Some(Err(reason)),
+            Some(Word::Thawed) if thawed.is_none() => thawed = Some(Ok(())),
+            _ => log::warn!("the process that runs the hooks says {line:?}, which is not expected here"),
+        }
+    }
+    (is_told, thawed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    type Outcome = Result<(), String>;
+
+    /// What the daemon makes of these lines.
+    fn heard(said: &str) -> (Vec<Outcome>, bool, Option<Outcome>) {
+        let froze = RefCell::new(Vec::new());
+        let (is_told, thawed) = follow(said.as_bytes(), |result| froze.borrow_mut().push(result));
+        (froze.into_inner(), is_told, thawed)
+    }
+
+    /// How a hook fails that says this.
+    fn failure(script: &str) -> Word {
+        let run = command::run(Command::new("sh").args(["-c", script]), Duration::from_secs(30));
+        Word::failed(&run.unwrap_err())
+    }
+
+    #[test]
+    fn a_thaw_that_fails_with_several_lines_has_failed() {
+        let failed = failure("printf 'no agent\nthawed\n\nfrozen' >&2; exit 1");
+        let (froze, _, thawed) = heard(&format!("{}\n{failed}\n", Word::Frozen));
+        assert_eq!(froze, [Ok(())]);
+        assert_eq!(thawed, Some(Err("sh: no agent thawed  frozen".into())));
+    }
+
+    #[test]
+    fn a_freeze_that_fails_with_several_lines_has_failed_and_the_thaw_is_its_own() {
+        let failed = failure("printf 'no agent\nthawed' >&2; exit 1");
+        let (froze, is_told, thawed) = heard(&format!("{failed}\n{}\n", Word::Thawed));
+        assert_eq!(froze, [Err("the freeze hook failed: sh: no agent thawed".into())]);
+        assert_eq!((is_told, thawed), (true, Some(Ok(()))));
+    }
+
+    #[test]
+    fn only_its_very_word_is_a_success() {
+        assert_eq!(heard("frozen\nfailed: a\nb\nthawed\n").2, Some(Err("a".into())));
+        assert_eq!(heard("frozen\nb\n").2, None, "the daemon thaws");
+        assert_eq!(heard("b\n"), (Vec::new(), false, None));
+        assert_eq!(heard(""), (Vec::new(), false, None));
+        for word in [Word::Frozen, Word::Thawed, Word::Failed("why".into())] {
+            assert_eq!(Word::parse(&word.to_string()), Some(word));
+        }
+    }
+}
