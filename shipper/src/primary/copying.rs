@@ -13,7 +13,8 @@ use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
 use ftdm::stack::standing::StillContent;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
-use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told, bytes_of};
+use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told};
+use ftship_proto::scope::bytes_of;
 use ftship_proto::verify::{Place, ShortDigest, digests_of};
 
 use super::capture_jobs::CaptureJob;

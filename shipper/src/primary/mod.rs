@@ -38,10 +38,9 @@ use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::Message;
-use ftship_proto::primary::{
-    AfterEpoch, Primary, PrimaryAction, PrimaryEvent, Replication, Scope, Until, bytes_of, union,
-};
+use ftship_proto::primary::{AfterEpoch, Primary, PrimaryAction, PrimaryEvent, Replication, Until};
 use ftship_proto::protocol::PROTOCOL;
+use ftship_proto::scope::{Scope, bytes_of, union};
 use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;

@@ -11,7 +11,7 @@ use ftdm::stack::Stack;
 use ftdm::stack::written::{Written, WrittenError};
 use ftdm_units::{Era, Extent};
 use ftship_proto::ids::VolumeIndex;
-use ftship_proto::primary::Scope;
+use ftship_proto::scope::Scope;
 
 /// What a roll of all volumes found.
 #[derive(Debug)]

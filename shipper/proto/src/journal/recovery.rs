@@ -48,7 +48,7 @@ use crate::epoch::{EpochError, EpochSummary};
 use crate::frame::{FrameError, FrameHeader, FrameKind};
 use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation};
 
-use super::damage::evidence;
+use super::damage::{Evidence, evidence};
 use super::layout::{BLOCK_LEN, Superblock, padded_len};
 use super::read::{Block, ReadAt, RingReader};
 
@@ -166,20 +166,6 @@ pub enum EndClass {
         lost_through: Epoch,
         /// How that is known.
         by: Evidence,
-    },
-}
-
-/// How it is known that an epoch was durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// The superblock says so.
-    Superblock,
-    /// A later epoch's first frame says so.
-    LaterEpoch {
-        /// That epoch.
-        epoch: Epoch,
-        /// Position of the frame.
-        position: u64,
     },
 }
 
