@@ -541,3 +541,11 @@ pub fn list() -> Result<Vec<(String, DevNum)>, StackError> {
 pub(crate) fn settle_top(top: DevNum) -> Result<(), SettingError> {
     LayerSettings::open(top)?.apply()
 }
+
+/// The same once a capture has ended. What the kernel refuses then holds no capture back: below stands a layer that takes
+/// no discards, so the visible device has inherited that; and what a capture needs is asked for before the next one.
+pub(crate) fn settle_ended(name: &StackName, top: DevNum) {
+    if let Err(e) = settle_top(top) {
+        log::warn!("{name}: the capture has ended, but not its settings: {e}");
+    }
+}

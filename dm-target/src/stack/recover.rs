@@ -6,7 +6,7 @@
 //! daemon is replaced before any resume could make it live.
 
 use super::devices::Devices;
-use super::{Mode, Stack, StackError, io_step, settle_top};
+use super::{Mode, Stack, StackError, io_step, settle_ended};
 use crate::block_io::{Access, BlockDevice};
 use crate::ioctl::DmControl;
 use crate::pause;
@@ -50,12 +50,16 @@ impl Stack {
         let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
         let log = devices.find(&self.name.log())?;
         let mut valve = self.valve()?;
-        valve.shut().map_err(io_step(format!("shut off discards of {}", self.name)))?;
+        let shut = valve.shut();
+        if let Err(e) = &shut {
+            log::error!("shutting off discards of {}: {e}", self.name);
+        }
         let top = control.state(self.top).map_err(io_step(format!("ask {}", self.name)))?;
         let mode = self.mode(&devices, log.as_ref())?;
         let mut found = Recovered { mode, suspended: top.suspended, log: log.is_some(), log_left: false };
-        if top.suspended {
-            valve.wait();
+        // Where the limit is refused, the table of errors that this ends with shuts discards off as well.
+        if (top.suspended || shut.is_err()) && !valve.wait() {
+            shut.map_err(io_step(format!("shut off discards of {}", self.name)))?;
         }
         if control.state(self.era).is_ok_and(|era| era.suspended) {
             // Somebody died while giving dm-era up.
@@ -79,7 +83,7 @@ impl Stack {
         if !at_rest || top.suspended || top.inactive {
             let swap = pause::point_at(self.visible(unwatched())?, self.floor(), Phase::Paused);
             swap.map_err(io_step(format!("point {} at {}", self.name, self.name.era())))?;
-            settle_top(self.top)?;
+            settle_ended(&self.name, self.top);
         }
         if log.is_some() {
             match remove_log(&devices, self) {
