@@ -165,9 +165,10 @@ impl Valve {
     }
 
     /// Waits until no discard is in flight, and none can be any more; discards are to be shut off, and the visible
-    /// device to be suspended. Returns whether that was reached in [`PATIENCE`].
+    /// device to be suspended. Returns whether that was reached in [`PATIENCE`]; where there is no outlet, whether dm-era
+    /// refuses them.
     pub(crate) fn wait(&mut self) -> bool {
-        let Some(outlet) = &mut self.outlet else { return true };
+        let Some(outlet) = &mut self.outlet else { return self.limit.get().is_ok_and(|most| most == 0) };
         let began = Instant::now();
         let mut said = false;
         // One that cannot be asked cannot be waited for either.

@@ -542,10 +542,11 @@ pub(crate) fn settle_top(top: DevNum) -> Result<(), SettingError> {
     LayerSettings::open(top)?.apply()
 }
 
-/// The same once a capture has ended. What the kernel refuses then holds no capture back: below stands a layer that takes
-/// no discards, so the visible device has inherited that; and what a capture needs is asked for before the next one.
-pub(crate) fn settle_ended(name: &StackName, top: DevNum) {
-    if let Err(e) = settle_top(top) {
-        log::warn!("{name}: the capture has ended, but not its settings: {e}");
+/// For settings that are made after the volume was brought back to where it only tracks: a refusal is logged, and what
+/// is under way goes on. Below stands a layer that takes no discards, so the visible device has inherited that; and what
+/// a capture needs is asked for again before the next one.
+pub(crate) fn unless_refused(name: &StackName, settled: Result<&(), &SettingError>) {
+    if let Err(e) = settled {
+        log::warn!("{name} runs, but without all its settings: {e}");
     }
 }
