@@ -42,7 +42,7 @@ prepare() {
             wait_state primary "in sync" 120 ;;
         drbd-?)
             DEVICE=/dev/drbd0
-            if [[ ! -e $SHARE/r0.res ]]; then make_drbd "$VOLUME_MB"; fi
+            if [[ ! -e $SHARE/r0.primary.res ]]; then make_drbd "$VOLUME_MB"; fi
             drbd_protocol "${1#drbd-}" ;;
     esac
     mkdir -p "$SHARE/counts"

@@ -11,7 +11,7 @@ use crate::discard::valve::Limit;
 use crate::fault;
 use crate::pause::pulse::Phase;
 use crate::pause::{self, After, Layers, Pausable, Pause};
-use crate::stack::{StackError, settle_top};
+use crate::stack::{StackError, settle_top, unless_refused};
 
 impl Capture {
     /// Points the visible device at the log, with `at_switch` in the same pause.
@@ -89,7 +89,7 @@ impl Capture {
         let (top, floor) = (self.stack.top, self.stack.floor());
         let paused = pause::point_at(&mut *self, floor, Phase::Capturing);
         let paused = paused.map_err(step("point the visible device at dm-era"))?;
-        settle_top(top).map_err(StackError::from)?;
+        unless_refused(&self.stack.name, settle_top(top).as_ref());
         Ok(paused)
     }
 }

@@ -31,6 +31,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
 #[derive(Debug)]
 pub(crate) struct Limit {
     max: File,
+    /// The same for writing, or why the kernel does not have it written: that matters only once it has to be changed.
+    writer: io::Result<File>,
     hardware: File,
     granularity: File,
     alignment: File,
@@ -41,7 +43,8 @@ impl Limit {
         let folder = sysfs(device);
         let open = |name: &str| File::open(folder.join(name));
         Ok(Self {
-            max: File::options().read(true).write(true).open(folder.join("queue/discard_max_bytes"))?,
+            max: open("queue/discard_max_bytes")?,
+            writer: File::options().write(true).open(folder.join("queue/discard_max_bytes")),
             hardware: open("queue/discard_max_hw_bytes")?,
             granularity: open("queue/discard_granularity")?,
             alignment: open("discard_alignment")?,
@@ -53,10 +56,22 @@ impl Limit {
         number(&self.max)
     }
 
-    /// Lowers it to 0, and reads it back.
+    /// Lowers it to 0 where it is not, and reads it back.
     pub(crate) fn shut(&self) -> io::Result<()> {
-        write_attribute(&self.max, "0")?;
+        if self.get()? == 0 {
+            return Ok(());
+        }
+        self.set(0)?;
         if self.get()? == 0 { Ok(()) } else { Err(io::Error::other("discard_max_bytes does not go to 0")) }
+    }
+
+    fn set(&self, bytes: u64) -> io::Result<()> {
+        write_attribute(self.writable()?, &bytes.to_string())
+    }
+
+    /// Whether it can be changed at all.
+    fn writable(&self) -> io::Result<&File> {
+        self.writer.as_ref().map_err(|e| io::Error::new(e.kind(), e.to_string()))
     }
 
     /// Raises it as far as the device goes, if it is at 0. Returns whether it takes discards then.
@@ -67,7 +82,7 @@ impl Limit {
         if self.get()? == 0 {
             let most = highest(number(&self.hardware)?, number(&self.granularity)?);
             if most > 0 {
-                write_attribute(&self.max, &most.to_string())?;
+                self.set(most)?;
             }
         }
         Ok(self.get()? > 0)
@@ -129,9 +144,10 @@ impl Valve {
         self.limit.shut()
     }
 
-    /// Lets discards through to dm-era. Returns whether that takes any.
+    /// Lets discards through to dm-era, if they can be shut off again. Returns whether that takes any.
     pub(crate) fn let_through(&mut self, era: DevNum) -> io::Result<bool> {
         let Some(outlet) = &mut self.outlet else { return Ok(false) };
+        self.limit.writable()?;
         outlet.point_at("linear", &format!("{era} 0"))?;
         Ok(self.limit.get()? > 0)
     }
@@ -149,9 +165,10 @@ impl Valve {
     }
 
     /// Waits until no discard is in flight, and none can be any more; discards are to be shut off, and the visible
-    /// device to be suspended. Returns whether that was reached in [`PATIENCE`].
+    /// device to be suspended. Returns whether that was reached in [`PATIENCE`]; where there is no outlet, whether dm-era
+    /// refuses them.
     pub(crate) fn wait(&mut self) -> bool {
-        let Some(outlet) = &mut self.outlet else { return true };
+        let Some(outlet) = &mut self.outlet else { return self.limit.get().is_ok_and(|most| most == 0) };
         let began = Instant::now();
         let mut said = false;
         // One that cannot be asked cannot be waited for either.

@@ -15,8 +15,8 @@
 
 use std::io;
 
-use super::{History, Mode, Stack, StackError, io_step};
-use crate::block_io::{Access, AlignedBuffer, BlockDevice, LayerSettings};
+use super::{History, Mode, Stack, StackError, io_step, settle_top, unless_refused};
+use crate::block_io::{Access, AlignedBuffer, BlockDevice};
 use crate::era::size::{MetadataSize, Room};
 use crate::era::superblock::{SUPERBLOCK, lost_marker};
 use crate::ioctl::DmControl;
@@ -97,12 +97,13 @@ impl Stack {
         loaded.map_err(|failed| io_step(format!("replace {}", self.name.era()))(failed.why))?;
         let ended = pause.end(After::Resume(Phase::Tracking));
         ended.map_err(|failed| io_step(format!("resume {}", self.name))(failed.why))?;
-        LayerSettings::open(self.era).and_then(|settings| settings.apply())?;
-        super::settle_top(self.top)?;
+        self.history = None;
+        for device in [self.era, self.top] {
+            unless_refused(&self.name, settle_top(device).as_ref());
+        }
         if let Err(error) = marked {
             log::error!("the metadata of {} cannot say yet that tracking is lost: {error}", self.name);
         }
-        self.history = None;
         Ok(bypassed)
     }
 }

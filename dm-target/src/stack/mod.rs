@@ -555,3 +555,12 @@ pub fn list() -> Result<Vec<(String, DevNum)>, StackError> {
 pub(crate) fn settle_top(top: DevNum) -> Result<(), SettingError> {
     LayerSettings::open(top)?.apply()
 }
+
+/// For settings that are made after the volume was brought back to where it only tracks: a refusal is logged, and what
+/// is under way goes on. Below stands a layer that takes no discards, so the visible device has inherited that; and what
+/// a capture needs is asked for again before the next one.
+pub(crate) fn unless_refused(name: &StackName, settled: Result<&(), &SettingError>) {
+    if let Err(e) = settled {
+        log::warn!("{name} runs, but without all its settings: {e}");
+    }
+}

@@ -6,7 +6,7 @@
 //! daemon is replaced before any resume could make it live.
 
 use super::devices::Devices;
-use super::{Mode, Stack, StackError, io_step, settle_top};
+use super::{Mode, Stack, StackError, io_step, settle_top, unless_refused};
 use crate::block_io::{Access, BlockDevice};
 use crate::ioctl::DmControl;
 use crate::pause;
@@ -51,13 +51,15 @@ impl Stack {
         let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
         let log = devices.find(&self.name.log())?;
         let mut valve = self.valve()?;
-        valve.shut().map_err(io_step(format!("shut off discards of {}", self.name)))?;
+        let shut = valve.shut();
+        if let Err(e) = &shut {
+            log::error!("shutting off discards of {}: {e}", self.name);
+        }
         let top = control.state(self.top).map_err(io_step(format!("ask {}", self.name)))?;
         let mode = self.mode(&devices, log.as_ref())?;
         let mut found = Recovered { mode, suspended: top.suspended, log: log.is_some(), log_left: false };
-        if top.suspended {
-            valve.wait();
-        }
+        // Where the limit is refused, the table of errors that this ends with shuts discards off as well.
+        let refused = if (top.suspended || shut.is_err()) && !valve.wait() { shut } else { Ok(()) };
         if control.state(self.era).is_ok_and(|era| era.suspended) {
             // Somebody died while giving dm-era up.
             pause::resume(&mut control, self.era).map_err(io_step(format!("resume {}", self.name.era())))?;
@@ -80,7 +82,7 @@ impl Stack {
         if !at_rest || top.suspended || top.inactive {
             let swap = pause::point_at(self.visible(unwatched())?, self.floor(), Phase::Paused);
             swap.map_err(io_step(format!("point {} at {}", self.name, self.name.era())))?;
-            settle_top(self.top)?;
+            unless_refused(&self.name, settle_top(self.top).as_ref());
         }
         if log.is_some() {
             match remove_log(&devices, self) {
@@ -88,6 +90,7 @@ impl Stack {
                 removed => removed?,
             }
         }
+        refused.map_err(io_step(format!("shut off discards of {}", self.name)))?;
         Ok(found)
     }
 }

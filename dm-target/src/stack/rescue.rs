@@ -10,8 +10,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Stack, StackError, io_step};
-use crate::block_io::{Access, BlockDevice, LayerSettings};
+use super::{Stack, StackError, io_step, unless_refused};
+use crate::block_io::{Access, BlockDevice, LayerSettings, SettingError};
 use crate::discard::valve::Valve;
 use crate::ioctl::{DeviceState, DmControl};
 use crate::pause::{self, SHUT};
@@ -22,7 +22,8 @@ use crate::units::DevNum;
 pub struct Rescue {
     stack: Stack,
     control: DmControl,
-    settings: LayerSettings,
+    /// Or why the kernel does not have them made: no reason to leave the volume without a rescue.
+    settings: Result<LayerSettings, SettingError>,
     valve: Valve,
     /// What the visible device pointed at when it was moved.
     log: Option<DevNum>,
@@ -43,10 +44,10 @@ impl Rescue {
     /// Opens what is needed.
     ///
     /// # Errors
-    /// When device-mapper or the visible device's settings cannot be opened.
+    /// When device-mapper cannot be opened, or what is known of discards.
     pub fn prepare(stack: Stack) -> Result<Self, StackError> {
         let control = DmControl::open().map_err(io_step("open device-mapper"))?;
-        let settings = LayerSettings::open(stack.top)?;
+        let settings = LayerSettings::open(stack.top);
         let valve = stack.valve()?;
         Ok(Self { stack, control, settings, valve, log: None })
     }
@@ -69,7 +70,8 @@ impl Rescue {
     /// is in. Leaves one alone that runs there, or that was shut. The log is left to [`Stack::recover`].
     ///
     /// # Errors
-    /// The kernel's; the visible device is resumed whenever that is possible at all.
+    /// The kernel's; the visible device is resumed whenever that is possible at all. A setting that is refused is
+    /// logged, and so are discards whose limit is: the outlet's table of errors shuts them off as well.
     pub fn act(&mut self) -> io::Result<Rescued> {
         let began = Instant::now();
         let top = self.stack.top;
@@ -100,10 +102,16 @@ impl Rescue {
         // Somebody died while giving dm-era up.
         self.run(self.stack.era)?;
         let suspended = self.control.suspend(top);
-        self.valve.wait();
+        let closed = self.valve.wait();
         pause::resume(&mut self.control, top)?;
-        loaded.and(suspended).and(shut)?;
-        self.settings.apply().map_err(io::Error::other)?;
+        loaded.and(suspended)?;
+        match &self.settings {
+            Ok(settings) => unless_refused(&self.stack.name, settings.apply().as_ref()),
+            Err(refused) => unless_refused(&self.stack.name, Err(refused)),
+        }
+        if !closed {
+            shut?;
+        }
         Ok(done(moved))
     }
 

@@ -246,11 +246,15 @@ impl Machines {
         Ok(running)
     }
 
-    /// Why a host ended by itself; `None` when it did not, or its switch is being used.
+    /// Why a host ended by itself, or waits for its disk for good; `None` when it does neither, or its switch is being
+    /// used.
     #[must_use]
     pub fn death(&self, index: usize) -> Option<String> {
         let mut running = self.machines[index].running.try_lock().ok()?;
         let running = running.as_mut()?;
+        if let Some(trouble) = running.servers.iter().find_map(Server::trouble) {
+            return Some(format!("a disk has stopped: {trouble}"));
+        }
         running.channel.wait_ended(Duration::ZERO).then(|| self.explain(index, running))
     }
 

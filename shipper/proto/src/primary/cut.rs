@@ -42,8 +42,7 @@ impl Primary {
         }
         let epoch = self.begin_cut();
         // A host that is too slow for the budget gets longer pauses before it loses its replication.
-        let stretched = self.config.pause_budget * 2u32.saturating_pow(self.void_run.min(16));
-        let budget = stretched.min(self.config.pause_limit).max(self.config.pause_budget);
+        let budget = self.budget.next(self.config.pause_budget, self.config.pause_limit);
         self.round_cutting();
         let roll = self.sync == SyncStep::None && self.roll_is_due(now);
         let may_rest = self.may_rest(now, roll);
@@ -98,6 +97,7 @@ impl Primary {
             return;
         }
         self.void_run = 0;
+        self.budget.taken();
         self.stall.ended(now);
         self.last_taken = now;
         self.next_epoch = epoch.next();
@@ -131,6 +131,7 @@ impl Primary {
             self.cut_at = now + self.retry_interval();
             return self.round_over(now);
         }
+        self.budget.void(self.config.pause_budget, self.config.pause_limit);
         if self.void_run >= self.config.void_limit {
             let run = std::mem::take(&mut self.void_run);
             self.lose_replication(now, &format!("{run} void cuts in a row, the last: {reason}"));
@@ -159,7 +160,7 @@ impl Primary {
         if self.sync == SyncStep::Finishing {
             self.cut_short(now);
         } else {
-            let reason = format!("the log is full ({used} of {capacity} bytes): the backup is too slow");
+            let reason = format!("the log is full ({used} of {capacity} bytes): {}", self.awaited(now));
             self.lose_replication(now, &reason);
         }
     }

@@ -25,6 +25,7 @@
 //! The steps of these, and of link and capture, are drawn in `step.rs`, which checks each of them.
 
 mod agreed;
+mod budget;
 mod commit;
 mod comparison;
 mod copy;
@@ -239,6 +240,7 @@ pub struct Primary {
     /// What keeps the next cut from succeeding.
     stall: stall::Stall,
     void_run: u32,
+    budget: budget::Budget,
     /// How the guest stands, and how often that was asked for.
     frozen: hooks::Frozen,
     freezes: u64,
@@ -333,6 +335,7 @@ impl Primary {
             is_following: false,
             stall: stall::Stall::default(),
             void_run: 0,
+            budget: budget::Budget::default(),
             frozen: hooks::Frozen::No,
             freezes: 0,
             skips_until: Duration::ZERO,

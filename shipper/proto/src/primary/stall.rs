@@ -47,7 +47,7 @@ impl Primary {
     }
 
     /// What the next cut waits for.
-    fn awaited(&self, now: Duration) -> String {
+    pub(super) fn awaited(&self, now: Duration) -> String {
         let void = self.stall.void.as_ref();
         let void = void.map(|reason| format!("the last cut was void: {reason}"));
         match () {

@@ -1,7 +1,7 @@
 //! The memory of a user-mode-linux that it does not share with the disk: its program's own code and data.
 //!
 //! To the host that is physical memory from address 0 on, and later kernels (seen on 7.2) keep the page of zeros there,
-//! from which the kernel writes whenever it has something to blank. It is read from the process itself.
+//! from which the kernel writes whenever it has something to blank. It is read from the process itself, and written there.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,16 +28,26 @@ impl ProgramImage {
         let maps = fs::read_to_string(format!("{folder}/maps"))?;
         let (base, length) = span(&maps, &program.to_string_lossy())
             .ok_or_else(|| io::Error::other("the host's program is not in its own memory"))?;
-        Ok(Self { memory: File::open(format!("{folder}/mem"))?, base, length })
+        let memory = File::options().read(true).write(true).open(format!("{folder}/mem"))?;
+        Ok(Self { memory, base, length })
     }
 
     /// Reads at a physical address of the host.
     pub(super) fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let end = address.checked_add(buffer.len() as u64).filter(|end| *end <= self.length);
+        self.memory.read_exact_at(buffer, self.place(address, buffer.len())?)
+    }
+
+    /// Writes at a physical address of the host.
+    pub(super) fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        self.memory.write_all_at(bytes, self.place(address, bytes.len())?)
+    }
+
+    fn place(&self, address: u64, length: usize) -> io::Result<u64> {
+        let end = address.checked_add(length as u64).filter(|end| *end <= self.length);
         end.ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("no memory is at {address:#x}"))
         })?;
-        self.memory.read_exact_at(buffer, self.base + address)
+        Ok(self.base + address)
     }
 }
 
@@ -62,6 +72,8 @@ fn span(maps: &str, program: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
@@ -73,6 +85,17 @@ mod tests {
             60900000-a0000000 rwxs 00800000 00:01 3 /dev/shm/memory\n";
         assert_eq!(span(maps, "/lab/linux"), Some((0x6000_0000, 0x80_0000)));
         assert_eq!(span(maps, "/lab/none"), None);
+    }
+
+    #[test]
+    fn what_a_process_has_in_its_image_is_written_to_it() {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let (here, _there) = UnixStream::pair().unwrap();
+        let image = ProgramImage::of(&here).unwrap();
+        let address = NUMBER.as_ptr().addr() as u64 - image.base;
+        image.write(address, &7_u64.to_ne_bytes()).unwrap();
+        assert_eq!(NUMBER.load(Ordering::SeqCst), 7);
+        assert!(image.write(image.length - 4, &[0; 8]).is_err());
     }
 
     #[test]

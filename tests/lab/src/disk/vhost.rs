@@ -1,12 +1,13 @@
 //! A virtio block device over vhost-user (virtio 1.2, section 5.2), one queue, one thread.
 //!
 //! What must hold: a request is answered only when its effect can be read back, and one that cannot be
-//! understood is answered with an error, never left as if it were done; a flush covers
+//! understood is answered with an error, never left as if it were done; one whose answer has nowhere to go is never
+//! given back, and the disk says so ([`Server::trouble`]); a flush covers
 //! exactly what had been answered before the host submitted it. Requests that were in the queue
 //! together are concurrent, so flushes are done before the writes beside them: the harshest order
 //! that a real disk may choose too.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,9 @@ use virtio_bindings::bindings::virtio_blk as blk;
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vm_memory::{
+    Address, Bytes, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap,
+};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
@@ -43,10 +46,14 @@ const MOST_BYTES: usize = 8 << 20;
 /// The most sectors that one request may discard (1 GiB).
 const MOST_DISCARDED: u32 = 1 << 21;
 
+/// Why a disk does not answer a request, once there is one.
+type Trouble = Arc<Mutex<Option<String>>>;
+
 /// A disk on a socket, until a host has come and gone.
 #[derive(Debug)]
 pub struct Server {
     socket: PathBuf,
+    trouble: Trouble,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -69,13 +76,22 @@ impl Server {
         let server = UnixListener::bind(&inner).context("cannot make the disk's socket")?;
         // Waits in the listener's queue until the server accepts it.
         let connection = UnixStream::connect(&inner).context("cannot connect to the disk's server")?;
+        let trouble = Trouble::default();
+        let shared = Arc::clone(&trouble);
         let thread = thread::spawn(move || {
             let (host, _) = listener.accept().context("the disk's host did not connect")?;
             // QEMU shares all of its host's memory; there nobody asks for it.
             let image = ProgramImage::of(&host).ok();
-            serve(disk, image, server, thread::spawn(move || handshake::relay(host, connection)))
+            let relay = thread::spawn(move || handshake::relay(host, connection));
+            serve(disk, image, shared, server, relay)
         });
-        Ok(Server { socket: socket.to_owned(), thread: Some(thread) })
+        Ok(Server { socket: socket.to_owned(), trouble, thread: Some(thread) })
+    }
+
+    /// Why the disk does not answer one of the host's requests, if there is such a one. The host waits for it for good.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the service. When this returns, no request is being handled any more. The host must
@@ -97,12 +113,13 @@ impl Server {
 fn serve(
     disk: Arc<Mutex<CachedDisk>>,
     image: Option<ProgramImage>,
+    trouble: Trouble,
     listener: UnixListener,
     relay: JoinHandle<()>,
 ) -> Result<()> {
     let memory = Memory::new(GuestMemoryMmap::new());
-    let device =
-        Arc::new(Device { disk, image, memory: Mutex::new(memory.clone()), requests: Mutex::default() });
+    let (shared, requests) = (Mutex::new(memory.clone()), Mutex::default());
+    let device = Arc::new(Device { disk, image, trouble, memory: shared, requests });
     let mut daemon = VhostUserDaemon::new("lab-disk".to_owned(), device, memory)
         .map_err(|error| anyhow::anyhow!("cannot start the disk's server: {error}"))?;
     daemon
@@ -117,6 +134,7 @@ fn serve(
 struct Device {
     disk: Arc<Mutex<CachedDisk>>,
     image: Option<ProgramImage>,
+    trouble: Trouble,
     memory: Mutex<Memory>,
     /// Never used, but user-mode-linux gives the disk up when it closes.
     requests: Mutex<Option<Backend>>,
@@ -238,7 +256,13 @@ impl Device {
                 header.as_ref().is_ok_and(|header| header.kind == blk::VIRTIO_BLK_T_FLUSH)
             });
         for (header, chain) in flushes.into_iter().chain(others) {
-            done.push((chain.head_index(), answer(&mut disk, header, &chain, image).unwrap_or(0)));
+            match answer(&mut disk, header, &chain, image) {
+                Ok(length) => done.push((chain.head_index(), length)),
+                Err(error) => {
+                    let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                    trouble.get_or_insert(format!("a request cannot be answered: {error}"));
+                }
+            }
         }
         done
     }
@@ -267,49 +291,69 @@ fn header(chain: &Chain, image: Option<&ProgramImage>) -> io::Result<Header> {
     Ok(Header { kind: u32::from_le_bytes([a, b, c, d]), sector: u64::from_le_bytes(sector) })
 }
 
+/// How many bytes the host has room for, its status included.
+fn room(chain: &Chain) -> usize {
+    chain
+        .clone()
+        .writable()
+        .fold(0, |sum, part| sum.saturating_add(usize::try_from(part.len()).unwrap_or(usize::MAX)))
+}
+
+/// Puts bytes into the request's room, from its byte `at` on, wherever the host has it.
+fn put(chain: &Chain, image: Option<&ProgramImage>, mut at: usize, mut bytes: &[u8]) -> io::Result<()> {
+    for part in chain.clone().writable() {
+        let length = usize::try_from(part.len()).unwrap_or(usize::MAX);
+        let skipped = at.min(length);
+        at -= skipped;
+        let (now, later) = bytes.split_at((length - skipped).min(bytes.len()));
+        bytes = later;
+        let Some(address) = part.addr().checked_add(skipped as u64).filter(|_| !now.is_empty()) else {
+            continue;
+        };
+        if let Err(error) = chain.memory().write_slice(now, address) {
+            image.ok_or_else(|| io::Error::other(error))?.write(address.0, now)?;
+        }
+    }
+    if bytes.is_empty() { Ok(()) } else { Err(io::Error::other("a request without room for its answer")) }
+}
+
 /// Performs a request and writes its status; says how many bytes were written into the host's memory.
+///
+/// # Errors
+/// When the host would not hear of it.
 fn answer(
     disk: &mut CachedDisk,
     header: io::Result<Header>,
     chain: &Chain,
     image: Option<&ProgramImage>,
 ) -> io::Result<u32> {
-    let mut writer = chain.clone().writer(chain.memory()).map_err(io::Error::other)?;
-    let room = writer.available_bytes();
-    if room == 0 {
-        return Err(io::Error::other("a request without room for its status"));
-    }
-    let mut status = writer.split_at(room - 1).map_err(io::Error::other)?;
+    let room = room(chain);
+    let for_status = room.checked_sub(1).ok_or_else(|| io::Error::other("it has no room for its status"))?;
     let result = header.and_then(|header| {
         let sent = sent(chain, image, HEADER + MOST_BYTES + 1)?;
-        perform(disk, &header, sent.get(HEADER..).unwrap_or_default(), &mut writer)
+        let found = perform(disk, &header, sent.get(HEADER..).unwrap_or_default(), for_status)?;
+        found.map(|found| put(chain, image, 0, &found).map(|()| found.len())).transpose()
     });
     let code = match &result {
-        Ok(true) => blk::VIRTIO_BLK_S_OK,
-        Ok(false) => blk::VIRTIO_BLK_S_UNSUPP,
+        Ok(Some(_)) => blk::VIRTIO_BLK_S_OK,
+        Ok(None) => blk::VIRTIO_BLK_S_UNSUPP,
         Err(_) => blk::VIRTIO_BLK_S_IOERR,
     };
-    status.write_all(&[u8::try_from(code).unwrap_or(u8::MAX)])?;
-    Ok(u32::try_from(writer.bytes_written() + 1).unwrap_or(0))
+    put(chain, image, for_status, &[u8::try_from(code).unwrap_or(u8::MAX)])?;
+    Ok(result.ok().flatten().and_then(|written| u32::try_from(written + 1).ok()).unwrap_or(1))
 }
 
-/// Performs a request; `false` when the device does not know its kind.
-fn perform(
-    disk: &mut CachedDisk,
-    header: &Header,
-    data: &[u8],
-    writer: &mut virtio_queue::Writer<'_>,
-) -> io::Result<bool> {
+/// Performs a request, for whose answer there is so much room; `None` when the device does not know its kind.
+fn perform(disk: &mut CachedDisk, header: &Header, data: &[u8], room: usize) -> io::Result<Option<Vec<u8>>> {
     let offset = header.sector.saturating_mul(SECTOR as u64);
-    let length = data.len().max(writer.available_bytes());
-    if length > MOST_BYTES {
+    if data.len().max(room) > MOST_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the request is too long"));
     }
     match header.kind {
         blk::VIRTIO_BLK_T_IN => {
-            let mut buffer = vec![0; writer.available_bytes()];
+            let mut buffer = vec![0; room];
             disk.read(offset, &mut buffer)?;
-            writer.write_all(&buffer)?;
+            return Ok(Some(buffer));
         }
         blk::VIRTIO_BLK_T_OUT => disk.write(offset, data)?,
         blk::VIRTIO_BLK_T_FLUSH => disk.flush()?,
@@ -325,12 +369,11 @@ fn perform(
             disk.discard(offset, u64::from(sectors) * SECTOR as u64)?;
         }
         blk::VIRTIO_BLK_T_GET_ID => {
-            let mut name = [0; 20];
-            name[..8].copy_from_slice(b"lab-disk");
-            let room = writer.available_bytes().min(name.len());
-            writer.write_all(&name[..room])?;
+            let mut name = b"lab-disk".to_vec();
+            name.resize(room.min(20), 0);
+            return Ok(Some(name));
         }
-        _ => return Ok(false),
+        _ => return Ok(None),
     }
-    Ok(true)
+    Ok(Some(Vec::new()))
 }

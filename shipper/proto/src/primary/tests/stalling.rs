@@ -54,3 +54,33 @@ fn in_sync_without_a_cut_for_ten_epochs_there_is_a_reason() {
     cut(&mut primary, late + 2 * TICK);
     assert_eq!(primary.stall_text(late + 2 * TICK), None);
 }
+
+#[test]
+fn a_pause_that_was_too_short_once_is_not_tried_before_each_cut() {
+    let mut primary = in_sync();
+    let budget = |primary: &mut Primary, now| {
+        primary.cut_at = now;
+        primary.handle_timeout(now);
+        let cut = actions(primary).into_iter().find_map(|action| match action {
+            PrimaryAction::Cut { budget, .. } => Some(budget),
+            _ => None,
+        });
+        cut.expect("a cut is due")
+    };
+    let configured = primary.config.pause_budget;
+    assert_eq!(budget(&mut primary, SECOND), configured);
+    primary.handle(SECOND, PrimaryEvent::CutVoid { reason: "too slow".into() });
+    cut(&mut primary, SECOND + TICK);
+    assert_eq!(budget(&mut primary, SECOND + 2 * TICK), configured * 2);
+}
+
+#[test]
+fn a_log_that_is_full_is_not_blamed_on_a_backup_that_waits_for_epochs() {
+    let mut primary = in_sync();
+    primary.cut_at = SECOND;
+    primary.handle_timeout(SECOND);
+    primary.handle(SECOND, PrimaryEvent::CutVoid { reason: "too slow".into() });
+    primary.handle(SECOND, PrimaryEvent::LogUse { used: 90, capacity: 100 });
+    let Replication::Degraded { reason } = &primary.replication else { panic!("{:?}", primary.replication) };
+    assert_eq!(reason, "the log is full (90 of 100 bytes): the last cut was void: too slow");
+}
