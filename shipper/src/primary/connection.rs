@@ -41,7 +41,7 @@ impl PrimaryDriver {
 
     pub(super) fn next_chain(&mut self) {
         self.chain += 1;
-        (self.copied, self.skipped) = (0, 0);
+        (self.copying.copied, self.copying.skipped) = (0, 0);
     }
 
     pub(super) fn lost(&mut self, now: Duration, reason: String) {
@@ -90,7 +90,7 @@ impl PrimaryDriver {
                     self.core.handle(now, PrimaryEvent::Concluded { token, digests });
                 }
                 EncodedItem::Epoch { epoch, digest, stored, touched } => {
-                    self.figures.bytes_shipped += stored;
+                    self.shown.figures.bytes_shipped += stored;
                     self.core.handle(now, PrimaryEvent::Encoded { epoch, digest, stored, touched });
                 }
                 EncodedItem::Failed { reason } => {

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ftdm_units::SECTOR_SIZE;
 use ftship_proto::ids::Epoch;
 use ftship_proto::primary::PrimaryEvent;
 
@@ -30,12 +29,12 @@ impl PrimaryDriver {
                 PrimaryEvent::CaptureStarted { eras, bytes }
             }
             CaptureReport::Stood { attempt, written, content, pause } => {
-                self.pauses.record(pause);
+                self.shown.pauses.record(pause);
                 let (eras, bytes) = self.note_scope(written);
                 log::info!("the volumes stood still for {pause:.1?}: {bytes} bytes were written before");
                 match content {
                     Ok(content) => {
-                        self.still = Some(Arc::new(content));
+                        self.copying.scope_content = Some(Arc::new(content));
                         PrimaryEvent::Stood { attempt, eras, bytes }
                     }
                     Err(reason) => {
@@ -52,7 +51,7 @@ impl PrimaryDriver {
             CaptureReport::Released { reason } => PrimaryEvent::Released { reason },
             CaptureReport::Shut => PrimaryEvent::Shut,
             CaptureReport::Held => {
-                self.figures.holds += 1;
+                self.shown.figures.holds += 1;
                 self.progress = Some(self.progress_now());
                 return;
             }
@@ -66,26 +65,16 @@ impl PrimaryDriver {
             CaptureReport::Lost { reason } => PrimaryEvent::CaptureLost { reason },
             CaptureReport::LogOff { reason } => PrimaryEvent::LogOff { reason },
             CaptureReport::TrackingLost { reason } => {
-                self.tracking_lost = Some(reason.clone());
+                self.shown.tracking_lost = Some(reason.clone());
                 PrimaryEvent::CaptureLost { reason }
             }
             CaptureReport::LogUse { logs, discards } => {
-                let (used, capacity) = self.note_log_use(&logs);
-                self.note_discards(discards);
+                let (used, capacity) = self.shown.note_log_use(&logs);
+                self.shown.note_discards(discards);
                 PrimaryEvent::LogUse { used, capacity }
             }
             CaptureReport::Taken { eras, logs, stats } => {
-                self.pauses.record(stats.pause);
-                for (volume, log) in self.volumes.iter_mut().zip(&logs) {
-                    let sectors: u64 = log.entries().iter().map(|entry| entry.extent.len().0).sum();
-                    volume.bytes_written += sectors * SECTOR_SIZE as u64;
-                    self.figures.bytes_written += sectors * SECTOR_SIZE as u64;
-                }
-                self.figures.suspect_sectors += stats.suspect_sectors;
-                self.figures.log_rotations += stats.rotations as u64;
-                if stats.discards > 0 {
-                    self.discard_times.record(stats.discard);
-                }
+                self.shown.note_cut(&logs, &stats);
                 self.captured = Some(logs);
                 PrimaryEvent::CutTaken { eras }
             }
@@ -99,7 +88,7 @@ impl PrimaryDriver {
             event,
             PrimaryEvent::CaptureStopped | PrimaryEvent::CaptureLost { .. } | PrimaryEvent::LogOff { .. }
         ) {
-            self.figures.discards_pending = 0;
+            self.shown.figures.discards_pending = 0;
         }
         self.core.handle(now, event);
         self.act(now);
@@ -112,7 +101,7 @@ impl PrimaryDriver {
     pub(super) fn hook_report(&mut self, now: Duration, report: HookReport) {
         match report {
             HookReport::Froze { token, result } => {
-                self.hook_alarm = result.as_ref().err().cloned();
+                self.shown.hook_alarm = result.as_ref().err().cloned();
                 if let Err(reason) = &result {
                     log::error!("{reason}");
                 }
@@ -121,7 +110,7 @@ impl PrimaryDriver {
             HookReport::Thawed(Ok(())) => {}
             HookReport::Thawed(Err(reason)) => {
                 log::error!("the thaw hook failed: {reason}");
-                self.hook_alarm = Some(format!("the thaw hook failed: {reason}"));
+                self.shown.hook_alarm = Some(format!("the thaw hook failed: {reason}"));
             }
         }
         self.act(now);
@@ -129,10 +118,10 @@ impl PrimaryDriver {
 
     /// A cut without a suspend was asked for and could not be taken: nobody gets a suspend instead.
     fn withdraw(&mut self, now: Duration, reason: &str) {
-        for client in std::mem::take(&mut self.cutting) {
+        for client in self.clients.withdraw() {
             let id = client.0 as u64;
             self.core.handle(now, PrimaryEvent::CheckpointWithdrawn { id });
-            self.answer(id, Response::Refused { reason: reason.to_owned() });
+            self.clients.answer(id, Response::Refused { reason: reason.to_owned() });
         }
     }
 

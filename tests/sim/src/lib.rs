@@ -22,6 +22,7 @@ mod lanes;
 pub mod mutants;
 mod net;
 mod operator;
+mod primary_config;
 mod primary_host;
 mod primary_state;
 mod random;

@@ -11,14 +11,13 @@ use ftship_proto::epoch::EpochHeader;
 use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, Stamp};
 use ftship_proto::group::GroupDescription;
-use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
+use ftship_proto::ids::{Epoch, Generation, Incarnation};
 use ftship_proto::message::{Hello, Message};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
-    Comparison, CopyPlan, LONGEST_REST, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication,
-    Touched,
+    Comparison, CopyPlan, LONGEST_REST, Primary, PrimaryAction, PrimaryEvent, Replication, Touched,
 };
-use ftship_proto::protocol::{COMPARE, PROTOCOL};
+use ftship_proto::protocol::COMPARE;
 use ftship_proto::scope::Scope;
 use ftship_proto::slot::SlotPosition;
 use ftship_proto::state::{DurableState, Role};
@@ -34,7 +33,7 @@ use crate::random::Random;
 use crate::refusal::Refusals;
 use crate::scenario::Scenario;
 use crate::switching::Gate;
-use crate::verify::{Inspecting, Verifier, VerifyLane};
+use crate::verify::{Inspecting, VerifyLane};
 use crate::world::{Event, Lane, LaneId, Side, World};
 
 /// A running daemon.
@@ -171,42 +170,8 @@ impl World {
         }
         host.gate = Gate::Open;
         (host.daemon_since, host.daemon_until) = (Some(self.now), None);
-        let header = EpochHeader {
-            protocol: PROTOCOL,
-            features_optional: 0,
-            features_mandatory: 0,
-            group: host.group.clone(),
-            incarnation,
-            generation: host.generation,
-            first_epoch: Epoch::NONE,
-            last_epoch: Epoch::NONE,
-            previous: Digest::ZERO,
-            commit_point: true,
-            staged: Epoch::NONE,
-        };
-        let config = PrimaryConfig {
-            group: host.group.clone(),
-            incarnation,
-            eras: Some(host.eras.now()),
-            epoch_interval: std::time::Duration::from_micros(scenario.epoch_interval),
-            interval: scenario.is_interval,
-            standing: scenario.is_still.then_some(std::time::Duration::from_millis(100)),
-            hooks: scenario.hooks,
-            window: scenario.window,
-            timeout: std::time::Duration::from_micros(scenario.timeout),
-            log_watermark: 80,
-            throttles: false,
-            pause_budget: std::time::Duration::from_millis(10),
-            pause_limit: std::time::Duration::from_millis(100),
-            void_limit: 5,
-            small_round: scenario.small_round,
-            roll_interval: std::time::Duration::from_micros(scenario.roll_interval),
-            resync_target: std::time::Duration::ZERO,
-            fence_lease: scenario.freezes.then_some(std::time::Duration::from_micros(2 * scenario.timeout)),
-            commit: scenario.commit,
-            verify: Verifier::sizes(scenario),
-            compare: scenario.compare,
-        };
+        let header = host.header(incarnation);
+        let config = host.config(scenario, incarnation);
         let granule = Sectors(scenario.granule as u64);
         let touched = Touched::new(scenario.shape.0.iter().map(|blocks| (Sectors(*blocks as u64), granule)));
         let core = Primary::new(config, state);

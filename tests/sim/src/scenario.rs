@@ -172,20 +172,25 @@ impl Scenario {
             ack: if random.once_in(3) { AckPolicy::Received } else { AckPolicy::Durable },
             coordinator_interval: epoch_interval * pick(random, &[1, 1, 3, 10]),
         };
-        scenario.is_tracked = random.coin();
-        if !scenario.is_interval {
-            scenario.hooks = None;
+        scenario.adjust(random);
+        scenario
+    }
+
+    /// What depends on other figures.
+    fn adjust(&mut self, random: &mut Random) {
+        self.is_tracked = random.coin();
+        if !self.is_interval {
+            self.hooks = None;
         }
-        if scenario.is_still {
+        if self.is_still {
             // Several rounds of one epoch: a ring of few frames would have hardly any of these.
-            scenario.ring_blocks += 64;
+            self.ring_blocks += 64;
         }
         if random.coin() {
-            let odds = [scenario.odds_void, scenario.odds_lost, scenario.odds_disk, scenario.odds_crash];
-            scenario.settles_first = Some(odds);
-            scenario.set_odds([0; 4]);
+            let odds = [self.odds_void, self.odds_lost, self.odds_disk, self.odds_crash];
+            self.settles_first = Some(odds);
+            self.set_odds([0; 4]);
         }
-        scenario
     }
 
     /// A history of one kind: nothing goes wrong but power cuts of the primary's host, and dm-era is rolled at each cut,

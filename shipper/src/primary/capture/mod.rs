@@ -30,6 +30,7 @@ use ftdm::pause::pulse::{Phase, Pulse, shared};
 use ftdm::stack::era_device::EraControl;
 use ftdm::stack::{Bypassed, Held, Stack};
 use ftdm_units::{Era, Sectors};
+use mio::Waker;
 
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
@@ -49,7 +50,10 @@ const HISTORY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The cut thread. Dropping it ends the capture, and waits for that.
 #[derive(Debug)]
-pub(super) struct CutThread(Worker<CaptureJob>);
+pub(super) struct CutThread {
+    worker: Worker<CaptureJob>,
+    pub(super) reports: Receiver<CaptureReport>,
+}
 
 impl CutThread {
     /// Starts the thread on stacks, at least one, that are not captured.
@@ -60,8 +64,9 @@ impl CutThread {
         stacks: Vec<Stack>,
         settings: CaptureSettings,
         heartbeat: Heartbeat,
-        reports: Reports<CaptureReport>,
+        waker: &Arc<Waker>,
     ) -> anyhow::Result<Self> {
+        let (reports, received) = Reports::channel(waker);
         let audit = settings.digest_file.as_ref().map(|path| {
             File::options()
                 .create(true)
@@ -126,12 +131,12 @@ impl CutThread {
                 capturing.beat();
             }
         })?;
-        Ok(Self(worker))
+        Ok(Self { worker, reports: received })
     }
 
     /// Queues a job.
     pub(super) fn push(&self, job: CaptureJob) {
-        self.0.push(job);
+        self.worker.push(job);
     }
 }
 
