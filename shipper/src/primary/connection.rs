@@ -8,7 +8,7 @@ use ftship_proto::message::Message;
 use ftship_proto::primary::PrimaryEvent;
 
 use super::PrimaryDriver;
-use super::capture::jobs::CaptureJob;
+use super::capture::jobs::CutJob;
 use super::encode::EncodedItem;
 use crate::link::peer::PeerConnection;
 use crate::runtime::tokens::PEER;
@@ -76,7 +76,7 @@ impl PrimaryDriver {
             let Some(encoded) = self.encoder.pull() else { break };
             let is_current = encoded.chain == self.chain;
             match encoded.item {
-                EncodedItem::LogsDone(logs) => self.cut_thread.push(CaptureJob::Recycle(logs)),
+                EncodedItem::LogsDone(logs) => self.cut_thread.push(CutJob::Recycle(logs)),
                 EncodedItem::Copied(encoded) => self.piece_encoded(now, encoded),
                 // A chain that was given up.
                 _ if !is_current => {}
@@ -95,7 +95,7 @@ impl PrimaryDriver {
                 }
                 EncodedItem::Failed { reason } => {
                     log::error!("{reason}");
-                    self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+                    self.core.handle(now, PrimaryEvent::ShippingFailed { reason });
                 }
             }
             self.act(now);

@@ -14,14 +14,13 @@ use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::stack::standing::StillContent;
-use ftdm_units::{Era, SECTOR_SIZE, Sectors};
+use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told};
-use ftship_proto::scope::{Scope, bytes_of};
+use ftship_proto::scope::Scope;
 use ftship_proto::verify::{Place, ShortDigest, digests_of};
 use mio::Waker;
 
-use super::capture::jobs::CaptureJob;
-use super::capture::rounds::Rolled;
+use super::capture::jobs::CutJob;
 use super::encode::{EncodeJob, EncodedPiece, Piece};
 use super::{PrimaryDriver, run_in_background};
 use crate::runtime::reactor::Reports;
@@ -174,7 +173,7 @@ impl PrimaryDriver {
     pub(super) fn stop_copy(&mut self) {
         self.copying.end();
         for logs in std::mem::take(&mut self.copying.parts) {
-            self.cut_thread.push(CaptureJob::Recycle(logs));
+            self.cut_thread.push(CutJob::Recycle(logs));
         }
     }
 
@@ -211,12 +210,6 @@ impl PrimaryDriver {
         self.core.handle(now, PrimaryEvent::PartEncoded { stored: self.copying.copied, frames });
     }
 
-    /// Keeps what is to be copied; returns the eras that began, and how many bytes were written before.
-    pub(super) fn note_scope(&mut self, written: Rolled) -> (Vec<Era>, u64) {
-        (self.copying.scope, self.copying.scope_content) = (written.scope, None);
-        (written.eras, bytes_of(&self.copying.scope))
-    }
-
     /// Has pieces read as long as there is room, and the backup asked about them. What the core wants done of that is left
     /// to the caller.
     fn read_more(&mut self, now: Duration) {
@@ -234,7 +227,7 @@ impl PrimaryDriver {
             Ok(None) => self.read_more(now),
             Err(error) => {
                 let reason = format!("{error:#}");
-                self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+                self.core.handle(now, PrimaryEvent::ShippingFailed { reason });
             }
         }
         self.act(now);

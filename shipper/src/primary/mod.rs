@@ -23,14 +23,13 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
-use ftdm::cut::CutMode;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::Message;
-use ftship_proto::primary::{AfterEpoch, Primary, PrimaryAction, PrimaryEvent, Replication, Until};
+use ftship_proto::primary::{AfterEpoch, CutOrder, Primary, PrimaryAction, PrimaryEvent, Replication, Until};
 use ftship_proto::scope::{bytes_of, union};
 use ftship_proto::state::DurableState;
 use mio::Registry;
@@ -49,8 +48,7 @@ use crate::standby::hooks::{HookReport, Hooks};
 use crate::store::state_file::StateFile;
 use capture::CutThread;
 use capture::heartbeat::Heartbeat;
-use capture::jobs::CaptureJob;
-use capture::jobs::CutOrder;
+use capture::jobs::CutJob;
 use clients::Clients;
 use copying::Copying;
 use encode::{EncodeJob, Encoder};
@@ -181,30 +179,11 @@ impl PrimaryDriver {
                 PrimaryAction::OpenCatchUp { first, epoch, staged } => {
                     self.encoder.push(EncodeJob::CatchUp { first, epoch, staged });
                 }
-                PrimaryAction::Roll { attempt, since } => {
-                    self.cut_thread.push(CaptureJob::Roll { attempt, since });
-                }
-                PrimaryAction::Stand { attempt, since, epoch, budget } => {
-                    self.cut_thread.push(CaptureJob::Stand { attempt, since, epoch, budget });
-                }
+                PrimaryAction::Cut(order) => self.order(order),
                 PrimaryAction::Freeze { token, epoch } => self.hooks.freeze(token, epoch),
                 PrimaryAction::Thaw => self.hooks.thaw(),
-                PrimaryAction::TryCapture { attempt } => self.cut_thread.push(CaptureJob::Try { attempt }),
-                PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
-                PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, roll, budget, hold, part, may_rest } => {
-                    let mode =
-                        if self.clients.begin_cut(part) { CutMode::Quiesced } else { CutMode::Suspend };
-                    let order = CutOrder { epoch, mode, budget, roll, hold, part, may_rest };
-                    self.cut_thread.push(CaptureJob::Cut(order));
-                }
                 PrimaryAction::ShipPart => self.ship_part(),
-                PrimaryAction::Hold { lease } => self.cut_thread.push(CaptureJob::Hold(lease)),
-                PrimaryAction::Yield => self.cut_thread.push(CaptureJob::Yield),
-                PrimaryAction::Release => self.cut_thread.push(CaptureJob::Release),
-                PrimaryAction::Shut => self.cut_thread.push(CaptureJob::Shut),
                 PrimaryAction::Ship { epoch, after } => self.ship(epoch, after),
-                PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
                 PrimaryAction::Widen(scope) => {
                     self.copying.scope = union(std::mem::take(&mut self.copying.scope), scope);
                     let bytes = bytes_of(&self.copying.scope);
@@ -231,20 +210,27 @@ impl PrimaryDriver {
                 | PrimaryAction::Conclude { .. }
                 | PrimaryAction::EndInspection
                 | PrimaryAction::VerifyDone { .. } => self.verify_act(now, action),
-                PrimaryAction::StateChanged => {
-                    if *self.core.replication() == Replication::InSync {
-                        // The first commit point waited for the base copy: not a figure of epochs.
-                        self.shown.lags = Latencies::default();
-                        self.cut_thread.push(CaptureJob::Throttle);
-                    }
-                    let (state, reason) = self.describe(now);
-                    log::info!(
-                        "state: {state}{}",
-                        reason.map(|text| format!(": {text}")).unwrap_or_default()
-                    );
-                }
+                PrimaryAction::StateChanged => self.state_changed(now),
             }
         }
+    }
+
+    /// A cut for clients that want no suspend must do without.
+    fn order(&mut self, order: CutOrder) {
+        self.cut_thread.push(match order {
+            CutOrder::Cut(cut) if self.clients.begin_cut(cut.part) => CutJob::Quiesced(cut),
+            order => CutJob::Ordered(order),
+        });
+    }
+
+    fn state_changed(&mut self, now: Duration) {
+        if *self.core.replication() == Replication::InSync {
+            // The first commit point waited for the base copy: not a figure of epochs.
+            self.shown.lags = Latencies::default();
+            self.cut_thread.push(CutJob::Throttle);
+        }
+        let (state, reason) = self.describe(now);
+        log::info!("state: {state}{}", reason.map(|text| format!(": {text}")).unwrap_or_default());
     }
 
     fn ship(&mut self, epoch: Epoch, after: AfterEpoch) {
@@ -338,7 +324,7 @@ impl Driver for PrimaryDriver {
 
     fn run(&mut self, now: Duration) {
         while let Ok(report) = self.cut_thread.reports.try_recv() {
-            self.capture_report(now, report);
+            self.cut_report(now, report);
         }
         while let Ok(event) = self.state.reports.try_recv() {
             self.core.handle(now, event);

@@ -66,7 +66,7 @@ pub(super) fn core(
         eras,
         epoch_interval: config.epoch,
         interval: config.mode == Mode::Interval,
-        standing: (config.capture == CaptureBy::Era).then_some(config.limits.era_pause),
+        still_budget: (config.capture == CaptureBy::Era).then_some(config.limits.era_pause),
         hooks: config.hooks.policy(),
         window: config.limits.window,
         timeout: config.limits.timeout,

@@ -63,15 +63,13 @@ impl Shown {
         }
     }
 
-    /// Keeps how full each log is; returns the use and capacity of the one that is fullest.
-    pub(super) fn note_log_use(&mut self, logs: &[LogUse]) -> (u64, u64) {
+    /// Keeps how full each log is.
+    pub(super) fn note_log_use(&mut self, logs: &[LogUse]) {
         for (volume, log) in self.volumes.iter_mut().zip(logs) {
             (volume.log_used, volume.log_size) = (log.used, log.capacity);
         }
-        let share = |log: &&LogUse| u128::from(log.used) * 1_000_000 / u128::from(log.capacity.max(1));
-        let fullest = logs.iter().max_by_key(share).copied().unwrap_or_default();
+        let fullest = LogUse::fullest(logs);
         (self.figures.log_used, self.figures.log_size) = (fullest.used, fullest.capacity);
-        (fullest.used, fullest.capacity)
     }
 
     /// Keeps how the guest's discards stand, of all volumes.

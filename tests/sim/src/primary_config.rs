@@ -38,7 +38,7 @@ impl PrimaryHost {
             eras: Some(self.eras.now()),
             epoch_interval: Duration::from_micros(scenario.epoch_interval),
             interval: scenario.is_interval,
-            standing: scenario.is_still.then_some(Duration::from_millis(100)),
+            still_budget: scenario.is_still.then_some(Duration::from_millis(100)),
             hooks: scenario.hooks,
             window: scenario.window,
             timeout: Duration::from_micros(scenario.timeout),
