@@ -118,8 +118,8 @@ pub(super) enum VolumeJob {
         /// What is wanted.
         order: Box<Order>,
     },
-    /// Close the volumes.
-    Release,
+    /// Close the volumes, which from then on show the size of the group's.
+    Release(Option<Box<GroupDescription>>),
 }
 
 /// A thread with a queue of jobs.
@@ -216,9 +216,12 @@ pub(super) fn volume_lane(
 ) -> anyhow::Result<Lane<VolumeJob>> {
     let mut volumes = Some(volumes);
     Lane::start("volume", reports, move |job| {
-        if let VolumeJob::Release = job {
+        if let VolumeJob::Release(group) = job {
             fault::at("promote-before-writable");
-            volumes = None;
+            if let Some((mut volumes, group)) = volumes.take().zip(group) {
+                // A primary that starts does it again, and refuses a volume for which it fails.
+                volumes.limit(&group).unwrap_or_else(|error| log::error!("{error:#}"));
+            }
             fault::at("promote-writable");
             return Ok(Some(LaneReport::VolumesReleased));
         }
@@ -275,7 +278,7 @@ pub(super) fn volume_lane(
                 }
                 Ok(Some(LaneReport::Snapshot { id, result }))
             }
-            VolumeJob::Release => unreachable!("handled above"),
+            VolumeJob::Release(_) => unreachable!("handled above"),
         }
     })
 }

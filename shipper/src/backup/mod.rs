@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use ftdm::fault;
 use ftship_proto::backup::{
-    Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, PromoteRefused, Recovered,
+    Backup, BackupAction, BackupConfig, BackupEvent, Phase, PromoteRefused, Recovered,
 };
 use ftship_proto::frame::Frame;
+use ftship_proto::group::LocalVolume;
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::Message;
 use ftship_proto::state::{DurableState, Role};
@@ -32,6 +33,7 @@ use crate::control::server::ClientId;
 use crate::control::{BackupFigures, Epochs, Request, Response, Status, VolumeFigures};
 use crate::link::door::Door;
 use crate::link::peer::PeerConnection;
+use crate::provision::stacks::with_device_sizes;
 use crate::runtime::reactor::{Driver, Reactor, Reports, summary};
 use crate::runtime::tokens::PEER;
 use crate::store::journal_device::JournalDevice;
@@ -234,7 +236,10 @@ impl BackupDriver {
                 BackupAction::RollEra => self.volume_job(now, 0, VolumeJob::Roll),
                 BackupAction::Snapshot { id, epoch, .. } => self.take_snapshot(now, id, epoch),
                 BackupAction::SnapshotRefused { id, reason } => self.snapshot_refused(id, reason),
-                BackupAction::ReleaseVolumes => self.volume_job(now, 0, VolumeJob::Release),
+                BackupAction::ReleaseVolumes => {
+                    let group = self.core.state().group.clone().map(Box::new);
+                    self.volume_job(now, 0, VolumeJob::Release(group));
+                }
                 BackupAction::ReportLoss { text } => log::error!("{text}"),
                 BackupAction::PromoteDone(result) => self.promote_done(&result),
             }
@@ -320,7 +325,7 @@ impl BackupDriver {
                 in_flight: 0,
                 committed_count: counters.epochs_committed,
             },
-            volumes: self.volumes.clone(),
+            volumes: with_device_sizes(&self.volumes),
             verify: None,
             peer_standing: None,
             alone_since: None,

@@ -46,6 +46,11 @@ pub fn status(status: &Status) -> String {
     for volume in status.volumes.iter().filter(|_| status.volumes.len() > 1) {
         lines.add("volume", volume_line(volume, status.primary.is_some()));
     }
+    for volume in status.volumes.iter().filter(|volume| volume.size > 0 && volume.device_size > volume.size) {
+        let VolumeFigures { name, device, size, device_size, .. } = volume;
+        let text = format!("{name}: {device} has {device_size} bytes, the pair agreed on {size}");
+        lines.add("unused", text);
+    }
     if let Some(primary) = &status.primary {
         primary_lines(&status.epochs, primary, &mut lines);
     }
@@ -99,7 +104,7 @@ fn head_lines(status: &Status, lines: &mut Lines) {
 
 /// Only a primary captures what is written.
 fn volume_line(volume: &VolumeFigures, captures: bool) -> String {
-    let VolumeFigures { name, device, size, log_used, log_size, bytes_written } = volume;
+    let VolumeFigures { name, device, size, log_used, log_size, bytes_written, .. } = volume;
     let mut text = format!("{name} on {device}");
     if *size > 0 {
         text.push_str(&format!(", {size} bytes"));

@@ -14,6 +14,7 @@ use super::PrimaryDriver;
 use crate::config::Ack;
 use crate::control::{Epochs, PrimaryFigures, Response, Status, SyncCarrier, SyncStatus};
 use crate::link::peer::PeerConnection;
+use crate::provision::stacks::with_device_sizes;
 
 impl PrimaryDriver {
     pub(super) fn describe(&self, now: Duration) -> (&'static str, Option<String>) {
@@ -66,7 +67,7 @@ impl PrimaryDriver {
                 in_flight: core.in_flight(),
                 committed_count: counters.epochs_committed,
             },
-            volumes: self.shown.volumes.clone(),
+            volumes: with_device_sizes(&self.shown.volumes),
             verify: Some(self.verify_figures(now)),
             peer_standing: core.peer_standing().map(ToString::to_string),
             alone_since: core.state().alone.map(|epoch| epoch.0),

@@ -35,13 +35,14 @@ use crate::digest::EpochVerifier;
 use crate::frame::Frame;
 use crate::generations::LineageEntry;
 use crate::group::GroupDescription;
+use crate::group::LocalVolume;
 use crate::ids::{Digest, Epoch, GroupName, Incarnation, VolumeUuid};
 use crate::journal::JournalWriter;
 use crate::mutant::{self, Mutant};
 use crate::protocol::{AckPolicy, CommitPolicy};
 use crate::state::DurableState;
 use crate::verify::HashRequest;
-use ftdm_units::{Era, Sectors};
+use ftdm_units::Era;
 
 pub use events::{BackupAction, BackupEvent};
 pub use phase::{Copying, Phase};
@@ -66,15 +67,6 @@ pub struct BackupConfig {
     pub ack: AckPolicy,
     /// The era that each volume's writes go to, in the group's order; `None` where that is not tracked, or not known.
     pub eras: Option<Vec<Era>>,
-}
-
-/// A volume as the backup's own device gives it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalVolume {
-    /// Size of the device.
-    pub size: Sectors,
-    /// Its logical block size, in bytes.
-    pub logical_block_size: u32,
 }
 
 /// What the journal and the state on disk said at the start.
