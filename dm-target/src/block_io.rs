@@ -276,7 +276,7 @@ pub fn sysfs(number: DevNum) -> PathBuf {
 ///
 /// # Errors
 /// When there is no such device.
-pub fn holders(number: DevNum) -> io::Result<Vec<String>> {
+fn holders(number: DevNum) -> io::Result<Vec<String>> {
     let entries = fs::read_dir(sysfs(number).join("holders"))?;
     let mut names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

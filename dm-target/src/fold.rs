@@ -10,7 +10,7 @@ use crate::log_writes::epoch_log::{Arena, Entry, EpochLog, Suspect};
 use crate::units::{Extent, SECTOR_SIZE, Sector, Sectors};
 
 /// The granule in which zeroes are found, in sectors.
-pub const ZERO_GRANULE: u64 = 8;
+const ZERO_GRANULE: u64 = 8;
 
 /// Content of a folded piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use std::str::FromStr;
 use crate::units::Sectors;
 
 /// What every table error ends with.
-pub const SYNTAX: &str = "0 SECTORS ft METADATA ORIGIN BLOCK_SECTORS";
+const SYNTAX: &str = "0 SECTORS ft METADATA ORIGIN BLOCK_SECTORS";
 /// dm-era's smallest block, which is also what its block size must be a multiple of.
-pub const BLOCK_GRANULE: u32 = 8;
+const BLOCK_GRANULE: u32 = 8;
 /// The largest block ftdm accepts: 1 GiB. The kernel takes more, where tracking says nothing.
-pub const MAX_BLOCK: u32 = 1 << 21;
+const MAX_BLOCK: u32 = 1 << 21;
 /// dm-era tracks fewer than 2^31 blocks.
 pub const MAX_BLOCKS: u64 = (1 << 31) - 1;
 

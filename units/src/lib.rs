@@ -118,15 +118,6 @@ impl Extent {
     pub fn intersect(self, other: Self) -> Option<Self> {
         Self::between(self.start.max(other.start), self.end().min(other.end()))
     }
-
-    /// The smallest extent of whole `granule`-sector units that holds this one.
-    /// `None` when rounding up overflows. `granule` must not be zero.
-    #[must_use]
-    pub fn align_out(self, granule: Sectors) -> Option<Self> {
-        let start = self.start.0 - self.start.0 % granule.0;
-        let end = self.end().0.checked_next_multiple_of(granule.0)?;
-        Self::between(Sector(start), Sector(end))
-    }
 }
 
 impl fmt::Display for Extent {
@@ -156,14 +147,6 @@ mod tests {
         assert_eq!(extent(0, 8).intersect(extent(8, 8)), None);
         assert_eq!(extent(0, 9).intersect(extent(8, 8)), Some(extent(8, 1)));
         assert_eq!(extent(4, 2).intersect(extent(0, 16)), Some(extent(4, 2)));
-    }
-
-    #[test]
-    fn aligning_out_covers_and_only_grows_to_the_granule() {
-        assert_eq!(extent(3, 2).align_out(Sectors(8)), Some(extent(0, 8)));
-        assert_eq!(extent(7, 2).align_out(Sectors(8)), Some(extent(0, 16)));
-        assert_eq!(extent(8, 8).align_out(Sectors(8)), Some(extent(8, 8)));
-        assert_eq!(extent(u64::MAX - 2, 1).align_out(Sectors(8)), None);
     }
 
     #[test]

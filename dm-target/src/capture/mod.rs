@@ -348,12 +348,6 @@ impl Capture {
         &self.stack
     }
 
-    /// Bytes of memory that the epoch being captured takes.
-    #[must_use]
-    pub fn pending_bytes(&self) -> usize {
-        self.epoch.bytes()
-    }
-
     /// How the guest's discards stand.
     #[must_use]
     pub fn discards(&self) -> DiscardFigures {

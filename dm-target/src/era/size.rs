@@ -8,9 +8,6 @@
 use super::status::EraStatus;
 use crate::table::BlockSectors;
 use crate::units::Sectors;
-
-/// Bytes of one metadata block.
-pub const METADATA_BLOCK: u64 = 4096;
 /// Sectors of one metadata block.
 pub const METADATA_BLOCK_SECTORS: u64 = 8;
 /// The most that dm's metadata space map addresses: 255 bitmaps of 16,320 blocks.
@@ -42,14 +39,14 @@ pub struct MetadataSize {
 }
 
 /// Percent of the metadata in use from which on it is worth a warning.
-pub const WARN_PERCENT: u64 = 70;
+const WARN_PERCENT: u64 = 70;
 
 /// How much room is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     /// Enough.
     Enough,
-    /// Enough for a roll, but more than [`WARN_PERCENT`] are in use.
+    /// Enough for a roll, but more than 70 percent are in use.
     Low {
         /// Percent in use.
         percent: u64,
@@ -113,6 +110,9 @@ impl MetadataSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes of one metadata block.
+    const METADATA_BLOCK: u64 = 4096;
 
     fn size(volume_gib: u64, block: u32) -> MetadataSize {
         MetadataSize::of(Sectors(volume_gib << 21), BlockSectors::new(block).unwrap())

@@ -54,7 +54,7 @@ impl RecordKind {
 
     /// Whether a frame of `frame` may hold such records.
     #[must_use]
-    pub fn belongs_in(self, frame: FrameKind) -> bool {
+    fn belongs_in(self, frame: FrameKind) -> bool {
         match frame {
             FrameKind::BaseData => matches!(self, Self::Base | Self::Zero),
             FrameKind::EpochData => self != Self::Base,

@@ -1,11 +1,13 @@
 //! The status of a group as people read it.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use crate::config::{Ack, Commit};
 use crate::control::{
-    Epochs, Status, SyncCarrier, SyncStatus, VerifyFigures, VerifyOutcome, VerifyRunning, VolumeFigures,
+    BackupFigures, Epochs, PrimaryFigures, Status, SyncCarrier, SyncStatus, VerifyFigures, VerifyOutcome,
+    VerifyRunning, VolumeFigures,
 };
+use crate::runtime::metrics::Percentiles;
 
 /// How, and since which epoch.
 fn carrier_and_base(sync: &SyncStatus) -> (&'static str, String) {
@@ -39,134 +41,150 @@ fn sent_and_skipped(sync: &SyncStatus) -> String {
 /// Several lines, one figure each; the first says role and state.
 #[must_use]
 pub fn status(status: &Status) -> String {
-    let mut out = String::new();
-    // Writing to a String cannot fail.
-    let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<14}{value}");
-    };
-    line("group", status.group.clone());
-    line("role", format!("{}, generation {}", status.role, status.generation));
-    line("state", status.state.clone());
-    if let Some(reason) = &status.reason {
-        line("reason", reason.clone());
-    }
-    let link = if status.connected { "connected" } else { "not connected" };
-    let error = status.link_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-    line("peer", format!("{} {link}{error}", status.peer));
-    if let Some(key) = &status.peer_key {
-        line("peer's key", key.clone());
-    }
-    if let Some(theirs) = &status.peer_standing {
-        line("other side", theirs.clone());
-    }
-    if let Some(epoch) = status.alone_since {
-        line("alone", format!("since epoch {epoch}"));
-    }
-    if status.commit == Commit::External {
-        line("commit", "external: a coordinator says `ftship commit`".into());
-    }
-    if status.ack == Some(Ack::Received) {
-        line("ack", "received: staged is not yet durable on the backup".into());
-    }
+    let mut lines = Lines::default();
+    head_lines(status, &mut lines);
     for volume in status.volumes.iter().filter(|_| status.volumes.len() > 1) {
-        let VolumeFigures { name, device, size, log_used, log_size, bytes_written, .. } = volume;
-        let mut text = format!("{name} on {device}");
-        if *size > 0 {
-            text.push_str(&format!(", {size} bytes"));
-        }
-        if status.primary.is_some() {
-            text.push_str(&format!(", {bytes_written} written, log {log_used} of {log_size}"));
-        }
-        line("volume", text);
+        lines.add("volume", volume_line(volume, status.primary.is_some()));
     }
     for volume in status.volumes.iter().filter(|volume| volume.size > 0 && volume.device_size > volume.size) {
         let VolumeFigures { name, device, size, device_size, .. } = volume;
-        line("unused", format!("{name}: {device} has {device_size} bytes, the pair agreed on {size}"));
+        let text = format!("{name}: {device} has {device_size} bytes, the pair agreed on {size}");
+        lines.add("unused", text);
     }
-    let epochs = &status.epochs;
     if let Some(primary) = &status.primary {
-        line(
-            "epochs",
-            format!(
-                "{} cut, {} staged, {} committed, {} in flight, {} on the backup's volumes",
-                epochs.cut, epochs.staged, epochs.committed, epochs.in_flight, epochs.applied
-            ),
-        );
-        if let Some(sync) = &primary.sync {
-            line("sync", sync_under_way(sync));
-        } else if let Some(sync) = &primary.last_sync {
-            let (carrier, base) = carrier_and_base(sync);
-            let text = format!("{carrier}{base}, in {:.1} s{}", sync.seconds, sent_and_skipped(sync));
-            line("last sync", text);
-        }
-        let p = &primary.pause_ms;
-        line(
-            "pause",
-            format!(
-                "p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms, {} void",
-                p.p50, p.p99, p.max, primary.void_cuts
-            ),
-        );
-        let p = &primary.commit_lag_ms;
-        line("commit lag", format!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", p.p50, p.p99, p.max));
-        line("written", format!("{} bytes, shipped {} bytes", primary.bytes_written, primary.bytes_shipped));
-        line(
-            "log",
-            format!(
-                "{} of {} bytes, {} rotations",
-                primary.log_used, primary.log_size, primary.log_rotations
-            ),
-        );
-        line(
-            "resync",
-            format!("compares for about {:.1} s if this host loses its power now", primary.resync_seconds),
-        );
-        if primary.discards_pending + primary.discards_given + primary.discards_forgotten > 0 {
-            line(
-                "discards",
-                format!(
-                    "{} bytes given back, {} pending, {} forgotten; p99 {:.2} ms of a pause",
-                    primary.discards_given,
-                    primary.discards_pending,
-                    primary.discards_forgotten,
-                    primary.discard_ms.p99
-                ),
-            );
-        }
+        primary_lines(&status.epochs, primary, &mut lines);
     }
     if let Some(figures) = &status.verify {
-        verify_lines(figures, &mut line);
+        verify_lines(figures, &mut lines);
     }
     if let Some(backup) = &status.backup {
-        let Epochs { staged, committed, applied, .. } = epochs;
-        line("epochs", format!("{staged} staged, {committed} committed, {applied} on the volumes"));
-        line("journal", format!("{} of {} bytes", backup.journal_used, backup.journal_size));
-        line(
-            "received",
-            format!("{} bytes of epochs, {} bytes of base copy", backup.epoch_bytes, backup.base_bytes),
-        );
-        if backup.discarded + backup.discard_errors > 0 {
-            line(
-                "discards",
-                format!("{} bytes given back, {} failed", backup.discarded, backup.discard_errors),
-            );
-        }
+        backup_lines(&status.epochs, backup, &mut lines);
     }
-    out
+    lines.0
 }
 
-fn verify_lines(figures: &VerifyFigures, line: &mut impl FnMut(&str, String)) {
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, name: &str, value: impl Display) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{name:<14}{value}");
+    }
+}
+
+/// Role and state, the other side, and the policies that are not the usual ones.
+fn head_lines(status: &Status, lines: &mut Lines) {
+    lines.add("group", &status.group);
+    lines.add("role", format!("{}, generation {}", status.role, status.generation));
+    lines.add("state", &status.state);
+    if let Some(reason) = &status.reason {
+        lines.add("reason", reason);
+    }
+    let link = if status.connected { "connected" } else { "not connected" };
+    let error = status.link_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    lines.add("peer", format!("{} {link}{error}", status.peer));
+    if let Some(key) = &status.peer_key {
+        lines.add("peer's key", key);
+    }
+    if let Some(theirs) = &status.peer_standing {
+        lines.add("other side", theirs);
+    }
+    if let Some(epoch) = status.alone_since {
+        lines.add("alone", format!("since epoch {epoch}"));
+    }
+    if status.commit == Commit::External {
+        lines.add("commit", "external: a coordinator says `ftship commit`");
+    }
+    if status.ack == Some(Ack::Received) {
+        lines.add("ack", "received: staged is not yet durable on the backup");
+    }
+}
+
+/// Only a primary captures what is written.
+fn volume_line(volume: &VolumeFigures, captures: bool) -> String {
+    let VolumeFigures { name, device, size, log_used, log_size, bytes_written, .. } = volume;
+    let mut text = format!("{name} on {device}");
+    if *size > 0 {
+        text.push_str(&format!(", {size} bytes"));
+    }
+    if captures {
+        text.push_str(&format!(", {bytes_written} written, log {log_used} of {log_size}"));
+    }
+    text
+}
+
+fn primary_lines(epochs: &Epochs, primary: &PrimaryFigures, lines: &mut Lines) {
+    let Epochs { cut, staged, committed, in_flight, applied, .. } = epochs;
+    lines.add(
+        "epochs",
+        format!(
+            "{cut} cut, {staged} staged, {committed} committed, {in_flight} in flight, {applied} on the backup's volumes"
+        ),
+    );
+    if let Some(sync) = &primary.sync {
+        lines.add("sync", sync_under_way(sync));
+    } else if let Some(sync) = &primary.last_sync {
+        let (carrier, base) = carrier_and_base(sync);
+        let text = format!("{carrier}{base}, in {:.1} s{}", sync.seconds, sent_and_skipped(sync));
+        lines.add("last sync", text);
+    }
+    lines.add("pause", format!("{}, {} void", percentiles(&primary.pause_ms), primary.void_cuts));
+    lines.add("commit lag", percentiles(&primary.commit_lag_ms));
+    let PrimaryFigures { bytes_written, bytes_shipped, log_used, log_size, log_rotations, .. } = primary;
+    lines.add("written", format!("{bytes_written} bytes, shipped {bytes_shipped} bytes"));
+    lines.add("log", format!("{log_used} of {log_size} bytes, {log_rotations} rotations"));
+    lines.add(
+        "resync",
+        format!("compares for about {:.1} s if this host loses its power now", primary.resync_seconds),
+    );
+    let PrimaryFigures { discards_pending, discards_given, discards_forgotten, discard_ms, .. } = primary;
+    if discards_pending + discards_given + discards_forgotten > 0 {
+        lines.add(
+            "discards",
+            format!(
+                "{discards_given} bytes given back, {discards_pending} pending, {discards_forgotten} forgotten; \
+                 p99 {:.2} ms of a pause",
+                discard_ms.p99
+            ),
+        );
+    }
+}
+
+fn percentiles(figures: &Percentiles) -> String {
+    let Percentiles { p50, p99, max, .. } = figures;
+    format!("p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms")
+}
+
+fn backup_lines(epochs: &Epochs, backup: &BackupFigures, lines: &mut Lines) {
+    let Epochs { staged, committed, applied, .. } = epochs;
+    lines.add("epochs", format!("{staged} staged, {committed} committed, {applied} on the volumes"));
+    lines.add("journal", format!("{} of {} bytes", backup.journal_used, backup.journal_size));
+    lines.add(
+        "received",
+        format!("{} bytes of epochs, {} bytes of base copy", backup.epoch_bytes, backup.base_bytes),
+    );
+    if backup.discarded + backup.discard_errors > 0 {
+        lines.add(
+            "discards",
+            format!("{} bytes given back, {} failed", backup.discarded, backup.discard_errors),
+        );
+    }
+}
+
+fn verify_lines(figures: &VerifyFigures, lines: &mut Lines) {
     if let Some(running) = &figures.running {
-        line("verifying", progress(running));
+        lines.add("verifying", progress(running));
     }
     if let Some(last) = &figures.last {
-        line("verified", verify(last));
+        lines.add("verified", verify(last));
         if last.untracked_bytes > 0 {
-            line("ALARM", untracked(last));
+            lines.add("ALARM", untracked(last));
         }
     }
     if let (Some(seconds), None) = (figures.next_seconds, &figures.running) {
-        line("next verify", format!("in {seconds} s"));
+        lines.add("next verify", format!("in {seconds} s"));
     }
 }
 

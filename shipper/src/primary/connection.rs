@@ -8,7 +8,7 @@ use ftship_proto::message::Message;
 use ftship_proto::primary::PrimaryEvent;
 
 use super::PrimaryDriver;
-use super::capture::jobs::CaptureJob;
+use super::capture::jobs::CutJob;
 use super::encode::EncodedItem;
 use crate::link::peer::PeerConnection;
 use crate::runtime::tokens::PEER;
@@ -41,7 +41,7 @@ impl PrimaryDriver {
 
     pub(super) fn next_chain(&mut self) {
         self.chain += 1;
-        (self.copied, self.skipped) = (0, 0);
+        (self.copying.copied, self.copying.skipped) = (0, 0);
     }
 
     pub(super) fn lost(&mut self, now: Duration, reason: String) {
@@ -76,7 +76,7 @@ impl PrimaryDriver {
             let Some(encoded) = self.encoder.pull() else { break };
             let is_current = encoded.chain == self.chain;
             match encoded.item {
-                EncodedItem::LogsDone(logs) => self.cut_thread.push(CaptureJob::Recycle(logs)),
+                EncodedItem::LogsDone(logs) => self.cut_thread.push(CutJob::Recycle(logs)),
                 EncodedItem::Copied(encoded) => self.piece_encoded(now, encoded),
                 // A chain that was given up.
                 _ if !is_current => {}
@@ -90,12 +90,12 @@ impl PrimaryDriver {
                     self.core.handle(now, PrimaryEvent::Concluded { token, digests });
                 }
                 EncodedItem::Epoch { epoch, digest, stored, touched } => {
-                    self.figures.bytes_shipped += stored;
+                    self.shown.figures.bytes_shipped += stored;
                     self.core.handle(now, PrimaryEvent::Encoded { epoch, digest, stored, touched });
                 }
                 EncodedItem::Failed { reason } => {
                     log::error!("{reason}");
-                    self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+                    self.core.handle(now, PrimaryEvent::ShippingFailed { reason });
                 }
             }
             self.act(now);

@@ -4,6 +4,7 @@
 //! Always holds: which piece comes next, which waits for an answer and when a round is complete is decided by
 //! [`CopyPlan`]; at most [`AHEAD`] pieces are held in memory; what is compared is what was read, which is what is sent.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -11,14 +12,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
+use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::stack::standing::StillContent;
-use ftdm_units::{Era, SECTOR_SIZE, Sectors};
+use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told};
-use ftship_proto::scope::bytes_of;
+use ftship_proto::scope::Scope;
 use ftship_proto::verify::{Place, ShortDigest, digests_of};
+use mio::Waker;
 
-use super::capture::jobs::CaptureJob;
-use super::capture::rounds::Rolled;
+use super::capture::jobs::CutJob;
 use super::encode::{EncodeJob, EncodedPiece, Piece};
 use super::{PrimaryDriver, run_in_background};
 use crate::runtime::reactor::Reports;
@@ -39,10 +41,21 @@ pub(super) struct PieceRead {
     result: std::io::Result<()>,
 }
 
-/// The reading thread, its buffers, and the progress of the round.
+/// The reading thread, its buffers, what is to be copied next, and the progress of the round.
 #[derive(Debug)]
 pub(super) struct Copying {
     reading: Worker<(Piece, Still)>,
+    pub(super) pieces: Receiver<PieceRead>,
+    /// What the last roll noted.
+    pub(super) scope: Scope,
+    /// The content of that, where it was read while the volumes stood still.
+    pub(super) scope_content: Still,
+    /// Parts of the log that are to go out after what was ordered before.
+    parts: VecDeque<Vec<EpochLog>>,
+    /// Bytes of frames that this chain's copying made.
+    pub(super) copied: u64,
+    /// Bytes of the volumes that it left out.
+    pub(super) skipped: u64,
     still: Still,
     free: Vec<AlignedBuffer>,
     plan: CopyPlan<Piece>,
@@ -53,7 +66,8 @@ impl Copying {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(devices: Vec<BlockDevice>, reports: Reports<PieceRead>) -> anyhow::Result<Self> {
+    pub(super) fn start(devices: Vec<BlockDevice>, waker: &Arc<Waker>) -> anyhow::Result<Self> {
+        let (reports, pieces) = Reports::channel(waker);
         let reading = Worker::start("copying", 128 << 10, move |queue: Receiver<(Piece, Still)>| {
             run_in_background("copying");
             for (mut piece, still) in queue {
@@ -63,7 +77,18 @@ impl Copying {
             }
         })?;
         let plan = CopyPlan::new(CHUNK, AHEAD);
-        Ok(Self { reading, still: None, free: Vec::new(), plan })
+        Ok(Self {
+            reading,
+            pieces,
+            scope: Scope::new(),
+            scope_content: None,
+            parts: VecDeque::new(),
+            copied: 0,
+            skipped: 0,
+            still: None,
+            free: Vec::new(),
+            plan,
+        })
     }
 
     /// Gives up.
@@ -136,8 +161,8 @@ fn read(devices: &[BlockDevice], still: Option<&StillContent>, piece: &mut Piece
 impl PrimaryDriver {
     /// Begins the round that the last roll noted, compared in this unit.
     pub(super) fn copy(&mut self, now: Duration, unit: Option<Sectors>) {
-        let scope = std::mem::take(&mut self.scope);
-        self.copying.still = self.still.take();
+        let scope = std::mem::take(&mut self.copying.scope);
+        self.copying.still = self.copying.scope_content.take();
         if self.copying.plan.begin(self.chain, scope, unit) {
             self.core.handle(now, PrimaryEvent::Copied { frames: 0 });
         }
@@ -147,15 +172,15 @@ impl PrimaryDriver {
     /// Gives up copying.
     pub(super) fn stop_copy(&mut self) {
         self.copying.end();
-        for logs in std::mem::take(&mut self.parts) {
-            self.cut_thread.push(CaptureJob::Recycle(logs));
+        for logs in std::mem::take(&mut self.copying.parts) {
+            self.cut_thread.push(CutJob::Recycle(logs));
         }
     }
 
     /// A part of the log was cut off.
     pub(super) fn ship_part(&mut self) {
         if let Some(logs) = self.captured.take() {
-            self.parts.push_back(logs);
+            self.copying.parts.push_back(logs);
             self.copying.plan.part_cut();
         }
         self.ship_parts();
@@ -170,7 +195,7 @@ impl PrimaryDriver {
     /// Lets out the parts that may go.
     fn ship_parts(&mut self) {
         while self.copying.plan.lets_parts_out()
-            && let Some(logs) = self.parts.pop_front()
+            && let Some(logs) = self.copying.parts.pop_front()
         {
             self.encoder.push(EncodeJob::Part(logs));
         }
@@ -180,15 +205,9 @@ impl PrimaryDriver {
     pub(super) fn part_encoded(&mut self, now: Duration, frames: u64, stored: u64) {
         self.copying.plan.part_encoded();
         self.read_more(now);
-        self.figures.base_bytes_shipped += stored;
-        self.copied += stored;
-        self.core.handle(now, PrimaryEvent::PartEncoded { stored: self.copied, frames });
-    }
-
-    /// Keeps what is to be copied; returns the eras that began, and how many bytes were written before.
-    pub(super) fn note_scope(&mut self, written: Rolled) -> (Vec<Era>, u64) {
-        (self.scope, self.still) = (written.scope, None);
-        (written.eras, bytes_of(&self.scope))
+        self.shown.figures.base_bytes_shipped += stored;
+        self.copying.copied += stored;
+        self.core.handle(now, PrimaryEvent::PartEncoded { stored: self.copying.copied, frames });
     }
 
     /// Has pieces read as long as there is room, and the backup asked about them. What the core wants done of that is left
@@ -208,7 +227,7 @@ impl PrimaryDriver {
             Ok(None) => self.read_more(now),
             Err(error) => {
                 let reason = format!("{error:#}");
-                self.core.handle(now, PrimaryEvent::CaptureLost { reason });
+                self.core.handle(now, PrimaryEvent::ShippingFailed { reason });
             }
         }
         self.act(now);
@@ -228,11 +247,11 @@ impl PrimaryDriver {
         let is_complete = self.copying.plan.encoded(&piece.batch, frames);
         self.copying.free.push(piece.buffer);
         self.read_more(now);
-        self.figures.base_bytes_shipped += stored;
+        self.shown.figures.base_bytes_shipped += stored;
         if is_current {
-            self.copied += stored;
-            self.skipped += skipped;
-            let (stored, skipped) = (self.copied, self.skipped);
+            self.copying.copied += stored;
+            self.copying.skipped += skipped;
+            let (stored, skipped) = (self.copying.copied, self.copying.skipped);
             self.core.handle(now, PrimaryEvent::CopyProgressed { stored, skipped });
         }
         if is_current && is_complete {

@@ -4,6 +4,7 @@
 //! memory is bounded by the window, the base copy's pieces and the connection's output.
 
 mod capture;
+mod clients;
 mod connection;
 mod copying;
 mod encode;
@@ -11,35 +12,32 @@ mod inspecting;
 mod reports;
 mod roles;
 mod settings;
+mod shown;
 mod state_lane;
 mod status;
 mod usage;
 mod verify;
 mod volumes;
 
-use std::collections::VecDeque;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
-use ftdm::cut::CutMode;
 use ftdm::ioctl::{Urgency, enter_io_path, set_urgency};
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftship_proto::epoch::EpochHeader;
 use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
-use ftship_proto::ids::{Digest, Epoch, Incarnation};
+use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::Message;
-use ftship_proto::primary::{AfterEpoch, Primary, PrimaryAction, PrimaryEvent, Replication, Until};
-use ftship_proto::protocol::PROTOCOL;
-use ftship_proto::scope::{Scope, bytes_of, union};
+use ftship_proto::primary::{AfterEpoch, CutOrder, Primary, PrimaryAction, PrimaryEvent, Replication, Until};
+use ftship_proto::scope::{bytes_of, union};
 use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;
 
-use crate::config::{CaptureBy, Config, Mode, Overrun};
+use crate::config::{CaptureBy, Config, Mode};
 use crate::control::server::ClientId;
-use crate::control::{PrimaryFigures, Request, Response, VolumeFigures};
+use crate::control::{Request, Response};
 use crate::link::door::Door;
 use crate::link::peer::PeerConnection;
 use crate::link::visitor::Visitor;
@@ -50,18 +48,16 @@ use crate::standby::hooks::{HookReport, Hooks};
 use crate::store::state_file::StateFile;
 use capture::CutThread;
 use capture::heartbeat::Heartbeat;
-use capture::jobs::CutOrder;
-use capture::jobs::{CaptureJob, CaptureReport, CaptureSettings};
-use copying::{Copying, PieceRead, Still};
+use capture::jobs::CutJob;
+use clients::Clients;
+use copying::Copying;
 use encode::{EncodeJob, Encoder};
+use shown::Shown;
 use state_lane::StateLane;
 use status::{commit_answer, promoted_already};
 use usage::Onlooker;
-use verify::{VerifyRead, VerifyReader, VerifySchedule};
-use volumes::{Volumes, log_size};
-
-/// Log use, in percent, beyond which a cut exchanges the log for the other RAM disk.
-const ROTATE_AT: u8 = 30;
+use verify::VerifyLane;
+use volumes::Volumes;
 
 /// So many bytes that the connection took are progress; less may be greetings in a buffer on this side.
 const PROGRESS_BYTES: u64 = 64 << 10;
@@ -77,54 +73,24 @@ pub struct PrimaryDriver {
     door: Door,
     visitor: Visitor,
     cut_thread: CutThread,
-    captures: Receiver<CaptureReport>,
     encoder: Encoder,
     copying: Copying,
-    pieces: Receiver<PieceRead>,
     /// Numbers the chains of epochs.
     chain: u64,
-    /// What the last roll noted.
-    scope: Scope,
-    /// The content of that, where it was read while the volumes stood still.
-    still: Still,
-    /// Bytes of frames that this chain's copying made.
-    copied: u64,
-    /// Bytes of the volumes that it left out.
-    skipped: u64,
-    verify_reader: VerifyReader,
-    verify_reads: Receiver<VerifyRead>,
-    verifies: VerifySchedule,
-    /// Parts of the log that are to go out after what was ordered before.
-    parts: VecDeque<Vec<EpochLog>>,
+    verifies: VerifyLane,
     /// What the last cut captured, until the core says that it is to be shipped.
     captured: Option<Vec<EpochLog>>,
-    waiting: Vec<ClientId>,
-    /// Who wants the next cut without a suspend.
-    quiesced: Vec<ClientId>,
-    /// Who wanted the one under way so.
-    cutting: Vec<ClientId>,
+    clients: Clients,
     /// While writes are held back: how far the backup was when the lease was renewed last.
     progress: Option<(Epoch, usize, u64)>,
-    answers: Vec<(ClientId, Response)>,
-    figures: PrimaryFigures,
-    pauses: Latencies,
-    /// The parts of pauses that discards took, where there were any.
-    discard_times: Latencies,
-    lags: Latencies,
-    /// The volumes, as the status shows them.
-    volumes: Vec<VolumeFigures>,
-    /// Why nothing is tracked any more; only a new history ends that.
-    tracking_lost: Option<String>,
+    shown: Shown,
     usage: Onlooker,
     /// When to look again who uses the volumes.
     look_at: Duration,
     is_over: bool,
     state: StateLane,
-    state_reports: Receiver<PrimaryEvent>,
     hooks: Hooks,
     hook_reports: Receiver<HookReport>,
-    /// What became of the last hooks, where that is an alarm.
-    hook_alarm: Option<String>,
 }
 
 impl PrimaryDriver {
@@ -150,46 +116,16 @@ impl PrimaryDriver {
             state.lineage.last().context("the state names no generation: format it again")?.generation;
         let stamp =
             Stamp { epoch: Epoch(0), generation: newest.number, incarnation: Incarnation(incarnation) };
-        let header = EpochHeader {
-            protocol: PROTOCOL,
-            features_optional: 0,
-            features_mandatory: 0,
-            group: group.clone(),
-            incarnation: stamp.incarnation,
-            generation: newest,
-            first_epoch: Epoch::NONE,
-            last_epoch: Epoch::NONE,
-            previous: Digest::ZERO,
-            commit_point: true,
-            staged: Epoch::NONE,
-        };
-        let settings = settings::core(config, group, stamp.incarnation, volumes.eras());
-        let core = Primary::new(settings, state);
-        let figures = PrimaryFigures {
-            epoch_ms: config.epoch.as_secs_f64() * 1000.0,
-            volume_size: readers.iter().map(|reader| reader.size().bytes().unwrap_or(u64::MAX)).sum(),
-            ..PrimaryFigures::default()
-        };
+        let header = settings::header(group.clone(), newest, stamp.incarnation);
+        let core = Primary::new(settings::core(config, group, stamp.incarnation, volumes.eras()), state);
         let touched = volumes.touched(&readers);
-        let shown_volumes = volumes.figures(config, &readers);
+        let shown = Shown::new(config, &volumes, &readers);
         let usage = Onlooker::new(&volumes.stacks);
-        let settings = CaptureSettings {
-            logs: config.log_pairs(),
-            log_size: log_size(config),
-            rotate_at: ROTATE_AT,
-            hold: (config.limits.overrun == Overrun::Throttle)
-                .then_some((config.limits.log_watermark, config.limits.throttle_lease)),
-            switch_hold: config.limits.switch_hold,
-            digest_file: config.audit.digest_file.clone(),
-        };
-        let (capture_reports, captures) = Reports::channel(reactor.waker());
-        let (read, pieces) = Reports::channel(reactor.waker());
-        let (written, state_reports) = Reports::channel(reactor.waker());
-        let (verify_reports, verify_reads) = Reports::channel(reactor.waker());
-        let rate = config.verify.rate.map(|rate| rate.as_u64());
-        let verify_reader = VerifyReader::start(volumes.open_eras()?, rate, verify_reports)?;
-        let (hooked, hook_reports) = Reports::channel(reactor.waker());
-        let (encoder_wakes, _) = Reports::channel(reactor.waker());
+        let waker = reactor.waker();
+        let verifies = VerifyLane::start(volumes.open_eras()?, &config.verify, waker)?;
+        let (hooked, hook_reports) = Reports::channel(waker);
+        let (encoder_wakes, _) = Reports::channel(waker);
+        let heartbeat = Heartbeat::new(config);
         Ok(Self {
             config: config.clone(),
             core,
@@ -198,40 +134,21 @@ impl PrimaryDriver {
             peer: None,
             door: Door::open(config, reactor.registry()?)?,
             visitor: Visitor::new(reactor.registry()?),
-            cut_thread: CutThread::start(volumes.stacks, settings, Heartbeat::new(config), capture_reports)?,
-            captures,
+            cut_thread: CutThread::start(volumes.stacks, settings::capture(config), heartbeat, waker)?,
             encoder: Encoder::start(stamp, header, touched, encoder_wakes)?,
-            copying: Copying::start(readers, read)?,
-            pieces,
+            copying: Copying::start(readers, waker)?,
             chain: 0,
-            scope: Scope::new(),
-            still: None,
-            copied: 0,
-            skipped: 0,
-            verify_reader,
-            verify_reads,
-            verifies: VerifySchedule::new(&config.verify),
-            parts: VecDeque::new(),
+            verifies,
             captured: None,
-            waiting: Vec::new(),
-            quiesced: Vec::new(),
-            cutting: Vec::new(),
+            clients: Clients::default(),
             progress: None,
-            answers: Vec::new(),
-            figures,
-            pauses: Latencies::default(),
-            discard_times: Latencies::default(),
-            lags: Latencies::default(),
-            tracking_lost: volumes.tracking_lost,
-            volumes: shown_volumes,
+            shown,
             usage,
             look_at: Duration::ZERO,
             is_over: false,
-            state: StateLane::start(state_file, written)?,
-            state_reports,
+            state: StateLane::start(state_file, waker)?,
             hooks: Hooks::start(config, hooked)?,
             hook_reports,
-            hook_alarm: None,
         })
     }
 
@@ -249,7 +166,7 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::DemoteDone { id, result } => {
                     let answer = self.demoted(result);
-                    self.answer(id, answer);
+                    self.clients.answer(id, answer);
                 }
                 PrimaryAction::Connect => self.connect(now),
                 PrimaryAction::Send(message) => self.send(&message),
@@ -262,82 +179,58 @@ impl PrimaryDriver {
                 PrimaryAction::OpenCatchUp { first, epoch, staged } => {
                     self.encoder.push(EncodeJob::CatchUp { first, epoch, staged });
                 }
-                PrimaryAction::Roll { attempt, since } => {
-                    self.cut_thread.push(CaptureJob::Roll { attempt, since });
-                }
-                PrimaryAction::Stand { attempt, since, epoch, budget } => {
-                    self.cut_thread.push(CaptureJob::Stand { attempt, since, epoch, budget });
-                }
+                PrimaryAction::Cut(order) => self.order(order),
                 PrimaryAction::Freeze { token, epoch } => self.hooks.freeze(token, epoch),
                 PrimaryAction::Thaw => self.hooks.thaw(),
-                PrimaryAction::TryCapture { attempt } => self.cut_thread.push(CaptureJob::Try { attempt }),
-                PrimaryAction::StartCapture { since } => self.cut_thread.push(CaptureJob::Start { since }),
-                PrimaryAction::StopCapture => self.cut_thread.push(CaptureJob::Stop),
-                PrimaryAction::Cut { epoch, roll, budget, hold, part, may_rest } => {
-                    // A part suspends, also if a checkpoint waits for the epoch's end.
-                    self.cutting = if part { Vec::new() } else { std::mem::take(&mut self.quiesced) };
-                    let mode = if self.cutting.is_empty() { CutMode::Suspend } else { CutMode::Quiesced };
-                    let order = CutOrder { epoch, mode, budget, roll, hold, part, may_rest };
-                    self.cut_thread.push(CaptureJob::Cut(order));
-                }
                 PrimaryAction::ShipPart => self.ship_part(),
-                PrimaryAction::Hold { lease } => self.cut_thread.push(CaptureJob::Hold(lease)),
-                PrimaryAction::Yield => self.cut_thread.push(CaptureJob::Yield),
-                PrimaryAction::Release => self.cut_thread.push(CaptureJob::Release),
-                PrimaryAction::Shut => self.cut_thread.push(CaptureJob::Shut),
                 PrimaryAction::Ship { epoch, after } => self.ship(epoch, after),
-                PrimaryAction::Follow => self.cut_thread.push(CaptureJob::Follow),
                 PrimaryAction::Widen(scope) => {
-                    self.scope = union(std::mem::take(&mut self.scope), scope);
-                    let bytes = bytes_of(&self.scope);
+                    self.copying.scope = union(std::mem::take(&mut self.copying.scope), scope);
+                    let bytes = bytes_of(&self.copying.scope);
                     self.core.handle(now, PrimaryEvent::Widened { bytes });
                 }
                 PrimaryAction::Copy { unit } => self.copy(now, unit),
                 PrimaryAction::Told { number, told } => self.piece_told(number, told),
                 PrimaryAction::StopCopy => self.stop_copy(),
                 PrimaryAction::CheckpointReached { id, epoch, .. } => {
-                    self.answer(id, Response::Checkpoint { epoch: epoch.0 });
+                    self.clients.answer(id, Response::Checkpoint { epoch: epoch.0 });
                 }
-                PrimaryAction::CheckpointFailed { id, reason } => {
-                    self.quiesced.retain(|client| client.0 as u64 != id);
-                    self.answer(id, Response::Failed { reason });
-                }
-                PrimaryAction::CommitDone { id, result } => self.answer(id, commit_answer(result)),
+                PrimaryAction::CheckpointFailed { id, reason } => self.clients.fail_checkpoint(id, reason),
+                PrimaryAction::CommitDone { id, result } => self.clients.answer(id, commit_answer(result)),
                 PrimaryAction::FullSyncBegun { id, result } => {
                     let answer = match result {
                         Ok(()) => Response::Started,
                         Err(reason) => Response::Refused { reason },
                     };
-                    self.answer(id, answer);
+                    self.clients.answer(id, answer);
                 }
-                PrimaryAction::Committed { lag, .. } => self.lags.record(lag),
+                PrimaryAction::Committed { lag, .. } => self.shown.lags.record(lag),
                 PrimaryAction::Hash { .. }
                 | PrimaryAction::Inspect { .. }
                 | PrimaryAction::Conclude { .. }
                 | PrimaryAction::EndInspection
                 | PrimaryAction::VerifyDone { .. } => self.verify_act(now, action),
-                PrimaryAction::StateChanged => {
-                    if *self.core.replication() == Replication::InSync {
-                        // The first commit point waited for the base copy: not a figure of epochs.
-                        self.lags = Latencies::default();
-                        self.cut_thread.push(CaptureJob::Throttle);
-                    }
-                    let (state, reason) = self.describe(now);
-                    log::info!(
-                        "state: {state}{}",
-                        reason.map(|text| format!(": {text}")).unwrap_or_default()
-                    );
-                }
+                PrimaryAction::StateChanged => self.state_changed(now),
             }
         }
     }
 
-    /// Answers client `id`, who asked once and waits.
-    fn answer(&mut self, id: u64, answer: Response) {
-        if let Some(index) = self.waiting.iter().position(|client| client.0 as u64 == id) {
-            let client = self.waiting.swap_remove(index);
-            self.answers.push((client, answer));
+    /// A cut for clients that want no suspend must do without.
+    fn order(&mut self, order: CutOrder) {
+        self.cut_thread.push(match order {
+            CutOrder::Cut(cut) if self.clients.begin_cut(cut.part) => CutJob::Quiesced(cut),
+            order => CutJob::Ordered(order),
+        });
+    }
+
+    fn state_changed(&mut self, now: Duration) {
+        if *self.core.replication() == Replication::InSync {
+            // The first commit point waited for the base copy: not a figure of epochs.
+            self.shown.lags = Latencies::default();
+            self.cut_thread.push(CutJob::Throttle);
         }
+        let (state, reason) = self.describe(now);
+        log::info!("state: {state}{}", reason.map(|text| format!(": {text}")).unwrap_or_default());
     }
 
     fn ship(&mut self, epoch: Epoch, after: AfterEpoch) {
@@ -380,15 +273,17 @@ impl Driver for PrimaryDriver {
     fn request(&mut self, now: Duration, client: ClientId, request: Request) {
         let id = client.0 as u64;
         match request {
-            Request::Status => self.answers.push((client, Response::Status(Box::new(self.status(now))))),
+            Request::Status => {
+                self.clients.answer_at_once(client, Response::Status(Box::new(self.status(now))))
+            }
             Request::Checkpoint { quiesced: true, .. } if self.config.mode == Mode::Interval => {
                 let reason = "with mode = \"interval\" every checkpoint suspends the volume".into();
-                self.answers.push((client, Response::Refused { reason }));
+                self.clients.answer_at_once(client, Response::Refused { reason });
             }
             Request::Checkpoint { wait, staged, quiesced } => {
-                self.waiting.push(client);
-                if quiesced {
-                    self.quiesced.push(client);
+                match quiesced {
+                    true => self.clients.wait_quiesced(client),
+                    false => self.clients.wait(client),
                 }
                 let until = match (wait, staged) {
                     (false, _) => Until::Cut,
@@ -398,11 +293,11 @@ impl Driver for PrimaryDriver {
                 self.core.handle(now, PrimaryEvent::Checkpoint { id, until });
             }
             Request::FullSync => {
-                self.waiting.push(client);
+                self.clients.wait(client);
                 self.core.handle(now, PrimaryEvent::FullSync { id });
             }
             Request::Commit { epoch } => {
-                self.waiting.push(client);
+                self.clients.wait(client);
                 self.core.handle(now, PrimaryEvent::Commit { id, epoch: Epoch(epoch) });
             }
             Request::Verify { repair } => self.verify_wanted(now, client, repair),
@@ -414,34 +309,34 @@ impl Driver for PrimaryDriver {
             }
             Request::Promote { epoch, token, .. } if self.core.state().group.is_some() => {
                 let answer = promoted_already(self.core.promoted_at(), epoch, self.core.state().token, token);
-                self.answers.push((client, answer));
+                self.clients.answer_at_once(client, answer);
             }
             Request::Reload => {
                 let reason = "the daemon answers this in every role".into();
-                self.answers.push((client, Response::Refused { reason }));
+                self.clients.answer_at_once(client, Response::Refused { reason });
             }
             Request::Promote { .. } | Request::TestCopy { .. } => {
                 let reason = "promote is for the backup; this host is the primary".into();
-                self.answers.push((client, Response::Refused { reason }));
+                self.clients.answer_at_once(client, Response::Refused { reason });
             }
         }
     }
 
     fn run(&mut self, now: Duration) {
-        while let Ok(report) = self.captures.try_recv() {
-            self.capture_report(now, report);
+        while let Ok(report) = self.cut_thread.reports.try_recv() {
+            self.cut_report(now, report);
         }
-        while let Ok(event) = self.state_reports.try_recv() {
+        while let Ok(event) = self.state.reports.try_recv() {
             self.core.handle(now, event);
             self.act(now);
         }
         while let Ok(report) = self.hook_reports.try_recv() {
             self.hook_report(now, report);
         }
-        while let Ok(read) = self.pieces.try_recv() {
+        while let Ok(read) = self.copying.pieces.try_recv() {
             self.piece_read(now, read);
         }
-        while let Ok(read) = self.verify_reads.try_recv() {
+        while let Ok(read) = self.verifies.reads.try_recv() {
             self.verify_read(now, read);
         }
         self.verify_when_due(now);
@@ -475,12 +370,12 @@ impl Driver for PrimaryDriver {
     fn reload(&mut self, now: Duration, config: &Config) {
         self.config = config.clone();
         self.core.tune(now, settings::tuning(config));
-        self.figures.epoch_ms = config.epoch.as_secs_f64() * 1000.0;
+        self.shown.figures.epoch_ms = config.epoch.as_secs_f64() * 1000.0;
         self.verifies.tune(now, &config.verify);
     }
 
     fn answers(&mut self) -> Vec<(ClientId, Response)> {
-        std::mem::take(&mut self.answers)
+        self.clients.take_ready()
     }
 
     fn stop(mut self: Box<Self>) {

@@ -29,9 +29,9 @@ impl PrimaryDriver {
         let mut generation = [0; 16];
         if let Err(error) = getrandom::fill(&mut generation) {
             let reason = format!("no random generation id: {error}");
-            return self.answers.push((client, Response::Failed { reason }));
+            return self.clients.answer_at_once(client, Response::Failed { reason });
         }
-        self.waiting.push(client);
+        self.clients.wait(client);
         self.core.handle(now, PrimaryEvent::TakeUp { id: client.0 as u64, token, generation });
     }
 
@@ -40,9 +40,9 @@ impl PrimaryDriver {
         let mut generation = [0; 16];
         if let Err(error) = getrandom::fill(&mut generation) {
             let reason = format!("no random generation id: {error}");
-            return self.answers.push((client, Response::Failed { reason }));
+            return self.clients.answer_at_once(client, Response::Failed { reason });
         }
-        self.waiting.push(client);
+        self.clients.wait(client);
         self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
         self.core.handle(now, PrimaryEvent::Switch { id: client.0 as u64, generation, stall });
     }
@@ -62,7 +62,7 @@ impl PrimaryDriver {
 
     /// Steps down, where nobody uses the volumes at this moment.
     pub(super) fn demote(&mut self, now: Duration, client: ClientId, discard: bool) {
-        self.waiting.push(client);
+        self.clients.wait(client);
         self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
         self.core.handle(now, PrimaryEvent::Demote { id: client.0 as u64, discard });
     }

@@ -3,10 +3,12 @@
 //! Always holds: after the first error nothing is written any more, and that was reported; the state stays locked for
 //! as long as the thread runs, which is as long as the daemon.
 
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use ftship_proto::primary::PrimaryEvent;
 use ftship_proto::state::DurableState;
+use mio::Waker;
 
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
@@ -14,21 +16,25 @@ use crate::store::state_file::StateFile;
 
 /// The writing thread.
 #[derive(Debug)]
-pub(super) struct StateLane(Worker<Box<DurableState>>);
+pub(super) struct StateLane {
+    writing: Worker<Box<DurableState>>,
+    pub(super) reports: Receiver<PrimaryEvent>,
+}
 
 impl StateLane {
     /// Starts the thread on an open state.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(mut file: StateFile, reports: Reports<PrimaryEvent>) -> anyhow::Result<Self> {
-        let worker = Worker::start("state", 128 << 10, move |queue: Receiver<Box<DurableState>>| {
+    pub(super) fn start(mut file: StateFile, waker: &Arc<Waker>) -> anyhow::Result<Self> {
+        let (sender, reports) = Reports::channel(waker);
+        let writing = Worker::start("state", 128 << 10, move |queue: Receiver<Box<DurableState>>| {
             let mut failed = false;
             for state in queue {
                 if failed {
                     continue;
                 }
-                reports.send(match file.write(&state) {
+                sender.send(match file.write(&state) {
                     Ok(()) => PrimaryEvent::StateWritten,
                     Err(error) => {
                         failed = true;
@@ -37,11 +43,11 @@ impl StateLane {
                 });
             }
         })?;
-        Ok(Self(worker))
+        Ok(Self { writing, reports })
     }
 
     /// Queues a version of the state.
     pub(super) fn push(&self, state: Box<DurableState>) {
-        self.0.push(state);
+        self.writing.push(state);
     }
 }

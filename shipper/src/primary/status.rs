@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use ftdm::discard::DiscardFigures;
 use ftdm_units::Sectors;
 use ftship_proto::backup::PromoteRefused;
 use ftship_proto::ids::Epoch;
@@ -12,34 +11,14 @@ use ftship_proto::primary::{Carrier, CommitRefused, Replication, SyncFigures};
 use ftship_proto::state::StaleToken;
 
 use super::PrimaryDriver;
-use super::capture::jobs::LogUse;
 use crate::config::Ack;
 use crate::control::{Epochs, PrimaryFigures, Response, Status, SyncCarrier, SyncStatus};
 use crate::link::peer::PeerConnection;
 use crate::provision::stacks::with_device_sizes;
 
 impl PrimaryDriver {
-    /// Keeps how full each log is; returns the use and capacity of the one that is fullest.
-    pub(super) fn note_log_use(&mut self, logs: &[LogUse]) -> (u64, u64) {
-        for (volume, log) in self.volumes.iter_mut().zip(logs) {
-            (volume.log_used, volume.log_size) = (log.used, log.capacity);
-        }
-        let share = |log: &&LogUse| u128::from(log.used) * 1_000_000 / u128::from(log.capacity.max(1));
-        let fullest = logs.iter().max_by_key(share).copied().unwrap_or_default();
-        (self.figures.log_used, self.figures.log_size) = (fullest.used, fullest.capacity);
-        (fullest.used, fullest.capacity)
-    }
-
-    /// Keeps how the guest's discards stand, of all volumes.
-    pub(super) fn note_discards(&mut self, discards: DiscardFigures) {
-        let bytes = |sectors: Sectors| sectors.bytes().unwrap_or(u64::MAX);
-        self.figures.discards_pending = bytes(discards.pending);
-        self.figures.discards_given = bytes(discards.given);
-        self.figures.discards_forgotten = bytes(discards.forgotten);
-    }
-
     pub(super) fn describe(&self, now: Duration) -> (&'static str, Option<String>) {
-        if let Some(reason) = &self.tracking_lost {
+        if let Some(reason) = &self.shown.tracking_lost {
             return ("tracking lost", Some(reason.clone()));
         }
         if let Some(fence) = self.core.fence() {
@@ -56,7 +35,7 @@ impl PrimaryDriver {
             Replication::InSync => {
                 let switch = self.core.switch_text().map(str::to_owned);
                 let stall = || self.core.stall_text(now);
-                ("in sync", switch.or_else(|| self.hook_alarm.clone()).or_else(stall))
+                ("in sync", switch.or_else(|| self.shown.hook_alarm.clone()).or_else(stall))
             }
             Replication::Failed { reason } => {
                 ("failed", Some(format!("{reason}; fix the cause and restart the daemon")))
@@ -88,14 +67,14 @@ impl PrimaryDriver {
                 in_flight: core.in_flight(),
                 committed_count: counters.epochs_committed,
             },
-            volumes: with_device_sizes(&self.volumes),
+            volumes: with_device_sizes(&self.shown.volumes),
             verify: Some(self.verify_figures(now)),
             peer_standing: core.peer_standing().map(ToString::to_string),
             alone_since: core.state().alone.map(|epoch| epoch.0),
             primary: Some(PrimaryFigures {
-                pause_ms: self.pauses.percentiles(),
-                discard_ms: self.discard_times.percentiles(),
-                commit_lag_ms: self.lags.percentiles(),
+                pause_ms: self.shown.pauses.percentiles(),
+                discard_ms: self.shown.discard_times.percentiles(),
+                commit_lag_ms: self.shown.lags.percentiles(),
                 void_cuts: counters.void_cuts,
                 hooks_failed: counters.hooks_failed,
                 void_ticks: counters.void_ticks,
@@ -103,7 +82,7 @@ impl PrimaryDriver {
                 resync_seconds: core.resync_time().as_secs_f64(),
                 sync: core.sync(now).map(|sync| shown(&sync, self.copying.left())),
                 last_sync: core.last_sync().map(|sync| shown(&sync, Sectors(0))),
-                ..self.figures
+                ..self.shown.figures
             }),
             backup: None,
         }

@@ -6,6 +6,7 @@
 //! one inspection and one piece.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +15,7 @@ use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::ids::Digest;
 use ftship_proto::primary::{PrimaryAction, PrimaryEvent, Replication, VerifyError, VerifyReport};
 use ftship_proto::verify::{Inspection, Place, digests_of};
+use mio::Waker;
 
 use super::encode::EncodeJob;
 use super::inspecting::InspectJob;
@@ -52,22 +54,35 @@ enum ReadResult {
     Content(Vec<Vec<u8>>),
 }
 
-/// The reading thread.
+/// The reading thread, when verifies are due, and what the last one found.
 #[derive(Debug)]
-pub(super) struct VerifyReader(Worker<ReadJob>);
+pub(super) struct VerifyLane {
+    reading: Worker<ReadJob>,
+    pub(super) reads: Receiver<VerifyRead>,
+    every: Option<Duration>,
+    repair: bool,
+    due: Option<Duration>,
+    last: Option<VerifyOutcome>,
+    /// Since the daemon's start.
+    count: u64,
+    /// Bytes that were never shipped, of all of them.
+    untracked: u64,
+}
 
-impl VerifyReader {
-    /// Starts the thread on the volumes, in the group's order, opened for direct reading. It reads at most `rate`
-    /// bytes a second, if that is given.
+impl VerifyLane {
+    /// Starts the thread on the volumes, in the group's order, opened for direct reading. It reads at most as fast as
+    /// the settings say.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub(super) fn start(
         devices: Vec<BlockDevice>,
-        rate: Option<u64>,
-        reports: Reports<VerifyRead>,
+        settings: &Settings,
+        waker: &Arc<Waker>,
     ) -> anyhow::Result<Self> {
-        let worker = Worker::start("verify", 128 << 10, move |queue: Receiver<ReadJob>| {
+        let (reports, reads) = Reports::channel(waker);
+        let rate = settings.rate.map(|rate| rate.as_u64());
+        let reading = Worker::start("verify", 128 << 10, move |queue: Receiver<ReadJob>| {
             run_in_background("verify");
             let mut buffer = AlignedBuffer::new(0);
             for ReadJob { token, places, unit } in queue {
@@ -89,44 +104,12 @@ impl VerifyReader {
                 reports.send(VerifyRead { token, result, hashes: unit.is_some() });
             }
         })?;
-        Ok(Self(worker))
+        let Settings { every, repair, .. } = *settings;
+        Ok(Self { reading, reads, every, repair, due: every, last: None, count: 0, untracked: 0 })
     }
 
     fn push(&self, job: ReadJob) {
-        self.0.push(job);
-    }
-}
-
-fn read(devices: &[BlockDevice], buffer: &mut AlignedBuffer, place: Place) -> Result<Vec<u8>, String> {
-    let len = usize::try_from(place.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
-    if buffer.bytes().len() < len {
-        *buffer = AlignedBuffer::new(len);
-    }
-    let result = match devices.get(usize::from(place.volume.0)) {
-        Some(device) => device.read_extent(place.extent, buffer.bytes_mut()),
-        None => Err(ErrorKind::NotFound.into()),
-    };
-    let failed = |error| format!("reading {} of {}: {error}", place.extent, place.volume);
-    result.map(|()| buffer.bytes()[..len].to_vec()).map_err(failed)
-}
-
-/// When verifies are due, and what the last one found.
-#[derive(Debug)]
-pub(super) struct VerifySchedule {
-    every: Option<Duration>,
-    repair: bool,
-    due: Option<Duration>,
-    last: Option<VerifyOutcome>,
-    /// Since the daemon's start.
-    count: u64,
-    /// Bytes that were never shipped, of all of them.
-    untracked: u64,
-}
-
-impl VerifySchedule {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let Settings { every, repair, .. } = *settings;
-        Self { every, repair, due: every, last: None, count: 0, untracked: 0 }
+        self.reading.push(job);
     }
 
     /// Goes on as another configuration says.
@@ -147,16 +130,29 @@ impl VerifySchedule {
     }
 }
 
+fn read(devices: &[BlockDevice], buffer: &mut AlignedBuffer, place: Place) -> Result<Vec<u8>, String> {
+    let len = usize::try_from(place.extent.len().0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
+    if buffer.bytes().len() < len {
+        *buffer = AlignedBuffer::new(len);
+    }
+    let result = match devices.get(usize::from(place.volume.0)) {
+        Some(device) => device.read_extent(place.extent, buffer.bytes_mut()),
+        None => Err(ErrorKind::NotFound.into()),
+    };
+    let failed = |error| format!("reading {} of {}: {error}", place.extent, place.volume);
+    result.map(|()| buffer.bytes()[..len].to_vec()).map_err(failed)
+}
+
 impl PrimaryDriver {
     pub(super) fn verify_act(&mut self, now: Duration, action: PrimaryAction) {
         match action {
             PrimaryAction::Hash { token, place, unit } => {
-                self.verify_reader.push(ReadJob { token, places: vec![place], unit: Some(unit) });
+                self.verifies.push(ReadJob { token, places: vec![place], unit: Some(unit) });
             }
             PrimaryAction::Inspect { token, places, unit } => {
                 let inspection = Inspection::new(&places, unit);
                 self.encoder.push(EncodeJob::Inspect(InspectJob::Begin(token, inspection)));
-                self.verify_reader.push(ReadJob { token, places, unit: None });
+                self.verifies.push(ReadJob { token, places, unit: None });
             }
             PrimaryAction::Conclude { token, repair } => {
                 self.encoder.push(EncodeJob::Inspect(InspectJob::Conclude { token, repair }));
@@ -183,7 +179,7 @@ impl PrimaryDriver {
     }
 
     pub(super) fn verify_wanted(&mut self, now: Duration, client: ClientId, repair: bool) {
-        self.waiting.push(client);
+        self.clients.wait(client);
         self.core.handle(now, PrimaryEvent::Verify { id: client.0 as u64, repair });
     }
 
@@ -231,7 +227,7 @@ impl PrimaryDriver {
                 self.verifies.retry(now);
             }
         } else {
-            self.answer(id, result);
+            self.clients.answer(id, result);
         }
     }
 

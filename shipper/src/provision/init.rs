@@ -90,7 +90,7 @@ pub fn log_size(rate: u64, epoch: Duration) -> u64 {
 /// The granule in which a volume of so many bytes is tracked: at most about a million for a volume, so that a roll of
 /// dm-era takes as long for a large one as for a small one. 64 KiB to 16 MiB.
 #[must_use]
-pub fn tracking_block(volume: u64) -> ByteSize {
+fn tracking_block(volume: u64) -> ByteSize {
     let even = (volume >> 20).checked_next_power_of_two().unwrap_or(LARGEST_BLOCK);
     ByteSize::b(even.clamp(default_block().as_u64(), LARGEST_BLOCK))
 }

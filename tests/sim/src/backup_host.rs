@@ -136,20 +136,7 @@ impl World {
             applied_digest: superblock.tail_digest,
             lost,
         };
-        let local = |blocks: &usize| LocalVolume { size: Sectors(*blocks as u64), logical_block_size: 512 };
-        let config = BackupConfig {
-            group: crate::encoding::group_name(),
-            volumes: self.scenario.shape.0.iter().map(local).collect(),
-            devices: Vec::new(),
-            timeout: std::time::Duration::from_micros(self.scenario.timeout),
-            apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
-            commit: self.scenario.commit,
-            ack: self.scenario.ack,
-            eras: match &self.backup.eras {
-                Some(eras) => Some(eras.now()),
-                None => self.scenario.is_tracked.then(|| vec![PROMOTED_ERA; self.scenario.shape.0.len()]),
-            },
-        };
+        let config = self.backup_config();
         self.backup.daemon = Some(Box::new(BackupDaemon {
             core: Backup::new(config, recovered),
             peer: None,
@@ -170,6 +157,23 @@ impl World {
             format!("backup: started, {:?}, applied {}", core.phase(), core.applied())
         });
         self.backup_settle();
+    }
+
+    fn backup_config(&self) -> BackupConfig {
+        let local = |blocks: &usize| LocalVolume { size: Sectors(*blocks as u64), logical_block_size: 512 };
+        BackupConfig {
+            group: crate::encoding::group_name(),
+            volumes: self.scenario.shape.0.iter().map(local).collect(),
+            devices: Vec::new(),
+            timeout: std::time::Duration::from_micros(self.scenario.timeout),
+            apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
+            commit: self.scenario.commit,
+            ack: self.scenario.ack,
+            eras: match &self.backup.eras {
+                Some(eras) => Some(eras.now()),
+                None => self.scenario.is_tracked.then(|| vec![PROMOTED_ERA; self.scenario.shape.0.len()]),
+            },
+        }
     }
 
     /// The daemon is gone. What its threads were doing is done in part.

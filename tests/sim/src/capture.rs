@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use ftdm_units::Era;
 use ftship_proto::ids::Epoch;
 use ftship_proto::mutant::{self, Mutant};
-use ftship_proto::primary::{Batch, PrimaryEvent};
+use ftship_proto::primary::{Batch, Cut, CutOrder, CutResult, PrimaryEvent};
 use ftship_proto::scope::bytes_of;
 
-use crate::capture_jobs::{CutJob, PrimaryReport};
 use crate::content::Content;
+use crate::cut_reports::{Cargo, PrimaryReport};
 use crate::encoding::{Captured, EncodeJob, Piece};
 use crate::scenario::Scenario;
 use crate::switching::Gate;
@@ -86,16 +86,16 @@ impl World {
         self.checker.wrote(&self.primary.volume);
     }
 
-    pub(crate) fn cut_push(&mut self, job: CutJob) {
+    pub(crate) fn cut_push(&mut self, job: CutOrder) {
         let Some(daemon) = &mut self.primary.daemon else { return };
         daemon.cut.jobs.push_back(job);
-        let count = |of: fn(&CutJob) -> bool| daemon.cut.jobs.iter().filter(|job| of(job)).count();
+        let count = |of: fn(&CutOrder) -> bool| daemon.cut.jobs.iter().filter(|job| of(job)).count();
         // Whatever is queued stands before the next cut.
         assert!(
-            count(|job| matches!(job, CutJob::Follow)) <= 1,
+            count(|job| matches!(job, CutOrder::Follow)) <= 1,
             "more than one follow of the log is ordered"
         );
-        assert!(count(|job| matches!(job, CutJob::Cut { .. })) <= 1, "more than one cut is ordered");
+        assert!(count(|job| matches!(job, CutOrder::Cut(_))) <= 1, "more than one cut is ordered");
         if daemon.cut.jobs.len() == 1 {
             self.lane_begin(LaneId::Cut, self.primary.run);
         }
@@ -112,92 +112,106 @@ impl World {
         let (lost, void) = (self.random.once_in(lost), self.random.once_in(void));
         let capacity = self.scenario.log_capacity;
         let Some(daemon) = &mut self.primary.daemon else { return };
-        let Some(job) = daemon.cut.jobs.pop_front() else { return };
+        let Some(order) = daemon.cut.jobs.pop_front() else { return };
         let overflown = daemon.log_used > capacity;
-        let is_follow = matches!(job, CutJob::Follow);
-        let failed = daemon.dirty.is_some() && (lost || overflown) && !matches!(job, CutJob::Stop);
-        let report = match job {
-            _ if failed && self.gate_let_go() => Some(self.perform_switch(&CutJob::Shut)),
+        let is_follow = matches!(order, CutOrder::Follow);
+        let failed = daemon.dirty.is_some() && (lost || overflown) && !matches!(order, CutOrder::Stop);
+        let report = match order {
+            _ if failed && self.gate_let_go() => Some(self.perform_switch(&CutOrder::Shut).into()),
             _ if failed => {
                 self.primary_uncapture();
-                Some(PrimaryReport::Event(PrimaryEvent::LogOff { reason: "log off".into() }))
+                Some(CutResult::LogOff { reason: "log off".into() }.into())
             }
-            CutJob::Roll(attempt, _) if void && self.random.coin() => {
-                let (reason, tracking_lost) = ("no room in the metadata".into(), self.random.once_in(8));
-                Some(PrimaryReport::Event(PrimaryEvent::RollFailed { attempt, reason, tracking_lost }))
-            }
-            CutJob::Roll(attempt, since) => {
-                let eras = self.roll();
-                let scope = self.primary.eras.written_since(since.as_deref());
-                let bytes = bytes_of(&scope);
-                Some(PrimaryReport::Scope(scope, PrimaryEvent::Rolled { attempt, eras, bytes }))
-            }
-            CutJob::Start(_) if self.refuses_capture() => {
-                let reason = self.refused();
-                Some(PrimaryReport::Event(PrimaryEvent::CaptureLost { reason }))
-            }
-            CutJob::Try(attempt) => {
-                let result = if self.refuses_capture() {
-                    Err(self.refused())
-                } else {
-                    self.begun();
-                    Ok(())
-                };
-                Some(PrimaryReport::Event(PrimaryEvent::CaptureTried { attempt, result }))
-            }
-            CutJob::Start(since) => {
-                self.begun();
-                let eras = self.roll();
-                let scope = self.primary.eras.written_since(Some(&since));
-                let bytes = bytes_of(&scope);
-                let Some(daemon) = &mut self.primary.daemon else { return };
-                daemon.dirty = Some(BTreeSet::new());
-                daemon.log_used = 0;
-                Some(PrimaryReport::Scope(scope, PrimaryEvent::CaptureStarted { eras, bytes }))
-            }
-            CutJob::Stand(attempt, since, epoch) => Some(self.stand(attempt, &since, epoch, void)),
-            CutJob::Stop => {
-                self.gate_let_go();
-                self.primary_uncapture();
-                Some(PrimaryReport::Event(PrimaryEvent::CaptureStopped))
-            }
-            CutJob::Follow => None,
-            CutJob::Cut { part: true, .. } => Some(self.cut_part(void)),
-            CutJob::Cut { may_rest: true, .. } if self.is_idle() => {
-                Some(PrimaryReport::Event(PrimaryEvent::NothingWritten))
-            }
-            CutJob::Cut { epoch, roll, hold, .. } => {
-                // No hooks are run before the last cut of a switch.
-                self.primary.hook_failed |= hold;
-                let report = self.cut(epoch, roll, void);
-                if hold && matches!(report, PrimaryReport::Taken(..)) {
-                    self.hold();
-                }
-                Some(report)
-            }
-            CutJob::Hold => {
-                self.hold();
-                Some(PrimaryReport::Event(PrimaryEvent::Held))
-            }
-            of_switch @ (CutJob::Yield | CutJob::Release | CutJob::Shut) => {
-                Some(self.perform_switch(&of_switch))
-            }
+            CutOrder::Follow => None,
+            order => Some(self.obey(order, void)),
         };
         self.note(|_| format!("cut thread: {report:?}"));
         if let Some(report) = report {
             self.primary_tell(report);
         }
         if is_follow {
-            self.primary_tell(PrimaryReport::Event(PrimaryEvent::Followed));
+            self.primary_tell(CutResult::Followed.into());
         }
         let Some(daemon) = &self.primary.daemon else { return };
         if daemon.dirty.is_some() {
-            let event = PrimaryEvent::LogUse { used: daemon.log_used * 1024, capacity: capacity * 1024 };
-            self.primary_tell(PrimaryReport::Event(event));
+            let result = CutResult::LogUse { used: daemon.log_used * 1024, capacity: capacity * 1024 };
+            self.primary_tell(result.into());
         }
         if self.primary.daemon.as_ref().is_some_and(|daemon| !daemon.cut.jobs.is_empty()) {
             self.lane_begin(LaneId::Cut, self.primary.run);
         }
+    }
+
+    /// Carries out an order; `void`: whatever can fail its checks does.
+    fn obey(&mut self, order: CutOrder, void: bool) -> PrimaryReport {
+        match order {
+            CutOrder::Roll { attempt, .. } if void && self.random.coin() => {
+                let (reason, tracking_lost) = ("no room in the metadata".into(), self.random.once_in(8));
+                CutResult::RollFailed { attempt, reason, tracking_lost }.into()
+            }
+            CutOrder::Roll { attempt, since } => {
+                let eras = self.roll();
+                let scope = self.primary.eras.written_since(since.as_deref());
+                let bytes = bytes_of(&scope);
+                PrimaryReport::Cut(CutResult::Rolled { attempt, eras, bytes }, Cargo::Scope(scope))
+            }
+            CutOrder::Start { .. } if self.refuses_capture() => {
+                let reason = self.refused();
+                CutResult::Lost { reason }.into()
+            }
+            CutOrder::Try { attempt } => {
+                let result = if self.refuses_capture() {
+                    Err(self.refused())
+                } else {
+                    self.begun();
+                    Ok(())
+                };
+                CutResult::Tried { attempt, result }.into()
+            }
+            CutOrder::Start { since } => {
+                self.begun();
+                let eras = self.roll();
+                let scope = self.primary.eras.written_since(Some(&since));
+                let bytes = bytes_of(&scope);
+                if let Some(daemon) = &mut self.primary.daemon {
+                    daemon.dirty = Some(BTreeSet::new());
+                    daemon.log_used = 0;
+                }
+                PrimaryReport::Cut(CutResult::Started { eras, bytes }, Cargo::Scope(scope))
+            }
+            CutOrder::Still { attempt, since, epoch, .. } => self.still_round(attempt, &since, epoch, void),
+            CutOrder::Stop => {
+                self.gate_let_go();
+                self.primary_uncapture();
+                CutResult::Stopped.into()
+            }
+            CutOrder::Follow => CutResult::Followed.into(),
+            CutOrder::Cut(cut) => self.ordered_cut(&cut, void),
+            CutOrder::Hold { .. } => {
+                self.hold();
+                CutResult::Held.into()
+            }
+            of_switch @ (CutOrder::Yield | CutOrder::Release | CutOrder::Shut) => {
+                self.perform_switch(&of_switch).into()
+            }
+        }
+    }
+
+    fn ordered_cut(&mut self, order: &Cut, void: bool) -> PrimaryReport {
+        let Cut { epoch, roll, hold, part, may_rest, .. } = *order;
+        if part {
+            return self.cut_part(void);
+        }
+        if may_rest && self.is_idle() {
+            return CutResult::Idle.into();
+        }
+        // No hooks are run before the last cut of a switch.
+        self.primary.hook_failed |= hold;
+        let report = self.cut(epoch, roll, void);
+        if hold && matches!(report, PrimaryReport::Cut(CutResult::Taken { .. }, _)) {
+            self.hold();
+        }
+        report
     }
 
     fn primary_uncapture(&mut self) {
@@ -226,11 +240,20 @@ impl World {
         self.primary_tell(PrimaryReport::Event(PrimaryEvent::Froze { token, result }));
     }
 
-    /// All volumes stand still for an instant.
-    fn stand(&mut self, attempt: u32, since: &[Era], epoch: Epoch, void: bool) -> PrimaryReport {
+    /// The hooks are run that let the guest go on.
+    pub(crate) fn thaw(&mut self) {
+        // What was ordered and is not done counts no more.
+        let ordered = |order: &CutOrder| matches!(order, CutOrder::Still { .. } | CutOrder::Cut(_));
+        let jobs = self.primary.daemon.as_ref().map(|daemon| &daemon.cut.jobs);
+        self.primary.hook_failed |= jobs.is_some_and(|jobs| jobs.iter().any(ordered));
+        self.primary.is_frozen = false;
+    }
+
+    /// All volumes are suspended for an instant.
+    fn still_round(&mut self, attempt: u32, since: &[Era], epoch: Epoch, void: bool) -> PrimaryReport {
         if void && self.random.coin() {
             let (reason, tracking_lost) = ("somebody resumed".into(), false);
-            return PrimaryReport::Event(PrimaryEvent::RollFailed { attempt, reason, tracking_lost });
+            return CutResult::RollFailed { attempt, reason, tracking_lost }.into();
         }
         let eras = self.roll();
         expect_frozen(self.primary.is_frozen || self.primary.hook_failed, &self.scenario);
@@ -239,12 +262,16 @@ impl World {
         let bytes = bytes_of(&scope);
         if void {
             let reason = "too much to be read".into();
-            return PrimaryReport::Scope(scope, PrimaryEvent::StoodInVain { attempt, eras, bytes, reason });
+            let result = CutResult::StillUnread { attempt, eras, bytes, reason };
+            return PrimaryReport::Cut(result, Cargo::Scope(scope));
         }
         if let Some(daemon) = &host.daemon {
             self.checker.cut(daemon.incarnation, epoch, &host.volume, host.writes);
         }
-        PrimaryReport::Stood(scope, host.volume.clone(), PrimaryEvent::Stood { attempt, eras, bytes })
+        PrimaryReport::Cut(
+            CutResult::Still { attempt, eras, bytes },
+            Cargo::Still(scope, host.volume.clone()),
+        )
     }
 
     /// The counters prove that nothing was written since the last cut.
@@ -264,7 +291,7 @@ impl World {
         let is_capturing = self.primary.daemon.as_ref().is_some_and(|daemon| daemon.dirty.is_some());
         let eras = (roll && is_capturing && !(void && self.random.coin())).then(|| self.roll());
         let host = &mut self.primary;
-        let report = |reason: &str| PrimaryReport::Event(PrimaryEvent::CutVoid { reason: reason.into() });
+        let report = |reason: &str| CutResult::Void { reason: reason.into() }.into();
         let Some(daemon) = &mut host.daemon else { return report("stopped") };
         match &mut daemon.dirty {
             Some(dirty) if !void => {
@@ -273,7 +300,7 @@ impl World {
                 daemon.log_used = 0;
                 let content = dirty.into_iter().map(|block| (block, host.volume[block])).collect();
                 self.checker.cut(daemon.incarnation, epoch, &host.volume, host.writes);
-                PrimaryReport::Taken(Captured(content), eras)
+                PrimaryReport::Cut(CutResult::Taken { eras }, Cargo::Captured(Captured(content)))
             }
             Some(_) => report("checks failed"),
             None => report("not capturing"),
@@ -291,9 +318,10 @@ impl World {
         match dirty {
             Some(dirty) => {
                 let content = dirty.into_iter().map(|block| (block, host.volume[block])).collect();
-                PrimaryReport::Taken(Captured(content), None)
+                let result = CutResult::Taken { eras: None };
+                PrimaryReport::Cut(result, Cargo::Captured(Captured(content)))
             }
-            None => PrimaryReport::Event(PrimaryEvent::CutVoid { reason: "checks failed".into() }),
+            None => CutResult::Void { reason: "checks failed".into() }.into(),
         }
     }
 

@@ -135,11 +135,7 @@ pub(crate) enum EncodedItem {
 impl PrimaryDaemon {
     /// Puts runs into the epoch that is open for them, or into a base copy. Returns how many frames that took, and what
     /// the frames take in a journal.
-    fn encode_runs(
-        &mut self,
-        runs: &[(VolumeIndex, Extent, Vec<u8>)],
-        out: &mut Vec<EncodedItem>,
-    ) -> (u64, u64) {
+    fn encode_runs(&mut self, runs: &[BlockRun], out: &mut Vec<EncodedItem>) -> (u64, u64) {
         let mut frames = Vec::new();
         let mut sink = |frame| frames.push(frame);
         for (volume, extent, data) in runs {
@@ -157,7 +153,60 @@ impl PrimaryDaemon {
         out.extend(frames.into_iter().map(EncodedItem::Frame));
         (count, stored)
     }
+
+    fn open_chain(&mut self, group: &GroupDescription, chain: u64, previous: Digest) {
+        self.encoder_chain = chain;
+        self.inspecting = Inspecting::default();
+        self.header.previous = previous;
+        self.catch_up = None;
+        let (generation, incarnation) = (self.stamp.generation, self.stamp.incarnation);
+        self.base_encoder = PlainEncoder::base(group.clone(), generation, incarnation);
+        self.comparison = Comparison::in_place();
+        self.touched.end_epoch(AfterEpoch::Rolled);
+    }
+
+    /// Makes the frames of an epoch of these runs, or of their rest where some went out before. Returns its digest.
+    fn encode_epoch(
+        &mut self,
+        epoch: Epoch,
+        staged: Epoch,
+        runs: &[BlockRun],
+        volumes: usize,
+        after: AfterEpoch,
+        out: &mut Vec<EncodedItem>,
+    ) -> Digest {
+        let header = &mut self.header;
+        let encoder = self.catch_up.take().unwrap_or_else(|| {
+            header.staged = staged;
+            (header.first_epoch, header.last_epoch) = (epoch, epoch);
+            EpochEncoder::new(header.clone())
+        });
+        if let Some(inspection) = self.inspecting.inspection() {
+            for (volume, extent, data) in runs {
+                inspection.put(*volume, *extent, content_of(data));
+            }
+        }
+        runs.iter().for_each(|(volume, extent, _)| self.touched.note(*volume, *extent));
+        let touched = self.touched.end_epoch(after);
+        let repairs = self.inspecting.repairs();
+        let (frames, digest) = epoch_frames(encoder, runs, repairs, volumes);
+        self.header.previous = digest;
+        if let Some((token, digests)) = self.inspecting.concluded() {
+            out.push(EncodedItem::Concluded { token, digests });
+        }
+        let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
+        for frame in frames {
+            if frame.header.kind == FrameKind::EpochEnd {
+                out.push(EncodedItem::Epoch { epoch, digest, stored, touched });
+            }
+            out.push(EncodedItem::Frame(frame));
+        }
+        digest
+    }
 }
+
+/// Neighbouring blocks of one volume; no bytes: of zeros.
+type BlockRun = (VolumeIndex, Extent, Vec<u8>);
 
 impl World {
     pub(crate) fn encoder_push(&mut self, job: EncodeJob) {
@@ -174,16 +223,7 @@ impl World {
         let Some(job) = daemon.encode.jobs.pop_front() else { return };
         let mut out = Vec::new();
         match job {
-            EncodeJob::Open { chain, previous } => {
-                daemon.encoder_chain = chain;
-                daemon.inspecting = Inspecting::default();
-                daemon.header.previous = previous;
-                daemon.catch_up = None;
-                let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
-                daemon.base_encoder = PlainEncoder::base(self.primary.group.clone(), generation, incarnation);
-                daemon.comparison = Comparison::in_place();
-                daemon.touched.end_epoch(AfterEpoch::Rolled);
-            }
+            EncodeJob::Open { chain, previous } => daemon.open_chain(&self.primary.group, chain, previous),
             EncodeJob::Inspect(token, inspection) => daemon.inspecting.begin(token, inspection),
             EncodeJob::Fill(token, read) => daemon.inspecting.fill(token, &read),
             EncodeJob::Conclude { token, repair } => daemon.inspecting.conclude(token, repair),
@@ -217,34 +257,9 @@ impl World {
                 out.push(EncodedItem::Part { frames, stored });
             }
             EncodeJob::Epoch { epoch, staged, captured, after } => {
-                let header = &mut daemon.header;
-                let encoder = daemon.catch_up.take().unwrap_or_else(|| {
-                    header.staged = staged;
-                    (header.first_epoch, header.last_epoch) = (epoch, epoch);
-                    EpochEncoder::new(header.clone())
-                });
                 let runs = runs(captured.0.iter().copied(), shape, noisy);
-                if let Some(inspection) = daemon.inspecting.inspection() {
-                    for (volume, extent, data) in &runs {
-                        inspection.put(*volume, *extent, content_of(data));
-                    }
-                }
-                runs.iter().for_each(|(volume, extent, _)| daemon.touched.note(*volume, *extent));
-                let touched = daemon.touched.end_epoch(after);
-                let repairs = daemon.inspecting.repairs();
-                let (frames, digest) = epoch_frames(encoder, &runs, repairs, shape.0.len());
-                header.previous = digest;
-                if let Some((token, digests)) = daemon.inspecting.concluded() {
-                    out.push(EncodedItem::Concluded { token, digests });
-                }
+                let digest = daemon.encode_epoch(epoch, staged, &runs, shape.0.len(), after, &mut out);
                 self.checker.encoded(daemon.incarnation, epoch, digest);
-                let stored = frames.iter().map(|frame| padded_len(&frame.header)).sum();
-                for frame in frames {
-                    if frame.header.kind == FrameKind::EpochEnd {
-                        out.push(EncodedItem::Epoch { epoch, digest, stored, touched });
-                    }
-                    out.push(EncodedItem::Frame(frame));
-                }
             }
         }
         let Some(daemon) = &mut self.primary.daemon else { return };
@@ -258,7 +273,7 @@ impl World {
 
 fn epoch_frames(
     mut encoder: EpochEncoder,
-    runs: &[(VolumeIndex, Extent, Vec<u8>)],
+    runs: &[BlockRun],
     repairs: Option<&Inspection>,
     volumes: usize,
 ) -> (Vec<Frame>, Digest) {
@@ -276,11 +291,7 @@ fn epoch_frames(
 }
 
 /// Runs of neighbouring blocks, of data or of zeros (then without bytes).
-fn runs(
-    blocks: impl Iterator<Item = (usize, u64)>,
-    shape: &Shape,
-    noisy: bool,
-) -> Vec<(VolumeIndex, Extent, Vec<u8>)> {
+fn runs(blocks: impl Iterator<Item = (usize, u64)>, shape: &Shape, noisy: bool) -> Vec<BlockRun> {
     let mut runs: Vec<(usize, usize, bool, Vec<u8>)> = Vec::new();
     for (block, number) in blocks {
         let mut sector = [0; SECTOR_SIZE];

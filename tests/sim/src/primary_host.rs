@@ -11,20 +11,20 @@ use ftship_proto::epoch::EpochHeader;
 use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, Stamp};
 use ftship_proto::group::GroupDescription;
-use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation};
+use ftship_proto::ids::{Epoch, Generation, Incarnation};
 use ftship_proto::message::{Hello, Message};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
-    Comparison, CopyPlan, LONGEST_REST, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication,
-    Touched,
+    Comparison, CopyPlan, Cut, CutOrder, CutResult, LONGEST_REST, Primary, PrimaryAction, PrimaryEvent,
+    Replication, Touched,
 };
-use ftship_proto::protocol::{COMPARE, PROTOCOL};
+use ftship_proto::protocol::COMPARE;
 use ftship_proto::scope::Scope;
 use ftship_proto::slot::SlotPosition;
 use ftship_proto::state::{DurableState, Role};
 
-use crate::capture_jobs::{CutJob, PrimaryReport};
 use crate::content::Content;
+use crate::cut_reports::{Cargo, PrimaryReport};
 use crate::disk::Disk;
 use crate::encoding::{Captured, EncodeJob, Encoded, EncodedItem, Piece};
 use crate::eras::Eras;
@@ -34,7 +34,7 @@ use crate::random::Random;
 use crate::refusal::Refusals;
 use crate::scenario::Scenario;
 use crate::switching::Gate;
-use crate::verify::{Inspecting, Verifier, VerifyLane};
+use crate::verify::{Inspecting, VerifyLane};
 use crate::world::{Event, Lane, LaneId, Side, World};
 
 /// A running daemon.
@@ -71,7 +71,7 @@ pub(crate) struct PrimaryDaemon {
     /// When it last heard of a cut that was taken, or came in sync.
     pub(crate) last_cut: u64,
     pub(crate) refusals: Refusals,
-    pub(crate) cut: Lane<CutJob>,
+    pub(crate) cut: Lane<CutOrder>,
     pub(crate) read: Lane<Piece>,
     pub(crate) encode: Lane<EncodeJob>,
     pub(crate) state: Lane<Box<DurableState>>,
@@ -171,42 +171,8 @@ impl World {
         }
         host.gate = Gate::Open;
         (host.daemon_since, host.daemon_until) = (Some(self.now), None);
-        let header = EpochHeader {
-            protocol: PROTOCOL,
-            features_optional: 0,
-            features_mandatory: 0,
-            group: host.group.clone(),
-            incarnation,
-            generation: host.generation,
-            first_epoch: Epoch::NONE,
-            last_epoch: Epoch::NONE,
-            previous: Digest::ZERO,
-            commit_point: true,
-            staged: Epoch::NONE,
-        };
-        let config = PrimaryConfig {
-            group: host.group.clone(),
-            incarnation,
-            eras: Some(host.eras.now()),
-            epoch_interval: std::time::Duration::from_micros(scenario.epoch_interval),
-            interval: scenario.is_interval,
-            standing: scenario.is_still.then_some(std::time::Duration::from_millis(100)),
-            hooks: scenario.hooks,
-            window: scenario.window,
-            timeout: std::time::Duration::from_micros(scenario.timeout),
-            log_watermark: 80,
-            throttles: false,
-            pause_budget: std::time::Duration::from_millis(10),
-            pause_limit: std::time::Duration::from_millis(100),
-            void_limit: 5,
-            small_round: scenario.small_round,
-            roll_interval: std::time::Duration::from_micros(scenario.roll_interval),
-            resync_target: std::time::Duration::ZERO,
-            fence_lease: scenario.freezes.then_some(std::time::Duration::from_micros(2 * scenario.timeout)),
-            commit: scenario.commit,
-            verify: Verifier::sizes(scenario),
-            compare: scenario.compare,
-        };
+        let header = host.header(incarnation);
+        let config = host.config(scenario, incarnation);
         let granule = Sectors(scenario.granule as u64);
         let touched = Touched::new(scenario.shape.0.iter().map(|blocks| (Sectors(*blocks as u64), granule)));
         let core = Primary::new(config, state);
@@ -332,37 +298,10 @@ impl World {
             PrimaryAction::OpenCatchUp { first, epoch, staged } => {
                 self.encoder_push(EncodeJob::CatchUp { first, epoch, staged });
             }
-            PrimaryAction::Roll { attempt, since } => self.cut_push(CutJob::Roll(attempt, since)),
+            PrimaryAction::Cut(order) => self.primary_order(order),
             PrimaryAction::Freeze { token, .. } => self.freeze(token),
-            PrimaryAction::Thaw => {
-                // What was ordered and is not done counts no more.
-                let ordered = |job: &CutJob| matches!(job, CutJob::Stand(..) | CutJob::Cut { .. });
-                self.primary.hook_failed |= daemon.cut.jobs.iter().any(ordered);
-                self.primary.is_frozen = false;
-            }
-            PrimaryAction::TryCapture { attempt } => self.cut_push(CutJob::Try(attempt)),
-            PrimaryAction::StartCapture { since } => self.cut_push(CutJob::Start(since)),
-            PrimaryAction::Stand { attempt, since, epoch, .. } => {
-                self.cut_push(CutJob::Stand(attempt, since, epoch));
-            }
-            PrimaryAction::StopCapture => self.cut_push(CutJob::Stop),
-            PrimaryAction::Cut { epoch, roll, hold, part, may_rest, .. } => {
-                let next = self.now + self.scenario.epoch_interval;
-                let is_soon = next <= daemon.taken_at + micros(LONGEST_REST);
-                assert!(!may_rest || is_soon, "two cuts may be too far apart");
-                self.cut_push(CutJob::Cut { epoch, roll, hold, part, may_rest });
-            }
-            PrimaryAction::ShipPart => {
-                if let Some(part) = daemon.captured.take() {
-                    daemon.parts.push_back(part);
-                    daemon.plan.part_cut();
-                }
-                self.ship_parts();
-            }
-            PrimaryAction::Hold { .. } => self.cut_push(CutJob::Hold),
-            PrimaryAction::Yield => self.cut_push(CutJob::Yield),
-            PrimaryAction::Release => self.cut_push(CutJob::Release),
-            PrimaryAction::Shut => self.cut_push(CutJob::Shut),
+            PrimaryAction::Thaw => self.thaw(),
+            PrimaryAction::ShipPart => self.ship_part(),
             PrimaryAction::Ship { epoch, after } => {
                 let nothing = self.scenario.is_still.then(|| Captured(Default::default()));
                 if let Some(captured) = daemon.captured.take().or(nothing) {
@@ -370,7 +309,6 @@ impl World {
                     self.encoder_push(EncodeJob::Epoch { epoch, staged, captured, after });
                 }
             }
-            PrimaryAction::Follow => self.cut_push(CutJob::Follow),
             PrimaryAction::Copy { unit } => self.copy(unit),
             PrimaryAction::Told { number, told } => {
                 if let Some((piece, told)) = daemon.plan.told(number, told) {
@@ -404,6 +342,25 @@ impl World {
             | PrimaryAction::FullSyncBegun { .. } => {}
             of_verify => self.verify_perform(of_verify),
         }
+    }
+
+    /// A part of the log was cut off.
+    fn ship_part(&mut self) {
+        if let Some(daemon) = &mut self.primary.daemon
+            && let Some(part) = daemon.captured.take()
+        {
+            daemon.parts.push_back(part);
+            daemon.plan.part_cut();
+        }
+        self.ship_parts();
+    }
+
+    fn primary_order(&mut self, order: CutOrder) {
+        if let (CutOrder::Cut(Cut { may_rest: true, .. }), Some(daemon)) = (&order, &self.primary.daemon) {
+            let next = self.now + self.scenario.epoch_interval;
+            assert!(next <= daemon.taken_at + micros(LONGEST_REST), "two cuts may be too far apart");
+        }
+        self.cut_push(order);
     }
 
     fn primary_send(&mut self, message: &Message) {
@@ -517,7 +474,9 @@ impl World {
     pub(crate) fn primary_tell(&mut self, report: PrimaryReport) {
         let wait = match report {
             // Verifying and resuming, behind the instant of the cut.
-            PrimaryReport::Taken(..) => self.random.around(self.scenario.lane_delay[LaneId::Cut as usize]),
+            PrimaryReport::Cut(CutResult::Taken { .. }, _) => {
+                self.random.around(self.scenario.lane_delay[LaneId::Cut as usize])
+            }
             _ => self.random.around(20),
         };
         let (now, run) = (self.now, self.primary.run);
@@ -534,26 +493,22 @@ impl World {
         }
         let Some(daemon) = &mut self.primary.daemon else { return };
         let event = match report {
-            PrimaryReport::Event(event) => {
-                if matches!(event, PrimaryEvent::NothingWritten) {
+            PrimaryReport::Event(event) => event,
+            PrimaryReport::Cut(result, cargo) => {
+                if matches!(result, CutResult::Taken { .. } | CutResult::Idle) {
                     // An epoch that has nothing need not end.
                     daemon.last_cut = self.now;
                 }
-                event
-            }
-            PrimaryReport::Taken(captured, eras) => {
-                daemon.last_cut = self.now;
-                daemon.captured = Some(captured);
-                daemon.taken_at = self.now;
-                PrimaryEvent::CutTaken { eras }
-            }
-            PrimaryReport::Scope(scope, event) => {
-                (daemon.scope, daemon.still) = (scope, None);
-                event
-            }
-            PrimaryReport::Stood(scope, content, event) => {
-                (daemon.scope, daemon.still) = (scope, Some(content));
-                event
+                match cargo {
+                    Cargo::Nothing => {}
+                    Cargo::Scope(scope) => (daemon.scope, daemon.still) = (scope, None),
+                    Cargo::Still(scope, content) => (daemon.scope, daemon.still) = (scope, Some(content)),
+                    Cargo::Captured(captured) => {
+                        daemon.captured = Some(captured);
+                        daemon.taken_at = self.now;
+                    }
+                }
+                PrimaryEvent::Cut(result)
             }
             PrimaryReport::Read(piece) => return self.piece_read(piece),
         };

@@ -9,7 +9,7 @@ use ftship_proto::primary::PrimaryEvent;
 use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
 use ftship_proto::state::{DurableState, Role};
 
-use crate::capture_jobs::PrimaryReport;
+use crate::cut_reports::PrimaryReport;
 use crate::disk::Disk;
 use crate::primary_host::PrimaryDaemon;
 use crate::world::{LaneId, World};

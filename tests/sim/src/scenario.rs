@@ -95,17 +95,12 @@ impl Scenario {
         let count = [1, 1, 2, 3][random.index(4)];
         let shape = Shape((0..count).map(|_| 8 << random.below(5)).collect());
         let blocks = shape.blocks();
-        let volume_blocks = (blocks as u64 * 600).div_ceil(4096);
         let is_cramped = random.once_in(10);
-        let room =
-            if is_cramped { random.below(8) } else { volume_blocks + random.below(3 * volume_blocks + 24) };
-        let ring_blocks = 8 + room;
+        let ring_blocks = draw_ring(random, blocks as u64, is_cramped);
         let epoch_interval = 20_000 << random.below(5);
         let pick = |random: &mut Random, from: &[u64]| from[random.index(from.len())];
-        let mut lane_delay = [0; 6];
-        for delay in &mut lane_delay {
-            *delay = pick(random, &[50, 500, 5_000, epoch_interval / 2, epoch_interval * 2]);
-        }
+        let delays = [50, 500, 5_000, epoch_interval / 2, epoch_interval * 2];
+        let lane_delay = std::array::from_fn(|_| pick(random, &delays));
         let chaos_until = epoch_interval * random.range(20, 60);
         let all = Fault::ALL;
         // Few kinds at a time: faults that hide one another are seen apart.
@@ -123,10 +118,7 @@ impl Scenario {
             small_round: 512 << random.below(6),
             roll_interval: epoch_interval * pick(random, &[1, 5, 1000]),
             piece: 1 << random.range(1, 5),
-            compare: CompareSizes {
-                whole: Sectors(1 << chance.below(5)),
-                changed: Sectors(1 << chance.below(3)),
-            },
+            compare: draw_compare(&mut chance),
             ahead: usize::try_from(random.range(1, 4)).unwrap_or(1),
             window: usize::try_from(random.range(1, 6)).unwrap_or(1),
             epoch_interval,
@@ -157,11 +149,7 @@ impl Scenario {
             switches: random.clone().next().is_multiple_of(2),
             freezes: random.clone().next().is_multiple_of(3),
             is_interval: random.clone().below(8) < 2,
-            hooks: match random.clone().below(8 * 3) {
-                8 | 9 => Some(OnFailure::Skip),
-                16 | 17 => Some(OnFailure::Cut),
-                _ => None,
-            },
+            hooks: draw_hooks(&mut random.clone()),
             is_still: random.clone().below(8) == 1,
             settles_first: None,
             is_tracked: false,
@@ -172,20 +160,25 @@ impl Scenario {
             ack: if random.once_in(3) { AckPolicy::Received } else { AckPolicy::Durable },
             coordinator_interval: epoch_interval * pick(random, &[1, 1, 3, 10]),
         };
-        scenario.is_tracked = random.coin();
-        if !scenario.is_interval {
-            scenario.hooks = None;
+        scenario.adjust(random);
+        scenario
+    }
+
+    /// What depends on other figures.
+    fn adjust(&mut self, random: &mut Random) {
+        self.is_tracked = random.coin();
+        if !self.is_interval {
+            self.hooks = None;
         }
-        if scenario.is_still {
+        if self.is_still {
             // Several rounds of one epoch: a ring of few frames would have hardly any of these.
-            scenario.ring_blocks += 64;
+            self.ring_blocks += 64;
         }
         if random.coin() {
-            let odds = [scenario.odds_void, scenario.odds_lost, scenario.odds_disk, scenario.odds_crash];
-            scenario.settles_first = Some(odds);
-            scenario.set_odds([0; 4]);
+            let odds = [self.odds_void, self.odds_lost, self.odds_disk, self.odds_crash];
+            self.settles_first = Some(odds);
+            self.set_odds([0; 4]);
         }
-        scenario
     }
 
     /// A history of one kind: nothing goes wrong but power cuts of the primary's host, and dm-era is rolled at each cut,
@@ -328,5 +321,23 @@ impl Scenario {
     /// How likely it is from now on that something goes wrong by itself.
     pub(crate) fn set_odds(&mut self, odds: [u64; 4]) {
         [self.odds_void, self.odds_lost, self.odds_disk, self.odds_crash] = odds;
+    }
+}
+
+/// Blocks of the journal's ring, which holds what the volumes hold, unless it is cramped.
+fn draw_ring(random: &mut Random, blocks: u64, is_cramped: bool) -> u64 {
+    let volume_blocks = (blocks * 600).div_ceil(4096);
+    8 + if is_cramped { random.below(8) } else { volume_blocks + random.below(3 * volume_blocks + 24) }
+}
+
+fn draw_compare(chance: &mut Random) -> CompareSizes {
+    CompareSizes { whole: Sectors(1 << chance.below(5)), changed: Sectors(1 << chance.below(3)) }
+}
+
+fn draw_hooks(chance: &mut Random) -> Option<OnFailure> {
+    match chance.below(8 * 3) {
+        8 | 9 => Some(OnFailure::Skip),
+        16 | 17 => Some(OnFailure::Cut),
+        _ => None,
     }
 }

@@ -5,9 +5,8 @@
 //! old primary's volume, and that has nothing that the promoted one has not.
 
 use ftship_proto::ids::Epoch;
-use ftship_proto::primary::{PrimaryEvent, Usage};
+use ftship_proto::primary::{CutOrder, CutResult, PrimaryEvent, Usage};
 
-use crate::capture_jobs::{CutJob, PrimaryReport};
 use crate::world::{Event, Side, World};
 
 /// What becomes of the guest's writes on the primary's host.
@@ -49,35 +48,33 @@ impl World {
         let over = |ends| ends <= self.now;
         match self.primary.gate {
             Gate::Held { ends } if over(ends) => {
-                let released = self.perform_switch(&CutJob::Release);
-                self.primary_tell(released);
+                let released = self.perform_switch(&CutOrder::Release);
+                self.primary_tell(released.into());
             }
             Gate::Yielding { ends } if over(ends) => {
-                let shut = self.perform_switch(&CutJob::Shut);
-                self.primary_tell(shut);
+                let shut = self.perform_switch(&CutOrder::Shut);
+                self.primary_tell(shut.into());
             }
             _ => {}
         }
     }
 
     /// The cut thread's part.
-    pub(crate) fn perform_switch(&mut self, job: &CutJob) -> PrimaryReport {
+    pub(crate) fn perform_switch(&mut self, order: &CutOrder) -> CutResult {
         let fails = self.random.once_in(12);
         let host = &mut self.primary;
-        let (gate, event) = match (job, host.gate) {
-            (CutJob::Yield, Gate::Held { ends }) if !fails => {
-                (Gate::Yielding { ends }, PrimaryEvent::Yielded)
-            }
-            (CutJob::Shut, _) => {
+        let (gate, result) = match (order, host.gate) {
+            (CutOrder::Yield, Gate::Held { ends }) if !fails => (Gate::Yielding { ends }, CutResult::Yielded),
+            (CutOrder::Shut, _) => {
                 if let Some(daemon) = &mut host.daemon {
                     daemon.dirty = None;
                 }
-                (Gate::Shut, PrimaryEvent::Shut)
+                (Gate::Shut, CutResult::Shut)
             }
-            _ => (Gate::Open, PrimaryEvent::Released { reason: "let go".into() }),
+            _ => (Gate::Open, CutResult::Released { reason: "let go".into() }),
         };
         self.primary.gate = gate;
-        PrimaryReport::Event(event)
+        result
     }
 
     /// The capture ends, or the daemon: what is held back goes on or fails. Whether it fails.

@@ -12,8 +12,8 @@ use ftship_proto::ids::Digest;
 use ftship_proto::primary::{PrimaryAction, PrimaryEvent, VerifyError, VerifyReport, VerifySizes};
 use ftship_proto::verify::{Digests, HashRequest, Inspection, Place, digests_of};
 
-use crate::capture_jobs::PrimaryReport;
 use crate::content::fill;
+use crate::cut_reports::PrimaryReport;
 use crate::disk::Disks;
 use crate::encoding::{EncodeJob, range};
 use crate::random::Random;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use ftship_proto::backup::BackupEvent;
 
 use crate::backup_host::BackupHost;
-use crate::capture_jobs::PrimaryReport;
 use crate::checker::Checker;
 use crate::coordinator::Coordinator;
+use crate::cut_reports::PrimaryReport;
 use crate::net::{ConnId, Net};
 use crate::operator::Operator;
 use crate::primary_host::PrimaryHost;

@@ -46,7 +46,7 @@ pub const MAX_RAW_PAYLOAD: usize = 2 << 20;
 pub const MAX_CONTROL_PAYLOAD: usize = 64 << 10;
 
 /// Version of the header that this code writes and reads.
-pub const HEADER_VERSION: u16 = 1;
+const HEADER_VERSION: u16 = 1;
 
 const MAGIC: [u8; 4] = *b"FTDM";
 const FLAG_LZ4: u32 = 1;

@@ -33,6 +33,50 @@ fn any_hash_request() -> impl Strategy<Value = HashRequest> {
     )
 }
 
+fn any_content() -> impl Strategy<Value = Content> {
+    prop_oneof![
+        Just(Content::Blank),
+        Just(Content::Consistent),
+        any::<Option<u64>>().prop_map(|fork| Content::Outdated { fork: fork.map(Epoch) }),
+        (any::<[u8; 16]>(), any::<Option<u64>>())
+            .prop_map(|(base_id, base)| Content::Inconsistent { base_id, base: base.map(Epoch) })
+    ]
+}
+
+fn any_welcome() -> impl Strategy<Value = Message> {
+    (any_lineage(), any::<[u64; 3]>(), any::<u16>(), any::<[u8; 32]>(), any_content()).prop_map(
+        |(lineage, [features, seen, committed], protocol, digest, content)| {
+            Message::Welcome(Welcome {
+                protocol,
+                features,
+                lineage,
+                highest_epoch_seen: Epoch(seen),
+                committed: Epoch(committed),
+                chain_digest: Digest(digest),
+                content,
+                role: Role::Backup,
+                journal_size: (seen % 2 == 0).then_some(committed),
+                held: (seen % 3 == 0).then_some(Epoch(seen)),
+            })
+        },
+    )
+}
+
+fn any_refuse() -> impl Strategy<Value = Message> {
+    let standing =
+        (any_lineage(), any::<u64>(), any::<Option<u64>>()).prop_map(|(lineage, last, alone)| Standing {
+            role: Role::Primary,
+            content: Content::Consistent,
+            lineage,
+            last_epoch: Epoch(last),
+            alone: alone.map(Epoch),
+        });
+    (any::<u16>(), LINE, prop::option::of(standing)).prop_map(|(code, text, standing)| {
+        let (code, standing) = (RefuseCode::from_number(code), standing.map(Box::new));
+        Message::Refuse { code, text, standing }
+    })
+}
+
 fn any_message() -> impl Strategy<Value = Message> {
     let hello = (any_lineage(), any::<[u64; 3]>(), any::<[u16; 2]>(), any::<[u8; 32]>()).prop_map(
         |(lineage, [last, optional, mandatory], [a, b], digest)| {
@@ -50,45 +94,10 @@ fn any_message() -> impl Strategy<Value = Message> {
             })
         },
     );
-    let content = prop_oneof![
-        Just(Content::Blank),
-        Just(Content::Consistent),
-        any::<Option<u64>>().prop_map(|fork| Content::Outdated { fork: fork.map(Epoch) }),
-        (any::<[u8; 16]>(), any::<Option<u64>>())
-            .prop_map(|(base_id, base)| Content::Inconsistent { base_id, base: base.map(Epoch) })
-    ];
-    let welcome = (any_lineage(), any::<[u64; 3]>(), any::<u16>(), any::<[u8; 32]>(), content).prop_map(
-        |(lineage, [features, seen, committed], protocol, digest, content)| {
-            Message::Welcome(Welcome {
-                protocol,
-                features,
-                lineage,
-                highest_epoch_seen: Epoch(seen),
-                committed: Epoch(committed),
-                chain_digest: Digest(digest),
-                content,
-                role: Role::Backup,
-                journal_size: (seen % 2 == 0).then_some(committed),
-                held: (seen % 3 == 0).then_some(Epoch(seen)),
-            })
-        },
-    );
-    let standing =
-        (any_lineage(), any::<u64>(), any::<Option<u64>>()).prop_map(|(lineage, last, alone)| Standing {
-            role: Role::Primary,
-            content: Content::Consistent,
-            lineage,
-            last_epoch: Epoch(last),
-            alone: alone.map(Epoch),
-        });
-    let refuse = (any::<u16>(), LINE, prop::option::of(standing)).prop_map(|(code, text, standing)| {
-        let (code, standing) = (RefuseCode::from_number(code), standing.map(Box::new));
-        Message::Refuse { code, text, standing }
-    });
     prop_oneof![
         hello,
-        welcome,
-        refuse,
+        any_welcome(),
+        any_refuse(),
         (any::<[u8; 16]>(), any::<Option<u64>>())
             .prop_map(|(base_id, base)| Message::SyncBegin { base_id, base: base.map(Epoch) }),
         Just(Message::SyncReady),

@@ -8,7 +8,9 @@ use ftdm_units::Era;
 
 use super::hooks::Frozen;
 use super::plan::Carrier;
-use super::{Capture, Checkpoint, InFlight, Primary, PrimaryAction, Replication, SyncStep, Until};
+use super::{
+    Capture, Checkpoint, Cut, CutOrder, InFlight, Primary, PrimaryAction, Replication, SyncStep, Until,
+};
 use crate::ids::{Digest, Epoch};
 use crate::mutant::{self, Mutant};
 
@@ -47,14 +49,14 @@ impl Primary {
         let roll = self.sync == SyncStep::None && self.roll_is_due(now);
         let may_rest = self.may_rest(now, roll);
         let hold = self.is_last_cut(epoch);
-        self.act(PrimaryAction::Cut { epoch, roll, budget, hold, part: false, may_rest });
+        self.order(CutOrder::Cut(Cut { epoch, roll, budget, hold, part: false, may_rest }));
     }
 
     /// Keeps up with the log. One that is slow is not asked again: what was queued would stand before the next cut.
     fn follow(&mut self) {
         if !self.is_following || mutant::is(Mutant::FollowEachTick) {
             self.is_following = true;
-            self.act(PrimaryAction::Follow);
+            self.order(CutOrder::Follow);
         }
     }
 
@@ -93,7 +95,7 @@ impl Primary {
             return self.part_taken(now);
         }
         self.thaw();
-        if self.capture != Capture::On && self.config.standing.is_none() {
+        if self.capture != Capture::On && self.config.still_budget.is_none() {
             return;
         }
         self.void_run = 0;

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use ftdm_units::Era;
-
-use super::{AfterEpoch, CommitRefused, DemoteRefused, Told, TouchedBytes, Usage, VerifyError, VerifyReport};
+use super::{
+    AfterEpoch, CommitRefused, CutOrder, CutResult, DemoteRefused, Told, TouchedBytes, Usage, VerifyError,
+    VerifyReport,
+};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
@@ -28,76 +29,17 @@ pub enum PrimaryEvent {
     },
     /// A whole frame arrived, its checksums verified.
     Frame(Frame),
-    /// dm-era was rolled, and what was asked for is known.
-    Rolled {
-        /// As ordered.
-        attempt: u32,
-        /// The era of each volume that began.
-        eras: Vec<Era>,
-        /// Bytes of the volumes that were written since the eras named.
-        bytes: u64,
+    /// The cut thread reports this.
+    Cut(CutResult),
+    /// What was captured or copied could not be read or encoded.
+    ShippingFailed {
+        /// For people.
+        reason: String,
     },
     /// What a [`PrimaryAction::Widen`] named is part of the round.
     Widened {
         /// Bytes that the round covers now.
         bytes: u64,
-    },
-    /// dm-era was not rolled, or what it recorded is not known.
-    RollFailed {
-        /// As ordered.
-        attempt: u32,
-        /// For people.
-        reason: String,
-        /// It never will be: the history of rolls is of no use any more.
-        tracking_lost: bool,
-    },
-    /// Writes are being captured from now on.
-    CaptureStarted {
-        /// The era of each volume that began in the pause of its switch.
-        eras: Vec<Era>,
-        /// Bytes of the volumes that were written since the eras named, and before the switch.
-        bytes: u64,
-    },
-    /// The volumes stood still: dm-era was rolled, and what was written before was read into memory.
-    Stood {
-        /// As ordered.
-        attempt: u32,
-        /// The era of each volume that began in the pause.
-        eras: Vec<Era>,
-        /// Bytes of the volumes that were written since the eras named.
-        bytes: u64,
-    },
-    /// They did, and dm-era was rolled, but not everything could be read in time: what was written before is known.
-    StoodInVain {
-        /// As ordered.
-        attempt: u32,
-        /// The era of each volume that began in the pause.
-        eras: Vec<Era>,
-        /// Bytes of the volumes that were written since the eras named.
-        bytes: u64,
-        /// For people.
-        reason: String,
-    },
-    /// The capture has ended; writes are only tracked.
-    CaptureStopped,
-    /// The capture that was to be tried began and ended; or why it did not, for people.
-    CaptureTried {
-        /// As ordered.
-        attempt: u32,
-        /// Whether.
-        result: Result<(), String>,
-    },
-    /// The capture could not start, or lost writes.
-    CaptureLost {
-        /// For people.
-        reason: String,
-    },
-    /// The follow that was ordered has ended, also if it failed.
-    Followed,
-    /// The log overflowed, or could not be written: the capture has ended, and nothing else is wrong.
-    LogOff {
-        /// For people.
-        reason: String,
     },
     /// What a [`PrimaryAction::ShipPart`] ordered is out.
     PartEncoded {
@@ -106,43 +48,12 @@ pub enum PrimaryEvent {
         /// Frames that it took.
         frames: u64,
     },
-    /// The cut that was ordered is done.
-    CutTaken {
-        /// The era of each volume that began in its pause, where a roll was ordered and done.
-        eras: Option<Vec<Era>>,
-    },
     /// The guest is frozen; or why not, for people, and it has been thawed then.
     Froze {
         /// As ordered.
         token: u64,
         /// Whether.
         result: Result<(), String>,
-    },
-    /// The cut that was ordered failed its checks; the epoch goes on.
-    CutVoid {
-        /// For people.
-        reason: String,
-    },
-    /// The cut that was ordered was left out, as it might be: nothing was written since the last one.
-    NothingWritten,
-    /// What the last cut held back is let through by nobody but a [`PrimaryAction::Release`] any more, and nothing was
-    /// written since that cut.
-    Yielded,
-    /// Writes are held back, as a [`PrimaryAction::Hold`] ordered.
-    Held,
-    /// It was let through: as ordered, or because that cannot be made sure, or the time for it was over.
-    Released {
-        /// For people.
-        reason: String,
-    },
-    /// All I/O of the volumes fails: as ordered, or because the time for holding writes back was over.
-    Shut,
-    /// How full the log is, in bytes.
-    LogUse {
-        /// Used.
-        used: u64,
-        /// In all.
-        capacity: u64,
     },
     /// The epoch was folded and framed; this is its digest.
     Encoded {
@@ -296,13 +207,6 @@ pub enum PrimaryAction {
         /// For the log.
         reason: String,
     },
-    /// End each volume's era in a short pause, drained and flushed, and note what was written since.
-    Roll {
-        /// Returned in the answer: an earlier attempt's tells nothing.
-        attempt: u32,
-        /// The eras to start from; `None`: everything.
-        since: Option<Vec<Era>>,
-    },
     /// Begin a new chain of epochs: forget everything queued, chain the first epoch to this digest.
     OpenChain {
         /// Digest before the first epoch.
@@ -317,29 +221,8 @@ pub enum PrimaryAction {
         /// The last epoch of this chain that is known to be durable.
         staged: Epoch,
     },
-    /// Start to capture writes; in the pause of the switch roll each volume's era, and note what was written since
-    /// these.
-    StartCapture {
-        /// The eras to start from.
-        since: Vec<Era>,
-    },
-    /// Begin a capture and end it again, all in one: is it possible?
-    TryCapture {
-        /// Returned in the answer.
-        attempt: u32,
-    },
-    /// Let all volumes stand still; end each one's era, drained and flushed; read what was written since these eras,
-    /// which is this epoch's content, and is what [`PrimaryAction::Copy`] copies then; let them go on.
-    Stand {
-        /// Returned in the answer.
-        attempt: u32,
-        /// The eras to start from.
-        since: Vec<Era>,
-        /// Its number.
-        epoch: Epoch,
-        /// How long the volumes may stand still for it.
-        budget: Duration,
-    },
+    /// For the cut thread.
+    Cut(CutOrder),
     /// Run the hooks that freeze the guest, for this epoch.
     Freeze {
         /// Returned in the answer.
@@ -349,35 +232,6 @@ pub enum PrimaryAction {
     },
     /// Run those that thaw it.
     Thaw,
-    /// Stop to capture writes.
-    StopCapture,
-    /// Cut now; what was captured becomes this epoch.
-    Cut {
-        /// Its number.
-        epoch: Epoch,
-        /// Roll each volume's era in its pause.
-        roll: bool,
-        /// How long the volume may stand still for it.
-        budget: Duration,
-        /// Hold writes back behind it, for as long as the configuration allows.
-        hold: bool,
-        /// What was captured becomes part of this epoch, which goes on. The log is exchanged.
-        part: bool,
-        /// Leave it out if it is proven that nothing was written since the last one.
-        may_rest: bool,
-    },
-    /// Hold writes back, without a capture, for so long at most, or until a [`PrimaryAction::Release`] or
-    /// [`PrimaryAction::Shut`]; if this daemon ends they go on.
-    Hold {
-        /// How long.
-        lease: Duration,
-    },
-    /// Make sure that nobody lets through what is held back, if this daemon cannot.
-    Yield,
-    /// Let it through; also where it was shut meanwhile.
-    Release,
-    /// Make it fail, and all I/O from here on.
-    Shut,
     /// Fold, frame and send what the last cut captured, behind everything queued before.
     Ship {
         /// Its number.
@@ -388,8 +242,6 @@ pub enum PrimaryAction {
     /// Fold what the last cut captured, and send it as part of what is being copied: after every piece that was ordered
     /// before, and before every later one.
     ShipPart,
-    /// No cut now, but keep up with the log and tell its use; answered by [`PrimaryEvent::Followed`].
-    Follow,
     /// Copy what the last roll noted, live.
     Copy {
         /// Compare each so many sectors of it, and send what differs; `None`: send everything.

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use super::{Primary, PrimaryAction};
+use super::{CutOrder, Primary, PrimaryAction};
 use crate::ids::Generation;
 
 /// What becomes of the writes of a primary that was promoted over.
@@ -53,7 +53,7 @@ impl Primary {
             && !self.has_failed()
         {
             self.hold = Hold::Asked;
-            self.act(PrimaryAction::Hold { lease });
+            self.order(CutOrder::Hold { lease });
         }
     }
 
@@ -76,7 +76,7 @@ impl Primary {
     /// This side goes on, whatever was decided.
     pub(super) fn let_go(&mut self) {
         if matches!(self.hold, Hold::Asked | Hold::Held | Hold::Leaving) {
-            self.act(PrimaryAction::Release);
+            self.order(CutOrder::Release);
         }
         self.hold = Hold::No;
     }
@@ -93,7 +93,7 @@ impl Primary {
         match self.hold {
             Hold::Leaving => {
                 self.hold = Hold::Shutting;
-                self.act(PrimaryAction::Shut);
+                self.order(CutOrder::Shut);
                 true
             }
             Hold::Shutting => true,

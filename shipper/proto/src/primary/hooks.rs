@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::{Capture, Carrier, Primary, PrimaryAction, SyncStep};
+use super::{Capture, Carrier, CutOrder, Primary, PrimaryAction, SyncStep};
 
 /// A backup that is not in sync does not wait for a whole interval.
 const SOON: Duration = Duration::from_secs(10);
@@ -72,8 +72,8 @@ impl Primary {
             }
         }
         self.frozen = Frozen::Yes;
-        match (self.sync, self.config.standing) {
-            (SyncStep::Standing, Some(budget)) => self.order_stand(budget),
+        match (self.sync, self.config.still_budget) {
+            (SyncStep::Still, Some(budget)) => self.order_still_round(budget),
             _ => {
                 // It was due when the freeze was asked for.
                 self.cut_at = now;
@@ -94,7 +94,7 @@ impl Primary {
         }
         if self.capture == Capture::On {
             self.enter_capture(Capture::Stopping);
-            self.act(PrimaryAction::StopCapture);
+            self.order(CutOrder::Stop);
         }
         if self.enter_sync(now, SyncStep::Skipping) {
             let wait = self.config.epoch_interval;

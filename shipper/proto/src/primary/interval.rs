@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use super::plan::{Attempt, Plan};
-use super::{Capture, Link, Primary, PrimaryAction, SyncStep};
+use super::{Capture, CutOrder, Link, Primary, SyncStep};
 use crate::state::Content;
 
 impl Primary {
@@ -25,7 +25,8 @@ impl Primary {
         let is_settled = self.in_flight.is_empty() && self.cutting.is_none() && self.switch.is_none();
         let is_done = self.sync == SyncStep::None && self.is_in_sync();
         let stops = self.capture == Capture::On && self.checkpoints.is_empty();
-        if !self.config.interval || !is_done || !is_settled || !(stops || self.config.standing.is_some()) {
+        if !self.config.interval || !is_done || !is_settled || !(stops || self.config.still_budget.is_some())
+        {
             return;
         }
         if !self.is_connected() {
@@ -34,7 +35,7 @@ impl Primary {
         self.stands_at_committed();
         if stops {
             self.enter_capture(Capture::Stopping);
-            self.act(PrimaryAction::StopCapture);
+            self.order(CutOrder::Stop);
         }
     }
 
@@ -84,7 +85,7 @@ impl Primary {
             return self.stage(now, SyncStep::LastRound);
         }
         self.enter_capture(Capture::Stopping);
-        self.act(PrimaryAction::StopCapture);
+        self.order(CutOrder::Stop);
         self.copy_round(now);
     }
 }

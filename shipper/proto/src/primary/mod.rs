@@ -38,12 +38,13 @@ mod hooks;
 mod idle;
 mod interval;
 mod link;
+mod orders;
 mod parts;
 mod plan;
 mod refusal;
 mod stall;
-mod stand;
 mod step;
+mod still_round;
 mod switch;
 mod sync;
 mod touched;
@@ -69,6 +70,7 @@ pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
 pub use hooks::OnFailure;
 pub use idle::LONGEST_REST;
+pub use orders::{Cut, CutOrder, CutResult};
 pub use plan::{Carrier, CompareSizes, Rates, SyncFigures};
 pub use touched::{AfterEpoch, Touched, TouchedBytes};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
@@ -86,8 +88,8 @@ pub struct PrimaryConfig {
     pub epoch_interval: Duration,
     /// Nothing is captured between two epochs: each is a sync of what was written since the one before.
     pub interval: bool,
-    /// Nothing is ever captured: the last round of each sync is read while the volumes stand still, for so long at most.
-    pub standing: Option<Duration>,
+    /// Nothing is ever captured: the last round of each sync is a still round, which may suspend for so long at most.
+    pub still_budget: Option<Duration>,
     /// Hooks are run around the instant of each epoch; what is to be done when they fail.
     pub hooks: Option<OnFailure>,
     /// Largest number of epochs that are cut and not acknowledged; where a coordinator commits, not committed.
@@ -375,49 +377,17 @@ impl Primary {
             PrimaryEvent::Used(usage) => self.used(now, usage),
             PrimaryEvent::Stopping(usage) => self.stopping(usage),
             PrimaryEvent::Switch { id, generation, stall } => self.switch(now, id, generation, stall),
-            PrimaryEvent::Yielded => self.yielded(now),
-            PrimaryEvent::Held => self.held(),
-            PrimaryEvent::Released { reason } => {
-                self.released(now, &reason);
-                self.hold_over(&reason);
-            }
-            PrimaryEvent::Shut => {
-                self.shut(now);
-                self.held_shut(now);
-            }
             PrimaryEvent::TakeUp { id, token, generation } => self.take_up(now, id, generation, token),
             PrimaryEvent::Demote { id, discard } => self.demote(now, id, discard),
             PrimaryEvent::Failed { reason } => self.fail(now, reason),
             PrimaryEvent::Connected => self.connected(now),
             PrimaryEvent::Disconnected { reason } => self.disconnected(now, &reason),
             PrimaryEvent::Frame(frame) => self.frame(now, &frame),
-            PrimaryEvent::Rolled { attempt, eras, bytes } => self.rolled(now, attempt, eras, bytes),
+            PrimaryEvent::Cut(result) => self.cut_result(now, result),
+            PrimaryEvent::ShippingFailed { reason } => self.capture_lost(now, &reason),
             PrimaryEvent::Widened { bytes } => self.attempt.widened(bytes),
-            PrimaryEvent::RollFailed { attempt, reason, tracking_lost } => {
-                if tracking_lost {
-                    self.forget_rolls();
-                }
-                self.roll_failed(now, attempt, &reason);
-            }
-            PrimaryEvent::CaptureStarted { eras, bytes } => self.capture_started(now, eras, bytes),
-            PrimaryEvent::Stood { attempt, eras, bytes } => self.stood(now, attempt, eras, bytes),
-            PrimaryEvent::StoodInVain { attempt, eras, bytes, reason } => {
-                self.stood_in_vain(now, attempt, eras, bytes, &reason);
-            }
-            PrimaryEvent::CaptureStopped => {
-                self.capture_stopped();
-                self.step_down(now);
-            }
-            PrimaryEvent::CaptureTried { attempt, result } => self.capture_tried(now, attempt, result),
-            PrimaryEvent::CaptureLost { reason } => self.capture_lost(now, &reason),
-            PrimaryEvent::LogOff { reason } => self.log_off(now, &reason),
             PrimaryEvent::PartEncoded { stored, frames } => self.part_encoded(now, stored, frames),
-            PrimaryEvent::Followed => self.is_following = false,
-            PrimaryEvent::CutTaken { eras } => self.cut_taken(now, eras),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
-            PrimaryEvent::CutVoid { reason } => self.cut_void(now, &reason),
-            PrimaryEvent::NothingWritten => self.nothing_written(now),
-            PrimaryEvent::LogUse { used, capacity } => self.log_use(now, used, capacity),
             PrimaryEvent::Encoded { epoch, digest, stored, touched } => {
                 self.rolls.note(touched);
                 self.encoded(epoch, digest, stored);
@@ -572,12 +542,12 @@ impl Primary {
         }
         if matches!(self.capture, Capture::Starting | Capture::On) {
             self.enter_capture(Capture::Stopping);
-            self.act(PrimaryAction::StopCapture);
+            self.order(CutOrder::Stop);
         }
         if matches!(self.sync, SyncStep::Copying | SyncStep::LastRound) {
             self.act(PrimaryAction::StopCopy);
         }
-        if self.config.standing.is_some() {
+        if self.config.still_budget.is_some() {
             self.cutting = None;
         }
         self.thaw();

@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use super::plan::{Carrier, Rates};
-use super::{Capture, InFlight, Link, Primary, PrimaryAction, SyncStep};
+use super::{Capture, Cut, CutOrder, InFlight, Link, Primary, PrimaryAction, SyncStep};
 
 /// Part of the log, in percent, beyond which it is cut off.
 const PART_AT: u64 = 30;
@@ -36,14 +36,14 @@ impl Primary {
             (self.cutting, self.cuts_part) = (Some(epoch), true);
             // A part that is void costs more than a longer pause.
             let budget = self.config.pause_limit.max(self.config.pause_budget);
-            self.act(PrimaryAction::Cut {
+            self.order(CutOrder::Cut(Cut {
                 epoch,
                 roll: false,
                 budget,
                 hold: false,
                 part: true,
                 may_rest: false,
-            });
+            }));
         }
         is_due
     }
@@ -151,7 +151,7 @@ impl Primary {
     /// What is captured from here on is given up; dm-era has where it was written.
     fn end_capture_early(&mut self) {
         self.enter_capture(Capture::Stopping);
-        self.act(PrimaryAction::StopCapture);
+        self.order(CutOrder::Stop);
         // Also if a cut is under way: its result does not count any more.
         (self.cutting, self.cuts_part) = (None, false);
         self.thaw();

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::{Capture, Link, Primary, PrimaryAction, SyncStep};
+use super::{Capture, CutOrder, Link, Primary, SyncStep};
 use crate::mutant::{self, Mutant};
 
 /// How long a capture is not tried once it was refused twice for the same reason.
@@ -37,13 +37,13 @@ impl Primary {
 
     /// Whether a sync in place may begin only after a trial.
     pub(super) fn needs_trial(&self) -> bool {
-        let captures = self.config.standing.is_none();
+        let captures = self.config.still_budget.is_none();
         captures && !self.attempt.is_proven && !mutant::is(Mutant::OverwriteUntried)
     }
 
     pub(super) fn try_capture(&mut self, now: Duration) {
         if self.enter_sync(now, SyncStep::Trying) {
-            self.act(PrimaryAction::TryCapture { attempt: self.attempts });
+            self.order(CutOrder::Try { attempt: self.attempts });
         }
     }
 

@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use super::fence::{DemoteRefused, SteppingDown};
-use super::{Capture, Link, Primary, PrimaryAction};
+use super::{Capture, CutOrder, Link, Primary, PrimaryAction};
 use crate::ids::Epoch;
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::Message;
@@ -69,8 +69,8 @@ impl Primary {
         let rests = self.config.interval && self.capture == Capture::Off;
         let refused = match () {
             () if self.config.commit == CommitPolicy::External => Some(DemoteRefused::External),
-            () if self.config.standing.is_some() => Some(DemoteRefused::NoCapture),
-            () if self.config.standing.is_some() => Some(DemoteRefused::Uncaptured),
+            () if self.config.still_budget.is_some() => Some(DemoteRefused::NoCapture),
+            () if self.config.still_budget.is_some() => Some(DemoteRefused::Uncaptured),
             () if self.switch.is_some() || self.is_stepping_down() => Some(DemoteRefused::UnderWay),
             () if !self.is_in_sync() || self.capture != Capture::On && !rests => {
                 Some(DemoteRefused::NotInSync)
@@ -145,7 +145,7 @@ impl Primary {
                     if mutant::is(Mutant::SwitchUnyielded) {
                         return self.yielded(now);
                     }
-                    self.act(PrimaryAction::Yield);
+                    self.order(CutOrder::Yield);
                 }
             }
             _ => {}
@@ -185,7 +185,7 @@ impl Primary {
             }
             Step::Undoing(reason) => {
                 self.end_switch(Err(DemoteRefused::Failed(reason.clone())));
-                self.act(PrimaryAction::Release);
+                self.order(CutOrder::Release);
                 self.degrade(&reason);
             }
             other => switch.step = other,
@@ -223,7 +223,7 @@ impl Primary {
         if let Relation::Outdated { .. } = compare(&self.standing(), theirs) {
             self.peer_standing = Some(Box::new(theirs.clone()));
             self.enter_switch(Step::Shutting);
-            self.act(PrimaryAction::Shut);
+            self.order(CutOrder::Shut);
         }
         true
     }
@@ -271,7 +271,7 @@ impl Primary {
     /// The state cannot be written: which role it has on the disk is not known, so nothing may be written here.
     pub(super) fn switch_failed(&mut self, reason: &str) {
         if let Some(Switch { step: Step::Writing(_) | Step::Told(_) | Step::Undoing(_), .. }) = &self.switch {
-            self.act(PrimaryAction::Shut);
+            self.order(CutOrder::Shut);
         }
         if self.switch.is_some() {
             self.end_switch(Err(DemoteRefused::Failed(reason.to_owned())));

@@ -18,7 +18,7 @@ use std::time::Duration;
 use ftdm_units::{Era, Sectors};
 
 use super::plan::{Attempt, Carrier, CompareSizes, Plan};
-use super::{Capture, Link, Primary, PrimaryAction, Replication, SyncStep, Told};
+use super::{Capture, CutOrder, Link, Primary, PrimaryAction, Replication, SyncStep, Told};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
@@ -73,7 +73,7 @@ impl Primary {
     pub(super) fn roll(&mut self, now: Duration, since: Option<Vec<Era>>) {
         if self.enter_sync(now, SyncStep::Rolling) {
             let attempt = self.attempts;
-            self.act(PrimaryAction::Roll { attempt, since });
+            self.order(CutOrder::Roll { attempt, since });
         }
     }
 
@@ -134,7 +134,7 @@ impl Primary {
     }
 
     pub(super) fn roll_failed(&mut self, now: Duration, attempt: u32, reason: &str) {
-        if matches!(self.sync, SyncStep::Rolling | SyncStep::Standing) && attempt == self.attempts {
+        if matches!(self.sync, SyncStep::Rolling | SyncStep::Still) && attempt == self.attempts {
             self.lose_replication(now, &format!("what was written is not known: {reason}"));
         }
     }
@@ -331,7 +331,7 @@ impl Primary {
             return;
         }
         self.attempt.epoch = self.cutting.unwrap_or(self.next_epoch);
-        if self.config.standing.is_some() {
+        if self.config.still_budget.is_some() {
             return self.cut_taken(now, None);
         }
         // The commit point need not wait for the next tick.
@@ -350,8 +350,8 @@ impl Primary {
 
     /// What was written since the last roll becomes one exact state.
     pub(super) fn last_round(&mut self, now: Duration) {
-        if let Some(budget) = self.config.standing {
-            return self.stand(now, budget);
+        if let Some(budget) = self.config.still_budget {
+            return self.still_round(now, budget);
         }
         if self.enter_sync(now, SyncStep::Switching) {
             self.start_capture();
@@ -363,7 +363,7 @@ impl Primary {
         if self.capture == Capture::Off && self.sync == SyncStep::Switching {
             self.enter_capture(Capture::Starting);
             let since = self.attempt.since.clone();
-            self.act(PrimaryAction::StartCapture { since });
+            self.order(CutOrder::Start { since });
         }
     }
 

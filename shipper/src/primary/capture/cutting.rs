@@ -4,20 +4,21 @@
 
 use std::time::Instant;
 
-use ftdm::cut::{CutOutcome, CutRequest, cut};
+use ftdm::cut::{CutMode, CutOutcome, CutRequest, cut};
 use ftdm::fault;
 use ftdm::stack::era_device::EraReader;
+use ftship_proto::primary::{Cut, CutResult};
 
 use super::Capturing;
 use super::audit;
-use super::jobs::{CaptureReport, CutOrder};
+use super::jobs::{Cargo, CutReport};
 use super::rounds;
 
 impl Capturing {
-    pub(super) fn cut(&mut self, order: &CutOrder) -> anyhow::Result<Option<CaptureReport>> {
-        let CutOrder { epoch, mode, budget, roll, hold, part, may_rest } = *order;
+    pub(super) fn cut(&mut self, order: Cut, mode: CutMode) -> anyhow::Result<Option<CutReport>> {
+        let Cut { epoch, budget, roll, hold, part, may_rest } = order;
         let Some(capacity) = self.captures.iter().map(|capture| capture.log_usage().1).min() else {
-            return Ok(Some(CaptureReport::Void { reason: "not capturing".into() }));
+            return Ok(Some(CutResult::Void { reason: "not capturing".into() }.into()));
         };
         let mut digests = Vec::with_capacity(self.captures.len());
         let pulse = &*self.heartbeat;
@@ -45,15 +46,15 @@ impl Capturing {
                     audit::note_digests(file, epoch, digests)?;
                 }
                 let eras = if stats.rolled { rounds::eras(&mut self.captures) } else { None };
-                Ok(Some(CaptureReport::Taken { eras, logs, stats: Box::new(stats) }))
+                Ok(Some(CutReport::Result(CutResult::Taken { eras }, Cargo::Captured(logs, Box::new(stats)))))
             }
-            CutOutcome::Idle => Ok(Some(CaptureReport::Idle)),
+            CutOutcome::Idle => Ok(Some(CutResult::Idle.into())),
             CutOutcome::Void { volume, reason, .. } => {
                 let reason = match self.stacks.len() {
                     1 => reason.to_string(),
                     _ => format!("{volume}: {reason}"),
                 };
-                Ok(Some(CaptureReport::Void { reason }))
+                Ok(Some(CutResult::Void { reason }.into()))
             }
         }
     }

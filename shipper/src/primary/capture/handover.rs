@@ -2,7 +2,7 @@
 //! again, or made to fail.
 //!
 //! Always holds: writes are held back for the time that the configuration allows, whatever the one who ordered it does;
-//! once the volumes yield nothing lets them through but [`CaptureJob::Release`](super::jobs::CaptureJob::Release).
+//! once the volumes yield nothing lets them through but [`CutOrder::Release`](ftship_proto::primary::CutOrder::Release).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,9 +11,10 @@ use anyhow::Context;
 use ftdm::fault;
 use ftdm::pause::pulse::{Phase, Pulse};
 use ftdm::stack::Held;
+use ftship_proto::primary::CutResult;
 
 use super::Capturing;
-use super::jobs::CaptureReport;
+use super::jobs::CutReport;
 use super::unshut::Unshut;
 use crate::runtime::reactor::Reports;
 
@@ -24,16 +25,16 @@ impl Capturing {
     }
 
     /// Ends a hold that lasts too long: the volumes go on, or fail where they were given up.
-    pub(super) fn watch_hold(&mut self, reports: &Reports<CaptureReport>) {
+    pub(super) fn watch_hold(&mut self, reports: &Reports<CutReport>) {
         let Some(why) = self.hold_is_over() else { return };
         log::error!("{why}");
         if self.yields() {
             return if let Some(report) = self.shut() {
-                reports.send(report);
+                reports.send(report.into());
             };
         }
         match self.release(why) {
-            Ok(report) => reports.send(report),
+            Ok(report) => reports.send(report.into()),
             Err(error) => self.give_up(&error, reports),
         }
     }
@@ -54,7 +55,7 @@ impl Capturing {
     }
 
     /// Holds writes back without a capture, all volumes' or none's.
-    pub(super) fn freeze(&mut self, lease: Duration) -> CaptureReport {
+    pub(super) fn freeze(&mut self, lease: Duration) -> CutResult {
         self.end_capture();
         let pulse = Arc::clone(&self.heartbeat) as Arc<dyn Pulse>;
         match Held::hold(&self.stacks, &pulse) {
@@ -62,18 +63,18 @@ impl Capturing {
             Err(error) => {
                 let reason = error.to_string();
                 log::error!("writes are not held back: {reason}");
-                return CaptureReport::Released { reason };
+                return CutResult::Released { reason };
             }
         }
         self.heartbeat.beat(Phase::Renewed);
         self.hold_ends = Some(Instant::now() + lease);
-        CaptureReport::Frozen
+        CutResult::Held
     }
 
     /// From here on only [`Self::release`] lets writes through. Where that cannot be made sure they go on.
-    pub(super) fn yield_up(&mut self) -> anyhow::Result<Option<CaptureReport>> {
+    pub(super) fn yield_up(&mut self) -> anyhow::Result<Option<CutResult>> {
         if self.hold_ends.is_none() {
-            return Ok(Some(CaptureReport::Released { reason: "they are not held back any more".into() }));
+            return Ok(Some(CutResult::Released { reason: "they are not held back any more".into() }));
         }
         for at in 0..self.captures.len() {
             if let Err(error) = self.captures[at].yield_up() {
@@ -81,14 +82,14 @@ impl Capturing {
             }
         }
         fault::at("switch-yielded");
-        Ok(Some(CaptureReport::Yielded))
+        Ok(Some(CutResult::Yielded))
     }
 
     /// Lets writes go on.
     ///
     /// # Errors
     /// When the capture was lost meanwhile: it is to be ended.
-    pub(super) fn release(&mut self, reason: &str) -> anyhow::Result<CaptureReport> {
+    pub(super) fn release(&mut self, reason: &str) -> anyhow::Result<CutResult> {
         self.hold_ends = None;
         self.frozen = None;
         self.unshut = Unshut::none();
@@ -104,6 +105,6 @@ impl Capturing {
                 stack.recover().with_context(|| format!("volume {}", stack.name()))?;
             }
         }
-        Ok(CaptureReport::Released { reason: reason.to_owned() })
+        Ok(CutResult::Released { reason: reason.to_owned() })
     }
 }

@@ -11,7 +11,7 @@ pub(super) mod heartbeat;
 pub(super) mod jobs;
 mod leftovers;
 pub(super) mod rounds;
-mod standing;
+mod still_round;
 mod unshut;
 
 use std::fs::File;
@@ -23,18 +23,22 @@ use anyhow::Context;
 use ftdm::capture::memory::CaptureMemory;
 use ftdm::capture::ram_disks::LogPair;
 use ftdm::capture::{AtSwitch, Capture, Followed, LostReason};
-use ftdm::cut::CutError;
+use ftdm::cut::{CutError, CutMode};
 use ftdm::discard::DiscardFigures;
 use ftdm::ioctl::{Urgency, set_urgency};
+use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::pause::pulse::{Phase, Pulse, shared};
 use ftdm::stack::era_device::EraControl;
 use ftdm::stack::{Bypassed, Held, Stack};
 use ftdm_units::{Era, Sectors};
+use ftship_proto::primary::{CutOrder, CutResult};
+use ftship_proto::scope::bytes_of;
+use mio::Waker;
 
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
 use heartbeat::Heartbeat;
-use jobs::{CaptureJob, CaptureReport, CaptureSettings, LogUse};
+use jobs::{CaptureSettings, Cargo, CutJob, CutReport, LogUse};
 use leftovers::Leftovers;
 use rounds::Rolled;
 use unshut::Unshut;
@@ -49,7 +53,10 @@ const HISTORY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The cut thread. Dropping it ends the capture, and waits for that.
 #[derive(Debug)]
-pub(super) struct CutThread(Worker<CaptureJob>);
+pub(super) struct CutThread {
+    worker: Worker<CutJob>,
+    pub(super) reports: Receiver<CutReport>,
+}
 
 impl CutThread {
     /// Starts the thread on stacks, at least one, that are not captured.
@@ -60,8 +67,9 @@ impl CutThread {
         stacks: Vec<Stack>,
         settings: CaptureSettings,
         heartbeat: Heartbeat,
-        reports: Reports<CaptureReport>,
+        waker: &Arc<Waker>,
     ) -> anyhow::Result<Self> {
+        let (reports, received) = Reports::channel(waker);
         let audit = settings.digest_file.as_ref().map(|path| {
             File::options()
                 .create(true)
@@ -86,7 +94,7 @@ impl CutThread {
             unshut: Unshut::none(),
             bypassed: Vec::new(),
         };
-        let worker = Worker::start("cut", 512 << 10, move |queue: Receiver<CaptureJob>| {
+        let worker = Worker::start("cut", 512 << 10, move |queue: Receiver<CutJob>| {
             if let Err(error) =
                 set_urgency(Urgency::RealTime(1)).and_then(|()| set_urgency(Urgency::Ordinary))
             {
@@ -104,7 +112,7 @@ impl CutThread {
                     // was written leaves the kernel's memory, and a full log is noticed.
                     Err(RecvTimeoutError::Timeout) if followed.elapsed() >= BEAT_INTERVAL => {
                         followed = Instant::now();
-                        capturing.perform(CaptureJob::Watch, &reports);
+                        capturing.perform(CutJob::Watch, &reports);
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -114,7 +122,7 @@ impl CutThread {
                 capturing.watch_history(&reports);
                 capturing.watch_leftovers();
                 if let Some(report) = capturing.shut_later() {
-                    reports.send(report);
+                    reports.send(report.into());
                 }
                 capturing.beat();
             }
@@ -126,12 +134,12 @@ impl CutThread {
                 capturing.beat();
             }
         })?;
-        Ok(Self(worker))
+        Ok(Self { worker, reports: received })
     }
 
     /// Queues a job.
-    pub(super) fn push(&self, job: CaptureJob) {
-        self.0.push(job);
+    pub(super) fn push(&self, job: CutJob) {
+        self.worker.push(job);
     }
 }
 
@@ -199,7 +207,7 @@ impl Capturing {
 
     /// Where writes are to wait for room rather than degrade: makes them wait, and ends that when the lease
     /// has run out.
-    fn watch_room(&mut self, reports: &Reports<CaptureReport>) {
+    fn watch_room(&mut self, reports: &Reports<CutReport>) {
         let Some((_, lease)) = self.settings.hold else { return };
         if self.captures.is_empty() || self.hold_ends.is_some() {
             return;
@@ -212,7 +220,7 @@ impl Capturing {
             (Ok(false), _) => self.lease_ends = None,
             (Ok(true), None) => {
                 self.lease_ends = Some(Instant::now() + lease);
-                reports.send(CaptureReport::Held);
+                reports.send(CutReport::Throttled);
             }
             (Ok(true), Some(end)) if Instant::now() < end => {}
             (Ok(true), Some(_)) => {
@@ -226,7 +234,7 @@ impl Capturing {
 
     /// Looks whether a dm-era's metadata fails, or is about to: then that volume goes on without it rather than
     /// fail the guest's writes, and the group is not replicated any more.
-    fn watch_history(&mut self, reports: &Reports<CaptureReport>) {
+    fn watch_history(&mut self, reports: &Reports<CutReport>) {
         if self.looked.elapsed() < HISTORY_INTERVAL {
             return;
         }
@@ -246,79 +254,60 @@ impl Capturing {
         }
     }
 
-    fn bypass(&mut self, at: usize, reason: String, reports: &Reports<CaptureReport>) {
+    fn bypass(&mut self, at: usize, reason: String, reports: &Reports<CutReport>) {
         self.end_capture();
         let stack = &mut self.stacks[at];
         log::error!("{}: {reason}: the volume goes on without dm-era, tracking is lost", stack.name());
         match stack.bypass(&*self.heartbeat) {
             Ok(bypassed) => {
                 self.bypassed.push(bypassed);
-                reports.send(CaptureReport::TrackingLost { reason });
+                reports.send(CutReport::Result(CutResult::Lost { reason }, Cargo::TrackingLost));
             }
             Err(error) => log::error!("{}: {error}", stack.name()),
         }
     }
 
-    fn renew(&mut self) -> anyhow::Result<Option<CaptureReport>> {
+    fn renew(&mut self) {
         if let Some((_, lease)) = self.settings.hold
             && self.captures.iter().any(|capture| capture.phase() == Phase::Held)
         {
             self.lease_ends = Some(Instant::now() + lease);
             self.heartbeat.beat(Phase::Renewed);
         }
-        Ok(None)
     }
 
-    pub(super) fn give_up(&mut self, error: &anyhow::Error, reports: &Reports<CaptureReport>) {
+    pub(super) fn give_up(&mut self, error: &anyhow::Error, reports: &Reports<CutReport>) {
         let reason = format!("{error:#}");
         log::error!("capture: {reason}");
         if !self.yields() {
             self.end_capture();
-            return reports.send(match is_log_off(error) {
-                true => CaptureReport::LogOff { reason },
-                false => CaptureReport::Lost { reason },
-            });
+            let result = match is_log_off(error) {
+                true => CutResult::LogOff { reason },
+                false => CutResult::Lost { reason },
+            };
+            return reports.send(result.into());
         }
         if let Some(report) = self.shut() {
-            reports.send(report);
+            reports.send(report.into());
         }
     }
 
-    fn perform(&mut self, job: CaptureJob, reports: &Reports<CaptureReport>) {
-        let is_follow = matches!(job, CaptureJob::Follow);
+    fn perform(&mut self, job: CutJob, reports: &Reports<CutReport>) {
+        let is_follow = matches!(job, CutJob::Ordered(CutOrder::Follow));
         let result = match job {
-            CaptureJob::Roll { attempt, since } => Ok(Some(self.roll(attempt, since.as_deref()))),
-            CaptureJob::Stand { attempt, since, epoch, budget } => {
-                Ok(Some(self.stand(attempt, &since, epoch, budget)))
-            }
-            CaptureJob::Try { attempt } => {
-                let result = self.try_capture().map_err(|error| format!("{error:#}"));
-                Ok(Some(CaptureReport::Tried { attempt, result }))
-            }
-            CaptureJob::Start { since } => {
-                self.begin(&since).map(|written| Some(CaptureReport::Started { written }))
-            }
-            CaptureJob::Cut(order) => self.cut(&order),
-            CaptureJob::Throttle => {
+            CutJob::Ordered(order) => self.obey(order),
+            CutJob::Quiesced(cut) => self.cut(cut, CutMode::Quiesced),
+            CutJob::Watch => self.follow().map(|()| None),
+            CutJob::Throttle => {
                 self.throttle();
                 Ok(None)
             }
-            CaptureJob::Hold(lease) => Ok(Some(self.freeze(lease))),
-            CaptureJob::Yield => self.yield_up(),
-            CaptureJob::Release => self.release("as asked").map(Some),
-            CaptureJob::Shut => Ok(self.shut()),
-            CaptureJob::Renew => self.renew(),
-            CaptureJob::Follow | CaptureJob::Watch => self.follow(),
-            CaptureJob::Stop => {
-                self.end_capture();
-                Ok(Some(CaptureReport::Stopped))
+            CutJob::Renew => {
+                self.renew();
+                Ok(None)
             }
-            CaptureJob::Recycle(logs) => {
-                if self.captures.is_empty() {
-                    self.memories.iter_mut().zip(logs).for_each(|(memory, log)| memory.keep(log));
-                } else {
-                    self.captures.iter_mut().zip(logs).for_each(|(capture, log)| capture.recycle(log));
-                }
+            CutJob::Recycle(logs) => {
+                self.recycle(logs);
                 Ok(None)
             }
         };
@@ -328,37 +317,82 @@ impl Capturing {
             Err(error) => self.give_up(&error, reports),
         }
         if is_follow {
-            reports.send(CaptureReport::Followed);
+            reports.send(CutResult::Followed.into());
         }
         if !self.captures.is_empty() {
             let logs = self.captures.iter().map(Capture::log_usage);
-            let logs = logs.map(|(used, capacity)| LogUse { used, capacity }).collect();
-            reports.send(CaptureReport::LogUse { logs, discards: self.discard_figures() });
+            let logs: Vec<_> = logs.map(|(used, capacity)| LogUse { used, capacity }).collect();
+            let LogUse { used, capacity } = LogUse::fullest(&logs);
+            let cargo = Cargo::LogUse(logs, self.discard_figures());
+            reports.send(CutReport::Result(CutResult::LogUse { used, capacity }, cargo));
         }
     }
 
-    fn roll(&mut self, attempt: u32, since: Option<&[Era]>) -> CaptureReport {
+    /// Carries out an order. A follow is reported by the caller, also if it failed.
+    fn obey(&mut self, order: CutOrder) -> anyhow::Result<Option<CutReport>> {
+        let result = match order {
+            CutOrder::Roll { attempt, since } => return Ok(Some(self.roll(attempt, since.as_deref()))),
+            CutOrder::Still { attempt, since, epoch, budget } => {
+                return Ok(Some(self.still_round(attempt, &since, epoch, budget)));
+            }
+            CutOrder::Start { since } => return self.begin(&since).map(Some),
+            CutOrder::Cut(cut) => return self.cut(cut, CutMode::Suspend),
+            CutOrder::Try { attempt } => {
+                let result = self.try_capture().map_err(|error| format!("{error:#}"));
+                Some(CutResult::Tried { attempt, result })
+            }
+            CutOrder::Hold { lease } => Some(self.freeze(lease)),
+            CutOrder::Yield => self.yield_up()?,
+            CutOrder::Release => Some(self.release("as asked")?),
+            CutOrder::Shut => self.shut(),
+            CutOrder::Follow => {
+                self.follow()?;
+                None
+            }
+            CutOrder::Stop => {
+                self.end_capture();
+                Some(CutResult::Stopped)
+            }
+        };
+        Ok(result.map(CutReport::from))
+    }
+
+    /// The buffers of an epoch are free again.
+    fn recycle(&mut self, logs: Vec<EpochLog>) {
+        if self.captures.is_empty() {
+            self.memories.iter_mut().zip(logs).for_each(|(memory, log)| memory.keep(log));
+        } else {
+            self.captures.iter_mut().zip(logs).for_each(|(capture, log)| capture.recycle(log));
+        }
+    }
+
+    fn roll(&mut self, attempt: u32, since: Option<&[Era]>) -> CutReport {
         // Before anything is copied for a capture that could not begin.
         if let Err(reason) = self.clear_leftovers() {
-            return CaptureReport::RollFailed { attempt, reason, tracking_lost: false };
+            return CutResult::RollFailed { attempt, reason, tracking_lost: false }.into();
         }
         match rounds::roll(&self.stacks, since, &*self.heartbeat) {
-            Ok(written) => CaptureReport::Rolled { attempt, written },
+            Ok(Rolled { eras, scope }) => {
+                let bytes = bytes_of(&scope);
+                CutReport::Result(CutResult::Rolled { attempt, eras, bytes }, Cargo::Scope(scope))
+            }
             Err((stack, error)) => {
                 let (reason, tracking_lost) = (format!("volume {stack}: {error}"), error.tracking_lost());
-                CaptureReport::RollFailed { attempt, reason, tracking_lost }
+                CutResult::RollFailed { attempt, reason, tracking_lost }.into()
             }
         }
     }
 
     /// Begins to capture one volume after the other: not at one instant, which only a cut is.
-    fn begin(&mut self, since: &[Era]) -> anyhow::Result<Rolled> {
+    fn begin(&mut self, since: &[Era]) -> anyhow::Result<CutReport> {
         self.end_capture();
         for (stack, since) in self.stacks.iter().zip(since) {
             stack.ready_to_roll(*since).with_context(|| format!("volume {}", stack.name()))?;
         }
         self.start_captures(true)?;
-        Ok(rounds::written_before(&mut self.captures, since, &*self.heartbeat)?)
+        let Rolled { eras, scope } = rounds::written_before(&mut self.captures, since, &*self.heartbeat)?;
+        let bytes = bytes_of(&scope);
+        Ok(CutReport::Result(CutResult::Started { eras, bytes }, Cargo::Scope(scope)))
     }
 
     /// Captures for a moment, in the same way as for good, but that no era ends.
@@ -366,7 +400,7 @@ impl Capturing {
         self.end_capture();
         let tried = self.start_captures(false).and_then(|()| self.follow());
         self.end_capture();
-        tried.map(drop)
+        tried
     }
 
     /// `rolls`: in the pause of each switch the era ends, and what it noted is kept to be read.
@@ -399,14 +433,14 @@ impl Capturing {
         }
     }
 
-    fn follow(&mut self) -> anyhow::Result<Option<CaptureReport>> {
+    fn follow(&mut self) -> anyhow::Result<()> {
         for capture in &mut self.captures {
             let followed = capture.follow().with_context(|| format!("volume {}", capture.stack().name()))?;
             if let Followed::FlushFailed(error) = followed {
                 log::warn!("flushing {}: {error}", capture.stack().name());
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Ends the capture of every volume, also where one of them fails. Volumes that are being given up are shut.

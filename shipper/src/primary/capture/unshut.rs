@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use ftdm::stack::{Mode, Stack};
+use ftship_proto::primary::CutResult;
 
 use super::Capturing;
-use super::jobs::CaptureReport;
 
 /// How often it is tried.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ impl Unshut {
 impl Capturing {
     /// Makes all I/O of the volumes fail. Says so once that is done for all of them; one for which it fails stays held
     /// back, and is tried again.
-    pub(super) fn shut(&mut self) -> Option<CaptureReport> {
+    pub(super) fn shut(&mut self) -> Option<CutResult> {
         self.hold_ends = None;
         let frozen = self.frozen.take();
         let captures = std::mem::take(&mut self.captures);
@@ -61,12 +61,12 @@ impl Capturing {
     }
 
     /// Tries again every second.
-    pub(super) fn shut_later(&mut self) -> Option<CaptureReport> {
+    pub(super) fn shut_later(&mut self) -> Option<CutResult> {
         if self.unshut.is_due() { self.shut_rest(false) } else { None }
     }
 
     /// Shuts those that are not. `was_tried`: just now, so this only looks.
-    fn shut_rest(&mut self, was_tried: bool) -> Option<CaptureReport> {
+    fn shut_rest(&mut self, was_tried: bool) -> Option<CutResult> {
         self.unshut.tried = Instant::now();
         for at in std::mem::take(&mut self.unshut.volumes) {
             let stack = &self.stacks[at];
@@ -86,7 +86,7 @@ impl Capturing {
                 self.leftovers.add(at);
             }
         }
-        self.unshut.is_empty().then_some(CaptureReport::Shut)
+        self.unshut.is_empty().then_some(CutResult::Shut)
     }
 }
 

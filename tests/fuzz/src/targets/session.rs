@@ -10,18 +10,19 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use ftdm_units::{Era, Sectors};
-use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, Phase, Recovered};
+use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, Phase, Recovered, Sealed};
 use ftship_proto::frame::{Frame, FrameDecoder};
-use ftship_proto::group::GroupDescription;
-use ftship_proto::group::LocalVolume;
+use ftship_proto::group::{GroupDescription, LocalVolume};
 use ftship_proto::ids::{Digest, Epoch};
-use ftship_proto::journal::{JournalWriter, Placement, Proof, RING_START, Ring, Superblock, encode_padded};
+use ftship_proto::journal::{
+    JournalWriter, Place, Placement, Proof, RING_START, Ring, Superblock, encode_padded,
+};
 use ftship_proto::message::Message;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::record::RecordIter;
 use ftship_proto::slot::{self, SlotKind};
 use ftship_proto::state::{Content, DurableState};
-use ftship_proto::verify::{Digests, MAX_DIGESTS, MAX_HASHED};
+use ftship_proto::verify::{Digests, HashRequest, MAX_DIGESTS, MAX_HASHED};
 
 use super::recovery::{Disk, scan};
 use crate::image::BLOCK;
@@ -188,43 +189,14 @@ impl Host {
                 }
                 BackupAction::WriteBase { frame, group } => records(&frame, &group),
                 BackupAction::FlushVolumes => self.ordered.push_back(BackupEvent::VolumesFlushed),
-                BackupAction::Prove { places } => {
-                    self.proofs.clear();
-                    for (sealed, place) in places {
-                        let proof = Proof::of(self.superblock.ring, &mut self.disk, place, 4096, 4096);
-                        let proof = proof.unwrap_or_else(|error| panic!("epoch {}: {error}", sealed.epoch));
-                        self.proofs.push(proof);
-                    }
-                    self.ordered.push_back(BackupEvent::Proven);
-                }
-                BackupAction::Apply { epochs, group } => {
-                    let is_proven =
-                        epochs.iter().map(|sealed| sealed.epoch).eq(self.proofs.iter().map(Proof::epoch));
-                    assert!(is_proven, "what is applied is what was proven");
-                    for proof in &self.proofs {
-                        let user = |frame: &Frame| {
-                            records(frame, &group);
-                            Ok::<_, Infallible>(())
-                        };
-                        let redone = proof.redo(self.superblock.ring, &mut self.disk, user);
-                        assert!(redone.is_ok(), "epoch {}: {redone:?}", proof.epoch());
-                    }
-                    self.ordered.push_back(BackupEvent::Applied);
-                }
+                BackupAction::Prove { places } => self.prove(places),
+                BackupAction::Apply { epochs, group } => self.apply(&epochs, &group),
                 BackupAction::ReportLoss { text } => panic!("{text}"),
                 // Nobody here asks for any.
                 BackupAction::Snapshot { .. } | BackupAction::SnapshotRefused { .. } => {
                     panic!("a snapshot that nobody asked for")
                 }
-                BackupAction::HashVolumes(request) => {
-                    // No answer may be longer than a frame, and nothing off the volumes is read.
-                    assert!(request.digest_count() <= MAX_DIGESTS && request.sectors() <= MAX_HASHED);
-                    assert_eq!(seeds::group().map(|group| request.check(&group)), Some(Ok(())));
-                    let mut digests = Digests::none(request.length);
-                    (0..request.digest_count()).for_each(|_| digests.add(&[0], Sectors(1)));
-                    let result = Ok(digests);
-                    self.ordered.push_back(BackupEvent::VolumesHashed { token: request.token, result });
-                }
+                BackupAction::HashVolumes(request) => self.hash(&request),
                 BackupAction::ReleaseVolumes => self.ordered.push_back(BackupEvent::VolumesReleased),
                 BackupAction::PromoteDone(result) => {
                     assert!(self.promoted.replace(result.is_ok()).is_none(), "answered twice");
@@ -237,6 +209,40 @@ impl Host {
         let committed = (self.backup.committed(), self.backup.committed_digest());
         assert!(committed == self.committed || committed.0 > self.committed.0, "a commit was taken back");
         self.committed = committed;
+    }
+
+    fn prove(&mut self, places: Vec<(Sealed, Place)>) {
+        self.proofs.clear();
+        for (sealed, place) in places {
+            let proof = Proof::of(self.superblock.ring, &mut self.disk, place, 4096, 4096);
+            let proof = proof.unwrap_or_else(|error| panic!("epoch {}: {error}", sealed.epoch));
+            self.proofs.push(proof);
+        }
+        self.ordered.push_back(BackupEvent::Proven);
+    }
+
+    fn apply(&mut self, epochs: &[Sealed], group: &GroupDescription) {
+        let is_proven = epochs.iter().map(|sealed| sealed.epoch).eq(self.proofs.iter().map(Proof::epoch));
+        assert!(is_proven, "what is applied is what was proven");
+        for proof in &self.proofs {
+            let user = |frame: &Frame| {
+                records(frame, group);
+                Ok::<_, Infallible>(())
+            };
+            let redone = proof.redo(self.superblock.ring, &mut self.disk, user);
+            assert!(redone.is_ok(), "epoch {}: {redone:?}", proof.epoch());
+        }
+        self.ordered.push_back(BackupEvent::Applied);
+    }
+
+    fn hash(&mut self, request: &HashRequest) {
+        // No answer may be longer than a frame, and nothing off the volumes is read.
+        assert!(request.digest_count() <= MAX_DIGESTS && request.sectors() <= MAX_HASHED);
+        assert_eq!(seeds::group().map(|group| request.check(&group)), Some(Ok(())));
+        let mut digests = Digests::none(request.length);
+        (0..request.digest_count()).for_each(|_| digests.add(&[0], Sectors(1)));
+        let result = Ok(digests);
+        self.ordered.push_back(BackupEvent::VolumesHashed { token: request.token, result });
     }
 
     fn sent(&mut self, message: &Message) {

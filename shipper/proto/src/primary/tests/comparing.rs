@@ -29,7 +29,7 @@ fn asked(settings: PrimaryConfig, welcome: Welcome) -> [(Option<u64>, Option<Has
     hear(&mut primary, SECOND, &Message::Welcome(Welcome { lineage, ..welcome }));
     [1, 2].map(|round| {
         let eras = vec![Era(8 + round); group().volumes().len()];
-        primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras, bytes: 4 << 20 });
+        primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Rolled { attempt: 1, eras, bytes: 4 << 20 }));
         if is_blank && round == 1 {
             tried(&mut primary);
             hear(&mut primary, SECOND, &Message::SyncReady);
@@ -115,7 +115,7 @@ fn what_the_backup_tells_reaches_who_copies_and_is_counted() {
         SECOND,
         &Message::Welcome(Welcome { lineage, ..greeting(Content::Consistent, COMPARE) }),
     );
-    primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras: eras(), bytes: 4 << 20 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Rolled { attempt: 1, eras: eras(), bytes: 4 << 20 }));
     let places = vec![Place { volume: VolumeIndex(0), extent: extent(128, 16) }];
     primary.handle(SECOND, PrimaryEvent::Compares { number: 5, places });
     actions(&mut primary);

@@ -26,9 +26,9 @@ fn met(state: DurableState) -> (Primary, Vec<PrimaryAction>) {
 
 fn frozen() -> Primary {
     let (mut primary, ordered) = met(with_rolls());
-    assert!(has!(ordered, PrimaryAction::Hold { lease: LEASE }), "{ordered:?}");
+    assert!(has!(ordered, PrimaryAction::Cut(CutOrder::Hold { lease: LEASE })), "{ordered:?}");
     assert!(!primary.is_frozen());
-    primary.handle(SECOND, PrimaryEvent::Held);
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Held));
     assert!(primary.is_frozen());
     assert!(primary.fence_text().contains("held back for 60s at most"), "{}", primary.fence_text());
     actions(&mut primary);
@@ -41,7 +41,7 @@ fn without_being_told_to_it_holds_nothing_back() {
     primary.handle(SECOND, refusal(Some(promoted())));
     let mut ordered = actions(&mut primary);
     ordered.extend(all_written(&mut primary));
-    assert!(!has!(ordered, PrimaryAction::Hold { .. }));
+    assert!(!has!(ordered, PrimaryAction::Cut(CutOrder::Hold { .. })));
 }
 
 #[test]
@@ -53,14 +53,14 @@ fn one_that_was_told_to_go_on_holds_nothing_back() {
         digest: Digest([7; 32]),
     });
     let (primary, ordered) = met(state);
-    assert!(primary.fence().unwrap().split && !has!(ordered, PrimaryAction::Hold { .. }));
+    assert!(primary.fence().unwrap().split && !has!(ordered, PrimaryAction::Cut(CutOrder::Hold { .. })));
 }
 
 #[test]
 fn it_goes_on_alone_when_the_lease_ends_and_is_not_frozen_again_by_the_same_promote() {
     let mut primary = frozen();
     let state = primary.state().clone();
-    primary.handle(SECOND, PrimaryEvent::Released { reason: "for as long as may be".into() });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Released { reason: "for as long as may be".into() }));
     assert!(!primary.is_frozen() && !primary.is_stepping_down());
     assert!(primary.fence_text().contains("Nobody decided"), "{}", primary.fence_text());
     primary.handle(SECOND, PrimaryEvent::Demote { id: 4, discard: true });
@@ -74,7 +74,10 @@ fn it_goes_on_alone_when_the_lease_ends_and_is_not_frozen_again_by_the_same_prom
         primary.config.fence_lease = Some(LEASE);
         primary.handle(SECOND, refusal(Some(promoted())));
         let ordered = actions(&mut primary);
-        assert!(primary.fence().unwrap().split && !has!(ordered, PrimaryAction::Hold { .. }), "{ordered:?}");
+        assert!(
+            primary.fence().unwrap().split && !has!(ordered, PrimaryAction::Cut(CutOrder::Hold { .. })),
+            "{ordered:?}"
+        );
     }
 }
 
@@ -85,10 +88,10 @@ fn given_up_while_in_use_it_fails_what_waits_once_it_is_durably_a_backup() {
     let ordered = actions(&mut primary);
     let state = written(&ordered).unwrap();
     assert_eq!((state.role, state.content), (Role::Backup, Content::Outdated { fork: Some(FORK) }));
-    assert!(!has!(ordered, PrimaryAction::Shut), "not before it is durable");
+    assert!(!has!(ordered, PrimaryAction::Cut(CutOrder::Shut)), "not before it is durable");
     let durable = all_written(&mut primary);
-    assert!(has!(durable, PrimaryAction::Shut) && !has_ended(&durable));
-    primary.handle(SECOND, PrimaryEvent::Shut);
+    assert!(has!(durable, PrimaryAction::Cut(CutOrder::Shut)) && !has_ended(&durable));
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Shut));
     let ended = actions(&mut primary);
     assert!(has_ended(&ended) && has!(ended, PrimaryAction::DemoteDone { id: 4, result: Ok(()) }));
 }
@@ -97,9 +100,9 @@ fn given_up_while_in_use_it_fails_what_waits_once_it_is_durably_a_backup() {
 fn whoever_takes_it_up_or_cannot_write_the_state_lets_writes_go_on() {
     let mut primary = frozen();
     primary.handle(SECOND, PrimaryEvent::TakeUp { id: 4, token: None, generation: [0xe3; 16] });
-    assert!(has!(actions(&mut primary), PrimaryAction::Release));
+    assert!(has!(actions(&mut primary), PrimaryAction::Cut(CutOrder::Release)));
     let done = all_written(&mut primary);
-    assert!(has_ended(&done) && !has!(done, PrimaryAction::Shut));
+    assert!(has_ended(&done) && !has!(done, PrimaryAction::Cut(CutOrder::Shut)));
     for is_given_up in [false, true] {
         let mut primary = frozen();
         if is_given_up {
@@ -107,7 +110,10 @@ fn whoever_takes_it_up_or_cannot_write_the_state_lets_writes_go_on() {
         }
         primary.handle(SECOND, PrimaryEvent::Failed { reason: "the state's disk".into() });
         let ordered = actions(&mut primary);
-        assert!(has!(ordered, PrimaryAction::Release) && !has!(ordered, PrimaryAction::Shut));
+        assert!(
+            has!(ordered, PrimaryAction::Cut(CutOrder::Release))
+                && !has!(ordered, PrimaryAction::Cut(CutOrder::Shut))
+        );
     }
 }
 
@@ -118,6 +124,6 @@ fn when_the_other_side_gives_way_writes_go_on() {
     (theirs.role, theirs.alone) = (Role::Backup, None);
     theirs.last_epoch = Epoch(90);
     assert!(primary.meet(SECOND, &theirs));
-    assert!(has!(actions(&mut primary), PrimaryAction::Release));
+    assert!(has!(actions(&mut primary), PrimaryAction::Cut(CutOrder::Release)));
     assert_eq!(primary.fence(), None);
 }

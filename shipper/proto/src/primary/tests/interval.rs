@@ -4,7 +4,7 @@ use crate::rolls::Roll;
 /// The eras since which a sync was ordered to look.
 fn rolled_since(actions: &[PrimaryAction]) -> Option<Vec<Era>> {
     actions.iter().find_map(|action| match action {
-        PrimaryAction::Roll { since, .. } => since.clone(),
+        PrimaryAction::Cut(CutOrder::Roll { since, .. }) => since.clone(),
         _ => None,
     })
 }
@@ -16,13 +16,15 @@ fn eras(era: u32) -> Vec<Era> {
 /// Those since which a capture, or a pause, was ordered to look.
 fn straight_since(actions: &[PrimaryAction]) -> Option<Vec<Era>> {
     actions.iter().find_map(|action| match action {
-        PrimaryAction::StartCapture { since } | PrimaryAction::Stand { since, .. } => Some(since.clone()),
+        PrimaryAction::Cut(CutOrder::Start { since }) | PrimaryAction::Cut(CutOrder::Still { since, .. }) => {
+            Some(since.clone())
+        }
         _ => None,
     })
 }
 
 fn stops_capture(actions: &[PrimaryAction]) -> bool {
-    actions.iter().any(|action| matches!(action, PrimaryAction::StopCapture))
+    actions.iter().any(|action| matches!(action, PrimaryAction::Cut(CutOrder::Stop)))
 }
 
 /// The epoch is encoded, and the backup has it.
@@ -38,33 +40,33 @@ fn acknowledged(primary: &mut Primary, now: Duration, epoch: u64) -> Vec<Primary
 
 /// The capture has begun, with era `era`; lets the sync come to its end at `now` as epoch `epoch`.
 fn captured(primary: &mut Primary, now: Duration, epoch: u64, era: u32) -> Vec<PrimaryAction> {
-    primary.handle(now, PrimaryEvent::CaptureStarted { eras: eras(era), bytes: 65536 });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Started { eras: eras(era), bytes: 65536 }));
     primary.handle(now, PrimaryEvent::Copied { frames: 0 });
-    primary.handle(now, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     acknowledged(primary, now, epoch)
 }
 
 /// In sync at epoch 8, which a sync made at one second; era 10 began with it, or in it.
 fn resting() -> Primary {
     let mut primary = greeted(None);
-    primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras: eras(9), bytes: 65536 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Rolled { attempt: 1, eras: eras(9), bytes: 65536 }));
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     let done = captured(&mut primary, SECOND, 8, 10);
     assert!(stops_capture(&done), "{done:?}");
-    primary.handle(SECOND, PrimaryEvent::CaptureStopped);
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Stopped));
     assert!(primary.is_in_sync() && !primary.is_capturing());
     actions(&mut primary);
     primary
 }
 
 /// Connected, a sync from epoch 7 on is to begin.
-fn greeted(standing: Option<Duration>) -> Primary {
+fn greeted(still_budget: Option<Duration>) -> Primary {
     let mut state = state();
     state
         .rolls
         .push(Roll { epoch: Epoch(6), at_cut: true, eras: vec![Era(7); group().volumes().len()] })
         .unwrap();
-    let settings = PrimaryConfig { interval: true, standing, epoch_interval: SECOND * 60, ..config() };
+    let settings = PrimaryConfig { interval: true, still_budget, epoch_interval: SECOND * 60, ..config() };
     let mut primary = Primary::new(settings, state);
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
@@ -103,20 +105,20 @@ fn an_interval_of_more_than_expected_goes_on_in_rounds_and_the_next_one_begins_w
     let small = primary.config.small_round;
     primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 3, until: Until::Committed });
     assert!(straight_since(&actions(&mut primary)).is_some());
-    primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(11), bytes: small + 1 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Started { eras: eras(11), bytes: small + 1 }));
     let done = actions(&mut primary);
     assert!(
         stops_capture(&done) && done.iter().any(|action| matches!(action, PrimaryAction::Copy { .. })),
         "{done:?}"
     );
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
-    primary.handle(SECOND, PrimaryEvent::CaptureStopped);
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Stopped));
     assert_eq!(rolled_since(&actions(&mut primary)), Some(eras(11)));
-    primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 2, eras: eras(12), bytes: 4096 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Rolled { attempt: 2, eras: eras(12), bytes: 4096 }));
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     assert_eq!(straight_since(&actions(&mut primary)), Some(eras(12)));
     captured(&mut primary, SECOND, 9, 13);
-    primary.handle(SECOND, PrimaryEvent::CaptureStopped);
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Stopped));
     actions(&mut primary);
     primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 4, until: Until::Committed });
     assert_eq!(rolled_since(&actions(&mut primary)), Some(eras(13)));
@@ -135,21 +137,21 @@ fn whoever_asks_for_a_checkpoint_does_not_wait_for_the_interval() {
 }
 
 /// In sync at epoch 8, with whose pause era 10 began.
-fn standing() -> Primary {
+fn still() -> Primary {
     let mut primary = greeted(Some(SECOND));
-    primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras: eras(9), bytes: 65536 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Rolled { attempt: 1, eras: eras(9), bytes: 65536 }));
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
-    stood(&mut primary, 1, 8, 10);
+    still_round(&mut primary, 1, 8, 10);
     actions(&mut primary);
     primary
 }
 
 /// The volumes stood still for this attempt, and era `era` began; that is epoch `epoch` on the backup.
-fn stood(primary: &mut Primary, attempt: u32, epoch: u64, era: u32) -> Vec<PrimaryAction> {
+fn still_round(primary: &mut Primary, attempt: u32, epoch: u64, era: u32) -> Vec<PrimaryAction> {
     let ordered = actions(primary);
-    let is_ordered = |action: &PrimaryAction| matches!(action, PrimaryAction::Stand { epoch: of, .. } if *of == Epoch(epoch));
+    let is_ordered = |action: &PrimaryAction| matches!(action, PrimaryAction::Cut(CutOrder::Still { epoch: of, .. }) if *of == Epoch(epoch));
     assert!(ordered.iter().any(is_ordered), "{ordered:?}");
-    primary.handle(SECOND, PrimaryEvent::Stood { attempt, eras: eras(era), bytes: 4096 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Still { attempt, eras: eras(era), bytes: 4096 }));
     let copied = actions(primary);
     assert!(copied.iter().any(|action| matches!(action, PrimaryAction::Copy { .. })), "{copied:?}");
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
@@ -161,29 +163,34 @@ fn stood(primary: &mut Primary, attempt: u32, epoch: u64, era: u32) -> Vec<Prima
 
 #[test]
 fn without_a_capture_an_interval_is_one_pause_and_the_next_starts_exactly_there() {
-    let mut primary = standing();
+    let mut primary = still();
     assert!(primary.is_in_sync() && !primary.is_capturing());
     assert_eq!(primary.state.rolls.start(Epoch(8)), Some(&*eras(10)));
     primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 3, until: Until::Committed });
     // Came while the volumes stand still: what it asks for is not in the epoch.
     primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 4, until: Until::Committed });
-    let done = stood(&mut primary, 2, 9, 11);
+    let done = still_round(&mut primary, 2, 9, 11);
     let reached = |wanted: u64| move |action: &PrimaryAction| matches!(action, PrimaryAction::CheckpointReached { id, .. } if *id == wanted);
     assert!(done.iter().any(reached(3)) && !done.iter().any(reached(4)), "{done:?}");
     primary.handle_timeout(SECOND);
-    assert!(stood(&mut primary, 3, 10, 12).iter().any(reached(4)));
+    assert!(still_round(&mut primary, 3, 10, 12).iter().any(reached(4)));
 }
 
 #[test]
 fn what_is_not_read_in_time_is_one_more_round_and_ever_more_of_them_degrade() {
-    let mut primary = standing();
+    let mut primary = still();
     primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 3, until: Until::Committed });
     let limit = primary.config.void_limit;
     for run in 1..=limit {
         let ordered = actions(&mut primary);
         assert!(straight_since(&ordered).is_some(), "{ordered:?}");
         let reason = "too slow".to_owned();
-        let in_vain = PrimaryEvent::StoodInVain { attempt: 2, eras: eras(10 + run), bytes: 4096, reason };
+        let in_vain = PrimaryEvent::Cut(CutResult::StillUnread {
+            attempt: 2,
+            eras: eras(10 + run),
+            bytes: 4096,
+            reason,
+        });
         primary.handle(SECOND, in_vain);
         assert_eq!(primary.is_in_sync(), run < limit);
         if run < limit {
@@ -210,13 +217,16 @@ fn a_cut_follows_the_freeze_at_once_and_a_hook_that_fails_costs_one_interval() {
         primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 3, until: Until::Cut });
         if fails {
             assert!(straight_since(&actions(&mut primary)).is_some());
-            primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(11), bytes: 4096 });
+            primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Started { eras: eras(11), bytes: 4096 }));
         } else {
-            primary.handle(SECOND, PrimaryEvent::CaptureStopped);
+            primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Stopped));
             assert_eq!(rolled_since(&actions(&mut primary)), Some(eras(11)));
-            primary.handle(SECOND, PrimaryEvent::Rolled { attempt, eras: eras(12), bytes: 4096 });
+            primary.handle(
+                SECOND,
+                PrimaryEvent::Cut(CutResult::Rolled { attempt, eras: eras(12), bytes: 4096 }),
+            );
             primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
-            primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(13), bytes: 4096 });
+            primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Started { eras: eras(13), bytes: 4096 }));
         }
         primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
         let freezes = |action: &PrimaryAction| match action {
@@ -227,12 +237,12 @@ fn a_cut_follows_the_freeze_at_once_and_a_hook_that_fails_costs_one_interval() {
         let result = if fails { Err("no".to_owned()) } else { Ok(()) };
         primary.handle(SECOND, PrimaryEvent::Froze { token, result });
         let done = actions(&mut primary);
-        let cuts = done.iter().any(|action| matches!(action, PrimaryAction::Cut { .. }));
+        let cuts = done.iter().any(|action| matches!(action, PrimaryAction::Cut(CutOrder::Cut(Cut { .. }))));
         let failed =
             done.iter().any(|action| matches!(action, PrimaryAction::CheckpointFailed { id: 3, .. }));
         assert_eq!((cuts, failed, stops_capture(&done)), (!fails, fails, fails), "{done:?}");
         assert!(primary.is_in_sync());
     }
-    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     assert!(actions(&mut primary).iter().any(|action| matches!(action, PrimaryAction::Thaw)));
 }

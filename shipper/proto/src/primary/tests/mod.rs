@@ -41,7 +41,7 @@ fn config() -> PrimaryConfig {
         eras: Some(vec![Era(7); group().volumes().len()]),
         epoch_interval: SECOND / 20,
         interval: false,
-        standing: None,
+        still_budget: None,
         hooks: None,
         window: 4,
         timeout: SECOND,
@@ -86,7 +86,7 @@ fn hear(primary: &mut Primary, now: Duration, message: &Message) -> Vec<PrimaryA
 
 /// The capture was tried before the first sync, and began.
 fn tried(primary: &mut Primary) {
-    primary.handle(SECOND, PrimaryEvent::CaptureTried { attempt: 1, result: Ok(()) });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Tried { attempt: 1, result: Ok(()) }));
 }
 
 /// A backup greets that holds epoch 7.

@@ -13,30 +13,30 @@ fn in_last_round(config: PrimaryConfig) -> Primary {
     primary.handle(SECOND, PrimaryEvent::Connected);
     let greeting = Message::Welcome(welcome(&primary));
     hear(&mut primary, SECOND, &greeting);
-    primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras: eras(8), bytes: 65536 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Rolled { attempt: 1, eras: eras(8), bytes: 65536 }));
     tried(&mut primary);
     hear(&mut primary, SECOND, &Message::SyncReady);
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
-    primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(9), bytes: 1 << 20 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Started { eras: eras(9), bytes: 1 << 20 }));
     actions(&mut primary);
     assert_eq!(primary.sync, SyncStep::LastRound);
     primary
 }
 
 fn log(primary: &mut Primary, now: Duration, used: u64) -> Vec<PrimaryAction> {
-    primary.handle(now, PrimaryEvent::LogUse { used, capacity: 1000 });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::LogUse { used, capacity: 1000 }));
     actions(primary)
 }
 
 fn is_part(action: &PrimaryAction) -> bool {
-    matches!(action, PrimaryAction::Cut { epoch: Epoch(8), part: true, roll: false, .. })
+    matches!(action, PrimaryAction::Cut(CutOrder::Cut(Cut { epoch: Epoch(8), part: true, roll: false, .. })))
 }
 
 /// A part is cut off. Returns what follows.
 fn part(primary: &mut Primary, now: Duration) -> Vec<PrimaryAction> {
     let ordered = log(primary, now, 400);
     assert!(ordered.iter().any(is_part), "{ordered:?}");
-    primary.handle(now, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     actions(primary)
 }
 
@@ -61,14 +61,14 @@ fn a_part_that_is_being_cut_goes_before_the_end_of_the_copy() {
     assert!(log(&mut primary, SECOND, 400).iter().any(is_part));
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 3 });
     assert!(actions(&mut primary).is_empty());
-    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     let done = actions(&mut primary);
     assert!(matches!(done[..], [PrimaryAction::ShipPart]), "{done:?}");
     primary.handle(SECOND, PrimaryEvent::PartEncoded { stored: 4096, frames: 1 });
     let done = actions(&mut primary);
-    let ends = matches!(done[..], [PrimaryAction::Cut { part: false, .. }, ..]);
+    let ends = matches!(done[..], [PrimaryAction::Cut(CutOrder::Cut(Cut { part: false, .. })), ..]);
     assert!(ends, "{done:?}");
-    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     let done = actions(&mut primary);
     let ends = matches!(
         done[..],
@@ -83,7 +83,7 @@ fn a_part_that_is_being_cut_goes_before_the_end_of_the_copy() {
     log(&mut primary, SECOND, 400);
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 3 });
     for _ in 0..10 {
-        primary.handle(SECOND, PrimaryEvent::CutVoid { reason: "too slow".into() });
+        primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Void { reason: "too slow".into() }));
     }
     assert_eq!(primary.sync, SyncStep::Finishing, "a part that is void does not matter");
 }
@@ -93,17 +93,17 @@ fn writers_that_outrun_the_parts_cost_another_round_and_not_the_sync() {
     let mut primary = in_last_round(PrimaryConfig { throttles: true, ..config() });
     part(&mut primary, 2 * SECOND);
     let done = log(&mut primary, 3 * SECOND, 900);
-    assert!(done.iter().any(|action| matches!(action, PrimaryAction::StopCapture)), "{done:?}");
+    assert!(done.iter().any(|action| matches!(action, PrimaryAction::Cut(CutOrder::Stop))), "{done:?}");
     assert_eq!((primary.sync, primary.replication()), (SyncStep::Copying, &Replication::Syncing));
     assert!(primary.sync_text().is_some_and(|text| text.contains("MB/s")), "{:?}", primary.sync_text());
-    primary.handle(3 * SECOND, PrimaryEvent::CaptureStopped);
+    primary.handle(3 * SECOND, PrimaryEvent::Cut(CutResult::Stopped));
     primary.handle(3 * SECOND, PrimaryEvent::Copied { frames: 3 });
     assert!(actions(&mut primary).is_empty(), "a part is not out");
     primary.handle(3 * SECOND, PrimaryEvent::PartEncoded { stored: 4096, frames: 1 });
     let done = actions(&mut primary);
     let again = |action: &PrimaryAction| {
-        matches!(action, PrimaryAction::StartCapture { since } if *since == eras(9))
-            || matches!(action, PrimaryAction::Roll { since: Some(since), .. } if *since == eras(9))
+        matches!(action, PrimaryAction::Cut(CutOrder::Start { since }) if *since == eras(9))
+            || matches!(action, PrimaryAction::Cut(CutOrder::Roll { since: Some(since), .. }) if *since == eras(9))
     };
     assert!(done.iter().any(again), "{done:?}");
 }
@@ -111,10 +111,10 @@ fn writers_that_outrun_the_parts_cost_another_round_and_not_the_sync() {
 #[test]
 fn a_log_that_overflows_in_a_last_round_costs_another_round_too() {
     let mut primary = in_last_round(config());
-    primary.handle(2 * SECOND, PrimaryEvent::LogOff { reason: "log off".into() });
+    primary.handle(2 * SECOND, PrimaryEvent::Cut(CutResult::LogOff { reason: "log off".into() }));
     assert_eq!((primary.sync, primary.replication()), (SyncStep::Copying, &Replication::Syncing));
     let mut primary = switching::in_sync();
-    primary.handle(2 * SECOND, PrimaryEvent::LogOff { reason: "log off".into() });
+    primary.handle(2 * SECOND, PrimaryEvent::Cut(CutResult::LogOff { reason: "log off".into() }));
     assert!(matches!(primary.replication(), Replication::Degraded { .. }));
 }
 
@@ -122,23 +122,24 @@ fn a_log_that_overflows_in_a_last_round_costs_another_round_too() {
 fn a_log_that_is_full_before_the_epoch_is_acknowledged_costs_another_sync_from_that_epoch() {
     let mut primary = in_last_round(config());
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 3 });
-    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     let (epoch, digest, touched) = (Epoch(8), Digest([3; 32]), TouchedBytes::default());
     primary.handle(SECOND, PrimaryEvent::Encoded { epoch, digest, stored: 4096, touched });
     actions(&mut primary);
     let done = log(&mut primary, 2 * SECOND, 900);
-    assert!(done.iter().any(|action| matches!(action, PrimaryAction::StopCapture)), "{done:?}");
+    assert!(done.iter().any(|action| matches!(action, PrimaryAction::Cut(CutOrder::Stop))), "{done:?}");
     primary.handle(
         2 * SECOND,
-        PrimaryEvent::LogOff { reason: "it overflows before the capture is stopped".into() },
+        PrimaryEvent::Cut(CutResult::LogOff { reason: "it overflows before the capture is stopped".into() }),
     );
     assert_eq!(primary.replication(), &Replication::Syncing);
     let done = hear(&mut primary, 3 * SECOND, &Message::Staged { epoch, digest });
     assert_eq!((primary.committed(), primary.replication()), (Epoch(8), &Replication::Syncing));
-    let rolls = |action: &PrimaryAction| matches!(action, PrimaryAction::Roll { since: Some(since), .. } if *since == eras(9));
+    let rolls = |action: &PrimaryAction| matches!(action, PrimaryAction::Cut(CutOrder::Roll { since: Some(since), .. }) if *since == eras(9));
     assert!(done.iter().any(rolls), "{done:?}");
-    primary.handle(3 * SECOND, PrimaryEvent::CaptureStopped);
-    primary.handle(3 * SECOND, PrimaryEvent::Rolled { attempt: 2, eras: eras(10), bytes: 4096 });
+    primary.handle(3 * SECOND, PrimaryEvent::Cut(CutResult::Stopped));
+    primary
+        .handle(3 * SECOND, PrimaryEvent::Cut(CutResult::Rolled { attempt: 2, eras: eras(10), bytes: 4096 }));
     let done = actions(&mut primary);
     let staged = |action: &PrimaryAction| {
         matches!(action, PrimaryAction::OpenCatchUp { first: Epoch(9), epoch: Epoch(9), .. })

@@ -9,12 +9,12 @@ fn rolled(primary: &mut Primary, now: Duration, attempt: u32) -> Vec<PrimaryActi
     let greeting = Message::Welcome(welcome(primary));
     hear(primary, now, &greeting);
     let eras = vec![Era(7 + attempt); group().volumes().len()];
-    primary.handle(now, PrimaryEvent::Rolled { attempt, eras, bytes: 65536 });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Rolled { attempt, eras, bytes: 65536 }));
     actions(primary)
 }
 
 fn tries(done: &[PrimaryAction]) -> bool {
-    done.iter().any(|action| matches!(action, PrimaryAction::TryCapture { .. }))
+    done.iter().any(|action| matches!(action, PrimaryAction::Cut(CutOrder::Try { .. })))
 }
 
 fn overwrites(done: &[PrimaryAction]) -> bool {
@@ -22,7 +22,7 @@ fn overwrites(done: &[PrimaryAction]) -> bool {
 }
 
 fn refuse(primary: &mut Primary, now: Duration, attempt: u32) -> Vec<PrimaryAction> {
-    primary.handle(now, PrimaryEvent::CaptureTried { attempt, result: Err("refused".into()) });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Tried { attempt, result: Err("refused".into()) }));
     actions(primary)
 }
 
@@ -48,9 +48,9 @@ fn a_backup_is_overwritten_only_after_a_capture_was_tried() {
     let mut primary = Primary::new(config(), state());
     let done = rolled(&mut primary, SECOND, 1);
     assert!(tries(&done) && !overwrites(&done), "{done:?}");
-    primary.handle(SECOND, PrimaryEvent::CaptureTried { attempt: 0, result: Ok(()) });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Tried { attempt: 0, result: Ok(()) }));
     assert!(actions(&mut primary).is_empty(), "another attempt's");
-    primary.handle(SECOND, PrimaryEvent::CaptureTried { attempt: 1, result: Ok(()) });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Tried { attempt: 1, result: Ok(()) }));
     assert!(overwrites(&actions(&mut primary)));
 }
 
@@ -86,7 +86,10 @@ fn a_reload_tries_again_at_once() {
 fn other_reasons_and_captures_that_begin_are_counted_anew() {
     let mut primary = refused_twice();
     rolled(&mut primary, 41 * SECOND, 3);
-    primary.handle(41 * SECOND, PrimaryEvent::CaptureTried { attempt: 3, result: Err("another".into()) });
+    primary.handle(
+        41 * SECOND,
+        PrimaryEvent::Cut(CutResult::Tried { attempt: 3, result: Err("another".into()) }),
+    );
     assert_eq!(reason(&primary), "the capture cannot begin: another");
     actions(&mut primary);
     assert!(tries(&rolled(&mut primary, 50 * SECOND, 4)));

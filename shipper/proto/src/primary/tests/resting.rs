@@ -13,7 +13,7 @@ fn tick(primary: &mut Primary, now: Duration) -> Option<bool> {
 
 fn ordered(primary: &mut Primary) -> Option<bool> {
     actions(primary).iter().find_map(|action| match action {
-        PrimaryAction::Cut { may_rest, .. } => Some(*may_rest),
+        PrimaryAction::Cut(CutOrder::Cut(Cut { may_rest, .. })) => Some(*may_rest),
         _ => None,
     })
 }
@@ -25,7 +25,7 @@ fn resting() -> (Primary, Duration) {
     let now = SECOND + TICK;
     primary.cut_at = now;
     assert!(tick(&mut primary, now).is_some());
-    primary.handle(now, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     actions(&mut primary);
     (primary, now)
 }
@@ -38,7 +38,7 @@ fn nothing_is_cut_for_a_second_at_most() {
     while now + TICK < begun + SECOND {
         now += TICK;
         assert_eq!(tick(&mut primary, now), Some(true), "{now:?}");
-        primary.handle(now, PrimaryEvent::NothingWritten);
+        primary.handle(now, PrimaryEvent::Cut(CutResult::Idle));
         assert_eq!(ordered(&mut primary), None, "one look a tick");
         assert_eq!(primary.last_cut(), before, "what was left out has no number");
     }
@@ -61,15 +61,15 @@ fn whoever_waits_for_a_cut_gets_it() {
     let (mut primary, now) = resting();
     primary.handle(now + TICK / 2, PrimaryEvent::Checkpoint { id: 1, until: Until::Cut });
     assert_eq!(ordered(&mut primary), Some(false), "asked for before the order");
-    primary.handle(now + TICK / 2, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(now + TICK / 2, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     actions(&mut primary);
     let now = now + 3 * TICK;
     assert_eq!(tick(&mut primary, now), Some(true));
     primary.handle(now, PrimaryEvent::Checkpoint { id: 2, until: Until::Cut });
     assert_eq!(ordered(&mut primary), None, "one cut at a time");
-    primary.handle(now, PrimaryEvent::NothingWritten);
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Idle));
     assert_eq!(ordered(&mut primary), Some(false), "asked for meanwhile: at once");
-    primary.handle(now, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     let answers = actions(&mut primary);
     assert!(answers.iter().any(|action| matches!(action, PrimaryAction::CheckpointReached { id: 2, .. })));
 }
@@ -94,6 +94,6 @@ fn a_verify_a_roll_and_a_switch_get_their_cuts() {
     primary.handle(now + TICK, PrimaryEvent::Used(usage));
     primary.handle(now + TICK, PrimaryEvent::Switch { id: 1, generation: [7; 16], stall: true });
     primary.in_flight.clear();
-    primary.handle(now + TICK, PrimaryEvent::NothingWritten);
+    primary.handle(now + TICK, PrimaryEvent::Cut(CutResult::Idle));
     assert_eq!(ordered(&mut primary), Some(false), "a switch");
 }

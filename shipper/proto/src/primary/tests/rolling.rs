@@ -14,12 +14,12 @@ fn cut(primary: &mut Primary, now: Duration, since_roll: u64, recent: u64) -> (b
     let (epoch, rolls) = ordered
         .iter()
         .find_map(|action| match action {
-            PrimaryAction::Cut { epoch, roll, .. } => Some((*epoch, *roll)),
+            PrimaryAction::Cut(CutOrder::Cut(Cut { epoch, roll, .. })) => Some((*epoch, *roll)),
             _ => None,
         })
         .unwrap_or_else(|| panic!("no cut: {ordered:?}"));
     let eras = rolls.then(|| vec![Era(100 + u32::try_from(epoch.0).unwrap()); group().volumes().len()]);
-    primary.handle(now, PrimaryEvent::CutTaken { eras });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras }));
     let after = actions(primary)
         .iter()
         .find_map(|action| match action {

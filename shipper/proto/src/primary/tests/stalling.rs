@@ -6,7 +6,7 @@ use super::*;
 const TICK: Duration = Duration::from_millis(50);
 
 fn follows(actions: &[PrimaryAction]) -> usize {
-    actions.iter().filter(|action| matches!(action, PrimaryAction::Follow)).count()
+    actions.iter().filter(|action| matches!(action, PrimaryAction::Cut(CutOrder::Follow))).count()
 }
 
 /// Lets the next cut, at `now`, succeed; its epoch is encoded and not acknowledged.
@@ -14,7 +14,7 @@ fn cut(primary: &mut Primary, now: Duration) {
     primary.cut_at = now;
     primary.handle_timeout(now);
     let epoch = primary.cutting.expect("a cut is due");
-    primary.handle(now, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     let (digest, touched) = (Digest([3; 32]), TouchedBytes::default());
     primary.handle(now, PrimaryEvent::Encoded { epoch, digest, stored: 4096, touched });
     actions(primary);
@@ -31,7 +31,7 @@ fn while_the_window_is_full_one_follow_is_ordered_at_a_time() {
         follows(&actions(primary))
     };
     assert_eq!([(); 5].map(|()| tick(&mut primary)), [1, 0, 0, 0, 0], "it is not done");
-    primary.handle(2 * SECOND, PrimaryEvent::Followed);
+    primary.handle(2 * SECOND, PrimaryEvent::Cut(CutResult::Followed));
     assert_eq!([(); 3].map(|()| tick(&mut primary)), [1, 0, 0]);
 }
 
@@ -49,7 +49,7 @@ fn in_sync_without_a_cut_for_ten_epochs_there_is_a_reason() {
     hear(&mut primary, late, &Message::Staged { epoch: Epoch(12), digest: Digest([3; 32]) });
     primary.handle_timeout(late + TICK);
     assert!(primary.cutting.is_some() && text(&primary, late + TICK).contains("a cut is under way"));
-    primary.handle(late + TICK, PrimaryEvent::CutVoid { reason: "too slow".into() });
+    primary.handle(late + TICK, PrimaryEvent::Cut(CutResult::Void { reason: "too slow".into() }));
     assert!(text(&primary, late + TICK).ends_with("the last cut was void: too slow"));
     cut(&mut primary, late + 2 * TICK);
     assert_eq!(primary.stall_text(late + 2 * TICK), None);

@@ -9,7 +9,7 @@ const NEXT: [u8; 16] = [0xe2; 16];
 
 fn staged(primary: &mut Primary, epoch: u64) -> Vec<PrimaryAction> {
     let digest = Digest([9; 32]);
-    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     primary.handle(
         SECOND,
         PrimaryEvent::Encoded { epoch: Epoch(epoch), digest, stored: 4096, touched: TouchedBytes::default() },
@@ -26,11 +26,11 @@ pub(super) fn in_sync() -> Primary {
     let greeting = Message::Welcome(welcome(&primary));
     hear(&mut primary, SECOND, &greeting);
     let eras = |era: u32| vec![Era(era); group().volumes().len()];
-    primary.handle(SECOND, PrimaryEvent::Rolled { attempt: 1, eras: eras(8), bytes: 65536 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Rolled { attempt: 1, eras: eras(8), bytes: 65536 }));
     tried(&mut primary);
     hear(&mut primary, SECOND, &Message::SyncReady);
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
-    primary.handle(SECOND, PrimaryEvent::CaptureStarted { eras: eras(9), bytes: 0 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Started { eras: eras(9), bytes: 0 }));
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     staged(&mut primary, 8);
     assert!(primary.is_in_sync(), "{:?}", primary.replication());
@@ -78,11 +78,14 @@ macro_rules! has {
 fn writing() -> Primary {
     let mut primary = in_sync();
     let ordered = ask(&mut primary, true);
-    assert!(has!(ordered, PrimaryAction::Cut { epoch: Epoch(9), hold: true, .. }), "{ordered:?}");
+    assert!(
+        has!(ordered, PrimaryAction::Cut(CutOrder::Cut(Cut { epoch: Epoch(9), hold: true, .. }))),
+        "{ordered:?}"
+    );
     let committed = staged(&mut primary, 9);
-    assert!(has!(committed, PrimaryAction::Yield), "{committed:?}");
+    assert!(has!(committed, PrimaryAction::Cut(CutOrder::Yield)), "{committed:?}");
     assert!(!has!(committed, PrimaryAction::WriteState(_)));
-    primary.handle(SECOND, PrimaryEvent::Yielded);
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Yielded));
     let ordered = actions(&mut primary);
     let state = written(&ordered).unwrap();
     assert_eq!((state.role, state.highest_epoch_seen), (Role::Backup, Epoch(9)));
@@ -128,8 +131,8 @@ fn the_other_side_is_told_behind_the_last_epoch_and_the_volumes_fail_once_it_is_
     assert!(has!(reconnect(&mut primary), PrimaryAction::Send(Message::Hello(_))));
     let answered = promoted(&primary);
     let ordered = hear(&mut primary, SECOND, &answered);
-    assert!(has!(ordered, PrimaryAction::Shut) && !has!(ordered, PrimaryAction::RoleEnded));
-    primary.handle(SECOND, PrimaryEvent::Shut);
+    assert!(has!(ordered, PrimaryAction::Cut(CutOrder::Shut)) && !has!(ordered, PrimaryAction::RoleEnded));
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Shut));
     let done = actions(&mut primary);
     assert_eq!(answer(&done), Some(&Ok(())));
     assert!(has!(done, PrimaryAction::RoleEnded));
@@ -150,9 +153,9 @@ fn a_volume_in_use_is_handed_over_only_if_that_was_meant() {
 fn no_epoch_is_cut_while_writes_are_held_back() {
     let mut primary = in_sync();
     ask(&mut primary, true);
-    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     primary.handle_timeout(SECOND * 2);
-    assert!(!has!(actions(&mut primary), PrimaryAction::Cut { .. }));
+    assert!(!has!(actions(&mut primary), PrimaryAction::Cut(CutOrder::Cut(Cut { .. }))));
 }
 
 #[test]
@@ -164,20 +167,26 @@ fn a_link_lost_before_the_word_lets_writes_go_on_once_this_side_is_the_primary_a
     // While its epoch travels: as ever.
     let mut primary = in_sync();
     ask(&mut primary, true);
-    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     let done = lost(&mut primary);
-    assert!(has!(done, PrimaryAction::StopCapture) && matches!(answer(&done), Some(Err(_))));
+    assert!(has!(done, PrimaryAction::Cut(CutOrder::Stop)) && matches!(answer(&done), Some(Err(_))));
     // While the role is being written.
     let mut primary = writing();
     let done = lost(&mut primary);
-    assert!(!has!(done, PrimaryAction::StopCapture) && !has!(done, PrimaryAction::Release), "{done:?}");
+    assert!(
+        !has!(done, PrimaryAction::Cut(CutOrder::Stop)) && !has!(done, PrimaryAction::Cut(CutOrder::Release)),
+        "{done:?}"
+    );
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     let done = actions(&mut primary);
     let state = written(&done).unwrap();
     assert_eq!((state.role, state.alone), (Role::Primary, Some(Epoch(9))));
-    assert!(!has!(done, PrimaryAction::Release), "not durable yet");
+    assert!(!has!(done, PrimaryAction::Cut(CutOrder::Release)), "not durable yet");
     let done = all_written(&mut primary);
-    assert!(has!(done, PrimaryAction::Release) && has!(done, PrimaryAction::StopCapture), "{done:?}");
+    assert!(
+        has!(done, PrimaryAction::Cut(CutOrder::Release)) && has!(done, PrimaryAction::Cut(CutOrder::Stop)),
+        "{done:?}"
+    );
     assert!(matches!(answer(&done), Some(Err(DemoteRefused::Failed(_)))));
     assert!(!has!(done, PrimaryAction::Send(Message::TakeOver { .. })));
 }
@@ -187,12 +196,18 @@ fn a_backup_that_greets_as_one_after_the_word_was_lost_ends_the_switch() {
     let mut primary = told();
     primary.handle(SECOND, PrimaryEvent::Disconnected { reason: "gone".into() });
     let lost = actions(&mut primary);
-    assert!(!has!(lost, PrimaryAction::StopCapture) && !has!(lost, PrimaryAction::Release), "{lost:?}");
+    assert!(
+        !has!(lost, PrimaryAction::Cut(CutOrder::Stop)) && !has!(lost, PrimaryAction::Cut(CutOrder::Release)),
+        "{lost:?}"
+    );
     reconnect(&mut primary);
     let greeting = Message::Welcome(welcome(&primary));
     hear(&mut primary, SECOND, &greeting);
     let done = all_written(&mut primary);
-    assert!(has!(done, PrimaryAction::Release) && matches!(answer(&done), Some(Err(_))), "{done:?}");
+    assert!(
+        has!(done, PrimaryAction::Cut(CutOrder::Release)) && matches!(answer(&done), Some(Err(_))),
+        "{done:?}"
+    );
     assert_eq!(primary.state().role, Role::Primary);
 }
 
@@ -200,10 +215,10 @@ fn a_backup_that_greets_as_one_after_the_word_was_lost_ends_the_switch() {
 fn what_was_not_heard_of_in_time_is_shut_and_never_goes_on_by_itself() {
     let mut primary = told();
     primary.handle(SECOND, PrimaryEvent::Disconnected { reason: "gone".into() });
-    primary.handle(SECOND, PrimaryEvent::Shut);
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Shut));
     let done = actions(&mut primary);
     assert_eq!(answer(&done), Some(&Err(DemoteRefused::Unknown)));
-    assert!(has!(done, PrimaryAction::RoleEnded) && !has!(done, PrimaryAction::Release));
+    assert!(has!(done, PrimaryAction::RoleEnded) && !has!(done, PrimaryAction::Cut(CutOrder::Release)));
     assert_eq!(primary.state().role, Role::Backup);
 }
 
@@ -211,8 +226,8 @@ fn what_was_not_heard_of_in_time_is_shut_and_never_goes_on_by_itself() {
 fn a_hold_that_ends_by_itself_ends_the_switch() {
     let mut primary = in_sync();
     ask(&mut primary, true);
-    primary.handle(SECOND, PrimaryEvent::CutTaken { eras: None });
-    primary.handle(SECOND, PrimaryEvent::Released { reason: "too long".into() });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Released { reason: "too long".into() }));
     let done = actions(&mut primary);
     assert_eq!(answer(&done), Some(&Err(DemoteRefused::Failed("too long".into()))));
     assert!(primary.is_in_sync() && primary.state().role == Role::Primary);
@@ -223,13 +238,16 @@ fn a_state_that_cannot_be_written_shuts_the_volumes() {
     let mut primary = writing();
     primary.handle(SECOND, PrimaryEvent::Failed { reason: "broken".into() });
     let done = actions(&mut primary);
-    assert!(has!(done, PrimaryAction::Shut) && !has!(done, PrimaryAction::Release), "{done:?}");
+    assert!(
+        has!(done, PrimaryAction::Cut(CutOrder::Shut)) && !has!(done, PrimaryAction::Cut(CutOrder::Release)),
+        "{done:?}"
+    );
     assert!(matches!(answer(&done), Some(Err(_))));
 }
 
 #[test]
 fn without_a_capture_nothing_can_be_held_back() {
-    let settings = PrimaryConfig { interval: true, standing: Some(SECOND), ..config() };
+    let settings = PrimaryConfig { interval: true, still_budget: Some(SECOND), ..config() };
     let mut primary = Primary::new(settings, state());
     assert_eq!(answer(&ask(&mut primary, true)), Some(&Err(DemoteRefused::NoCapture)));
 }

@@ -102,8 +102,8 @@ fn verified(primary: &mut Primary, now: &mut Duration, (here, there): (&Held, &H
                 let digests = std::mem::take(&mut inspected);
                 primary.handle(*now, PrimaryEvent::Concluded { token, digests });
             }
-            PrimaryAction::Cut { epoch, .. } => {
-                primary.handle(*now, PrimaryEvent::CutTaken { eras: None });
+            PrimaryAction::Cut(CutOrder::Cut(Cut { epoch, .. })) => {
+                primary.handle(*now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
                 let digest = Digest([9; 32]);
                 primary.handle(
                     *now,

@@ -11,27 +11,27 @@ use std::time::Duration;
 
 use ftdm_units::Era;
 
-use super::{Primary, PrimaryAction, SyncStep};
+use super::{CutOrder, Primary, SyncStep};
 
 impl Primary {
-    pub(super) fn stand(&mut self, now: Duration, budget: Duration) {
-        if self.enter_sync(now, SyncStep::Standing) && !self.freezes_first() {
-            self.order_stand(budget);
+    pub(super) fn still_round(&mut self, now: Duration, budget: Duration) {
+        if self.enter_sync(now, SyncStep::Still) && !self.freezes_first() {
+            self.order_still_round(budget);
         }
     }
 
-    pub(super) fn order_stand(&mut self, budget: Duration) {
+    pub(super) fn order_still_round(&mut self, budget: Duration) {
         let (attempt, since) = (self.attempts, self.attempt.since.clone());
         let epoch = self.begin_cut();
-        self.act(PrimaryAction::Stand { attempt, since, epoch, budget });
+        self.order(CutOrder::Still { attempt, since, epoch, budget });
     }
 
-    fn stands(&self, attempt: u32) -> bool {
-        self.sync == SyncStep::Standing && attempt == self.attempts
+    fn is_still(&self, attempt: u32) -> bool {
+        self.sync == SyncStep::Still && attempt == self.attempts
     }
 
-    pub(super) fn stood(&mut self, now: Duration, attempt: u32, eras: Vec<Era>, bytes: u64) {
-        let Some(epoch) = self.cutting.filter(|_| self.stands(attempt)) else { return };
+    pub(super) fn still_read(&mut self, now: Duration, attempt: u32, eras: Vec<Era>, bytes: u64) {
+        let Some(epoch) = self.cutting.filter(|_| self.is_still(attempt)) else { return };
         self.thaw();
         if self.attempt.carrier.is_none() && !self.would_stage(bytes) {
             // It is written in place, which takes a round of its own.
@@ -51,7 +51,7 @@ impl Primary {
         }
     }
 
-    pub(super) fn stood_in_vain(
+    pub(super) fn still_unread(
         &mut self,
         now: Duration,
         attempt: u32,
@@ -59,7 +59,7 @@ impl Primary {
         bytes: u64,
         reason: &str,
     ) {
-        if !self.stands(attempt) {
+        if !self.is_still(attempt) {
             return;
         }
         self.thaw();

@@ -1,4 +1,5 @@
-//! The cut thread's part of an epoch without a capture: what was written is read while the volumes stand still.
+//! The cut thread's part of a still round, an epoch without a capture: what was written is read while the volumes are
+//! suspended.
 //!
 //! Always holds: a digest for audits is on its file before the epoch is handed over.
 
@@ -8,20 +9,22 @@ use ftdm::block_io::BlockDevice;
 use ftdm::stack::standing::{StandRequest, stand};
 use ftdm_units::{Era, SECTOR_SIZE};
 use ftship_proto::ids::Epoch;
+use ftship_proto::primary::CutResult;
+use ftship_proto::scope::bytes_of;
 
 use super::Capturing;
 use super::audit;
-use super::jobs::CaptureReport;
+use super::jobs::{Cargo, CutReport};
 use super::rounds::Rolled;
 
 impl Capturing {
-    pub(super) fn stand(
+    pub(super) fn still_round(
         &mut self,
         attempt: u32,
         since: &[Era],
         epoch: Epoch,
         budget: Duration,
-    ) -> CaptureReport {
+    ) -> CutReport {
         let pulse = &*self.heartbeat;
         let mut digests = Vec::new();
         let mut audited = |_, device: &BlockDevice| {
@@ -40,20 +43,24 @@ impl Capturing {
             Ok(stood) => stood,
             Err((stack, error)) => {
                 let (reason, tracking_lost) = (format!("volume {stack}: {error}"), error.tracking_lost());
-                return CaptureReport::RollFailed { attempt, reason, tracking_lost };
+                return CutResult::RollFailed { attempt, reason, tracking_lost }.into();
             }
         };
         if let (Some(file), Ok(_)) = (&mut self.audit, &stood.content)
             && let Err(error) = audit::note_digests(file, epoch, digests)
         {
             let (reason, tracking_lost) = (format!("{error:#}"), false);
-            return CaptureReport::RollFailed { attempt, reason, tracking_lost };
+            return CutResult::RollFailed { attempt, reason, tracking_lost }.into();
         }
-        CaptureReport::Stood {
-            attempt,
-            written: Rolled::of(&stood.volumes),
-            content: stood.content,
-            pause: stood.pause,
-        }
+        let Rolled { eras, scope } = Rolled::of(&stood.volumes);
+        let bytes = bytes_of(&scope);
+        let (result, content) = match stood.content {
+            Ok(content) => (CutResult::Still { attempt, eras, bytes }, Some(content)),
+            Err(reason) => {
+                let reason = reason.to_owned();
+                (CutResult::StillUnread { attempt, eras, bytes, reason }, None)
+            }
+        };
+        CutReport::Result(result, Cargo::Still(scope, content, stood.pause))
     }
 }
