@@ -10,7 +10,7 @@ use ftship_proto::backup::BackupEvent;
 use ftship_proto::ids::Epoch;
 
 use super::BackupDriver;
-use super::lanes::VolumeJob;
+use super::lanes::{Taken, VolumeJob};
 use crate::config::Config;
 use crate::control::Response;
 use crate::control::server::ClientId;
@@ -90,7 +90,10 @@ impl BackupDriver {
     pub(super) fn take_snapshot(&mut self, now: Duration, id: u64, epoch: Epoch) {
         if let Some((_, order)) = self.snapshots.orders.get(&id) {
             let order = Box::new(order.clone());
-            self.volume_job(now, 0, VolumeJob::Snapshot { id, epoch, order });
+            if let Taken::VolumesClosed = self.lanes.take_volume(0, VolumeJob::Snapshot { id, epoch, order })
+            {
+                self.volumes_closed(now);
+            }
         }
     }
 

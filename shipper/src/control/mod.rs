@@ -228,6 +228,9 @@ pub struct Status {
     /// The volumes, in the group's order.
     #[serde(default)]
     pub volumes: Vec<VolumeFigures>,
+    /// What is wrong with the devices of the state or the journal, and has cost nothing yet.
+    #[serde(default)]
+    pub damage: Vec<String>,
     /// Primary: verifies.
     #[serde(default)]
     pub verify: Option<VerifyFigures>,

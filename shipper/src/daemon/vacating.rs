@@ -106,6 +106,7 @@ impl Vacating {
             ack: Some(self.config.ack),
             epochs: Epochs::default(),
             volumes: Vec::new(),
+            damage: self._state_file.damage().map(str::to_owned).into_iter().collect(),
             verify: None,
             peer_key: None,
             peer_standing: None,

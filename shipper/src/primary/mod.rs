@@ -37,7 +37,7 @@ use ftship_proto::epoch::EpochHeader;
 use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
-use ftship_proto::message::Message;
+use ftship_proto::message::{ByeCause, Message};
 use ftship_proto::primary::{
     AfterEpoch, Primary, PrimaryAction, PrimaryEvent, Replication, Scope, Until, bytes_of, union,
 };
@@ -134,6 +134,8 @@ pub struct PrimaryDriver {
     hook_reports: Receiver<HookReport>,
     /// What became of the last hooks, where that is an alarm.
     hook_alarm: Option<String>,
+    /// What is wrong with the device of the state, and has cost nothing yet.
+    damage: Option<String>,
 }
 
 impl PrimaryDriver {
@@ -236,6 +238,7 @@ impl PrimaryDriver {
             usage,
             look_at: Duration::ZERO,
             is_over: false,
+            damage: state_file.damage().map(str::to_owned),
             state: StateLane::start(state_file, written)?,
             state_reports,
             hooks: Hooks::start(config, hooked)?,
@@ -499,7 +502,7 @@ impl Driver for PrimaryDriver {
                 self.state.push(state);
             }
         }
-        self.send(&Message::Bye { text: "the primary's daemon stops".into() });
+        self.send(&Message::Bye { text: "the primary's daemon stops".into(), cause: ByeCause::Other });
         self.hang_up();
         // The cut thread ends the capture when it is dropped.
     }

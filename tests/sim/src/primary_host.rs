@@ -19,7 +19,6 @@ use ftship_proto::primary::{
     Scope, Touched,
 };
 use ftship_proto::protocol::{COMPARE, PROTOCOL};
-use ftship_proto::slot::SlotPosition;
 use ftship_proto::state::{DurableState, Role};
 
 use crate::capture_jobs::{CutJob, PrimaryReport};
@@ -74,7 +73,7 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) read: Lane<Piece>,
     pub(crate) encode: Lane<EncodeJob>,
     pub(crate) state: Lane<Box<DurableState>>,
-    pub(crate) state_at: SlotPosition,
+    pub(crate) state_at: u64,
     pub(crate) verify: VerifyLane,
     pub(crate) inspecting: Inspecting,
     pub(crate) encoded: VecDeque<Encoded>,

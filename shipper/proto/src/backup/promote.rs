@@ -104,17 +104,24 @@ impl Backup {
         force: bool,
         token: Option<u64>,
     ) {
-        let seen = self.state.token;
+        let seen = self.state.token.max(self.decision.unwrap_or(0));
         // Asked again, with the token that it has, a promoted side says the same.
         let is_again = matches!(self.phase, Phase::Promoted | Phase::Promoting(_)) && token == Some(seen);
         if let Some(token) = token.filter(|token| *token <= seen && !is_again) {
             return self.act(BackupAction::PromoteDone(Err(StaleToken { token, seen }.into())));
         }
-        // Durable with the generation.
-        self.state.token = token.unwrap_or(seen);
+        self.decision = token;
         self.promote(now, id, epoch, force);
-        if !matches!(self.phase, Phase::Promoted | Phase::Promoting(_)) {
-            self.state.token = seen;
+        match self.phase {
+            // The generation has taken it.
+            Phase::Promoting(Step::Settling { .. } | Step::Rolling { .. }) => {}
+            Phase::Promoting(_) | Phase::Promoted => {
+                if let Some(token) = self.decision.take().filter(|token| *token > self.state.token) {
+                    self.state.token = token;
+                    self.write_state();
+                }
+            }
+            _ => self.decision = None,
         }
     }
 
@@ -272,6 +279,7 @@ impl Backup {
         self.state.lost = None;
         self.state.alone = Some(at);
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.highest_epoch());
+        self.state.token = self.state.token.max(self.decision.take().unwrap_or(0));
         self.enter(Phase::Promoting(Step::Marking));
         self.write_state();
         if mutant::is(Mutant::PromoteBeforeState) {
