@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::written::{WrittenError, step};
+use super::written_error::{WrittenError, step};
 use super::{Mode, Stack, StackError};
 use crate::block_io::{BlockDevice, OpenError};
 use crate::era::status::EraStatus;

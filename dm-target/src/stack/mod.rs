@@ -33,6 +33,7 @@ mod rescue;
 mod shut;
 pub mod standing;
 pub mod written;
+mod written_error;
 
 pub use bypass::Bypassed;
 pub use create::{create, remove};

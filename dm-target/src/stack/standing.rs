@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use super::Stack;
 use super::era_device::EraDevice;
-use super::written::{Written, WrittenError, step};
+use super::written::Written;
+use super::written_error::{WrittenError, step};
 use crate::block_io::{AlignedBuffer, BlockDevice};
 use crate::era::delta::Delta;
 use crate::fault;

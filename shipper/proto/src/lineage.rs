@@ -22,9 +22,10 @@
 
 use std::fmt;
 
+use crate::generations::{LineageEntry, decode_lineage, encode_lineage};
 use crate::ids::{Epoch, Generation};
 use crate::mutant::{self, Mutant};
-use crate::state::{Content, LineageEntry, Role, decode_lineage, encode_lineage};
+use crate::state::{Content, DurableState, Role};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
 
 /// Where one side stands in the history of its group.
@@ -134,6 +135,15 @@ pub fn compare(mine: &Standing, theirs: &Standing) -> Relation {
         Ancestry::Ancestor(fork) => Relation::Outdated { fork },
         Ancestry::Descendant(fork) if theirs.went_on(fork) => Relation::SplitBrain { fork },
         Ancestry::Descendant(fork) => Relation::Overtakes { fork },
+    }
+}
+
+impl DurableState {
+    /// Where a side with this state stands, whose history goes to `last_epoch`.
+    #[must_use]
+    pub fn standing(&self, last_epoch: Epoch) -> Standing {
+        let Self { role, content, ref lineage, alone, .. } = *self;
+        Standing { role, content, lineage: lineage.clone(), last_epoch, alone }
     }
 }
 

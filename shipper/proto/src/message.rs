@@ -6,10 +6,12 @@
 //! [`crate::record`].
 
 use crate::frame::{Frame, FrameError, FrameKind, HEADER_LEN, Stamp};
+use crate::generations::LineageEntry;
+use crate::generations::{decode_lineage, encode_lineage};
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::lineage::Standing;
-use crate::state::{Content, LineageEntry, Role, decode_lineage, encode_lineage};
+use crate::state::{Content, Role};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
 use crate::verify::{DigestLength, Digests, HashRequest, MAX_DIGESTS, ShortDigest};
 use ftdm_units::Sectors;

@@ -18,12 +18,12 @@
 
 use ftdm_units::{Extent, SECTOR_SIZE, Sector, Sectors};
 
-use crate::frame::{FrameKind, MAX_RAW_PAYLOAD};
+use crate::frame::{FrameKind, MAX_RAW_PAYLOAD, MIN_RECORD_LEN};
 use crate::group::GroupDescription;
 use crate::ids::VolumeIndex;
 
 /// Bytes of a descriptor.
-pub const DESCRIPTOR_LEN: usize = 24;
+pub const DESCRIPTOR_LEN: usize = MIN_RECORD_LEN;
 
 /// What a record does. The numbers are frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

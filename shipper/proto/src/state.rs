@@ -3,19 +3,12 @@
 //! Always holds: a decoded [`DurableState`] is whole and of a known version; its encoding always fits a
 //! slot. It is double-written in slots (see [`crate::slot`]); the configuration only gives the first one.
 
+use crate::generations::{LineageEntry, decode_lineage, encode_lineage};
 use crate::group::{GroupDescription, MAX_VOLUMES};
-use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation, VolumeUuid};
-use crate::lineage::Standing;
+use crate::ids::{Epoch, Generation, GroupName, Incarnation, VolumeUuid};
 use crate::rolls::RollHistory;
 use crate::slot::{Chosen, ReadSlot, SlotError, SlotKind, choose};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
-
-/// Most entries of a lineage. When one more is added the oldest is dropped: a peer that is more than
-/// 64 promotes behind cannot prove its ancestry and needs a full sync.
-pub const MAX_LINEAGE: usize = 64;
-
-/// Bytes of an encoded lineage entry.
-const LINEAGE_ENTRY_LEN: usize = 64;
 
 /// What this host is for its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,46 +102,6 @@ impl Content {
         value.end()?;
         Ok(content)
     }
-}
-
-/// Where a generation began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LineageEntry {
-    /// The generation.
-    pub generation: Generation,
-    /// First epoch that it made.
-    pub first_epoch: Epoch,
-    /// Digest of the epoch before that: the fork.
-    pub digest: Digest,
-}
-
-/// The encoding of a lineage, oldest first: {generation 24 bytes, first epoch u64, digest 32 bytes} each.
-/// Only the newest [`MAX_LINEAGE`] entries are written.
-pub(crate) fn encode_lineage(lineage: &[LineageEntry]) -> Vec<u8> {
-    let newest = &lineage[lineage.len().saturating_sub(MAX_LINEAGE)..];
-    let mut bytes = Vec::with_capacity(newest.len() * LINEAGE_ENTRY_LEN);
-    for entry in newest {
-        bytes.extend_from_slice(&entry.generation.encode());
-        bytes.extend_from_slice(&entry.first_epoch.0.to_le_bytes());
-        bytes.extend_from_slice(&entry.digest.0);
-    }
-    bytes
-}
-
-/// Reads what [`encode_lineage`] wrote; the value must end with it.
-pub(crate) fn decode_lineage(mut value: Value<'_>) -> Result<Vec<LineageEntry>, TlvError> {
-    let count = value.left() / LINEAGE_ENTRY_LEN;
-    if count > MAX_LINEAGE {
-        return Err(value.invalid(format_args!("{count} generations, more than {MAX_LINEAGE}")));
-    }
-    let mut lineage = Vec::with_capacity(count);
-    for _ in 0..count {
-        let generation = Generation::decode(value.array()?);
-        let first_epoch = Epoch(value.u64()?);
-        lineage.push(LineageEntry { generation, first_epoch, digest: Digest(value.array()?) });
-    }
-    value.end()?;
-    Ok(lineage)
 }
 
 /// A promote that was decided before another one that this side knows of.
@@ -299,13 +252,6 @@ impl DurableState {
     #[must_use]
     pub fn generation_number(&self) -> u64 {
         self.generation().map_or(0, |generation| generation.number)
-    }
-
-    /// Where a side with this state stands, whose history goes to `last_epoch`.
-    #[must_use]
-    pub fn standing(&self, last_epoch: Epoch) -> Standing {
-        let Self { role, content, ref lineage, alone, .. } = *self;
-        Standing { role, content, lineage: lineage.clone(), last_epoch, alone }
     }
 
     /// The body of the slot. Only the newest [`MAX_LINEAGE`] generations are written.

@@ -1,10 +1,10 @@
 //! `PROTOCOL.md` says what the code does: every number, name and golden vector is in it, and no other.
 
 use ftship_proto::frame::{FrameKind, HEADER_LEN, MAX_CONTROL_PAYLOAD, MAX_RAW_PAYLOAD};
+use ftship_proto::generations::MAX_LINEAGE;
 use ftship_proto::group::MAX_VOLUMES;
 use ftship_proto::message::{MAX_TEXT, RefuseCode};
 use ftship_proto::protocol::{ACK_RECEIVED, COMPARE, EXTERNAL_COMMIT, FEATURES_KNOWN, VERIFY};
-use ftship_proto::state::MAX_LINEAGE;
 use ftship_proto::verify::{MAX_DIGESTS, MAX_HASHED, MAX_PLACES, MAX_UNIT};
 
 fn document() -> String {

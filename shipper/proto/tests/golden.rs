@@ -8,6 +8,7 @@ use ftdm_units::{Era, Extent, Sector, Sectors};
 use ftship_proto::epoch::{EpochHeader, EpochTrailer};
 use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
+use ftship_proto::generations::LineageEntry;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::journal::{Dropped, JournalWriter, Ring, Superblock, encode_padded, recover};
@@ -16,7 +17,7 @@ use ftship_proto::message::{ByeCause, Hello, Message, RefuseCode, Welcome};
 use ftship_proto::record::{Content as Data, RecordError, RecordIter};
 use ftship_proto::rolls::{Roll, RollHistory};
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, encode};
-use ftship_proto::state::{Content, DurableState, Fence, LineageEntry, Role};
+use ftship_proto::state::{Content, DurableState, Fence, Role};
 use ftship_proto::verify::{DigestLength, Digests, HashRequest, Place, ShortDigest};
 
 const INCARNATION: Incarnation = Incarnation([0xa1; 16]);

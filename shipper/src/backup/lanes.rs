@@ -14,7 +14,7 @@ use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::Epoch;
 use ftship_proto::journal::{Place, Placement, Superblock};
-use ftship_proto::primary::Scope;
+use ftship_proto::scope::Scope;
 use ftship_proto::state::DurableState;
 use ftship_proto::verify::{Digests, HashRequest};
 

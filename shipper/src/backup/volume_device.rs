@@ -20,8 +20,8 @@ use ftship_proto::backup::LocalVolume;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::VolumeIndex;
-use ftship_proto::primary::Scope;
 use ftship_proto::record::{Content, Record, RecordIter};
+use ftship_proto::scope::Scope;
 
 use crate::config::Volume;
 

@@ -8,7 +8,7 @@ use ftship_proto::message::Message;
 use ftship_proto::primary::PrimaryEvent;
 
 use super::PrimaryDriver;
-use super::capture_jobs::CaptureJob;
+use super::capture::jobs::CaptureJob;
 use super::encode::EncodedItem;
 use crate::link::peer::PeerConnection;
 use crate::runtime::tokens::PEER;

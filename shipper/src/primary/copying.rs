@@ -13,12 +13,13 @@ use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
 use ftdm::stack::standing::StillContent;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
-use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told, bytes_of};
+use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told};
+use ftship_proto::scope::bytes_of;
 use ftship_proto::verify::{Place, ShortDigest, digests_of};
 
-use super::capture_jobs::CaptureJob;
+use super::capture::jobs::CaptureJob;
+use super::capture::rounds::Rolled;
 use super::encode::{EncodeJob, EncodedPiece, Piece};
-use super::rounds::Rolled;
 use super::{PrimaryDriver, run_in_background};
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;

@@ -19,8 +19,8 @@ use ftship_proto::primary::{AfterEpoch, Batch, Comparison, Run, Told, Touched, T
 use ftship_proto::record::Content;
 use ftship_proto::verify::{Place, ShortDigest};
 
+use super::inspecting::{InspectJob, Inspecting, content_of};
 use super::run_in_background;
-use super::verify::{InspectJob, Inspecting};
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
 
@@ -366,12 +366,4 @@ impl Encoding {
 /// Sectors of a piece, in bytes.
 fn bytes(sectors: Sectors) -> usize {
     usize::try_from(sectors.0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE)
-}
-
-pub(super) fn content_of(content: fold::Content<'_>) -> Content<'_> {
-    match content {
-        fold::Content::Data(data) => Content::Data(data),
-        fold::Content::Zero => Content::Zero,
-        fold::Content::Unknown => Content::Unknown,
-    }
 }

@@ -3,24 +3,16 @@
 //! Always holds: what belongs to a chain of epochs that was given up never reaches a later connection;
 //! memory is bounded by the window, the base copy's pieces and the connection's output.
 
-mod audit;
 mod capture;
-mod capture_jobs;
 mod connection;
 mod copying;
-mod cutting;
 mod encode;
-mod handover;
-mod heartbeat;
-mod leftovers;
+mod inspecting;
 mod reports;
 mod roles;
-mod rounds;
 mod settings;
-mod standing;
 mod state_lane;
 mod status;
-mod unshut;
 mod usage;
 mod verify;
 mod volumes;
@@ -38,10 +30,9 @@ use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::message::{ByeCause, Message};
-use ftship_proto::primary::{
-    AfterEpoch, Primary, PrimaryAction, PrimaryEvent, Replication, Scope, Until, bytes_of, union,
-};
+use ftship_proto::primary::{AfterEpoch, Primary, PrimaryAction, PrimaryEvent, Replication, Until};
 use ftship_proto::protocol::PROTOCOL;
+use ftship_proto::scope::{Scope, bytes_of, union};
 use ftship_proto::state::DurableState;
 use mio::Registry;
 use mio::event::Event;
@@ -58,11 +49,11 @@ use crate::runtime::tokens::{PEER, VISITOR};
 use crate::standby::hooks::{HookReport, Hooks};
 use crate::store::state_file::StateFile;
 use capture::CutThread;
-use capture_jobs::{CaptureJob, CaptureReport, CaptureSettings};
+use capture::heartbeat::Heartbeat;
+use capture::jobs::CutOrder;
+use capture::jobs::{CaptureJob, CaptureReport, CaptureSettings};
 use copying::{Copying, PieceRead, Still};
-use cutting::CutOrder;
 use encode::{EncodeJob, Encoder};
-use heartbeat::Heartbeat;
 use state_lane::StateLane;
 use status::{commit_answer, promoted_already};
 use usage::Onlooker;

@@ -9,7 +9,7 @@ use ftdm_units::SECTOR_SIZE;
 use ftship_proto::ids::Epoch;
 use ftship_proto::primary::PrimaryEvent;
 
-use super::capture_jobs::{CaptureJob, CaptureReport};
+use super::capture::jobs::{CaptureJob, CaptureReport};
 use super::{PROGRESS_BYTES, PrimaryDriver};
 use crate::control::Response;
 use crate::link::peer::PeerConnection;

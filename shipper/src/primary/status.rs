@@ -12,7 +12,7 @@ use ftship_proto::primary::{Carrier, CommitRefused, Replication, SyncFigures};
 use ftship_proto::state::StaleToken;
 
 use super::PrimaryDriver;
-use super::capture_jobs::LogUse;
+use super::capture::jobs::LogUse;
 use crate::config::Ack;
 use crate::control::{Epochs, PrimaryFigures, Response, Status, SyncCarrier, SyncStatus};
 use crate::link::peer::PeerConnection;

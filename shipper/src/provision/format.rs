@@ -6,8 +6,9 @@
 use std::io;
 use std::path::Path;
 
+use ftship_proto::generations::LineageEntry;
 use ftship_proto::ids::{Digest, Epoch, Generation};
-use ftship_proto::state::{DurableState, LineageEntry, Role};
+use ftship_proto::state::{DurableState, Role};
 
 use crate::config::Config;
 use crate::store::journal_device::{JournalDevice, JournalFault};

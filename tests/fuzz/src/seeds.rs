@@ -4,12 +4,12 @@ use ftdm_units::{Extent, Sector, Sectors};
 use ftship_proto::epoch::EpochHeader;
 use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::Frame;
+use ftship_proto::generations::LineageEntry;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::message::{ByeCause, Hello, Message};
 use ftship_proto::protocol::{ACK_RECEIVED, COMPARE, CommitPolicy, EXTERNAL_COMMIT, VERIFY};
 use ftship_proto::record::Content;
-use ftship_proto::state::LineageEntry;
 use ftship_proto::verify::{DigestLength, HashRequest, Place};
 
 use crate::Seed;
@@ -21,7 +21,7 @@ macro_rules! golden {
     };
 }
 
-const GOLDEN: [(&str, &str); 25] = golden![
+const GOLDEN: [(&str, &str); 26] = golden![
     "base_end",
     "bye",
     "bye_journal",

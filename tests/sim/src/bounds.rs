@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 
 use ftdm_units::Era;
-use ftship_proto::primary::{Scope, SyncFigures};
+use ftship_proto::primary::SyncFigures;
 use ftship_proto::rolls::Roll;
+use ftship_proto::scope::Scope;
 use ftship_proto::state::DurableState;
 
 use crate::checker::Checker;

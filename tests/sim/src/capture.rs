@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use ftdm_units::Era;
 use ftship_proto::ids::Epoch;
 use ftship_proto::mutant::{self, Mutant};
-use ftship_proto::primary::{Batch, PrimaryEvent, bytes_of};
+use ftship_proto::primary::{Batch, PrimaryEvent};
+use ftship_proto::scope::bytes_of;
 
 use crate::capture_jobs::{CutJob, PrimaryReport};
 use crate::content::Content;

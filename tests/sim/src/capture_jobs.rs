@@ -2,7 +2,8 @@
 
 use ftdm_units::Era;
 use ftship_proto::ids::Epoch;
-use ftship_proto::primary::{PrimaryEvent, Scope};
+use ftship_proto::primary::PrimaryEvent;
+use ftship_proto::scope::Scope;
 
 use crate::content::Content;
 use crate::encoding::{Captured, Piece};

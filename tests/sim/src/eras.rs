@@ -6,7 +6,7 @@
 use ftdm_units::{Era, Extent, Sector, Sectors};
 use ftship_proto::ids::VolumeIndex;
 use ftship_proto::mutant::{self, Mutant};
-use ftship_proto::primary::Scope;
+use ftship_proto::scope::Scope;
 
 use crate::content::Shape;
 use crate::scenario::Scenario;

@@ -8,7 +8,8 @@
 
 use ftdm_units::{Era, SECTOR_SIZE};
 use ftship_proto::ids::Epoch;
-use ftship_proto::primary::{PrimaryEvent, Scope, Usage, bytes_of, union};
+use ftship_proto::primary::{PrimaryEvent, Usage};
+use ftship_proto::scope::{Scope, bytes_of, union};
 use ftship_proto::state::{Content as Held, DurableState};
 
 use crate::backup_host::BackupHost;

@@ -16,9 +16,10 @@ use ftship_proto::message::{Hello, Message};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
     Comparison, CopyPlan, LONGEST_REST, Primary, PrimaryAction, PrimaryConfig, PrimaryEvent, Replication,
-    Scope, Touched,
+    Touched,
 };
 use ftship_proto::protocol::{COMPARE, PROTOCOL};
+use ftship_proto::scope::Scope;
 use ftship_proto::state::{DurableState, Role};
 
 use crate::capture_jobs::{CutJob, PrimaryReport};

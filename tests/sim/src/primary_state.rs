@@ -3,11 +3,12 @@
 //! Always holds: a stop tears the write under way at sectors; after its first error the lane does nothing more
 //! (`shipper/src/primary/state_lane.rs`).
 
+use ftship_proto::generations::LineageEntry;
 use ftship_proto::ids::{Digest, Epoch, Generation};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::PrimaryEvent;
 use ftship_proto::slot::{FIRST_SEQUENCE, SLOT_SIZE, Slot, SlotKind, encode};
-use ftship_proto::state::{DurableState, LineageEntry, Role};
+use ftship_proto::state::{DurableState, Role};
 
 use crate::capture_jobs::PrimaryReport;
 use crate::disk::Disk;

@@ -9,7 +9,7 @@ use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch};
 use crate::journal::{Place, Placement, Superblock};
 use crate::message::Message;
-use crate::primary::Scope;
+use crate::scope::Scope;
 use crate::state::DurableState;
 use crate::verify::{Digests, HashRequest};
 use ftdm_units::Era;

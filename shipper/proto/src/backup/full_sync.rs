@@ -13,8 +13,8 @@ use crate::frame::Frame;
 use crate::ids::Epoch;
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
-use crate::primary::Scope;
 use crate::record::Content as Data;
+use crate::scope::Scope;
 use crate::state::{Content, DurableState, Role};
 use ftdm_units::Era;
 

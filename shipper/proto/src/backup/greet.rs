@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use super::phase::CopyStep;
-use super::promote::Step;
+use super::phase::{CopyStep, PromoteStep};
 use super::{Backup, BackupAction, Link, Peer, Phase};
 use crate::frame::FrameHeader;
 use crate::ids::Epoch;
@@ -67,8 +66,8 @@ impl Backup {
     pub(super) fn refuse(&mut self, code: RefuseCode, text: String) {
         let reason = format!("refused the peer: {text}");
         // Until the new generation is durable nobody may act on it.
-        let is_told =
-            !matches!(self.phase, Phase::Promoting(Step::Marking)) || mutant::is(Mutant::PromoteToldEarly);
+        let is_told = !matches!(self.phase, Phase::Promoting(PromoteStep::Marking))
+            || mutant::is(Mutant::PromoteToldEarly);
         let standing = is_told.then(|| Box::new(self.standing()));
         self.act(BackupAction::Send(Message::Refuse { code, text, standing }));
         self.link = Link::Down;
@@ -232,7 +231,7 @@ impl Backup {
 
     fn check_phase(&self) -> Result<(), (RefuseCode, String)> {
         match &self.phase {
-            Phase::Promoted | Phase::Promoting(Step::Releasing) => {
+            Phase::Promoted | Phase::Promoting(PromoteStep::Releasing) => {
                 let generation = self.state.lineage.last().map_or(0, |entry| entry.generation.number);
                 let text = format!("this side was promoted and is the primary of generation {generation}");
                 Err((RefuseCode::Promoted, text))

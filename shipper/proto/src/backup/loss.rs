@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use super::apply::ApplyState;
-use super::promote::Step;
+use super::phase::PromoteStep;
 use super::{Backup, BackupAction, Link, Phase, PromoteRefused};
 use crate::ids::Epoch;
 use crate::mutant::{self, Mutant};
@@ -158,8 +158,8 @@ impl Backup {
     fn phase_after_loss(&mut self, kept: Epoch) {
         match self.phase {
             // Whatever the volumes hold, somebody takes the blame for it.
-            Phase::Promoting(Step::Settling { forced: true, .. }) | Phase::Failed(_) => return,
-            Phase::Promoting(Step::Settling { at: epoch, .. }) => {
+            Phase::Promoting(PromoteStep::Settling { forced: true, .. }) | Phase::Failed(_) => return,
+            Phase::Promoting(PromoteStep::Settling { at: epoch, .. }) => {
                 let refused = match self.lost() {
                     Some((held, through)) => PromoteRefused::Lost { held, through },
                     None if self.state.content == Content::Consistent => {

@@ -33,13 +33,14 @@ use std::time::Duration;
 
 use crate::digest::EpochVerifier;
 use crate::frame::Frame;
+use crate::generations::LineageEntry;
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch, GroupName, Incarnation, VolumeUuid};
 use crate::journal::JournalWriter;
 use crate::message::{ByeCause, RefuseCode};
 use crate::mutant::{self, Mutant};
 use crate::protocol::{AckPolicy, CommitPolicy};
-use crate::state::{DurableState, LineageEntry};
+use crate::state::DurableState;
 use crate::verify::HashRequest;
 use ftdm_units::{Era, Sectors};
 

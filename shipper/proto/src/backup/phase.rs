@@ -26,7 +26,7 @@
 //!   a write or flush failed:  any ► Failed
 //! ```
 
-use super::{Backup, promote};
+use super::Backup;
 use crate::ids::Epoch;
 use crate::mutant::{self, Mutant};
 use crate::state::{Content, DurableState, Role};
@@ -45,7 +45,7 @@ pub enum Phase {
     /// Promotable: to the last committed epoch, or to one that the coordinator chooses; while a staged sync arrives too.
     Consistent,
     /// A promote is under way.
-    Promoting(promote::Step),
+    Promoting(PromoteStep),
     /// This side is the primary of a new generation.
     Promoted,
     /// A write or flush failed; nothing is acknowledged any more.
@@ -95,6 +95,29 @@ pub(super) enum CopyStep {
     Flushed,
     /// `Consistent` is being made durable.
     Sealing,
+}
+
+/// How far a promote has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PromoteStep {
+    /// Epochs up to this one are being committed and applied, later ones dropped.
+    Settling {
+        /// Random id of the generation to be made.
+        id: [u8; 16],
+        /// What the volumes are to hold.
+        at: Epoch,
+        /// The operator takes what they hold, whether or not it is a committed epoch.
+        forced: bool,
+    },
+    /// The era is being ended on the volumes, so that what is written from now on is known.
+    Rolling {
+        /// Random id of the generation to be made.
+        id: [u8; 16],
+    },
+    /// The new generation is being made durable.
+    Marking,
+    /// The volumes are being closed.
+    Releasing,
 }
 
 /// A phase without what belongs to it.
@@ -153,10 +176,10 @@ impl Phase {
             Self::Outdated => Outdated,
             Self::Copying(copying) => In(copying.step),
             Self::Consistent => Consistent,
-            Self::Promoting(promote::Step::Settling { .. }) => Settling,
-            Self::Promoting(promote::Step::Rolling { .. }) => Rolling,
-            Self::Promoting(promote::Step::Marking) => NewGeneration,
-            Self::Promoting(promote::Step::Releasing) => Releasing,
+            Self::Promoting(PromoteStep::Settling { .. }) => Settling,
+            Self::Promoting(PromoteStep::Rolling { .. }) => Rolling,
+            Self::Promoting(PromoteStep::Marking) => NewGeneration,
+            Self::Promoting(PromoteStep::Releasing) => Releasing,
             Self::Promoted => Promoted,
             Self::Failed(_) => Failed,
         }

@@ -7,36 +7,14 @@
 
 use std::time::Duration;
 
-use super::phase::CopyStep;
+use super::phase::{CopyStep, PromoteStep};
 use super::{Backup, BackupAction, Phase, Sealed};
+use crate::generations::LineageEntry;
 use crate::ids::{Digest, Epoch, Generation};
 use crate::mutant::{self, Mutant};
 use crate::rolls::Roll;
-use crate::state::{DurableState, LineageEntry, Role, StaleToken};
+use crate::state::{DurableState, Role, StaleToken};
 use ftdm_units::Era;
-
-/// How far a promote has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Epochs up to this one are being committed and applied, later ones dropped.
-    Settling {
-        /// Random id of the generation to be made.
-        id: [u8; 16],
-        /// What the volumes are to hold.
-        at: Epoch,
-        /// Whatever they hold, somebody takes the blame for it.
-        forced: bool,
-    },
-    /// The era is being ended on the volumes, so that what is written from now on is known.
-    Rolling {
-        /// Random id of the generation to be made.
-        id: [u8; 16],
-    },
-    /// The new generation is being made durable.
-    Marking,
-    /// The volumes are being closed.
-    Releasing,
-}
 
 /// Why a promote was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +92,7 @@ impl Backup {
         self.promote(now, id, epoch, force);
         match self.phase {
             // The generation has taken it.
-            Phase::Promoting(Step::Settling { .. } | Step::Rolling { .. }) => {}
+            Phase::Promoting(PromoteStep::Settling { .. } | PromoteStep::Rolling { .. }) => {}
             Phase::Promoting(_) | Phase::Promoted => {
                 if let Some(token) = self.decision.take().filter(|token| *token > self.state.token) {
                     self.state.token = token;
@@ -136,16 +114,16 @@ impl Backup {
                 })
             }
             // The one under way answers both.
-            Phase::Promoting(Step::Settling { at, .. }) if epoch.is_some_and(|epoch| epoch != *at) => {
+            Phase::Promoting(PromoteStep::Settling { at, .. }) if epoch.is_some_and(|epoch| epoch != *at) => {
                 Some(Err(PromoteRefused::Elsewhere(*at)))
             }
             Phase::Promoting(_) => return,
             Phase::Outdated | Phase::Inconsistent if force => {
                 let at = self.highest_epoch();
-                return self.begin_promote(now, Step::Settling { id, at, forced: true });
+                return self.begin_promote(now, PromoteStep::Settling { id, at, forced: true });
             }
             _ => match self.choose(epoch).and_then(|at| self.check_loss(at, force)) {
-                Ok(at) => return self.begin_promote(now, Step::Settling { id, at, forced: false }),
+                Ok(at) => return self.begin_promote(now, PromoteStep::Settling { id, at, forced: false }),
                 Err(refused) => Some(Err(refused)),
             },
         };
@@ -202,7 +180,7 @@ impl Backup {
         self.sealed.iter().rfind(is_named).map_or(self.committed, |last| last.epoch.max(self.committed))
     }
 
-    fn begin_promote(&mut self, now: Duration, step: Step) {
+    fn begin_promote(&mut self, now: Duration, step: PromoteStep) {
         let before = match &self.phase {
             Phase::Copying(copying) => copying.before.clone(),
             _ => None,
@@ -224,7 +202,7 @@ impl Backup {
     }
 
     pub(super) fn promote_continue(&mut self, now: Duration) {
-        let Phase::Promoting(Step::Settling { id, at, forced }) = self.phase else { return };
+        let Phase::Promoting(PromoteStep::Settling { id, at, forced }) = self.phase else { return };
         if self.is_settling() {
             return;
         }
@@ -248,7 +226,7 @@ impl Backup {
             return self.apply_now(now);
         }
         if self.config.eras.is_some() {
-            self.enter(Phase::Promoting(Step::Rolling { id }));
+            self.enter(Phase::Promoting(PromoteStep::Rolling { id }));
             return self.act(BackupAction::RollEra);
         }
         self.begin_generation(id, self.committed, self.committed_digest);
@@ -257,7 +235,7 @@ impl Backup {
     /// The volumes hold exactly what is promoted to, and whatever is written to them from now on is in these eras; or it
     /// is not known, and coming back will cost a whole copy.
     pub(super) fn era_rolled(&mut self, eras: Vec<Era>) {
-        let Phase::Promoting(Step::Rolling { id }) = self.phase else { return };
+        let Phase::Promoting(PromoteStep::Rolling { id }) = self.phase else { return };
         let roll = Roll { epoch: self.committed, at_cut: true, eras };
         let rolls = &mut self.state.rolls;
         rolls.forget_after(roll.epoch);
@@ -280,7 +258,7 @@ impl Backup {
         self.state.alone = Some(at);
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.highest_epoch());
         self.state.token = self.state.token.max(self.decision.take().unwrap_or(0));
-        self.enter(Phase::Promoting(Step::Marking));
+        self.enter(Phase::Promoting(PromoteStep::Marking));
         self.write_state();
         if mutant::is(Mutant::PromoteBeforeState) {
             self.promote_marked();
@@ -288,14 +266,14 @@ impl Backup {
     }
 
     pub(super) fn promote_marked(&mut self) {
-        if let Phase::Promoting(Step::Marking) = self.phase {
-            self.enter(Phase::Promoting(Step::Releasing));
+        if let Phase::Promoting(PromoteStep::Marking) = self.phase {
+            self.enter(Phase::Promoting(PromoteStep::Releasing));
             self.act(BackupAction::ReleaseVolumes);
         }
     }
 
     pub(super) fn volumes_released(&mut self) {
-        if let Phase::Promoting(Step::Releasing) = self.phase {
+        if let Phase::Promoting(PromoteStep::Releasing) = self.phase {
             self.enter(Phase::Promoted);
             let epoch = self.promoted_at();
             self.act(BackupAction::PromoteDone(Ok(epoch)));

@@ -36,6 +36,9 @@ pub use kind::FrameKind;
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 128;
 
+/// Least bytes that a record takes in a payload, uncompressed.
+pub const MIN_RECORD_LEN: usize = 24;
+
 /// Most bytes in a data frame's payload, decompressed (and so also stored).
 pub const MAX_RAW_PAYLOAD: usize = 2 << 20;
 
@@ -297,7 +300,7 @@ impl FrameHeader {
 
     fn check_lengths(&self) -> Result<(), FrameError> {
         let limit = if self.kind.carries_records() { MAX_RAW_PAYLOAD } else { MAX_CONTROL_PAYLOAD };
-        let records = u64::from(self.record_count) * crate::record::DESCRIPTOR_LEN as u64;
+        let records = u64::from(self.record_count) * MIN_RECORD_LEN as u64;
         let sound = self.raw_len as usize <= limit
             && if self.compressed {
                 self.payload_len < self.raw_len

@@ -19,7 +19,22 @@ use crate::ids::{Epoch, Incarnation};
 
 use super::layout::{BLOCK_LEN, Superblock, padded_len};
 use super::read::{ReadAt, RingReader};
-use super::recovery::Evidence;
+
+/// How it is known that an epoch was durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The superblock says so.
+    Superblock,
+    /// A later epoch's first frame says so.
+    LaterEpoch {
+        /// That epoch.
+        epoch: Epoch,
+        /// Position of the frame.
+        position: u64,
+    },
+    /// It is not known, only possible: the place where the epoch would begin cannot be read.
+    Unreadable,
+}
 
 /// How far behind the end evidence is looked for, in bytes: what an ordinary start may cost.
 pub const LOOK_AHEAD: u64 = 64 << 20;

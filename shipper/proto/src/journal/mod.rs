@@ -13,14 +13,14 @@ mod read;
 mod recovery;
 
 pub use append::{JournalWriter, Placement, ReserveError};
-pub use damage::LOOK_AHEAD;
+pub use damage::{Evidence, LOOK_AHEAD};
 pub use layout::{
     BLOCK_LEN, Dropped, JournalError, MIN_JOURNAL_LEN, Marker, RING_START, Ring, Superblock, encode_padded,
     padded_len,
 };
 pub use proof::{PIECE_LEN, Place, Proof, ProofError, RedoError};
 pub use read::{EpochFrames, ReadAt, ReadError};
-pub use recovery::{EndClass, EndReason, Ended, Evidence, Recovery, SealedEpoch, recover};
+pub use recovery::{EndClass, EndReason, Ended, Recovery, SealedEpoch, recover};
 
 #[cfg(test)]
 mod tests;

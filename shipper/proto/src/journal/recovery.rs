@@ -52,7 +52,7 @@ use crate::epoch::{EpochError, EpochSummary};
 use crate::frame::{FrameError, FrameHeader, FrameKind};
 use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation};
 
-use super::damage::{evidence, hidden};
+use super::damage::{Evidence, evidence, hidden};
 use super::layout::{BLOCK_LEN, Superblock, padded_len};
 use super::read::{Block, ReadAt, RingReader};
 
@@ -174,22 +174,6 @@ pub enum EndClass {
         /// How that is known.
         by: Evidence,
     },
-}
-
-/// How it is known that an epoch was durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// The superblock says so.
-    Superblock,
-    /// A later epoch's first frame says so.
-    LaterEpoch {
-        /// That epoch.
-        epoch: Epoch,
-        /// Position of the frame.
-        position: u64,
-    },
-    /// It is not known, only possible: the place where the epoch would begin cannot be read.
-    Unreadable,
 }
 
 /// Scans the journal from its tail. It changes nothing and gives the same again.

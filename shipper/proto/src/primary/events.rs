@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use ftdm_units::Era;
 
-use super::{
-    AfterEpoch, CommitRefused, DemoteRefused, Scope, Told, TouchedBytes, Usage, VerifyError, VerifyReport,
-};
+use super::{AfterEpoch, CommitRefused, DemoteRefused, Told, TouchedBytes, Usage, VerifyError, VerifyReport};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
+use crate::scope::Scope;
 use crate::state::DurableState;
 use crate::verify::Place;
 use ftdm_units::Sectors;

@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use super::{Capture, Primary, PrimaryAction};
 use crate::frame::Frame;
+use crate::generations::LineageEntry;
 use crate::ids::{Epoch, Generation};
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Message, RefuseCode};
 use crate::mutant::{self, Mutant};
-use crate::state::{Content, Fence, LineageEntry, Role, StaleToken};
+use crate::state::{Content, Fence, Role, StaleToken};
 
 /// Why a primary does not step down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -63,7 +63,7 @@ use step::{Capture, SyncStep};
 
 pub use commit::CommitRefused;
 pub use comparison::{Comparison, Run};
-pub use copy::{Batch, CopyPlan, Scope, Told, bytes_of, union};
+pub use copy::{Batch, CopyPlan, Told};
 pub use events::{PrimaryAction, PrimaryEvent, Until};
 pub use fence::{DemoteRefused, Usage};
 pub use hooks::OnFailure;

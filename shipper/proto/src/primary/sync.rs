@@ -18,7 +18,7 @@ use std::time::Duration;
 use ftdm_units::{Era, Sectors};
 
 use super::plan::{Attempt, Carrier, CompareSizes, Plan};
-use super::{Capture, Link, Primary, PrimaryAction, Replication, Scope, SyncStep, Told};
+use super::{Capture, Link, Primary, PrimaryAction, Replication, SyncStep, Told};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
 use crate::message::{ByeCause, Message};
@@ -26,6 +26,7 @@ use crate::mutant::{self, Mutant};
 use crate::protocol::{COMPARE, CommitPolicy};
 use crate::record::{Record, RecordIter};
 use crate::rolls::Roll;
+use crate::scope::Scope;
 use crate::state::Content;
 use crate::verify::{DigestLength, HashRequest, Place};
 

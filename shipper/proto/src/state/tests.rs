@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::generations::MAX_LINEAGE;
 use crate::group::{MAX_VOLUMES, VolumeDescription};
-use crate::ids::VolumeUuid;
+use crate::ids::{Digest, VolumeUuid};
 use crate::rolls::{MAX_ROLLS, Roll};
 use crate::slot::{MAX_BODY, encode};
 use crate::testing::group;

@@ -12,7 +12,7 @@ use ftship_proto::journal::{
     EndClass, EpochFrames, JournalWriter, Placement, RING_START, ReadAt, Recovery, Ring, SealedEpoch,
     Superblock, encode_padded, recover,
 };
-use ftship_proto::slot::{SLOT_SIZE, SlotKind, encode};
+use ftship_proto::slot::{SlotKind, encode};
 use sha2::{Digest as _, Sha256};
 
 use crate::image::{BLOCK, Image};

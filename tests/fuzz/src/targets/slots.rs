@@ -4,9 +4,10 @@
 //! input: size of the journal's device u64, then the pieces of an image: blocks 0 and 1 are slot a, 2 and 3 b
 //! ```
 
+use ftship_proto::generations::MAX_LINEAGE;
 use ftship_proto::journal::{JournalError, Superblock};
 use ftship_proto::slot::{self, SLOT_SIZE, SlotKind};
-use ftship_proto::state::{DurableState, MAX_LINEAGE};
+use ftship_proto::state::DurableState;
 
 use crate::image::{BLOCK, Image};
 use crate::input::Input;

@@ -5,9 +5,9 @@ use ftdm_units::{Era, Extent, Sector};
 use super::*;
 use crate::frame::FrameKind;
 use crate::ids::VolumeIndex;
-use crate::primary::Scope;
 use crate::record::RecordIter;
 use crate::rolls::Roll;
+use crate::scope::Scope;
 
 const FORK: u64 = 40;
 

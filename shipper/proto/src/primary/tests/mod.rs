@@ -17,10 +17,11 @@ mod verifying;
 use std::time::Duration;
 
 use super::*;
+use crate::generations::LineageEntry;
 use crate::ids::{Generation, Incarnation};
 use crate::message::{Message, Welcome};
 use crate::protocol::PROTOCOL;
-use crate::state::{Content, LineageEntry, Role};
+use crate::state::{Content, Role};
 use crate::testing::group;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::capture::Capturing;
+use super::Capturing;
 
 /// How often it is tried.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -9,9 +9,9 @@ use ftdm::stack::standing::{StandRequest, stand};
 use ftdm_units::{Era, SECTOR_SIZE};
 use ftship_proto::ids::Epoch;
 
+use super::Capturing;
 use super::audit;
-use super::capture::Capturing;
-use super::capture_jobs::CaptureReport;
+use super::jobs::CaptureReport;
 use super::rounds::Rolled;
 
 impl Capturing {

@@ -2,36 +2,16 @@
 //!
 //! Always holds: a digest for audits is on its file before the epoch is handed over.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ftdm::cut::{CutMode, CutOutcome, CutRequest, cut};
+use ftdm::cut::{CutOutcome, CutRequest, cut};
 use ftdm::fault;
 use ftdm::stack::era_device::EraReader;
-use ftship_proto::ids::Epoch;
 
+use super::Capturing;
 use super::audit;
-use super::capture::Capturing;
-use super::capture_jobs::CaptureReport;
+use super::jobs::{CaptureReport, CutOrder};
 use super::rounds;
-
-/// A cut as the core orders it.
-#[derive(Debug)]
-pub(super) struct CutOrder {
-    /// The number of the epoch that ends.
-    pub(super) epoch: Epoch,
-    /// Whether the volumes are suspended, or still by themselves.
-    pub(super) mode: CutMode,
-    /// How long they may stand still.
-    pub(super) budget: Duration,
-    /// End each volume's era in the pause.
-    pub(super) roll: bool,
-    /// Hold writes back behind it.
-    pub(super) hold: bool,
-    /// The epoch goes on; the log is exchanged.
-    pub(super) part: bool,
-    /// Leave it out if nothing was written since the last one.
-    pub(super) may_rest: bool,
-}
 
 impl Capturing {
     pub(super) fn cut(&mut self, order: &CutOrder) -> anyhow::Result<Option<CaptureReport>> {

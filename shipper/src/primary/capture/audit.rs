@@ -13,7 +13,7 @@ use ftship_proto::ids::{Digest, Epoch};
 use sha2::{Digest as _, Sha256};
 
 /// Appends `EPOCH SHA256...`, the digests in the group's order.
-pub(super) fn note_digests(
+pub(in crate::primary) fn note_digests(
     file: &mut File,
     epoch: Epoch,
     digests: Vec<io::Result<Digest>>,
@@ -26,7 +26,7 @@ pub(super) fn note_digests(
 }
 
 /// SHA-256 of a whole volume of `size`, which `read` reads.
-pub(super) fn volume_digest(
+pub(in crate::primary) fn volume_digest(
     size: Sectors,
     read: impl Fn(Extent, &mut [u8]) -> io::Result<()>,
     pulse: &dyn Pulse,

@@ -11,20 +11,20 @@ use ftdm::stack::Stack;
 use ftdm::stack::written::{Written, WrittenError};
 use ftdm_units::{Era, Extent};
 use ftship_proto::ids::VolumeIndex;
-use ftship_proto::primary::Scope;
+use ftship_proto::scope::Scope;
 
 /// What a roll of all volumes found.
 #[derive(Debug)]
-pub(super) struct Rolled {
+pub(in crate::primary) struct Rolled {
     /// The era of each volume that began.
-    pub(super) eras: Vec<Era>,
+    pub(in crate::primary) eras: Vec<Era>,
     /// What was written before, since the eras asked for.
-    pub(super) scope: Scope,
+    pub(in crate::primary) scope: Scope,
 }
 
 impl Rolled {
     /// Of volumes that stood still, in the group's order.
-    pub(super) fn of(volumes: &[Written]) -> Self {
+    pub(in crate::primary) fn of(volumes: &[Written]) -> Self {
         let mut rolled = Self { eras: Vec::new(), scope: Scope::new() };
         for written in volumes {
             rolled.add(written.delta.next, written.extents());
@@ -43,7 +43,7 @@ impl Rolled {
 ///
 /// # Errors
 /// The first one's, with the volume's name.
-pub(super) fn roll(
+pub(in crate::primary) fn roll(
     stacks: &[Stack],
     since: Option<&[Era]>,
     pulse: &dyn Pulse,
@@ -63,7 +63,7 @@ pub(super) fn roll(
 ///
 /// # Errors
 /// When one cannot be read.
-pub(super) fn written_before(
+pub(in crate::primary) fn written_before(
     captures: &mut [Capture],
     since: &[Era],
     pulse: &dyn Pulse,
@@ -87,7 +87,7 @@ fn read(capture: &mut Capture, since: Era) -> Result<Delta, WrittenError> {
 }
 
 /// The eras that writes go to. `None` when one cannot be asked.
-pub(super) fn eras(captures: &mut [Capture]) -> Option<Vec<Era>> {
+pub(in crate::primary) fn eras(captures: &mut [Capture]) -> Option<Vec<Era>> {
     let era = |capture: &mut Capture| match capture.era_control().status() {
         Ok(status) => Some(status.current),
         Err(error) => {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ftdm::cut::CutMode;
 use ftdm::cut::CutStats;
 use ftdm::discard::DiscardFigures;
 use ftdm::log_writes::epoch_log::EpochLog;
@@ -10,12 +11,11 @@ use ftdm::stack::standing::StillContent;
 use ftdm_units::{Era, Sectors};
 use ftship_proto::ids::Epoch;
 
-use super::cutting::CutOrder;
 use super::rounds::Rolled;
 
 /// What the cut thread is asked to do.
 #[derive(Debug)]
-pub(super) enum CaptureJob {
+pub(in crate::primary) enum CaptureJob {
     /// End each volume's era in a pause, and tell what was written since.
     Roll {
         /// Returned in the answer.
@@ -70,7 +70,7 @@ pub(super) enum CaptureJob {
 
 /// What it reports.
 #[derive(Debug)]
-pub(super) enum CaptureReport {
+pub(in crate::primary) enum CaptureReport {
     /// The eras have ended.
     Rolled {
         /// As ordered.
@@ -169,27 +169,46 @@ pub(super) enum CaptureReport {
 
 /// How full a log is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct LogUse {
+pub(in crate::primary) struct LogUse {
     /// Bytes used.
-    pub(super) used: u64,
+    pub(in crate::primary) used: u64,
     /// Bytes in all.
-    pub(super) capacity: u64,
+    pub(in crate::primary) capacity: u64,
 }
 
 /// What the cut thread needs to know.
 #[derive(Debug)]
-pub(super) struct CaptureSettings {
+pub(in crate::primary) struct CaptureSettings {
     /// The two RAM disks of each volume; `None`: free ones of `log_size`.
-    pub(super) logs: Option<Vec<[PathBuf; 2]>>,
+    pub(in crate::primary) logs: Option<Vec<[PathBuf; 2]>>,
     /// What a log has to have, where none are named.
-    pub(super) log_size: Sectors,
+    pub(in crate::primary) log_size: Sectors,
     /// Log use, in percent, beyond which a cut exchanges the log.
-    pub(super) rotate_at: u8,
+    pub(in crate::primary) rotate_at: u8,
     /// Log use, in percent, beyond which writes are held back, and for how long at most without a
     /// [`CaptureJob::Renew`].
-    pub(super) hold: Option<(u8, Duration)>,
+    pub(in crate::primary) hold: Option<(u8, Duration)>,
     /// How long writes are held back at most behind a cut that holds.
-    pub(super) switch_hold: Duration,
+    pub(in crate::primary) switch_hold: Duration,
     /// File for audit digests.
-    pub(super) digest_file: Option<PathBuf>,
+    pub(in crate::primary) digest_file: Option<PathBuf>,
+}
+
+/// A cut as the core orders it.
+#[derive(Debug)]
+pub(in crate::primary) struct CutOrder {
+    /// The number of the epoch that ends.
+    pub(in crate::primary) epoch: Epoch,
+    /// Whether the volumes are suspended, or still by themselves.
+    pub(in crate::primary) mode: CutMode,
+    /// How long they may stand still.
+    pub(in crate::primary) budget: Duration,
+    /// End each volume's era in the pause.
+    pub(in crate::primary) roll: bool,
+    /// Hold writes back behind it.
+    pub(in crate::primary) hold: bool,
+    /// The epoch goes on; the log is exchanged.
+    pub(in crate::primary) part: bool,
+    /// Leave it out if nothing was written since the last one.
+    pub(in crate::primary) may_rest: bool,
 }

@@ -4,6 +4,16 @@
 //! capture the volume is back on tracking only; a digest for audits is on its file before the epoch is
 //! handed over.
 
+pub(super) mod audit;
+mod cutting;
+mod handover;
+pub(super) mod heartbeat;
+pub(super) mod jobs;
+mod leftovers;
+pub(super) mod rounds;
+mod standing;
+mod unshut;
+
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -21,13 +31,13 @@ use ftdm::stack::era_device::EraControl;
 use ftdm::stack::{Bypassed, Held, Stack};
 use ftdm_units::{Era, Sectors};
 
-use super::capture_jobs::{CaptureJob, CaptureReport, CaptureSettings, LogUse};
-use super::heartbeat::Heartbeat;
-use super::leftovers::Leftovers;
-use super::rounds::{self, Rolled};
-use super::unshut::Unshut;
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
+use heartbeat::Heartbeat;
+use jobs::{CaptureJob, CaptureReport, CaptureSettings, LogUse};
+use leftovers::Leftovers;
+use rounds::Rolled;
+use unshut::Unshut;
 
 /// The watchdog hears from this thread, and the log is followed, at least so often.
 const BEAT_INTERVAL: Duration = Duration::from_millis(100);
@@ -145,9 +155,9 @@ pub(super) struct Capturing {
     /// When dm-era was asked last.
     looked: Instant,
     /// What captures left behind that could not be ended.
-    pub(super) leftovers: Leftovers,
+    leftovers: Leftovers,
     /// Volumes that were given up and could not be shut.
-    pub(super) unshut: Unshut,
+    unshut: Unshut,
     /// The volumes whose dm-era failed and is gone.
     bypassed: Vec<Bypassed>,
 }

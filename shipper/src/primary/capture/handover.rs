@@ -2,7 +2,7 @@
 //! again, or made to fail.
 //!
 //! Always holds: writes are held back for the time that the configuration allows, whatever the one who ordered it does;
-//! once the volumes yield nothing lets them through but [`CaptureJob::Release`](super::capture_jobs::CaptureJob::Release).
+//! once the volumes yield nothing lets them through but [`CaptureJob::Release`](super::jobs::CaptureJob::Release).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use ftdm::fault;
 use ftdm::pause::pulse::{Phase, Pulse};
 use ftdm::stack::Held;
 
-use super::capture::Capturing;
-use super::capture_jobs::CaptureReport;
+use super::Capturing;
+use super::jobs::CaptureReport;
 use super::unshut::Unshut;
 use crate::runtime::reactor::Reports;
 

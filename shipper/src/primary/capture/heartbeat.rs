@@ -38,7 +38,7 @@ struct Line {
 
 /// The line to the watchdog.
 #[derive(Debug)]
-pub(super) struct Heartbeat {
+pub(in crate::primary) struct Heartbeat {
     group: String,
     config: PathBuf,
     spawn: bool,
@@ -47,7 +47,7 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     /// Not connected yet.
-    pub(super) fn new(config: &Config) -> Self {
+    pub(in crate::primary) fn new(config: &Config) -> Self {
         Self {
             group: config.group.to_string(),
             config: config.path.clone(),
@@ -63,7 +63,7 @@ impl Heartbeat {
 
     /// Makes sure that a watchdog stands by, starting one where the configuration says so. Takes as long
     /// as a watchdog needs to start: never to be called in a pause.
-    pub(super) fn ensure(&self) {
+    pub(in crate::primary) fn ensure(&self) {
         let mut line = self.line();
         if line.socket.is_some() || line.tried.is_some_and(|at| at.elapsed() < RETRY) {
             return;
@@ -143,7 +143,7 @@ impl Heartbeat {
     }
 
     /// Says that the daemon ends as it should.
-    pub(super) fn goodbye(&self) {
+    pub(in crate::primary) fn goodbye(&self) {
         if let Some(socket) = &mut self.line().socket
             && let Err(error) = socket.write_all(&[GOODBYE])
         {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use ftdm::stack::{Mode, Stack};
 
-use super::capture::Capturing;
-use super::capture_jobs::CaptureReport;
+use super::Capturing;
+use super::jobs::CaptureReport;
 
 /// How often it is tried.
 const INTERVAL: Duration = Duration::from_secs(1);
