@@ -23,7 +23,7 @@ use super::volume_device::Volumes;
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
 use crate::store::journal_device::JournalDevice;
-use crate::store::snapshots::{Order, Snapshot};
+use crate::store::snapshots::{Order, Removed, Snapshot};
 use crate::store::state_file::StateFile;
 
 const NO_JOURNAL: &str = "there is no journal";
@@ -71,6 +71,8 @@ pub(super) enum LaneReport {
         id: u64,
         /// The snapshot; or why there is none, for people.
         result: Result<Snapshot, String>,
+        /// Recovery points that are to be removed and cannot be, for people.
+        kept: Vec<String>,
     },
     /// The volumes are closed.
     VolumesReleased,
@@ -363,12 +365,15 @@ pub(super) fn volume_lane(
             VolumeJob::Snapshot { id, epoch, order } => {
                 let take = |()| order.take(epoch).map_err(|error| format!("{error:#}"));
                 let result = check_whole(redo.as_ref()).and_then(take);
-                match order.remove_oldest() {
-                    Ok(names) if names.is_empty() => {}
-                    Ok(names) => log::info!("removed the oldest recovery points: {}", names.join(", ")),
-                    Err(error) => log::error!("removing the oldest recovery points: {error:#}"),
+                let removed = order.remove_oldest();
+                let Removed { gone, kept } = removed.unwrap_or_else(|error| Removed {
+                    kept: vec![format!("removing the oldest recovery points: {error:#}")],
+                    ..Removed::default()
+                });
+                if !gone.is_empty() {
+                    log::info!("removed the oldest recovery points: {}", gone.join(", "));
                 }
-                Ok(Some(LaneReport::Snapshot { id, result }))
+                Ok(Some(LaneReport::Snapshot { id, result, kept }))
             }
             VolumeJob::Release => unreachable!("handled above"),
         }

@@ -271,7 +271,7 @@ impl BackupDriver {
                 committed_count: counters.epochs_committed,
             },
             volumes: self.volumes.clone(),
-            damage: self.damage.clone(),
+            warnings: self.damage.iter().chain(self.snapshots.kept()).cloned().collect(),
             verify: None,
             peer_standing: None,
             alone_since: None,
@@ -400,8 +400,8 @@ impl Driver for BackupDriver {
 
     fn run(&mut self, now: Duration) {
         while let Ok(report) = self.reports.try_recv() {
-            if let LaneReport::Snapshot { id, result } = report {
-                self.snapshot_taken(now, id, result);
+            if let LaneReport::Snapshot { id, result, kept } = report {
+                self.snapshot_taken(now, id, result, kept);
                 continue;
             }
             if let LaneReport::Failed { reason } = &report {

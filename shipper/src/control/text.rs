@@ -50,8 +50,8 @@ pub fn status(status: &Status) -> String {
     if let Some(reason) = &status.reason {
         line("reason", reason.clone());
     }
-    for what in &status.damage {
-        line("DAMAGE", what.clone());
+    for what in &status.warnings {
+        line("WARNING", what.clone());
     }
     let link = if status.connected { "connected" } else { "not connected" };
     let error = status.link_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();

@@ -88,7 +88,7 @@ impl PrimaryDriver {
                 committed_count: counters.epochs_committed,
             },
             volumes: self.volumes.clone(),
-            damage: self.damage.iter().cloned().collect(),
+            warnings: self.damage.iter().cloned().collect(),
             verify: Some(self.verify_figures(now)),
             peer_standing: core.peer_standing().map(ToString::to_string),
             alone_since: core.state().alone.map(|epoch| epoch.0),
