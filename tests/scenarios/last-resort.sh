@@ -4,7 +4,7 @@
 # journal that holds nothing, at the place where the next epoch would go, in either slot of the journal's superblock, in
 # either slot of the state, and in an epoch; then the journal is missing, then the state is damaged in both slots. In each
 # case the volume becomes usable, exactly as it is said, and a later start of the daemon knows that this host is the primary.
-VOLUME_MB=8 JOURNAL_MB=32 EPOCH=100ms APPLY_DELAY=3600s
+VOLUME_MB=8 JOURNAL_MB=32 EPOCH=100ms APPLY_DELAY=1m
 EXTRA='[audit]
 digest-file = "/share/digests"'
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"
@@ -182,7 +182,26 @@ step "a state that the device does not take: another one is made"
 put_back applied
 punch bad-vm1_state vm1_state 0
 on backup bash -c 'dd if=/dev/urandom of=/dev/vg/vm1_state bs=4096 seek=16 count=2 oflag=direct conv=notrunc,fsync status=none'
-exchange /dev/mapper/bad-vm1_state /share/new.state
+exchange /dev/mapper/bad-vm1_state /run/new.state
 accept "a new state"
 says "will be made"
 expect_primary "a new state" 1
+
+step "the old primary comes back: it never went on alone, so this side's content counts"
+boot primary
+background primary ftship run vm1
+run_backup
+is_synced() { is_state backup "in sync" && is_state primary "in sync"; }
+unrelated() { status backup .link_error | grep -q "does not descend\|histories\|format"; }
+eventually 60 unrelated
+stop_backup
+exchange /run/new.state /dev/mapper/bad-vm1_state
+punch bad-vm1_state vm1_state
+put_back filled
+punch bad-vm1_journal vm1_journal "$DATA"
+accept "an epoch, once more"
+punch bad-vm1_journal vm1_journal
+run_backup
+eventually 120 is_synced
+expect_equal "$(status primary .role)" backup "what the old primary is"
+expect_equal "$(digest primary /dev/vg/vm1)" "$(digest backup /dev/vg/vm1)" "the two volumes"

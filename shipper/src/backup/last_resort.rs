@@ -93,7 +93,9 @@ impl LastResort {
                 "nothing of the group ever reached this backup: its volumes hold nothing to go on with";
             return Err(LastResortError::Refused(text.into()));
         }
-        let journal = if with_journal { usable_journal(config, &state, &mut findings)? } else { None };
+        // Without the state nobody can tell what the journal's epochs continue.
+        let is_usable = with_journal && matches!(known, Known::State);
+        let journal = if is_usable { usable_journal(config, &state, &mut findings)? } else { None };
         let has_journal = journal.is_some();
         if !has_journal && state.content == Content::Consistent {
             // Nothing tells which epoch that is, nor whether another one was being applied.

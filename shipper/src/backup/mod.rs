@@ -306,7 +306,9 @@ impl BackupDriver {
                 let text = format!("promoted at epoch {}; nothing is replicated", self.core.promoted_at());
                 ("degraded", Some(text))
             }
-            Phase::Failed(reason) => ("failed", Some(reason.clone())),
+            Phase::Failed(reason) => {
+                ("failed", Some(format!("{reason}; fix the cause: it is tried again by itself")))
+            }
         }
     }
 
@@ -434,6 +436,10 @@ impl Driver for BackupDriver {
 
     fn is_over(&self) -> bool {
         *self.core.phase() == Phase::Promoted && self.lanes.volume.is_some() && self.untracked.is_none()
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.core.phase(), Phase::Failed(_))
     }
 
     fn answers(&mut self) -> Vec<(ClientId, Response)> {

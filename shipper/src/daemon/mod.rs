@@ -4,6 +4,7 @@
 //! Always holds: nothing is listened on, connected to or captured before the state was read and every
 //! device of the role was opened and checked; of two roles the first has ended before the other begins.
 
+mod stranded;
 mod vacating;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::primary::PrimaryDriver;
 use crate::runtime::reactor::{Driver, Reactor, Service};
 use crate::runtime::supervisor::Supervisor;
 use crate::store::state_file::{StateError, StateFile};
+use stranded::Stranded;
 use vacating::Vacating;
 
 /// Runs the daemon of a group until SIGTERM or SIGINT. A primary that is in sync commits a last epoch before it ends.
@@ -59,6 +61,11 @@ struct Asked {
 impl Service for Group {
     fn role(&mut self, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
         role(&self.config, reactor)
+    }
+
+    fn stranded(&mut self, error: &anyhow::Error) -> Box<dyn Driver> {
+        log::error!("the role cannot begin again yet: {error:#}");
+        Box::new(Stranded::new(&self.config, format!("{error:#}")))
     }
 
     fn begun(&mut self, driver: &dyn Driver) {

@@ -482,6 +482,10 @@ impl Driver for PrimaryDriver {
         self.verifies.tune(now, &config.verify);
     }
 
+    fn has_failed(&self) -> bool {
+        matches!(self.core.replication(), Replication::Failed { .. })
+    }
+
     fn answers(&mut self) -> Vec<(ClientId, Response)> {
         std::mem::take(&mut self.answers)
     }

@@ -58,7 +58,7 @@ impl PrimaryDriver {
                 ("in sync", switch.or_else(|| self.hook_alarm.clone()).or_else(stall))
             }
             Replication::Failed { reason } => {
-                ("failed", Some(format!("{reason}; fix the cause and restart the daemon")))
+                ("failed", Some(format!("{reason}; fix the cause: it is tried again by itself")))
             }
         }
     }

@@ -109,8 +109,8 @@ impl Backup {
         self.uncommit(kept);
         self.drop_from(start, through);
         let text = match self.lost() {
-            Some((kept, lost)) => format!(
-                "the journal has lost epochs up to {lost}, which were acknowledged: {reason}. The volumes hold exactly \
+            Some((_, lost)) => format!(
+                "the journal has lost epochs up to {lost}, which were acknowledged: {reason}. What is left is exactly \
                  epoch {kept}; the primary sends what is missing, or `ftship promote --force` takes that epoch"
             ),
             None => format!(

@@ -42,7 +42,10 @@ pub enum PromoteRefused {
         through: Epoch,
     },
     /// The daemon has latched a failure.
-    #[error("the daemon has failed: {0}; fix the cause and restart it, then promote")]
+    #[error(
+        "the daemon has failed: {0}; fix the cause, and it tries again by itself. If that cannot be done: stop it, and \
+         `ftship promote` with --accept-loss takes what there is"
+    )]
     Failed(String),
     /// The coordinator's epoch is missing.
     #[error("this group's coordinator commits: name its epoch with --epoch, from {first} to {last}")]
