@@ -162,6 +162,12 @@ impl BlockDevice {
         Ok(device)
     }
 
+    /// Only this much of it counts from now on.
+    #[must_use]
+    pub fn limited_to(self, size: Sectors) -> Self {
+        Self { size: self.size.min(size), ..self }
+    }
+
     /// The node it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -62,7 +62,7 @@ impl Stack {
             Ok(status) => status,
             Err(error) => return Ok(Some(format!("{error}"))),
         };
-        Ok(match MetadataSize::of(self.size, block).room(&status) {
+        Ok(match MetadataSize::of(self.tracked, block).room(&status) {
             Room::Exhausted { free, needed } => {
                 Some(format!("dm-era's metadata has {free} free blocks, its next commit may take {needed}"))
             }
@@ -93,7 +93,7 @@ impl Stack {
         let mut bypassed = Bypassed { unmarked: Some(metadata) };
         let marked = bypassed.mark();
         let line = format!("{} 0", self.origin);
-        let loaded = pause.each(|volume| volume.control.load(self.era, self.size, "linear", &line));
+        let loaded = pause.each(|volume| volume.control.load(self.era, self.tracked, "linear", &line));
         loaded.map_err(|failed| io_step(format!("replace {}", self.name.era()))(failed.why))?;
         let ended = pause.end(After::Resume(Phase::Tracking));
         ended.map_err(|failed| io_step(format!("resume {}", self.name))(failed.why))?;

@@ -11,8 +11,8 @@ use crate::block_io::{Access, AlignedBuffer, BlockDevice, OpenError};
 use crate::era::size::{MAX_METADATA_BLOCKS, METADATA_BLOCK_SECTORS, MetadataSize};
 use crate::era::superblock::{self, Content, Superblock};
 use crate::name::VolumeId;
-use crate::table::FtTable;
-use crate::units::{DevNum, Era};
+use crate::table::{BlockSectors, FtTable};
+use crate::units::{DevNum, Era, Sectors};
 
 /// How much of the metadata device is searched for somebody else's content.
 const SEARCHED: usize = 132 * 1024;
@@ -27,6 +27,8 @@ pub(crate) struct Checked {
     pub(crate) id: VolumeId,
     /// The era that the metadata had, if it is not new.
     pub(crate) era: Option<Era>,
+    /// Sectors of the origin that dm-era is to track: what the table shows, or more where it did so before.
+    pub(crate) tracked: Sectors,
 }
 
 /// Checks all of it.
@@ -48,7 +50,11 @@ pub(crate) fn check(devices: &Devices, table: &FtTable) -> Result<Checked, Stack
         let why = format!("it has {}, the table asks for {}", origin.size(), table.sectors);
         return refuse("origin", &table.origin, why);
     }
-    let needed = MetadataSize::of(table.sectors, table.block);
+    let (era, tracked) = match content(&metadata)? {
+        Content::Blank => (None, table.sectors),
+        Content::Era(found) => check_history(table, &found, origin.size())?,
+    };
+    let needed = MetadataSize::of(tracked, table.block);
     if needed.minimum > MAX_METADATA_BLOCKS {
         let why = format!(
             "{} in blocks of {} sectors need more metadata than dm-era can address: take larger blocks",
@@ -66,10 +72,6 @@ pub(crate) fn check(devices: &Devices, table: &FtTable) -> Result<Checked, Stack
         );
         return refuse("metadata", &table.metadata, why);
     }
-    let era = match content(&metadata)? {
-        Content::Blank => None,
-        Content::Era(found) => check_history(table, &found)?,
-    };
     let id = match dm_uuid(origin.number()).as_deref().and_then(VolumeId::from_lvm) {
         Some(id) => id,
         None => VolumeId::random().map_err(|e| StackError::Step {
@@ -77,7 +79,7 @@ pub(crate) fn check(devices: &Devices, table: &FtTable) -> Result<Checked, Stack
             reason: e.to_string(),
         })?,
     };
-    Ok(Checked { origin: origin.number(), metadata: metadata.number(), id, era })
+    Ok(Checked { origin: origin.number(), metadata: metadata.number(), id, era, tracked })
 }
 
 /// Opens a device exclusively; a device-mapper device must not be open elsewhere either.
@@ -169,7 +171,12 @@ fn signature(start: &[u8]) -> Option<&'static str> {
         .map(|(.., what)| *what)
 }
 
-fn check_history(table: &FtTable, found: &Superblock) -> Result<Option<Era>, StackError> {
+/// The era of a history, and how much of the origin it tracks.
+fn check_history(
+    table: &FtTable,
+    found: &Superblock,
+    origin: Sectors,
+) -> Result<(Option<Era>, Sectors), StackError> {
     let refuse =
         |why: String| Err(StackError::Refused { role: "metadata", path: table.metadata.clone(), why });
     if found.data_block != table.block.get() {
@@ -179,15 +186,44 @@ fn check_history(table: &FtTable, found: &Superblock) -> Result<Option<Era>, Sta
             table.block.get()
         ));
     }
-    let wanted = table.block.count(table.sectors);
-    if found.blocks != 0 && u64::from(found.blocks) != wanted {
+    if found.blocks == 0 {
+        return Ok((None, table.sectors));
+    }
+    let block = u64::from(table.block.get());
+    let blocks = u64::from(found.blocks);
+    let tracked = match blocks == table.block.count(table.sectors) {
+        true => table.sectors,
+        // The last block may be a part only: the end of the origin as it was, or as it is.
+        false => Sectors(blocks * block).min(origin),
+    };
+    if tracked < table.sectors || table.block.count(tracked) != blocks {
         return refuse(format!(
-            "it tracks a volume of {} blocks, the table's has {wanted}: it belongs to another volume, or the \
-             size changed; for a new history zero its first 4096 bytes",
-            found.blocks
+            "it tracks a volume of {blocks} blocks, the table's has {}, the origin {}: it belongs to another volume, or \
+             the size changed. Use the size that it tracks, or for a new history zero its first 4096 bytes",
+            table.block.count(table.sectors),
+            table.block.count(origin)
         ));
     }
-    Ok((found.blocks != 0).then_some(found.current_era))
+    Ok((Some(found.current_era), tracked))
+}
+
+/// How much of `origin` a metadata device tracks already, where it tracks anything.
+///
+/// # Errors
+/// When it cannot be read, or holds something else.
+pub fn tracked_before(
+    metadata: &Path,
+    block: BlockSectors,
+    origin: Sectors,
+) -> Result<Option<Sectors>, StackError> {
+    let opened = BlockDevice::open(metadata, Access { direct: true, ..Access::default() });
+    let device = opened.map_err(|source| StackError::Device { role: "metadata", source })?;
+    Ok(match content(&device)? {
+        Content::Era(found) if found.blocks > 0 => {
+            Some(Sectors(u64::from(found.blocks) * u64::from(block.get())).min(origin))
+        }
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -216,9 +252,17 @@ mod tests {
             era_array_root: 0,
             snapshot: None,
         };
-        assert_eq!(check_history(&table, &found).unwrap(), Some(Era(5)));
-        assert_eq!(check_history(&table, &Superblock { blocks: 0, ..found }).unwrap(), None);
-        assert!(check_history(&table, &Superblock { blocks: 11, ..found }).is_err());
-        assert!(check_history(&table, &Superblock { data_block: 64, ..found }).is_err());
+        let check = |blocks, data_block, origin| {
+            check_history(&table, &Superblock { blocks, data_block, ..found }, Sectors(origin)).ok()
+        };
+        assert_eq!(check(10, 128, 1280), Some((Some(Era(5)), Sectors(1280))));
+        assert_eq!(check(0, 128, 1280), Some((None, Sectors(1280))));
+        assert_eq!(check(10, 64, 1280), None);
+        assert_eq!(check(9, 128, 1280), None, "less than the table shows");
+        // The origin was enlarged, or the table shows less of it than was tracked.
+        assert_eq!(check(10, 128, 12_800), Some((Some(Era(5)), Sectors(1280))));
+        assert_eq!(check(11, 128, 12_800), Some((Some(Era(5)), Sectors(1408))));
+        assert_eq!(check(11, 128, 1300), Some((Some(Era(5)), Sectors(1300))));
+        assert_eq!(check(12, 128, 1300), None, "more than the origin has");
     }
 }

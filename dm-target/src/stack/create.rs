@@ -19,7 +19,8 @@ use crate::pause::stillness::Stillness;
 use crate::table::FtTable;
 use crate::units::{DevNum, Era};
 
-/// Builds the stack that `table` describes, or finds that it is there. `recorded` is the last era
+/// Builds the stack that `table` describes, or finds that it is there. Metadata that tracks more of the origin than the
+/// table shows is used as it is. `recorded` is the last era
 /// that somebody relies on: metadata that is blank or older is then refused. With [`Discards::Pass`] it has
 /// the layer that passing discards takes; whether they are passed is then each capture's to say.
 ///
@@ -150,7 +151,7 @@ fn build_era(
 ) -> Result<(), StackError> {
     let era = name.era();
     let line = TargetLine {
-        len: table.sectors,
+        len: checked.tracked,
         target: "era".to_owned(),
         parameters: format!("{} {} {}", checked.metadata, checked.origin, table.block.get()),
     };

@@ -36,6 +36,7 @@ pub mod written;
 mod written_error;
 
 pub use bypass::Bypassed;
+pub use checks::tracked_before;
 pub use create::{create, remove};
 use devices::{Described, Devices, TargetLine};
 pub use held::Held;
@@ -270,7 +271,10 @@ pub struct Stack {
     outlet: Option<DevNum>,
     /// Captures pass discards on.
     passes: bool,
+    /// Of the visible device.
     pub(crate) size: Sectors,
+    /// Of the part of the origin that dm-era tracks: at least as much.
+    tracked: Sectors,
     origin: DevNum,
     history: Option<History>,
 }
@@ -318,6 +322,7 @@ impl Stack {
             _ => None,
         };
         let (origin, history) = parsed.ok_or_else(|| form("its table is not dm-era's"))?;
+        let visible = devices.table(name.top())?;
         Ok(Self {
             name: name.clone(),
             id,
@@ -326,7 +331,8 @@ impl Stack {
             gate,
             outlet,
             passes: gate.is_some(),
-            size: line.len,
+            size: visible.map_or(line.len, |visible| visible.len.min(line.len)),
+            tracked: line.len,
             origin,
             history,
         })
@@ -344,10 +350,16 @@ impl Stack {
         &self.id
     }
 
-    /// Size of the volume.
+    /// Size of the volume, as the visible device shows it.
     #[must_use]
     pub fn size(&self) -> Sectors {
         self.size
+    }
+
+    /// Sectors of the origin that dm-era tracks. It may be more than the visible device shows.
+    #[must_use]
+    pub fn tracked(&self) -> Sectors {
+        self.tracked
     }
 
     /// Where dm-era keeps what changed.
@@ -508,12 +520,13 @@ impl Stack {
         Ok(BlockDevice::open(self.origin.to_string().as_ref(), access)?)
     }
 
-    /// Opens the dm-era device to read the volume as it is below any log.
+    /// Opens the dm-era device to read the volume as it is below any log, in the size of the visible device.
     ///
     /// # Errors
     /// When it cannot be opened.
     pub fn open_era(&self) -> Result<BlockDevice, OpenError> {
-        BlockDevice::open_dm(self.era, Access { direct: true, ..Access::default() })
+        let device = BlockDevice::open_dm(self.era, Access { direct: true, ..Access::default() })?;
+        Ok(device.limited_to(self.size))
     }
 }
 

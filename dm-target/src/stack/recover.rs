@@ -11,6 +11,7 @@ use crate::block_io::{Access, BlockDevice};
 use crate::ioctl::DmControl;
 use crate::pause;
 use crate::pause::pulse::{Phase, unwatched};
+use crate::units::Sectors;
 
 /// What [`Stack::recover`] found and mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,31 @@ impl Stack {
             }
         }
         Ok(found)
+    }
+}
+
+impl Stack {
+    /// From now on the visible device shows only the first `size` of the volume. dm-era goes on tracking what it
+    /// tracked.
+    ///
+    /// # Errors
+    /// When another process has the visible device open, it does not only track, or the kernel refuses the table.
+    pub fn limit(&mut self, size: Sectors) -> Result<(), StackError> {
+        if size >= self.size {
+            return Ok(());
+        }
+        let status = self.status()?.mode;
+        if status != Mode::Tracking {
+            return Err(StackError::Busy { name: self.name.to_string(), by: format!("it is {status}") });
+        }
+        let mut top = self.visible(unwatched())?;
+        top.layers.size = size;
+        pause::point_at(top, self.floor(), Phase::Paused)
+            .map_err(io_step(format!("make {} as small as {size}", self.name)))?;
+        settle_top(self.top)?;
+        log::info!("{}: the visible device shows {size} of {} from now on", self.name, self.size);
+        self.size = size;
+        Ok(())
     }
 }
 

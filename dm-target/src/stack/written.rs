@@ -84,7 +84,8 @@ impl Stack {
         let direct = Access { direct: true, ..Access::default() };
         let device = BlockDevice::open(path.as_ref(), direct)?;
         let blocks = device.size().0 / METADATA_BLOCK_SECTORS;
-        Ok(delta::written_since(&device, blocks, snapshot, since, self.shape()?)?)
+        let tracked = Shape { volume: self.tracked, ..self.shape()? };
+        Ok(delta::written_since(&device, blocks, snapshot, since, tracked)?)
     }
 
     /// What was written in era `since` and later. Ends the current era within one short pause, of which `pulse`
@@ -159,7 +160,7 @@ impl Stack {
             era.message("drop_metadata_snap").map_err(step("drop an old metadata snapshot"))?;
         }
         let status = era.status()?;
-        match MetadataSize::of(self.size, self.history()?.block).room(&status) {
+        match MetadataSize::of(self.tracked, self.history()?.block).room(&status) {
             Room::Enough => {}
             Room::Low { percent } => log::warn!("the metadata of {} is {percent} % full", self.name),
             Room::Full { free, needed } | Room::Exhausted { free, needed } => {

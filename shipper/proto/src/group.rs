@@ -43,12 +43,65 @@ impl VolumeDescription {
             && extent.len().0.is_multiple_of(block)
     }
 
+    /// Whether a device of this host can hold the volume: THE RULE for shapes, at the greeting, at each start and
+    /// after a failover. A larger device serves, its end is not used. The logical blocks are the same, or a VM that
+    /// is moved to the other host would write what this one cannot.
+    ///
+    /// # Errors
+    /// What is wrong with the device.
+    pub fn fits(&self, device: LocalVolume) -> Result<(), Unfit> {
+        let LocalVolume { size, logical_block_size } = device;
+        if size < self.size {
+            return Err(Unfit::Small { needed: self.size, found: size });
+        }
+        if logical_block_size != self.logical_block_size {
+            return Err(Unfit::Blocks { needed: self.logical_block_size, found: logical_block_size });
+        }
+        Ok(())
+    }
+
     fn sound(&self) -> bool {
         self.logical_block_size.is_power_of_two()
             && (512..=65536).contains(&self.logical_block_size)
             && (1..=MAX_SECTORS).contains(&self.size.0)
             && self.size.0.is_multiple_of(self.block().0)
     }
+}
+
+/// A volume as a host's own device gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalVolume {
+    /// Size of the device.
+    pub size: Sectors,
+    /// Its logical block size, in bytes.
+    pub logical_block_size: u32,
+}
+
+/// Why a device cannot hold a volume of the group.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It is too small.
+    #[error(
+        "it has {found}, the group's volume has {needed}: enlarge it (`lvextend`) to {} bytes or more",
+        needed.bytes().unwrap_or(u64::MAX)
+    )]
+    Small {
+        /// The group's.
+        needed: Sectors,
+        /// The device's.
+        found: Sectors,
+    },
+    /// Its logical blocks are of another size.
+    #[error(
+        "it has logical blocks of {found} bytes, the group's volume has {needed}: both hosts need the same, so put one \
+         of the volumes on other disks"
+    )]
+    Blocks {
+        /// The group's, in bytes.
+        needed: u32,
+        /// The device's, in bytes.
+        found: u32,
+    },
 }
 
 /// A description that no group can have.
@@ -282,6 +335,18 @@ mod tests {
         assert!(matches!(second(volume(2, 72, 4096)), Some(Mismatch::Size { volume: VolumeIndex(1), .. })));
         let block = second(volume(2, 64, 512)).unwrap();
         assert_eq!(block, Mismatch::LogicalBlockSize { volume: VolumeIndex(1), ours: 4096, theirs: 512 });
+    }
+
+    #[test]
+    fn a_larger_device_serves_and_other_blocks_do_not() {
+        let fits = |size, logical_block_size| {
+            volume(1, 64, 512).fits(LocalVolume { size: Sectors(size), logical_block_size })
+        };
+        assert_eq!((fits(64, 512), fits(80, 512)), (Ok(()), Ok(())));
+        assert_eq!(fits(63, 512), Err(Unfit::Small { needed: Sectors(64), found: Sectors(63) }));
+        assert_eq!(fits(64, 4096), Err(Unfit::Blocks { needed: 512, found: 4096 }));
+        let large = volume(1, 64, 4096).fits(LocalVolume { size: Sectors(64), logical_block_size: 512 });
+        assert_eq!(large, Err(Unfit::Blocks { needed: 4096, found: 512 }));
     }
 
     #[test]

@@ -122,8 +122,8 @@ pub(super) enum VolumeJob {
         /// What is wanted.
         order: Box<Order>,
     },
-    /// Close the volumes.
-    Release,
+    /// Close the volumes, which from then on show the size of the group's.
+    Release(Option<Box<GroupDescription>>),
 }
 
 /// A thread with a queue of jobs.
@@ -193,8 +193,8 @@ pub(super) enum Taken {
 }
 
 impl Lanes {
-    /// Queues an action that is disk work.
-    pub(super) fn take(&self, action: BackupAction) -> Taken {
+    /// Queues an action that is disk work. `state` names the group's sizes, which released volumes show.
+    pub(super) fn take(&self, state: &DurableState, action: BackupAction) -> Taken {
         let (weight, job) = match action {
             BackupAction::Append { placement, frame } => {
                 self.journal.push(frame.payload.len(), JournalJob::Append(placement, frame));
@@ -210,7 +210,7 @@ impl Lanes {
             BackupAction::HashVolumes(request) => (0, VolumeJob::Hash(request)),
             BackupAction::ReadOwn { since } => (0, VolumeJob::ReadOwn(since)),
             BackupAction::RollEra => (0, VolumeJob::Roll),
-            BackupAction::ReleaseVolumes => (0, VolumeJob::Release),
+            BackupAction::ReleaseVolumes => (0, VolumeJob::Release(state.group.clone().map(Box::new))),
             other => return Taken::Other(other),
         };
         self.take_volume(weight, job)
@@ -313,9 +313,12 @@ pub(super) fn volume_lane(
 ) -> anyhow::Result<Lane<VolumeJob>> {
     let mut volumes = Some(volumes);
     Lane::start("volume", reports, move |job| {
-        if let VolumeJob::Release = job {
+        if let VolumeJob::Release(group) = job {
             fault::at("promote-before-writable");
-            volumes = None;
+            if let Some((mut volumes, group)) = volumes.take().zip(group) {
+                // A primary that starts does it again, and refuses a volume for which it fails.
+                volumes.limit(&group).unwrap_or_else(|error| log::error!("{error:#}"));
+            }
             fault::at("promote-writable");
             return Ok(Some(LaneReport::VolumesReleased));
         }
@@ -375,7 +378,7 @@ pub(super) fn volume_lane(
                 }
                 Ok(Some(LaneReport::Snapshot { id, result, kept }))
             }
-            VolumeJob::Release => unreachable!("handled above"),
+            VolumeJob::Release(_) => unreachable!("handled above"),
         }
     })
 }

@@ -187,7 +187,7 @@ impl LastResort {
         core.handle(start.elapsed(), BackupEvent::Promote { id, epoch, force: true, token });
         loop {
             while let Some(action) = core.poll_action() {
-                match lanes.take(action) {
+                match lanes.take(core.state(), action) {
                     Taken::Queued => {}
                     Taken::VolumesClosed => return Err(anyhow::anyhow!("the volumes are closed").into()),
                     Taken::Other(BackupAction::PromoteDone(result)) => {

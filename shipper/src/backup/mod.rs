@@ -19,8 +19,9 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ftdm::fault;
-use ftship_proto::backup::{Backup, BackupAction, BackupEvent, LocalVolume, Phase, PromoteRefused};
+use ftship_proto::backup::{Backup, BackupAction, BackupEvent, Phase, PromoteRefused};
 use ftship_proto::frame::Frame;
+use ftship_proto::group::LocalVolume;
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::{ByeCause, Message};
 use ftship_proto::state::{DurableState, Role};
@@ -32,6 +33,7 @@ use crate::control::server::ClientId;
 use crate::control::{BackupFigures, Epochs, Request, Response, Status, VolumeFigures};
 use crate::link::door::Door;
 use crate::link::peer::PeerConnection;
+use crate::provision::stacks::with_device_sizes;
 use crate::runtime::reactor::{Driver, Reactor, Reports, summary};
 use crate::runtime::tokens::PEER;
 use crate::store::state_file::StateFile;
@@ -173,7 +175,7 @@ impl BackupDriver {
 
     fn act(&mut self, now: Duration) {
         while let Some(action) = self.core.poll_action() {
-            let other = match self.lanes.take(action) {
+            let other = match self.lanes.take(self.core.state(), action) {
                 Taken::Queued => continue,
                 Taken::VolumesClosed => {
                     self.volumes_closed(now);
@@ -270,7 +272,7 @@ impl BackupDriver {
                 in_flight: 0,
                 committed_count: counters.epochs_committed,
             },
-            volumes: self.volumes.clone(),
+            volumes: with_device_sizes(&self.volumes),
             warnings: self.damage.iter().chain(self.snapshots.kept()).cloned().collect(),
             verify: None,
             peer_standing: None,

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use ftship_proto::backup::{Backup, BackupConfig, LocalVolume, Recovered};
+use ftship_proto::backup::{Backup, BackupConfig, Recovered};
+use ftship_proto::group::LocalVolume;
 use ftship_proto::state::{DurableState, Role};
 
 use super::identity::{check_identities, identities};

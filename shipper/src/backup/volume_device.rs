@@ -16,9 +16,9 @@ use ftdm::fault;
 use ftdm::pause::pulse::unwatched;
 use ftdm::stack::{Stack, StackError};
 use ftdm_units::{Era, Extent, SECTOR_SIZE, Sector, Sectors};
-use ftship_proto::backup::LocalVolume;
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
+use ftship_proto::group::LocalVolume;
 use ftship_proto::ids::VolumeIndex;
 use ftship_proto::record::{Content, Record, RecordIter};
 use ftship_proto::scope::Scope;
@@ -113,11 +113,7 @@ impl Volumes {
     /// Size and logical block size of each.
     #[must_use]
     pub(super) fn local(&self) -> Vec<LocalVolume> {
-        let local = |volume: &VolumeDevice| LocalVolume {
-            size: volume.device.size(),
-            logical_block_size: volume.device.logical_block(),
-        };
-        self.devices.iter().map(local).collect()
+        self.devices.iter().map(VolumeDevice::local).collect()
     }
 
     /// Whether these are the volumes that `group` describes, as far as their shape tells.
@@ -132,15 +128,12 @@ impl Volumes {
              the same order, or format the backup again"
         );
         for ((index, want), volume) in group.indexed().zip(&self.devices) {
-            let (size, block) = (volume.device.size(), volume.device.logical_block());
-            anyhow::ensure!(
-                want.size <= size && want.logical_block_size == block,
-                "{}: {size} with logical blocks of {block} bytes, but {index} was synced with {} and {} bytes: is the \
-                 order of the volumes in the configuration another one now?",
-                volume.device.path().display(),
-                want.size,
-                want.logical_block_size
-            );
+            want.fits(volume.local()).with_context(|| {
+                format!(
+                    "{}, for {index}: is the order of the volumes in the configuration another one now?",
+                    volume.device.path().display()
+                )
+            })?;
         }
         Ok(())
     }
@@ -169,6 +162,19 @@ impl Volumes {
     /// A volume's device, and a buffer to read it into.
     pub(super) fn reader(&mut self, volume: VolumeIndex) -> Option<(&BlockDevice, &mut AlignedBuffer)> {
         self.devices.get_mut(usize::from(volume.0)).map(|volume| (&volume.device, &mut volume.buffer))
+    }
+
+    /// The visible devices show no more than the group's volumes have, also where the logical volumes are larger.
+    ///
+    /// # Errors
+    /// When a table cannot be changed.
+    pub(super) fn limit(&mut self, group: &GroupDescription) -> anyhow::Result<()> {
+        for ((_, wanted), volume) in group.indexed().zip(&mut self.devices) {
+            if let Some(stack) = &mut volume.stack {
+                stack.limit(wanted.size)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes everything written durable, on all volumes.
@@ -210,6 +216,10 @@ impl VolumeDevice {
         let discarding = discard_granule(&below).map(|granule| (below, granule));
         let (discards, buffer) = (Arc::clone(discards), AlignedBuffer::new(CHUNK));
         Ok(Self { device, stack, discarding, discards, buffer })
+    }
+
+    fn local(&self) -> LocalVolume {
+        LocalVolume { size: self.device.size(), logical_block_size: self.device.logical_block() }
     }
 
     fn untracked(&self) -> Option<String> {

@@ -323,6 +323,9 @@ pub struct VolumeFigures {
     pub device: String,
     /// Bytes; 0 where this daemon does not have it open.
     pub size: u64,
+    /// Bytes of the logical volume now: more than `size` where it was enlarged. 0: not known.
+    #[serde(default)]
+    pub device_size: u64,
     /// Primary: log bytes in use.
     pub log_used: u64,
     /// Primary: log bytes in all; 0 before the first capture.

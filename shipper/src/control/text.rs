@@ -72,7 +72,7 @@ pub fn status(status: &Status) -> String {
         line("ack", "received: staged is not yet durable on the backup".into());
     }
     for volume in status.volumes.iter().filter(|_| status.volumes.len() > 1) {
-        let VolumeFigures { name, device, size, log_used, log_size, bytes_written } = volume;
+        let VolumeFigures { name, device, size, log_used, log_size, bytes_written, .. } = volume;
         let mut text = format!("{name} on {device}");
         if *size > 0 {
             text.push_str(&format!(", {size} bytes"));
@@ -81,6 +81,10 @@ pub fn status(status: &Status) -> String {
             text.push_str(&format!(", {bytes_written} written, log {log_used} of {log_size}"));
         }
         line("volume", text);
+    }
+    for volume in status.volumes.iter().filter(|volume| volume.size > 0 && volume.device_size > volume.size) {
+        let VolumeFigures { name, device, size, device_size, .. } = volume;
+        line("unused", format!("{name}: {device} has {device_size} bytes, the pair agreed on {size}"));
     }
     let epochs = &status.epochs;
     if let Some(primary) = &status.primary {

@@ -140,7 +140,7 @@ impl PrimaryDriver {
         state_file: StateFile,
         reactor: &Reactor,
     ) -> anyhow::Result<Self> {
-        let volumes = Volumes::open(config)?;
+        let volumes = Volumes::open(config, state.group.as_ref())?;
         enter_io_path().context("locking memory")?;
         let readers = volumes.open_eras()?;
         let described = GroupDescription::new(config.group.clone(), volumes.describe(&readers))?;

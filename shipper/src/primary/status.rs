@@ -16,6 +16,7 @@ use super::capture::jobs::LogUse;
 use crate::config::Ack;
 use crate::control::{Epochs, PrimaryFigures, Response, Status, SyncCarrier, SyncStatus};
 use crate::link::peer::PeerConnection;
+use crate::provision::stacks::with_device_sizes;
 
 impl PrimaryDriver {
     /// Keeps how full each log is; returns the use and capacity of the one that is fullest.
@@ -87,7 +88,7 @@ impl PrimaryDriver {
                 in_flight: core.in_flight(),
                 committed_count: counters.epochs_committed,
             },
-            volumes: self.volumes.clone(),
+            volumes: with_device_sizes(&self.volumes),
             warnings: self.damage.iter().cloned().collect(),
             verify: Some(self.verify_figures(now)),
             peer_standing: core.peer_standing().map(ToString::to_string),

@@ -9,7 +9,7 @@ use ftdm::capture::ram_disks::load_brd;
 use ftdm::discard::Discards;
 use ftdm::stack::Stack;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
-use ftship_proto::group::{GroupDescription, VolumeDescription};
+use ftship_proto::group::{GroupDescription, LocalVolume, VolumeDescription};
 use ftship_proto::ids::VolumeUuid;
 use ftship_proto::primary::Touched;
 
@@ -28,12 +28,17 @@ pub(super) struct Volumes {
 }
 
 impl Volumes {
-    /// Opens all, and makes sure that there are RAM disks for their logs, where these are named.
+    /// Opens all, in the size that the pair agreed on, and makes sure that there are RAM disks for their logs, where these are named.
     ///
     /// # Errors
     /// When a stack does not exist, cannot be used as configured, or there are too few RAM disks.
-    pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-        let stacks = config.volume.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    pub(super) fn open(config: &Config, known: Option<&GroupDescription>) -> anyhow::Result<Self> {
+        let mut stacks = config.volume.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+        for (stack, wanted) in stacks.iter_mut().zip(known.into_iter().flat_map(GroupDescription::volumes)) {
+            stack.limit(wanted.size).with_context(|| {
+                format!("volume {}: the pair agreed on {}, its stack shows more", stack.name(), wanted.size)
+            })?;
+        }
         let lost = stacks.iter().find_map(|stack| Some((stack.name(), stack.history().err()?)));
         let tracking_lost = lost.map(|(name, error)| match stacks.len() {
             1 => error.to_string(),
@@ -98,20 +103,23 @@ impl Volumes {
 /// The group as the pair knows it: the identities of its volumes are those of the first primary, on both hosts.
 ///
 /// # Errors
-/// When the volumes here are of another shape than those that are known.
+/// When the volumes here cannot hold those that are known.
 pub(super) fn known_as(
     here: GroupDescription,
     known: Option<&GroupDescription>,
 ) -> anyhow::Result<GroupDescription> {
     let Some(known) = known else { return Ok(here) };
-    let shape =
-        |group: &GroupDescription| group.volumes().iter().map(|volume| volume.size).collect::<Vec<_>>();
+    let (found, wanted) = (here.volumes().len(), known.volumes().len());
     anyhow::ensure!(
-        shape(known) == shape(&here),
-        "the volumes here have {:?}, those that were synced {:?}: make the stacks as large, in the same order",
-        shape(&here),
-        shape(known)
+        found == wanted,
+        "the configuration lists {found} volumes, the pair has {wanted}: list the same ones, in the same order"
     );
+    for ((index, wanted), found) in known.indexed().zip(here.volumes()) {
+        let VolumeDescription { size, logical_block_size, .. } = *found;
+        wanted
+            .fits(LocalVolume { size, logical_block_size })
+            .with_context(|| format!("{index} of this host, as its stack shows it"))?;
+    }
     Ok(known.clone())
 }
 

@@ -4,19 +4,23 @@
 //! Always holds: what is there already and as configured is left as it is; nothing is made until every device of the
 //! group is there.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytesize::ByteSize;
-use ftdm::block_io::{Access, BlockDevice};
+use ftdm::block_io::{Access, BlockDevice, sysfs};
 use ftdm::capture::ram_disks::load_for_captures;
 use ftdm::kernel_gate;
 use ftdm::stack::{self, Created, StackError};
 use ftdm::table::{BlockSectors, FtTable};
+use ftdm::units::DevNum;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 
 use crate::config::{Config, Volume};
+use crate::control::VolumeFigures;
+use crate::store::state_file::agreed_sizes;
 
 /// How often it is looked whether a device has come.
 const LOOK: Duration = Duration::from_millis(200);
@@ -43,9 +47,13 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
     if let Err(error) = load_for_captures(count, size) {
         log::warn!("{error}");
     }
+    let agreed = agreed_sizes(&config.state).unwrap_or_else(|error| {
+        log::info!("{error}; so the sizes of the volumes are those that were tracked, or their devices'");
+        Vec::new()
+    });
     let mut made = Vec::new();
-    for volume in &config.volume {
-        let table = table(volume)?;
+    for (at, volume) in config.volume.iter().enumerate() {
+        let table = table(volume, agreed.get(at).copied())?;
         let result = stack::create(&volume.name, &table, volume.discards, None);
         match result.with_context(|| format!("volume {}", volume.name))? {
             Created::Made => made.push(volume.name.to_string()),
@@ -55,15 +63,53 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
     Ok(made)
 }
 
-fn table(volume: &Volume) -> anyhow::Result<FtTable> {
+/// A stack's table. Its size is the one that the pair agreed on, else the one that is tracked already: a logical volume
+/// that was enlarged since must not keep the VM from its disk.
+fn table(volume: &Volume, agreed: Option<Sectors>) -> anyhow::Result<FtTable> {
     let metadata = volume.metadata.clone().with_context(|| {
         format!(
             "volume {}: `metadata` is missing in the configuration: which device keeps dm-era's state?",
             volume.name
         )
     })?;
-    let sectors = BlockDevice::open(&volume.device, Access::default())?.size();
-    Ok(FtTable { sectors, metadata, origin: volume.device.clone(), block: block(volume)? })
+    let device = BlockDevice::open(&volume.device, Access::default())?.size();
+    let block = block(volume)?;
+    let tracked = stack::tracked_before(&metadata, block, device);
+    // What is wrong with the metadata is reported where the stack is created.
+    let sectors = agreed.or(tracked.unwrap_or_default()).unwrap_or(device);
+    anyhow::ensure!(
+        sectors <= device,
+        "volume {}: {} has {device}, the pair agreed on {sectors}: enlarge it again (`lvextend`)",
+        volume.name,
+        volume.device.display()
+    );
+    if sectors < device {
+        log::warn!(
+            "volume {}: {} has {device}, of which {sectors} are used: that is what the pair agreed on",
+            volume.name,
+            volume.device.display()
+        );
+    }
+    Ok(FtTable { sectors, metadata, origin: volume.device.clone(), block })
+}
+
+/// Bytes of a device now, as the kernel's list of devices shows them; 0: not known. It opens nothing.
+fn device_size(device: &Path) -> u64 {
+    let size = || {
+        let number = DevNum::from_rdev(std::fs::metadata(device).ok()?.rdev());
+        let sectors: u64 = std::fs::read_to_string(sysfs(number).join("size")).ok()?.trim().parse().ok()?;
+        Sectors(sectors).bytes()
+    };
+    size().unwrap_or(0)
+}
+
+/// The figures, with the sizes that the logical volumes have now.
+pub(crate) fn with_device_sizes(figures: &[VolumeFigures]) -> Vec<VolumeFigures> {
+    let now = |figures: &VolumeFigures| {
+        let device_size = device_size(Path::new(&figures.device));
+        VolumeFigures { device_size, ..figures.clone() }
+    };
+    figures.iter().map(now).collect()
 }
 
 /// The granule of a volume.

@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::{Config, Volume};
 use crate::control::Differing;
 use crate::store::journal_view::{EpochLine, EpochState, View};
-use crate::store::state_file::StateFile;
+use crate::store::state_file::{StateFile, agreed_sizes};
 
 const MAGIC: &str = "ftdm-digests 1";
 /// Sectors for each digest: 1 MiB.
@@ -58,8 +58,9 @@ pub fn write(config: &Config, out: &mut impl Write) -> anyhow::Result<u64> {
     line(MAGIC.into())?;
     line(format!("group {}", config.group))?;
     line(format!("unit {}", UNIT.0))?;
+    let sizes = agreed_sizes(&config.state).unwrap_or_default();
     for (index, volume) in config.volume.iter().enumerate() {
-        let mut units = Units::open(volume)?;
+        let mut units = Units::open(volume, sizes.get(index).copied())?;
         line(format!("volume {index} {}", units.size().0))?;
         while let Some((extent, digest)) = units.next()? {
             line(digest.to_string())?;
@@ -81,8 +82,9 @@ pub fn against(config: &Config, list: &mut impl BufRead) -> anyhow::Result<Compa
     lines.expect(MAGIC)?;
     lines.expect(&format!("group {}", config.group))?;
     lines.expect(&format!("unit {}", UNIT.0))?;
+    let sizes = agreed_sizes(&config.state).unwrap_or_default();
     for (index, volume) in config.volume.iter().enumerate() {
-        let mut units = Units::open(volume)?;
+        let mut units = Units::open(volume, sizes.get(index).copied())?;
         lines.expect(&format!("volume {index} {}", units.size().0))?;
         while let Some((extent, digest)) = units.next()? {
             found.bytes += extent.len().bytes().unwrap_or(0);
@@ -180,8 +182,9 @@ struct Units {
 }
 
 impl Units {
-    fn open(volume: &Volume) -> anyhow::Result<Self> {
+    fn open(volume: &Volume, size: Option<Sectors>) -> anyhow::Result<Self> {
         let device = BlockDevice::open(&volume.device, Access { direct: true, ..Access::default() })?;
+        let device = device.limited_to(size.unwrap_or(Sectors(u64::MAX)));
         let len = usize::try_from(UNIT.0).unwrap_or(0) * SECTOR_SIZE;
         Ok(Self { device, buffer: AlignedBuffer::new(len), at: Sector(0) })
     }

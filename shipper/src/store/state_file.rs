@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ftdm::block_io::AlignedBuffer;
+use ftdm_units::Sectors;
 use ftship_proto::slot::{Chosen, SLOT_SIZE, SlotError, SlotKind};
 use ftship_proto::state::{DurableState, StateError as LoadError};
 
@@ -192,4 +193,13 @@ impl StateFile {
     fn io(&self, action: &'static str, error: io::Error) -> StateError {
         StateError::Io { path: self.path.clone(), action, error }
     }
+}
+
+/// The sizes on which a pair agreed, in the group's order; none where it never met. Its devices may be larger.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn agreed_sizes(path: &Path) -> Result<Vec<Sectors>, StateError> {
+    let group = StateFile::open_to_read(path)?.read()?.and_then(|state| state.group);
+    Ok(group.map_or_else(Vec::new, |group| group.volumes().iter().map(|volume| volume.size).collect()))
 }

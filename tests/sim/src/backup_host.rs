@@ -5,10 +5,9 @@
 //! time; after its first error a lane does nothing more.
 
 use ftdm_units::{SECTOR_SIZE, Sectors};
-use ftship_proto::backup::{
-    Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered, Sealed,
-};
+use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, Phase, Recovered, Sealed};
 use ftship_proto::frame::FrameKind;
+use ftship_proto::group::LocalVolume;
 use ftship_proto::ids::{Digest, Epoch, Incarnation};
 use ftship_proto::journal::{
     BLOCK_LEN, EndClass, JournalWriter, Proof, RING_START, Ring, Superblock, recover,

@@ -260,17 +260,8 @@ impl Backup {
             ));
         }
         for (index, (theirs, mine)) in hello.group.volumes().iter().zip(&self.config.volumes).enumerate() {
-            if theirs.size != mine.size {
-                return mismatch(format!(
-                    "volume {index} has {} on the peer and {} here: make them equal",
-                    theirs.size, mine.size
-                ));
-            }
-            if theirs.logical_block_size < mine.logical_block_size {
-                return mismatch(format!(
-                    "volume {index} has logical blocks of {} bytes on the peer and {} here",
-                    theirs.logical_block_size, mine.logical_block_size
-                ));
+            if let Err(unfit) = theirs.fits(*mine) {
+                return mismatch(format!("volume {index} of this host: {unfit}"));
             }
         }
         match self.state.group.as_ref().and_then(|known| known.mismatch(&hello.group)) {

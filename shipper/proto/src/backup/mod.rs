@@ -35,6 +35,7 @@ use crate::digest::EpochVerifier;
 use crate::frame::Frame;
 use crate::generations::LineageEntry;
 use crate::group::GroupDescription;
+use crate::group::LocalVolume;
 use crate::ids::{Digest, Epoch, GroupName, Incarnation, VolumeUuid};
 use crate::journal::JournalWriter;
 use crate::message::{ByeCause, RefuseCode};
@@ -42,7 +43,7 @@ use crate::mutant::{self, Mutant};
 use crate::protocol::{AckPolicy, CommitPolicy};
 use crate::state::DurableState;
 use crate::verify::HashRequest;
-use ftdm_units::{Era, Sectors};
+use ftdm_units::Era;
 
 pub use events::{BackupAction, BackupEvent};
 pub use loss::Holding;
@@ -68,15 +69,6 @@ pub struct BackupConfig {
     pub ack: AckPolicy,
     /// The era that each volume's writes go to, in the group's order; `None` where that is not tracked, or not known.
     pub eras: Option<Vec<Era>>,
-}
-
-/// A volume as the backup's own device gives it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalVolume {
-    /// Size of the device.
-    pub size: Sectors,
-    /// Its logical block size, in bytes.
-    pub logical_block_size: u32,
 }
 
 /// What the journal and the state on disk said at the start.

@@ -10,9 +10,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use ftdm_units::{Era, Sectors};
-use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, LocalVolume, Phase, Recovered};
+use ftship_proto::backup::{Backup, BackupAction, BackupConfig, BackupEvent, Phase, Recovered};
 use ftship_proto::frame::{Frame, FrameDecoder};
 use ftship_proto::group::GroupDescription;
+use ftship_proto::group::LocalVolume;
 use ftship_proto::ids::{Digest, Epoch};
 use ftship_proto::journal::{JournalWriter, Placement, Proof, RING_START, Ring, Superblock, encode_padded};
 use ftship_proto::message::Message;

@@ -8,6 +8,7 @@ mod staging;
 mod syncing;
 mod verifying;
 
+use crate::group::LocalVolume;
 use std::collections::VecDeque;
 
 use super::*;
