@@ -80,6 +80,9 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         Verb::Promote { group, test: Some(name), size, timeout, .. } => {
             promote::test_copy(&group, name, size, Duration::from_secs(timeout))
         }
+        Verb::Promote { group, epoch, token, accept_loss: true, yes, without_journal, .. } => {
+            promote::accept_loss(&load(&group)?, epoch, token, yes, !without_journal)
+        }
         Verb::Promote { group, epoch, force, token, timeout, .. } => {
             promote::promote(&group, epoch, force, token, Duration::from_secs(timeout))
         }

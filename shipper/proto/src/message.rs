@@ -218,7 +218,33 @@ pub enum Message {
     Bye {
         /// Why, for people; at most [`MAX_TEXT`] bytes.
         text: String,
+        /// Why, for the other side.
+        cause: ByeCause,
     },
+}
+
+/// Why a side leaves, as far as the other one draws a conclusion from it. The numbers are frozen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ByeCause {
+    /// Not said: of an earlier version.
+    #[default]
+    Unsaid,
+    /// The journal does not take what is being staged.
+    Journal,
+    /// Another reason: the same may be tried again.
+    Other,
+}
+
+impl ByeCause {
+    fn decode(mut value: Value<'_>) -> Result<Self, TlvError> {
+        let cause = match value.u8()? {
+            1 => Self::Journal,
+            // A later version may know more of them.
+            _ => Self::Other,
+        };
+        value.end()?;
+        Ok(cause)
+    }
 }
 
 /// A frame that is not a sound message.
@@ -385,7 +411,14 @@ impl Message {
                     }
                 }
             }
-            Self::Bye { text } => fields.field(1, cut(text).as_bytes()),
+            Self::Bye { text, cause } => {
+                fields.field(1, cut(text).as_bytes());
+                match cause {
+                    ByeCause::Unsaid => {}
+                    ByeCause::Journal => fields.field(OPTIONAL | 1, &[1]),
+                    ByeCause::Other => fields.field(OPTIONAL | 1, &[2]),
+                }
+            }
         }
         fields.finish()
     }
@@ -426,7 +459,10 @@ impl Message {
                 Self::Hash(HashRequest::decode(token, epoch, unit, length, places)?)
             }
             FrameKind::Digests => Self::Digests { token: fields.u64(1)?, result: decode_digests(fields)? },
-            FrameKind::Bye => Self::Bye { text: fields.required(1)?.text(MAX_TEXT)? },
+            FrameKind::Bye => Self::Bye {
+                text: fields.required(1)?.text(MAX_TEXT)?,
+                cause: fields.optional(OPTIONAL | 1).map(ByeCause::decode).transpose()?.unwrap_or_default(),
+            },
             _ => return Ok(None),
         }))
     }

@@ -1,9 +1,11 @@
-//! Two slots, written in turn, so that one whole version always survives a torn write.
+//! Two slots that hold the same version, so that one whole version always survives a torn write and the newest
+//! one survives a damaged slot.
 //!
-//! Used for the durable state and the journal's superblock. Always holds: the next write goes to the slot
-//! that does not hold the newest version; a slot that is damaged or of a newer version is never
-//! taken for a blank one. Formatting writes both slots, so afterwards one damaged and one blank slot mean
-//! loss, not a first write.
+//! Used for the durable state and the journal's superblock. Always holds: a version is written to slot a, made
+//! durable, then to slot b, and made durable; only then does anybody act on it. So a sound slot never holds less
+//! than the last version that somebody acted on, whatever happened to the other slot. A slot that is damaged,
+//! cannot be read or is of a newer version is never taken for a blank one. Formatting writes both slots, so
+//! afterwards one damaged and one blank slot mean loss, not a first write.
 //!
 //! ```text
 //! area:  slot a at byte 0, slot b at byte 65536
@@ -18,18 +20,21 @@
 //!   8188     4  crc32c of bytes 0..8188
 //! ```
 //!
-//! | slot a | slot b | chosen |
-//! |---|---|---|
-//! | any | newer version | error: upgrade |
-//! | any | sound, other kind | error: this area is something else |
-//! | sound | sound, other sequence | the higher sequence |
-//! | sound | sound, same sequence, same body | slot a |
-//! | sound | sound, same sequence, other body | error: ambiguous |
-//! | sound | blank or damaged | the sound one |
-//! | blank | blank | none: not formatted |
-//! | damaged | blank or damaged | error: damaged, or not an area of slots at all |
+//! | slot a | slot b | chosen | why |
+//! |---|---|---|---|
+//! | any | newer version | error: upgrade | |
+//! | any | sound, other kind | error: this area is something else | |
+//! | sound | sound, same sequence, same body | slot a | as every write leaves them |
+//! | sound | sound, other sequence | the higher sequence | a stop between the two writes |
+//! | sound | sound, same sequence, other body | error: ambiguous | |
+//! | sound | damaged or unreadable | the sound one, reported | a torn write, or a fault of the device |
+//! | sound | blank | the sound one | a stop while it was formatted |
+//! | blank | blank | none: not formatted | |
+//! | damaged or unreadable | blank, damaged or unreadable | error: damaged, or not an area of slots at all | |
 //!
-//! (The same with a and b exchanged.)
+//! (The same with a and b exchanged.) A start writes the version that it chose to both slots again before it acts
+//! on it ([`Chosen::is_in_both`]). Earlier versions of this software wrote the slots in turn, so that one held the
+//! version before: their areas are read by the same table, and are alike after the first start.
 
 use std::fmt;
 
@@ -81,6 +86,9 @@ impl Slot {
         }
     }
 
+    /// Both, in the order in which they are written.
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
+
     /// The other one.
     #[must_use]
     pub fn other(self) -> Self {
@@ -97,37 +105,53 @@ impl fmt::Display for Slot {
     }
 }
 
-/// Where a version stands, and so where the next one goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotPosition {
-    /// Its slot.
-    pub slot: Slot,
-    /// Its sequence.
-    pub sequence: u64,
-}
+/// The sequence of the version that formatting writes.
+pub const FIRST_SEQUENCE: u64 = 1;
 
-impl SlotPosition {
-    /// The first version, which formatting writes; the second one, of the same body, goes to
-    /// [`Self::next`].
-    pub const FIRST: Self = Self { slot: Slot::A, sequence: 1 };
-
-    /// Where the version after this one goes. Keep the old position until that write is durable: a failed
-    /// write is repeated at the same place.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self { slot: self.slot.other(), sequence: self.sequence.saturating_add(1) }
-    }
-}
+/// A slot as the device gives it; `None`: it cannot be read.
+pub type ReadSlot<'a> = Option<&'a [u8; SLOT_SIZE]>;
 
 /// The version to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Where it stands.
-    pub position: SlotPosition,
+    /// The slot that it was taken from.
+    pub slot: Slot,
+    /// Its sequence: the next version has the one after it.
+    pub sequence: u64,
     /// Its body.
     pub body: Vec<u8>,
-    /// Whether the other slot was damaged: a write was torn.
-    pub other_damaged: bool,
+    /// What the other slot holds.
+    pub other: Found,
+}
+
+impl Chosen {
+    /// Whether both slots hold it, as every finished write leaves them.
+    #[must_use]
+    pub fn is_in_both(&self) -> bool {
+        self.other == Found::Sound { sequence: self.sequence }
+    }
+
+    /// The other slot, if it is damaged or cannot be read.
+    #[must_use]
+    pub fn damaged(&self) -> Option<DamagedSlot> {
+        let is_damaged = !matches!(self.other, Found::Blank | Found::Sound { .. });
+        is_damaged.then(|| DamagedSlot { slot: self.slot.other(), found: self.other })
+    }
+}
+
+/// A slot that holds no version, beside one that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedSlot {
+    /// Which.
+    pub slot: Slot,
+    /// What it holds instead.
+    pub found: Found,
+}
+
+impl fmt::Display for DamagedSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} is {}, the other one is sound", self.slot, self.found)
+    }
 }
 
 /// What one slot holds, without its body.
@@ -147,6 +171,16 @@ pub enum Found {
     },
     /// A slot whose checksum or fields do not hold.
     Damaged,
+    /// The device does not read it.
+    Unreadable,
+}
+
+impl Found {
+    /// Whether it is something that was never a slot.
+    #[must_use]
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Blank)
+    }
 }
 
 impl fmt::Display for Found {
@@ -156,6 +190,7 @@ impl fmt::Display for Found {
             Self::Sound { sequence } => write!(f, "sound, sequence {sequence}"),
             Self::Foreign { start } => write!(f, "something else, beginning {start:02x?}"),
             Self::Damaged => f.write_str("damaged"),
+            Self::Unreadable => f.write_str("unreadable"),
         }
     }
 }
@@ -164,9 +199,7 @@ impl fmt::Display for Found {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SlotError {
     /// Neither slot is sound.
-    #[error(
-        "no sound version: the slot at byte 0 is {a}, the one at byte 65536 is {b}; point the configuration at the right device, restore it, or format it again and sync"
-    )]
+    #[error("no sound version: the slot at byte 0 is {a}, the one at byte 65536 is {b}")]
     Damaged {
         /// The first slot.
         a: Found,
@@ -222,7 +255,7 @@ pub fn encode(sequence: u64, kind: SlotKind, body: &[u8]) -> Result<[u8; SLOT_SI
 }
 
 /// Chooses by the table above. `None`: both slots are blank.
-pub fn choose(kind: SlotKind, a: &[u8; SLOT_SIZE], b: &[u8; SLOT_SIZE]) -> Result<Option<Chosen>, SlotError> {
+pub fn choose(kind: SlotKind, a: ReadSlot<'_>, b: ReadSlot<'_>) -> Result<Option<Chosen>, SlotError> {
     let (found_a, found_b) = (read(Slot::A, kind, a)?, read(Slot::B, kind, b)?);
     let (slot, sequence, bytes) = match (found_a, found_b) {
         (Found::Blank, Found::Blank) => return Ok(None),
@@ -234,15 +267,17 @@ pub fn choose(kind: SlotKind, a: &[u8; SLOT_SIZE], b: &[u8; SLOT_SIZE]) -> Resul
         (_, Found::Sound { sequence }) => (Slot::B, sequence, b),
         (a, b) => return Err(SlotError::Damaged { a, b }),
     };
+    let body = bytes.and_then(body).unwrap_or_default().to_vec();
     let other = if slot == Slot::A { found_b } else { found_a };
-    Ok(Some(Chosen {
-        position: SlotPosition { slot, sequence },
-        body: body(bytes).unwrap_or_default().to_vec(),
-        other_damaged: matches!(other, Found::Damaged | Found::Foreign { .. }),
-    }))
+    Ok(Some(Chosen { slot, sequence, body, other }))
 }
 
-fn read(slot: Slot, kind: SlotKind, bytes: &[u8; SLOT_SIZE]) -> Result<Found, SlotError> {
+/// What a slot holds.
+///
+/// # Errors
+/// A newer version of this software, or something else, has written it.
+pub fn read(slot: Slot, kind: SlotKind, bytes: ReadSlot<'_>) -> Result<Found, SlotError> {
+    let Some(bytes) = bytes else { return Ok(Found::Unreadable) };
     let start = array(bytes, 0);
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(Found::Blank);

@@ -7,7 +7,7 @@ use crate::generations::{LineageEntry, decode_lineage, encode_lineage};
 use crate::group::{GroupDescription, MAX_VOLUMES};
 use crate::ids::{Epoch, Generation, GroupName, Incarnation, VolumeUuid};
 use crate::rolls::RollHistory;
-use crate::slot::{SLOT_SIZE, SlotError, SlotKind, SlotPosition, choose};
+use crate::slot::{Chosen, ReadSlot, SlotError, SlotKind, choose};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
 
 /// What this host is for its group.
@@ -331,13 +331,10 @@ impl DurableState {
         })
     }
 
-    /// The newest state of the two slots and where it stands. `None` when both are blank: not formatted.
-    pub fn load(
-        a: &[u8; SLOT_SIZE],
-        b: &[u8; SLOT_SIZE],
-    ) -> Result<Option<(Self, SlotPosition)>, StateError> {
+    /// The newest state of the two slots and where it was found. `None` when both are blank: not formatted.
+    pub fn load(a: ReadSlot<'_>, b: ReadSlot<'_>) -> Result<Option<(Self, Chosen)>, StateError> {
         let Some(chosen) = choose(SlotKind::State, a, b)? else { return Ok(None) };
-        Ok(Some((Self::decode(&chosen.body)?, chosen.position)))
+        Ok(Some((Self::decode(&chosen.body)?, chosen)))
     }
 }
 

@@ -13,10 +13,10 @@ use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::journal::{Dropped, JournalWriter, Ring, Superblock, encode_padded, recover};
 use ftship_proto::lineage::Standing;
-use ftship_proto::message::{Hello, Message, RefuseCode, Welcome};
+use ftship_proto::message::{ByeCause, Hello, Message, RefuseCode, Welcome};
 use ftship_proto::record::{Content as Data, RecordError, RecordIter};
 use ftship_proto::rolls::{Roll, RollHistory};
-use ftship_proto::slot::{SLOT_SIZE, SlotKind, SlotPosition, encode};
+use ftship_proto::slot::{SLOT_SIZE, SlotKind, encode};
 use ftship_proto::state::{Content, DurableState, Fence, Role};
 use ftship_proto::verify::{DigestLength, Digests, HashRequest, Place, ShortDigest};
 
@@ -118,8 +118,8 @@ fn extent(start: u64, len: u64) -> Extent {
 fn check_state(name: &str, sequence: u64, state: DurableState) {
     check(name, &encode(sequence, SlotKind::State, &state.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden(name).try_into().unwrap();
-    let position = SlotPosition { sequence, ..SlotPosition::FIRST };
-    assert_eq!(DurableState::load(&slot, &[0; SLOT_SIZE]), Ok(Some((state, position))), "{name}");
+    let (found, chosen) = DurableState::load(Some(&slot), Some(&slot)).unwrap().unwrap();
+    assert_eq!((found, chosen.sequence), (state, sequence), "{name}");
 }
 
 fn hash_request(length: DigestLength) -> HashRequest {
@@ -184,7 +184,8 @@ fn messages() {
         ),
         ("ping", Message::Ping { token: 0x0102_0304_0506_0708 }),
         ("pong", Message::Pong { token: 0x0102_0304_0506_0708 }),
-        ("bye", Message::Bye { text: "promoted".into() }),
+        ("bye", Message::Bye { text: "promoted".into(), cause: ByeCause::Unsaid }),
+        ("bye_journal", Message::Bye { text: "it is full".into(), cause: ByeCause::Journal }),
         ("hash", Message::Hash(hash_request(DigestLength::Whole))),
         ("hash_short", Message::Hash(hash_request(DigestLength::Short))),
         ("digests", digests(Digests::Whole([0xd4, 0xd5].map(|byte| Digest([byte; 32])).to_vec()))),
@@ -395,8 +396,11 @@ fn journal() {
     };
     check("superblock", &encode(9, SlotKind::JournalSuperblock, &superblock.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("superblock").try_into().unwrap();
-    let position = SlotPosition { sequence: 9, ..SlotPosition::FIRST };
-    assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((superblock.clone(), position))));
+    let load = |slot| {
+        let found = Superblock::load(Some(slot), Some(slot), 16 << 20).unwrap();
+        found.map(|(superblock, chosen)| (superblock, chosen.sequence))
+    };
+    assert_eq!(load(&slot), Some((superblock.clone(), 9)));
 
     let external = Superblock {
         committed: Some(Epoch(4710)),
@@ -405,14 +409,14 @@ fn journal() {
     };
     check("superblock_external", &encode(9, SlotKind::JournalSuperblock, &external.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("superblock_external").try_into().unwrap();
-    assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((external, position))));
+    assert_eq!(load(&slot), Some((external, 9)));
 
     let applying = Superblock { applying: Some(Epoch(4712)), ..superblock.clone() };
     check("superblock_applying", &encode(9, SlotKind::JournalSuperblock, &applying.encode()).unwrap());
     let slot: [u8; SLOT_SIZE] = golden("superblock_applying").try_into().unwrap();
-    assert_eq!(Superblock::load(&slot, &slot, 16 << 20), Ok(Some((applying, position))));
+    assert_eq!(load(&slot), Some((applying, 9)));
 
-    let Ok(recovery) = recover(&superblock, &mut |_, buf: &mut [u8]| {
+    let recovery = recover(&superblock, &mut |_, buf: &mut [u8]| {
         buf.fill(0);
         Ok::<_, std::convert::Infallible>(())
     });

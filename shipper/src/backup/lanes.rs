@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context;
 use ftdm::fault;
 use ftdm_units::Era;
-use ftship_proto::backup::Sealed;
+use ftship_proto::backup::{BackupAction, BackupEvent, Sealed};
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::Epoch;
@@ -23,8 +23,10 @@ use super::volume_device::Volumes;
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
 use crate::store::journal_device::JournalDevice;
-use crate::store::snapshots::{Order, Snapshot};
+use crate::store::snapshots::{Order, Removed, Snapshot};
 use crate::store::state_file::StateFile;
+
+const NO_JOURNAL: &str = "there is no journal";
 
 /// What lanes report.
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub(super) enum LaneReport {
         id: u64,
         /// The snapshot; or why there is none, for people.
         result: Result<Snapshot, String>,
+        /// Recovery points that are to be removed and cannot be, for people.
+        kept: Vec<String>,
     },
     /// The volumes are closed.
     VolumesReleased,
@@ -170,15 +174,108 @@ impl<J: Send + 'static> Lane<J> {
     }
 }
 
-/// Starts the lane of the journal and the state.
+/// Both lanes. The volumes' is gone once this side was promoted.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    pub(super) journal: Lane<JournalJob>,
+    pub(super) volume: Option<Lane<VolumeJob>>,
+}
+
+/// What became of an action.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It is queued.
+    Queued,
+    /// It is for the volumes, which are closed.
+    VolumesClosed,
+    /// It is no disk work.
+    Other(BackupAction),
+}
+
+impl Lanes {
+    /// Queues an action that is disk work. `state` names the group's sizes, which released volumes show.
+    pub(super) fn take(&self, state: &DurableState, action: BackupAction) -> Taken {
+        let (weight, job) = match action {
+            BackupAction::Append { placement, frame } => {
+                self.journal.push(frame.payload.len(), JournalJob::Append(placement, frame));
+                return Taken::Queued;
+            }
+            BackupAction::SyncJournal { ticket } => return self.take_journal(JournalJob::Sync(ticket)),
+            BackupAction::WriteSuperblock(new) => return self.take_journal(JournalJob::Superblock(new)),
+            BackupAction::WriteState(state) => return self.take_journal(JournalJob::State(state)),
+            BackupAction::WriteBase { frame, group } => (frame.payload.len(), VolumeJob::Base(frame, group)),
+            BackupAction::FlushVolumes => (0, VolumeJob::Flush),
+            BackupAction::Prove { places } => (0, VolumeJob::Prove(places)),
+            BackupAction::Apply { epochs, group } => (0, VolumeJob::Apply(epochs, group)),
+            BackupAction::HashVolumes(request) => (0, VolumeJob::Hash(request)),
+            BackupAction::ReadOwn { since } => (0, VolumeJob::ReadOwn(since)),
+            BackupAction::RollEra => (0, VolumeJob::Roll),
+            BackupAction::ReleaseVolumes => (0, VolumeJob::Release(state.group.clone().map(Box::new))),
+            other => return Taken::Other(other),
+        };
+        self.take_volume(weight, job)
+    }
+
+    fn take_journal(&self, job: JournalJob) -> Taken {
+        self.journal.push(0, job);
+        Taken::Queued
+    }
+
+    /// Queues a job of the volume lane.
+    pub(super) fn take_volume(&self, weight: usize, job: VolumeJob) -> Taken {
+        let Some(volume) = &self.volume else { return Taken::VolumesClosed };
+        volume.push(weight, job);
+        Taken::Queued
+    }
+
+    /// Bytes held by jobs that are not done.
+    pub(super) fn backlog(&self) -> usize {
+        self.journal.backlog() + self.volume.as_ref().map_or(0, Lane::backlog)
+    }
+}
+
+impl LaneReport {
+    /// For the state machine; what came of a snapshot is not.
+    pub(super) fn into_event(self) -> Option<BackupEvent> {
+        Some(match self {
+            Self::Snapshot { .. } => return None,
+            Self::JournalSynced { ticket } => BackupEvent::JournalSynced { ticket },
+            Self::SuperblockWritten => BackupEvent::SuperblockWritten,
+            Self::StateWritten => BackupEvent::StateWritten,
+            Self::VolumesFlushed => BackupEvent::VolumesFlushed,
+            Self::Proven => BackupEvent::Proven,
+            Self::Unproven(Unproven { epoch, half, reason }) => BackupEvent::Unproven { epoch, half, reason },
+            Self::Applied => BackupEvent::Applied,
+            Self::Hashed { token, result } => BackupEvent::VolumesHashed { token, result },
+            Self::OwnRead { result } => BackupEvent::OwnRead { result },
+            Self::Rolled { eras } => BackupEvent::EraRolled { eras },
+            Self::VolumesReleased => BackupEvent::VolumesReleased,
+            Self::Failed { reason } => BackupEvent::Failed { reason },
+        })
+    }
+}
+
+/// Starts the lane of the state, and of the journal if there is one: a journal that is given up holds nothing, and all that
+/// is written to it is.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub(super) fn journal_lane(
-    mut journal: JournalDevice,
+    journal: Option<JournalDevice>,
     mut state: StateFile,
     reports: Reports<LaneReport>,
 ) -> anyhow::Result<Lane<JournalJob>> {
+    let Some(mut journal) = journal else {
+        return Lane::start("journal", reports, move |job| match job {
+            JournalJob::Append(..) => anyhow::bail!(NO_JOURNAL),
+            JournalJob::Sync(ticket) => Ok(Some(LaneReport::JournalSynced { ticket })),
+            JournalJob::Superblock(_) => Ok(Some(LaneReport::SuperblockWritten)),
+            JournalJob::State(new) => {
+                state.write(&new)?;
+                Ok(Some(LaneReport::StateWritten))
+            }
+        });
+    };
     Lane::start("journal", reports, move |job| match job {
         JournalJob::Append(placement, frame) => {
             journal.append(&placement, &frame)?;
@@ -205,13 +302,13 @@ pub(super) fn journal_lane(
     })
 }
 
-/// Starts the lane of the volumes; `redo` reads the journal.
+/// Starts the lane of the volumes; `redo` reads the journal, if there is one.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub(super) fn volume_lane(
     volumes: Volumes,
-    mut redo: Redo,
+    mut redo: Option<Redo>,
     reports: Reports<LaneReport>,
 ) -> anyhow::Result<Lane<VolumeJob>> {
     let mut volumes = Some(volumes);
@@ -237,13 +334,13 @@ pub(super) fn volume_lane(
                 fault::at("base-flushed");
                 Ok(Some(LaneReport::VolumesFlushed))
             }
-            VolumeJob::Prove(places) => Ok(Some(match redo.prove(places)? {
+            VolumeJob::Prove(places) => Ok(Some(match redo.as_mut().context(NO_JOURNAL)?.prove(places) {
                 Ok(()) => LaneReport::Proven,
                 Err(unproven) => LaneReport::Unproven(unproven),
             })),
             VolumeJob::Apply(epochs, group) => {
                 fault::at("apply-begun");
-                if let Err(unproven) = redo.apply(&epochs, volumes, &group)? {
+                if let Err(unproven) = redo.as_mut().context(NO_JOURNAL)?.apply(&epochs, volumes, &group)? {
                     return Ok(Some(LaneReport::Unproven(unproven)));
                 }
                 fault::at("apply-written");
@@ -253,7 +350,7 @@ pub(super) fn volume_lane(
             }
             VolumeJob::Hash(request) => {
                 let digests = |()| volumes.digests(&request).map_err(|error| format!("{error:#}"));
-                let result = redo.check_whole().and_then(digests);
+                let result = check_whole(redo.as_ref()).and_then(digests);
                 Ok(Some(LaneReport::Hashed { token: request.token, result }))
             }
             VolumeJob::ReadOwn(since) => {
@@ -270,15 +367,23 @@ pub(super) fn volume_lane(
             }
             VolumeJob::Snapshot { id, epoch, order } => {
                 let take = |()| order.take(epoch).map_err(|error| format!("{error:#}"));
-                let result = redo.check_whole().and_then(take);
-                match order.remove_oldest() {
-                    Ok(names) if names.is_empty() => {}
-                    Ok(names) => log::info!("removed the oldest recovery points: {}", names.join(", ")),
-                    Err(error) => log::error!("removing the oldest recovery points: {error:#}"),
+                let result = check_whole(redo.as_ref()).and_then(take);
+                let removed = order.remove_oldest();
+                let Removed { gone, kept } = removed.unwrap_or_else(|error| Removed {
+                    kept: vec![format!("removing the oldest recovery points: {error:#}")],
+                    ..Removed::default()
+                });
+                if !gone.is_empty() {
+                    log::info!("removed the oldest recovery points: {}", gone.join(", "));
                 }
-                Ok(Some(LaneReport::Snapshot { id, result }))
+                Ok(Some(LaneReport::Snapshot { id, result, kept }))
             }
             VolumeJob::Release(_) => unreachable!("handled above"),
         }
     })
+}
+
+/// Whether the volumes hold what was last applied, wholly.
+fn check_whole(redo: Option<&Redo>) -> Result<(), String> {
+    redo.map_or(Ok(()), Redo::check_whole)
 }

@@ -7,6 +7,8 @@
 mod hash;
 mod identity;
 mod lanes;
+pub mod last_resort;
+mod opened;
 mod redo;
 mod snapshot;
 mod volume_device;
@@ -17,13 +19,11 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ftdm::fault;
-use ftship_proto::backup::{
-    Backup, BackupAction, BackupConfig, BackupEvent, Phase, PromoteRefused, Recovered,
-};
+use ftship_proto::backup::{Backup, BackupAction, BackupEvent, Phase, PromoteRefused};
 use ftship_proto::frame::Frame;
 use ftship_proto::group::LocalVolume;
 use ftship_proto::ids::{Epoch, Incarnation};
-use ftship_proto::message::Message;
+use ftship_proto::message::{ByeCause, Message};
 use ftship_proto::state::{DurableState, Role};
 use mio::Registry;
 use mio::event::Event;
@@ -36,13 +36,11 @@ use crate::link::peer::PeerConnection;
 use crate::provision::stacks::with_device_sizes;
 use crate::runtime::reactor::{Driver, Reactor, Reports, summary};
 use crate::runtime::tokens::PEER;
-use crate::store::journal_device::JournalDevice;
 use crate::store::state_file::StateFile;
-use identity::{check_identities, identities};
-use lanes::{JournalJob, Lane, LaneReport, VolumeJob, journal_lane, volume_lane};
-use redo::{Redo, Unproven};
+use lanes::{LaneReport, Lanes, Taken};
+use opened::{Opened, open_journal};
 use snapshot::Snapshots;
-use volume_device::{DiscardCounts, Volumes};
+use volume_device::DiscardCounts;
 
 /// Bytes that may wait for the disks.
 const BACKLOG_LIMIT: usize = 32 << 20;
@@ -58,8 +56,7 @@ pub struct BackupDriver {
     registry: Registry,
     door: Door,
     peer: Option<PeerConnection>,
-    journal: Lane<JournalJob>,
-    volume: Option<Lane<VolumeJob>>,
+    lanes: Lanes,
     discards: Arc<DiscardCounts>,
     reports: Receiver<LaneReport>,
     waiting: Vec<ClientId>,
@@ -71,6 +68,8 @@ pub struct BackupDriver {
     volumes: Vec<VolumeFigures>,
     /// Why nothing tells what changes on the volumes: coming back to the other side will cost a whole copy.
     untracked: Option<String>,
+    /// What is wrong with a device, and has cost nothing yet.
+    damage: Vec<String>,
 }
 
 impl BackupDriver {
@@ -85,63 +84,33 @@ impl BackupDriver {
         reactor: &Reactor,
     ) -> anyhow::Result<Self> {
         let (reports, received) = Reports::channel(reactor.waker());
-        let mut journal = JournalDevice::open(&config.journal.device)?;
-        let recovery = journal.recover(&config.group, state.last_incarnation)?;
-        log::info!("journal {}: {}", config.journal.device.display(), recovery.summary);
-        let redo = Redo::of(&journal)?;
-        let is_promoted = state.role == Role::Primary;
-        let mut local = Vec::new();
-        let mut devices = Vec::new();
-        let mut discards = Arc::default();
-        let mut untracked = None;
-        let mut eras = None;
-        let mut volume = None;
-        if !is_promoted {
-            let volumes = Volumes::open(&config.volume)?;
-            untracked = volumes.untracked();
-            eras = volumes.eras();
-            if let Some(group) = &state.group {
-                volumes.check(group)?;
+        let mut damage: Vec<String> = state_file.damage().map(str::to_owned).into_iter().collect();
+        let journal = match open_journal(config, &state) {
+            Ok(journal) => Some(journal),
+            // What was promoted needs none, until it is a backup again.
+            Err(fault) if state.role == Role::Primary => {
+                damage.push(format!(
+                    "{fault}. Before this host is a backup again, give it a journal: `ftship format`"
+                ));
+                None
             }
-            devices = identities(&config.volume);
-            check_identities(&config.volume, &state.devices, &devices)?;
-            local = volumes.local();
-            discards = volumes.discards();
-            volume = Some(volume_lane(volumes, redo, reports.clone())?);
-        }
-        if let Some(reason) = &untracked {
-            log::warn!(
-                "what changes on the volumes is not tracked: {reason}; after a promote the other side needs a whole copy"
-            );
-        }
-        let shown_volumes = volume_figures(config, &local);
-        let core_config = BackupConfig {
-            group: config.group.clone(),
-            volumes: local,
-            devices,
-            timeout: config.limits.timeout,
-            apply_delay: config.journal.apply_delay,
-            commit: config.commit.into(),
-            ack: config.ack.into(),
-            eras,
+            Err(fault) => anyhow::bail!("{fault}. {}", without_journal(config)),
         };
-        let recovered = Recovered {
-            state,
-            journal: recovery.writer,
-            sealed: recovery.sealed,
-            applied: recovery.applied,
-            applied_digest: recovery.applied_digest,
-            lost: recovery.lost,
-        };
-        let registry = reactor.registry()?;
+        let mut opened = Opened::new(config, state, journal)?;
+        for what in &opened.damage {
+            log::error!("{what}");
+        }
+        damage.append(&mut opened.damage);
+        let (volumes, discards) = (volume_figures(config, &opened.local), Arc::clone(&opened.discards));
+        let untracked = opened.untracked.take();
+        let (core, lanes) = opened.start(state_file, reports)?;
         Ok(Self {
             config: config.clone(),
-            core: Backup::new(core_config, recovered),
+            core,
             door: Door::open(config, reactor.registry()?)?,
-            registry,
+            registry: reactor.registry()?,
             peer: None,
-            journal: journal_lane(journal, state_file, reports)?,
-            volume,
+            lanes,
             discards,
             reports: received,
             waiting: Vec::new(),
@@ -149,8 +118,9 @@ impl BackupDriver {
             shown: ("", None),
             has_more: false,
             snapshots: Snapshots::new(config),
-            volumes: shown_volumes,
+            volumes,
             untracked,
+            damage,
         })
     }
 
@@ -173,7 +143,7 @@ impl BackupDriver {
     fn receive(&mut self, now: Duration) {
         self.has_more = false;
         for number in 0.. {
-            if self.backlog() >= BACKLOG_LIMIT {
+            if self.lanes.backlog() >= BACKLOG_LIMIT {
                 return self.core.handle(now, BackupEvent::Behind);
             }
             if !self.core.wants_frames() {
@@ -197,10 +167,6 @@ impl BackupDriver {
         }
     }
 
-    fn backlog(&self) -> usize {
-        self.journal.backlog() + self.volume.as_ref().map_or(0, Lane::backlog)
-    }
-
     fn hang_up(&mut self) {
         if let Some(peer) = self.peer.take() {
             peer.close(&self.registry);
@@ -209,51 +175,32 @@ impl BackupDriver {
 
     fn act(&mut self, now: Duration) {
         while let Some(action) = self.core.poll_action() {
-            match action {
+            let other = match self.lanes.take(self.core.state(), action) {
+                Taken::Queued => continue,
+                Taken::VolumesClosed => {
+                    self.volumes_closed(now);
+                    continue;
+                }
+                Taken::Other(other) => other,
+            };
+            match other {
                 BackupAction::Send(message) => self.send(&message),
                 BackupAction::Close { reason } => {
                     log::info!("connection closed: {reason}");
                     self.hang_up();
                 }
-                BackupAction::Append { placement, frame } => {
-                    let weight = frame.payload.len();
-                    self.journal.push(weight, JournalJob::Append(placement, frame));
-                }
-                BackupAction::SyncJournal { ticket } => self.journal.push(0, JournalJob::Sync(ticket)),
-                BackupAction::WriteSuperblock(new) => self.journal.push(0, JournalJob::Superblock(new)),
-                BackupAction::WriteState(state) => self.journal.push(0, JournalJob::State(state)),
-                BackupAction::WriteBase { frame, group } => {
-                    self.volume_job(now, frame.payload.len(), VolumeJob::Base(frame, group));
-                }
-                BackupAction::FlushVolumes => self.volume_job(now, 0, VolumeJob::Flush),
-                BackupAction::Prove { places } => self.volume_job(now, 0, VolumeJob::Prove(places)),
-                BackupAction::Apply { epochs, group } => {
-                    self.volume_job(now, 0, VolumeJob::Apply(epochs, group));
-                }
-                BackupAction::HashVolumes(request) => self.volume_job(now, 0, VolumeJob::Hash(request)),
                 BackupAction::SendFrame(frame) => self.send_frame(&frame),
-                BackupAction::ReadOwn { since } => self.volume_job(now, 0, VolumeJob::ReadOwn(since)),
-                BackupAction::RollEra => self.volume_job(now, 0, VolumeJob::Roll),
                 BackupAction::Snapshot { id, epoch, .. } => self.take_snapshot(now, id, epoch),
                 BackupAction::SnapshotRefused { id, reason } => self.snapshot_refused(id, reason),
-                BackupAction::ReleaseVolumes => {
-                    let group = self.core.state().group.clone().map(Box::new);
-                    self.volume_job(now, 0, VolumeJob::Release(group));
-                }
                 BackupAction::ReportLoss { text } => log::error!("{text}"),
                 BackupAction::PromoteDone(result) => self.promote_done(&result),
+                disk => unreachable!("{disk:?} is disk work"),
             }
         }
     }
 
-    fn volume_job(&mut self, now: Duration, weight: usize, job: VolumeJob) {
-        match &self.volume {
-            Some(lane) => lane.push(weight, job),
-            None => {
-                let reason = "the volumes are closed".into();
-                self.core.handle(now, BackupEvent::Failed { reason });
-            }
-        }
+    fn volumes_closed(&mut self, now: Duration) {
+        self.core.handle(now, BackupEvent::Failed { reason: "the volumes are closed".into() });
     }
 
     fn send(&mut self, message: &Message) {
@@ -326,6 +273,7 @@ impl BackupDriver {
                 committed_count: counters.epochs_committed,
             },
             volumes: with_device_sizes(&self.volumes),
+            warnings: self.damage.iter().chain(self.snapshots.kept()).cloned().collect(),
             verify: None,
             peer_standing: None,
             alone_since: None,
@@ -360,7 +308,9 @@ impl BackupDriver {
                 let text = format!("promoted at epoch {}; nothing is replicated", self.core.promoted_at());
                 ("degraded", Some(text))
             }
-            Phase::Failed(reason) => ("failed", Some(reason.clone())),
+            Phase::Failed(reason) => {
+                ("failed", Some(format!("{reason}; fix the cause: it is tried again by itself")))
+            }
         }
     }
 
@@ -454,29 +404,14 @@ impl Driver for BackupDriver {
 
     fn run(&mut self, now: Duration) {
         while let Ok(report) = self.reports.try_recv() {
-            let event = match report {
-                LaneReport::Snapshot { id, result } => {
-                    self.snapshot_taken(now, id, result);
-                    continue;
-                }
-                LaneReport::JournalSynced { ticket } => BackupEvent::JournalSynced { ticket },
-                LaneReport::SuperblockWritten => BackupEvent::SuperblockWritten,
-                LaneReport::StateWritten => BackupEvent::StateWritten,
-                LaneReport::VolumesFlushed => BackupEvent::VolumesFlushed,
-                LaneReport::Proven => BackupEvent::Proven,
-                LaneReport::Unproven(Unproven { epoch, half, reason }) => {
-                    BackupEvent::Unproven { epoch, half, reason }
-                }
-                LaneReport::Applied => BackupEvent::Applied,
-                LaneReport::Hashed { token, result } => BackupEvent::VolumesHashed { token, result },
-                LaneReport::OwnRead { result } => BackupEvent::OwnRead { result },
-                LaneReport::Rolled { eras } => BackupEvent::EraRolled { eras },
-                LaneReport::VolumesReleased => BackupEvent::VolumesReleased,
-                LaneReport::Failed { reason } => {
-                    log::error!("{reason}");
-                    BackupEvent::Failed { reason }
-                }
-            };
+            if let LaneReport::Snapshot { id, result, kept } = report {
+                self.snapshot_taken(now, id, result, kept);
+                continue;
+            }
+            if let LaneReport::Failed { reason } = &report {
+                log::error!("{reason}");
+            }
+            let Some(event) = report.into_event() else { continue };
             let is_superblock = matches!(event, BackupEvent::SuperblockWritten);
             self.core.handle(now, event);
             if is_superblock {
@@ -502,7 +437,11 @@ impl Driver for BackupDriver {
     }
 
     fn is_over(&self) -> bool {
-        *self.core.phase() == Phase::Promoted && self.volume.is_some() && self.untracked.is_none()
+        *self.core.phase() == Phase::Promoted && self.lanes.volume.is_some() && self.untracked.is_none()
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.core.phase(), Phase::Failed(_))
     }
 
     fn answers(&mut self) -> Vec<(ClientId, Response)> {
@@ -510,10 +449,19 @@ impl Driver for BackupDriver {
     }
 
     fn stop(mut self: Box<Self>) {
-        self.send(&Message::Bye { text: "the backup's daemon stops".into() });
+        self.send(&Message::Bye { text: "the backup's daemon stops".into(), cause: ByeCause::Other });
         self.hang_up();
         // Lanes finish what they were given when they are dropped.
     }
+}
+
+/// What is left where the journal cannot be used.
+fn without_journal(config: &Config) -> String {
+    format!(
+        "While the primary lives, `ftship format --force` and a full sync replace it. If the primary is gone, `ftship \
+         promote {} --accept-loss` makes the volumes usable without it",
+        config.group
+    )
 }
 
 /// The volumes as the status shows them. A promoted backup has none of them open, and tells no sizes.

@@ -12,7 +12,7 @@ use ftship_proto::backup::Sealed;
 use ftship_proto::frame::Frame;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::Epoch;
-use ftship_proto::journal::{PIECE_LEN, Place, Proof, ProofError, ReadError, RedoError, Ring};
+use ftship_proto::journal::{PIECE_LEN, Place, Proof, ProofError, RedoError, Ring};
 
 use super::volume_device::Volumes;
 use crate::store::journal_device::{DeviceReader, JournalDevice, JournalFault, LARGEST_FRAME};
@@ -56,8 +56,8 @@ impl Redo {
     /// Reads these epochs, and checks each against its digest.
     ///
     /// # Errors
-    /// The inner one: the first that is not what was sealed. The outer one: the device does not read.
-    pub(super) fn prove(&mut self, places: Vec<(Sealed, Place)>) -> anyhow::Result<Result<(), Unproven>> {
+    /// The first that is not what was sealed, or cannot be read.
+    pub(super) fn prove(&mut self, places: Vec<(Sealed, Place)>) -> Result<(), Unproven> {
         self.proofs.clear();
         self.is_broken = false;
         let mut room = KEPT_LEN;
@@ -68,19 +68,15 @@ impl Redo {
                     room -= proof.kept_len();
                     self.proofs.push((sealed, proof));
                 }
-                Err(error) => return self.unproven(sealed.epoch, false, error).map(Err),
+                Err(error) => return Err(self.unproven(sealed.epoch, false, &error)),
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    /// An epoch that is not in its place; an error of the device says nothing of it.
-    fn unproven(&self, epoch: Epoch, half: bool, error: ProofError<io::Error>) -> anyhow::Result<Unproven> {
-        let reason = format!("{}: {error}", self.device.path().display());
-        match error {
-            ProofError::Read(ReadError::Device { .. }) => Err(anyhow::anyhow!(reason)),
-            _ => Ok(Unproven { epoch, half, reason }),
-        }
+    /// An epoch that is not in its place, or cannot be read there: a read error is damage of what it hits, and no more.
+    fn unproven(&self, epoch: Epoch, half: bool, error: &ProofError<io::Error>) -> Unproven {
+        Unproven { epoch, half, reason: format!("{}: {error}", self.device.path().display()) }
     }
 
     /// Writes these epochs, which were proven, to the volumes. Durable only once they are flushed.
@@ -104,7 +100,7 @@ impl Redo {
                 Err(RedoError::User(error)) => return Err(error),
                 Err(RedoError::Journal { source, used }) => {
                     self.is_broken = true;
-                    return self.unproven(epoch.epoch, used > 0, source).map(Err);
+                    return Ok(Err(self.unproven(epoch.epoch, used > 0, &source)));
                 }
             }
         }

@@ -10,7 +10,7 @@ use ftship_proto::backup::BackupEvent;
 use ftship_proto::ids::Epoch;
 
 use super::BackupDriver;
-use super::lanes::VolumeJob;
+use super::lanes::{Taken, VolumeJob};
 use crate::config::Config;
 use crate::control::Response;
 use crate::control::server::ClientId;
@@ -28,6 +28,8 @@ pub(super) struct Snapshots {
     every: Option<Duration>,
     due: Option<Duration>,
     plain: Order,
+    /// Recovery points that are to be removed and cannot be.
+    kept: Vec<String>,
 }
 
 impl Snapshots {
@@ -42,7 +44,7 @@ impl Snapshots {
             keep: Some(config.snapshots.keep),
         };
         let every = config.snapshots.every;
-        Self { next_id: 0, orders: BTreeMap::new(), every, due: every, plain }
+        Self { next_id: 0, orders: BTreeMap::new(), every, due: every, plain, kept: Vec::new() }
     }
 
     /// Goes on as another configuration says.
@@ -56,6 +58,11 @@ impl Snapshots {
 
     pub(super) fn due(&self) -> Option<Duration> {
         self.due
+    }
+
+    /// Recovery points that are to be removed and cannot be, for people.
+    pub(super) fn kept(&self) -> &[String] {
+        &self.kept
     }
 }
 
@@ -90,7 +97,10 @@ impl BackupDriver {
     pub(super) fn take_snapshot(&mut self, now: Duration, id: u64, epoch: Epoch) {
         if let Some((_, order)) = self.snapshots.orders.get(&id) {
             let order = Box::new(order.clone());
-            self.volume_job(now, 0, VolumeJob::Snapshot { id, epoch, order });
+            if let Taken::VolumesClosed = self.lanes.take_volume(0, VolumeJob::Snapshot { id, epoch, order })
+            {
+                self.volumes_closed(now);
+            }
         }
     }
 
@@ -102,12 +112,24 @@ impl BackupDriver {
         }
     }
 
-    pub(super) fn snapshot_taken(&mut self, now: Duration, id: u64, result: Result<Snapshot, String>) {
+    pub(super) fn snapshot_taken(
+        &mut self,
+        now: Duration,
+        id: u64,
+        result: Result<Snapshot, String>,
+        kept: Vec<String>,
+    ) {
+        for what in kept.iter().filter(|what| !self.snapshots.kept.contains(what)) {
+            log::error!("{what}");
+        }
         match &result {
             Ok(Snapshot { name, epoch, .. }) => log::info!("snapshot {name} of epoch {epoch}"),
             Err(reason) => log::error!("snapshot: {reason}"),
         }
-        let Some((client, _)) = self.snapshots.orders.remove(&id) else { return };
+        let Some((client, order)) = self.snapshots.orders.remove(&id) else { return };
+        if order.keep.is_some() {
+            self.snapshots.kept = kept;
+        }
         match (client, result) {
             (Some(client), Ok(snapshot)) => {
                 self.answers.push((client, Response::Snapshot(Box::new(snapshot))));

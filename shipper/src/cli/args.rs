@@ -166,6 +166,16 @@ pub(crate) enum Verb {
         /// Fencing token: a number that rises with each decision. Refused (code 9) unless above all seen before
         #[structopt(long)]
         token: Option<u64>,
+        /// Without a daemon, if the primary is gone and the state or the journal is damaged or missing: say what
+        /// the volumes hold and what is lost, ask, and make them usable
+        #[structopt(long, conflicts_with_all = &["test", "force"])]
+        accept_loss: bool,
+        /// With --accept-loss: do not ask
+        #[structopt(long, requires = "accept-loss")]
+        yes: bool,
+        /// With --accept-loss: leave the journal alone, even if it can be read
+        #[structopt(long, requires = "accept-loss")]
+        without_journal: bool,
         /// Do not promote: create a writable copy with this name of what a promote would give
         #[structopt(long, value_name = "NAME", conflicts_with = "epoch")]
         test: Option<String>,

@@ -12,16 +12,18 @@ use crate::cli::failure::{ANSWER_TIMEOUT, Failure, failure};
 use crate::cli::output;
 
 pub(crate) fn journal(config: &Config, check: bool, all: bool, json: bool) -> Result<(), Failure> {
-    let state = StateFile::open_to_read(&config.state).and_then(|mut file| file.read());
+    let read = |mut file: StateFile| Ok((file.read()?, file.damage().map(str::to_owned)));
+    let state = StateFile::open_to_read(&config.state).and_then(read);
     if let Err(error) = &state {
         note!("ftship: {error}; so the last committed epoch is not known");
     }
-    let state = state.ok().flatten();
+    let (state, damage) = state.unwrap_or_default();
     let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));
     let view = View {
         path: &config.journal.device,
         group: &config.group,
         state: state.as_ref(),
+        state_damage: damage.as_deref(),
         daemon: !matches!(answer, Err(ClientError::NoDaemon { .. })),
         all,
     };

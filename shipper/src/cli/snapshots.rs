@@ -31,5 +31,6 @@ pub(crate) fn list_snapshots(group: &str, remove: Option<&str>, json: bool) -> R
 /// `NAME EPOCH TIME DEVICE...`
 pub(crate) fn print_snapshot(snapshot: &Snapshot) -> Result<(), Failure> {
     let devices: Vec<_> = snapshot.devices.iter().map(|device| device.display().to_string()).collect();
-    say!("{} {} {} {}", snapshot.name, snapshot.epoch, snapshot.time, devices.join(" "))
+    let incomplete = if snapshot.complete { "" } else { " INCOMPLETE" };
+    say!("{} {} {} {}{incomplete}", snapshot.name, snapshot.epoch, snapshot.time, devices.join(" "))
 }

@@ -231,6 +231,10 @@ pub struct Status {
     /// The volumes, in the group's order.
     #[serde(default)]
     pub volumes: Vec<VolumeFigures>,
+    /// What is wrong and has cost nothing yet: a damaged place on the device of the state or the journal, a recovery point
+    /// that cannot be removed.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Primary: verifies.
     #[serde(default)]
     pub verify: Option<VerifyFigures>,

@@ -82,6 +82,9 @@ fn head_lines(status: &Status, lines: &mut Lines) {
     if let Some(reason) = &status.reason {
         lines.add("reason", reason);
     }
+    for what in &status.warnings {
+        lines.add("WARNING", what);
+    }
     let link = if status.connected { "connected" } else { "not connected" };
     let error = status.link_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     lines.add("peer", format!("{} {link}{error}", status.peer));

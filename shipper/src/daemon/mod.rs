@@ -4,6 +4,7 @@
 //! Always holds: nothing is listened on, connected to or captured before the state was read and every
 //! device of the role was opened and checked; of two roles the first has ended before the other begins.
 
+mod stranded;
 mod vacating;
 
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use crate::control::{Request, Response};
 use crate::primary::PrimaryDriver;
 use crate::runtime::reactor::{Driver, Reactor, Service};
 use crate::runtime::supervisor::Supervisor;
-use crate::store::state_file::StateFile;
+use crate::store::state_file::{StateError, StateFile};
+use stranded::Stranded;
 use vacating::Vacating;
 
 /// Runs the daemon of a group until SIGTERM or SIGINT. A primary that is in sync commits a last epoch before it ends.
@@ -59,6 +61,11 @@ struct Asked {
 impl Service for Group {
     fn role(&mut self, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
         role(&self.config, reactor)
+    }
+
+    fn stranded(&mut self, error: &anyhow::Error) -> Box<dyn Driver> {
+        log::error!("the role cannot begin again yet: {error:#}");
+        Box::new(Stranded::new(&self.config, format!("{error:#}")))
     }
 
     fn begun(&mut self, driver: &dyn Driver) {
@@ -99,8 +106,13 @@ impl Service for Group {
 
 /// The role that the durable state says.
 fn role(config: &Config, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
-    let mut state_file = StateFile::open(&config.state)?;
-    let state = state_file.load()?;
+    let opened = StateFile::open(&config.state).and_then(|mut file| file.load().map(|state| (file, state)));
+    let (state_file, state) = opened.map_err(|error| match error {
+        StateError::Storage(_) | StateError::Io { .. } | StateError::Damaged { .. } => {
+            anyhow::anyhow!("{error}. {}", without_state(config))
+        }
+        other => other.into(),
+    })?;
     anyhow::ensure!(
         state.group_name == config.group,
         "state {} belongs to group {}, not {}: is `state` right in the configuration?",
@@ -108,6 +120,9 @@ fn role(config: &Config, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
         state.group_name,
         config.group
     );
+    if let Some(damage) = state_file.damage() {
+        log::error!("{damage}");
+    }
     log::info!("group {}: {} of generation {}", config.group, state.role, state.generation_number());
     if Vacating::is_due(config, &state)? {
         return Ok(Box::new(Vacating::begin(config, state, state_file, reactor)?));
@@ -119,6 +134,16 @@ fn role(config: &Config, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
     } else {
         Box::new(BackupDriver::new(config, state, state_file, reactor)?)
     })
+}
+
+/// What is left where the state cannot be read.
+fn without_state(config: &Config) -> String {
+    format!(
+        "Point `state` in the configuration at the right device, or restore it. If the other host is there, `ftship format \
+         --force` here makes this one a backup that it syncs. If it is gone, `ftship promote {} --accept-loss` takes the \
+         volumes as they are",
+        config.group
+    )
 }
 
 /// Whether there is a stack of each volume's name on this host.

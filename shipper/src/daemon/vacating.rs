@@ -31,7 +31,7 @@ const REASON: &str = "it handed over, and a process still has a volume open whos
 pub(crate) struct Vacating {
     config: Config,
     /// Locked for as long as this is the daemon.
-    _state_file: StateFile,
+    state_file: StateFile,
     state: DurableState,
     stacks: Vec<Stack>,
     door: Door,
@@ -71,7 +71,7 @@ impl Vacating {
         log::warn!("the volumes are given up, and a process still has one of them open: close it");
         Ok(Self {
             config: config.clone(),
-            _state_file: state_file,
+            state_file: state_file,
             state,
             stacks,
             door: Door::open(config, reactor.registry()?)?,
@@ -106,6 +106,7 @@ impl Vacating {
             ack: Some(self.config.ack),
             epochs: Epochs::default(),
             volumes: Vec::new(),
+            warnings: self.state_file.damage().map(str::to_owned).into_iter().collect(),
             verify: None,
             peer_key: None,
             peer_standing: None,

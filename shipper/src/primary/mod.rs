@@ -28,7 +28,7 @@ use ftdm::log_writes::epoch_log::EpochLog;
 use ftship_proto::frame::Stamp;
 use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Epoch, Incarnation};
-use ftship_proto::message::Message;
+use ftship_proto::message::{ByeCause, Message};
 use ftship_proto::primary::{AfterEpoch, CutOrder, Primary, PrimaryAction, PrimaryEvent, Replication, Until};
 use ftship_proto::scope::{bytes_of, union};
 use ftship_proto::state::DurableState;
@@ -91,6 +91,8 @@ pub struct PrimaryDriver {
     state: StateLane,
     hooks: Hooks,
     hook_reports: Receiver<HookReport>,
+    /// What is wrong with the device of the state, and has cost nothing yet.
+    damage: Option<String>,
 }
 
 impl PrimaryDriver {
@@ -146,6 +148,7 @@ impl PrimaryDriver {
             usage,
             look_at: Duration::ZERO,
             is_over: false,
+            damage: state_file.damage().map(str::to_owned),
             state: StateLane::start(state_file, waker)?,
             hooks: Hooks::start(config, hooked)?,
             hook_reports,
@@ -374,6 +377,10 @@ impl Driver for PrimaryDriver {
         self.verifies.tune(now, &config.verify);
     }
 
+    fn has_failed(&self) -> bool {
+        matches!(self.core.replication(), Replication::Failed { .. })
+    }
+
     fn answers(&mut self) -> Vec<(ClientId, Response)> {
         self.clients.take_ready()
     }
@@ -385,7 +392,7 @@ impl Driver for PrimaryDriver {
                 self.state.push(state);
             }
         }
-        self.send(&Message::Bye { text: "the primary's daemon stops".into() });
+        self.send(&Message::Bye { text: "the primary's daemon stops".into(), cause: ByeCause::Other });
         self.hang_up();
         // The cut thread ends the capture when it is dropped.
     }

@@ -38,7 +38,7 @@ impl PrimaryDriver {
                 ("in sync", switch.or_else(|| self.shown.hook_alarm.clone()).or_else(stall))
             }
             Replication::Failed { reason } => {
-                ("failed", Some(format!("{reason}; fix the cause and restart the daemon")))
+                ("failed", Some(format!("{reason}; fix the cause: it is tried again by itself")))
             }
         }
     }
@@ -68,6 +68,7 @@ impl PrimaryDriver {
                 committed_count: counters.epochs_committed,
             },
             volumes: with_device_sizes(&self.shown.volumes),
+            warnings: self.damage.iter().cloned().collect(),
             verify: Some(self.verify_figures(now)),
             peer_standing: core.peer_standing().map(ToString::to_string),
             alone_since: core.state().alone.map(|epoch| epoch.0),

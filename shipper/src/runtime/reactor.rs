@@ -31,6 +31,10 @@ pub trait Driver {
     fn run(&mut self, now: Duration);
     /// Whether the role has ended and every answer was given: the daemon goes on in another one.
     fn is_over(&self) -> bool;
+    /// Whether it does nothing any more because something failed: a new beginning, from what the disks say, may help.
+    fn has_failed(&self) -> bool {
+        false
+    }
     /// How it stands, in a few words for people.
     fn summary(&self, now: Duration) -> String;
     /// Takes over from a configuration what can change while the daemon runs; all else is as it was.
@@ -54,6 +58,8 @@ pub trait Service {
     /// # Errors
     /// When the role cannot begin.
     fn role(&mut self, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>>;
+    /// The driver that stands in for a role that failed and cannot begin again, until it can.
+    fn stranded(&mut self, error: &anyhow::Error) -> Box<dyn Driver>;
     /// The first role has begun and commands are taken.
     fn begun(&mut self, driver: &dyn Driver);
     /// Whether the end was asked for: what is asked of the driver then, and how long it may take at most.
@@ -64,6 +70,52 @@ pub trait Service {
     fn reload(&mut self, now: Duration, driver: &mut dyn Driver) -> Response;
     /// Tells whoever supervises the daemon; returns when that is due again.
     fn supervise(&mut self, now: Duration, driver: &dyn Driver) -> Option<Duration>;
+}
+
+/// The wait before a role that failed is begun again: it doubles from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_secs(30);
+const LAST_RETRY: Duration = Duration::from_secs(600);
+
+/// When a role that failed is begun again.
+#[derive(Debug)]
+struct Retry {
+    wait: Duration,
+    at: Option<Duration>,
+    /// Since when nothing has failed.
+    sound_since: Duration,
+}
+
+impl Retry {
+    fn new() -> Self {
+        Self { wait: FIRST_RETRY, at: None, sound_since: Duration::ZERO }
+    }
+
+    /// Takes in whether the role has failed. Returns whether it is to begin again.
+    fn is_due(&mut self, now: Duration, has_failed: bool) -> bool {
+        match self.at {
+            None if has_failed => {
+                // What fails again at once is not to be hurried; what held for long begins afresh.
+                if now.saturating_sub(self.sound_since) > LAST_RETRY {
+                    self.wait = FIRST_RETRY;
+                }
+                self.at = Some(now + self.wait);
+                self.wait = (self.wait * 2).min(LAST_RETRY);
+                false
+            }
+            None => false,
+            Some(_) if !has_failed => {
+                (self.at, self.sound_since) = (None, now);
+                false
+            }
+            Some(at) => {
+                let is_due = at <= now;
+                if is_due {
+                    (self.at, self.sound_since) = (None, now);
+                }
+                is_due
+            }
+        }
+    }
 }
 
 /// Hands lanes a way to report to the loop.
@@ -154,6 +206,7 @@ impl Reactor {
         service.begun(&*driver);
         let mut ending = None;
         let mut has_ended = false;
+        let mut retry = Retry::new();
         while !has_ended {
             let now = self.start.elapsed();
             if ending.is_none()
@@ -171,16 +224,20 @@ impl Reactor {
                 control.answer(client, &answer);
             }
             has_ended |= ending.is_some_and(|at| at <= now);
-            if driver.is_over() && ending.is_none() {
+            let is_retry = retry.is_due(now, driver.has_failed());
+            if (driver.is_over() || is_retry) && ending.is_none() {
                 // Ended first: both want the same devices.
                 driver.stop();
-                driver = service.role(&self)?;
+                driver = match service.role(&self) {
+                    Err(error) if is_retry => service.stranded(&error),
+                    result => result?,
+                };
                 continue;
             }
             if has_ended {
                 break;
             }
-            let dues = [driver.timeout(), service.supervise(now, &*driver), ending];
+            let dues = [driver.timeout(), service.supervise(now, &*driver), ending, retry.at];
             let timeout = dues.into_iter().flatten().min().map(|at| at.saturating_sub(self.start.elapsed()));
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -209,5 +266,35 @@ impl Reactor {
         drop(control);
         driver.stop();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_begins_again_later_and_later_and_afresh_after_a_long_time() {
+        let mut retry = Retry::new();
+        let second = Duration::from_secs(1);
+        assert!(!retry.is_due(second, false));
+        assert!(!retry.is_due(2 * second, true));
+        let mut now = 2 * second;
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            let at = retry.at.expect("it is due some time");
+            waits.push((at - now).as_secs());
+            assert!(!retry.is_due(at - second, true) && retry.is_due(at, true));
+            // It fails again at once.
+            now = at;
+            assert!(!retry.is_due(now, true));
+        }
+        assert_eq!(waits, [30, 60, 120, 240, 480, 600, 600]);
+        // It holds for a while.
+        let at = retry.at.unwrap();
+        assert!(retry.is_due(at, true) && !retry.is_due(at + second, false));
+        let later = at + LAST_RETRY + 2 * second;
+        assert!(!retry.is_due(later, true));
+        assert_eq!(retry.at, Some(later + FIRST_RETRY));
     }
 }

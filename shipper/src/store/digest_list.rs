@@ -111,6 +111,7 @@ pub fn unapplied(config: &Config) -> anyhow::Result<Option<String>> {
         path: &config.journal.device,
         group: &config.group,
         state: Some(&state),
+        state_damage: None,
         daemon: false,
         all: false,
     };

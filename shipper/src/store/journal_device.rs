@@ -11,12 +11,14 @@ use ftship_proto::backup::Sealed;
 use ftship_proto::frame::{Frame, MAX_RAW_PAYLOAD};
 use ftship_proto::ids::{Digest, Epoch, GroupName, Incarnation};
 use ftship_proto::journal::{
-    BLOCK_LEN, EndClass, JournalError, JournalWriter, MIN_JOURNAL_LEN, Placement, ReadAt, Ring, SealedEpoch,
-    Superblock, encode_padded, recover,
+    BLOCK_LEN, EndClass, EndReason, JournalError, JournalWriter, MIN_JOURNAL_LEN, Placement, ReadAt, Ring,
+    SealedEpoch, Superblock, encode_padded, recover,
 };
-use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
+use ftship_proto::slot::{Chosen, SlotError, SlotKind};
+use ftship_proto::state::DurableState;
 
-use crate::store::storage::{LOST_WRITE, Storage, StorageError};
+use crate::store::slots::{self, ReadSlots, SlotFault, SlotWriter};
+use crate::store::storage::{Storage, StorageError};
 
 /// Largest frame as it lies in the ring, with room to spare: header, payload and padding.
 pub(crate) const LARGEST_FRAME: usize = MAX_RAW_PAYLOAD + 2 * BLOCK_LEN;
@@ -43,6 +45,14 @@ pub enum JournalFault {
     /// Nothing was ever formatted.
     #[error("journal {0}: blank; `ftship format` makes it ready")]
     Blank(PathBuf),
+    /// It is not for this group, or this version, to use.
+    #[error("journal {path}: {reason}")]
+    Refused {
+        /// The device.
+        path: PathBuf,
+        /// What was found, and what to do.
+        reason: String,
+    },
     /// What it holds cannot be used.
     #[error("journal {path}: {reason}")]
     Unusable {
@@ -63,7 +73,7 @@ impl From<StorageError> for JournalFault {
 #[derive(Debug)]
 pub struct JournalDevice {
     device: Storage,
-    position: Option<SlotPosition>,
+    slots: SlotWriter,
     ring: Option<Ring>,
     buffer: AlignedBuffer,
     encoded: Vec<u8>,
@@ -84,6 +94,32 @@ pub struct Recovery {
     pub lost: Option<Epoch>,
     /// For the log.
     pub summary: String,
+    /// What is wrong with the device, and has cost nothing yet.
+    pub damage: Vec<String>,
+}
+
+impl Recovery {
+    /// Of a journal that is given up: nothing is in it, and nothing behind the last epoch that the state names is held.
+    ///
+    /// # Errors
+    /// Never: the smallest journal is large enough.
+    pub fn without_journal(state: &DurableState) -> Result<Self, JournalError> {
+        let formatted = Superblock::format([0; 16], state.group_name.clone(), MIN_JOURNAL_LEN)?;
+        let superblock = Superblock { tail_epoch: state.highest_epoch_seen, ..formatted };
+        let found = recover(&superblock, &mut |_, bytes: &mut [u8]| {
+            bytes.fill(0);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        Ok(Self {
+            applied: superblock.tail_epoch,
+            applied_digest: superblock.tail_digest,
+            writer: JournalWriter::new(superblock, &found),
+            sealed: Vec::new(),
+            lost: None,
+            summary: "given up".into(),
+            damage: Vec::new(),
+        })
+    }
 }
 
 impl JournalDevice {
@@ -105,7 +141,8 @@ impl JournalDevice {
 
     fn over(device: Storage) -> Self {
         let buffer = AlignedBuffer::new(LARGEST_FRAME);
-        Self { device, position: None, ring: None, buffer, encoded: Vec::new() }
+        let slots = SlotWriter::new(SlotKind::JournalSuperblock, ["superblock-written", "superblock-synced"]);
+        Self { device, slots, ring: None, buffer, encoded: Vec::new() }
     }
 
     /// A second descriptor of the same journal, which was recovered, for reading, and where its ring lies.
@@ -125,19 +162,25 @@ impl JournalDevice {
         JournalFault::Io { path: self.device.path().into(), action, error }
     }
 
+    fn refused(&self, reason: impl std::fmt::Display) -> JournalFault {
+        JournalFault::Refused { path: self.device.path().into(), reason: reason.to_string() }
+    }
+
     fn unusable(&self, reason: impl std::fmt::Display) -> JournalFault {
         JournalFault::Unusable { path: self.device.path().into(), reason: reason.to_string() }
     }
 
-    fn load(&mut self) -> Result<Option<(Superblock, SlotPosition)>, JournalFault> {
-        let mut slots = [[0; SLOT_SIZE]; 2];
-        for (bytes, slot) in slots.iter_mut().zip([Slot::A, Slot::B]) {
-            let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
-            let read = self.device.read_at(slot.offset(), buffer);
-            bytes.copy_from_slice(buffer);
-            read.map_err(|error| self.io("read", error))?;
-        }
-        Superblock::load(&slots[0], &slots[1], self.len()).map_err(|error| self.unusable(error))
+    fn load(&self) -> Result<Option<(Superblock, Chosen, ReadSlots)>, JournalFault> {
+        let slots = slots::read(&self.device);
+        let [a, b] = slots.both();
+        let found = Superblock::load(a, b, self.len()).map_err(|error| {
+            let said = slots.error().map(|said| format!(" ({said})")).unwrap_or_default();
+            match error {
+                JournalError::Slot(SlotError::Newer { .. } | SlotError::Kind { .. }) => self.refused(error),
+                _ => self.unusable(format_args!("{error}{said}")),
+            }
+        })?;
+        Ok(found.map(|(superblock, chosen)| (superblock, chosen, slots)))
     }
 
     /// Refuses a device or file that is too small to be a journal.
@@ -157,7 +200,7 @@ impl JournalDevice {
     /// When the device fails.
     pub fn content(&mut self) -> Result<Option<String>, JournalFault> {
         match self.load() {
-            Ok(Some((superblock, _))) => {
+            Ok(Some((superblock, ..))) => {
                 Ok(Some(format!("holds the journal of group {}", superblock.group_name)))
             }
             Ok(None) => {
@@ -167,7 +210,9 @@ impl JournalDevice {
                 read.map_err(|error| self.io("read", error))?;
                 Ok((!is_blank).then(|| "holds data of another kind".into()))
             }
-            Err(JournalFault::Unusable { reason, .. }) => Ok(Some(reason)),
+            Err(JournalFault::Unusable { reason, .. } | JournalFault::Refused { reason, .. }) => {
+                Ok(Some(reason))
+            }
             Err(fault) => Err(fault),
         }
     }
@@ -188,7 +233,7 @@ impl JournalDevice {
                 .map_err(|error| self.io("zero", error))?;
             offset += len as u64;
         }
-        self.write_superblock(&superblock)?;
+        self.slots.erase(&self.device).map_err(|fault| self.fault(fault))?;
         self.write_superblock(&superblock)
     }
 
@@ -205,22 +250,30 @@ impl JournalDevice {
         // A killed daemon may have left anything in a volatile cache, a superblock too: what is read here is
         // built upon, so it has to be durable first.
         self.sync()?;
-        let Some((mut superblock, position)) = self.load()? else {
+        let Some((mut superblock, chosen, slots)) = self.load()? else {
             return Err(JournalFault::Blank(self.device.path().into()));
         };
         superblock.incarnation = superblock.incarnation.or(heard);
         if superblock.group_name != *group {
-            return Err(self.unusable(format_args!(
+            return Err(self.refused(format_args!(
                 "belongs to group {}, not {group}: is `journal.device` right?",
                 superblock.group_name
             )));
         }
-        let found = recover(&superblock, &mut DeviceReader(&self.device, &mut self.buffer))
-            .map_err(|error| self.io("read", error))?;
+        let damaged =
+            self.slots.go_on(&self.device, &chosen, slots.error()).map_err(|fault| self.fault(fault))?;
+        let path = self.device.path().display();
+        let mut damage: Vec<String> =
+            damaged.into_iter().map(|what| format!("journal {path}: superblock: {what}")).collect();
+        let found = recover(&superblock, &mut DeviceReader(&self.device, &mut self.buffer));
+        if let EndReason::Unreadable(error) = &found.ended.reason {
+            let offset = superblock.ring.offset(found.ended.position);
+            damage.push(format!("journal {path}: byte {offset} cannot be read ({error}): check the device"));
+        }
         let lost = match found.ended.class {
             EndClass::Ordinary => None,
             EndClass::Refused => {
-                return Err(self.unusable(format_args!("{}: update this host first", found.ended.reason)));
+                return Err(self.refused(format_args!("{}: update this host first", found.ended.reason)));
             }
             EndClass::Damaged { lost_through, .. } => Some(lost_through),
         };
@@ -233,9 +286,8 @@ impl JournalDevice {
         );
         let writer = JournalWriter::new(superblock.clone(), &found);
         let (applied, applied_digest) = (superblock.tail_epoch, superblock.tail_digest);
-        self.position = Some(position);
         self.ring = Some(superblock.ring);
-        Ok(Recovery { writer, sealed, applied, applied_digest, lost, summary })
+        Ok(Recovery { writer, sealed, applied, applied_digest, lost, summary, damage })
     }
 
     /// Writes a frame at its place. Durable only after [`Self::sync`].
@@ -272,31 +324,19 @@ impl JournalDevice {
         self.device.flush().map_err(|error| self.io("flush", error))
     }
 
-    /// Writes the superblock to the older slot and makes it durable.
+    /// Replaces the superblock, durably.
     ///
     /// # Errors
     /// When the device fails.
     pub fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), JournalFault> {
-        let next = self.position.map_or(SlotPosition::FIRST, SlotPosition::next);
-        let bytes = slot::encode(next.sequence, SlotKind::JournalSuperblock, &superblock.encode())
-            .map_err(|error| self.unusable(error))?;
-        self.write(next.slot.offset(), &bytes)?;
-        fault::at("superblock-written");
-        self.sync()?;
-        fault::at("superblock-synced");
-        self.check_slot(next.slot, &bytes)?;
-        self.position = Some(next);
-        Ok(())
+        self.slots.write(&self.device, &superblock.encode()).map_err(|fault| self.fault(fault))
     }
 
-    /// Whether the slot holds what was written to it: a write that is lost leaves an older superblock, as sound.
-    fn check_slot(&mut self, slot: Slot, bytes: &[u8; SLOT_SIZE]) -> Result<(), JournalFault> {
-        let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
-        let read = self.device.read_at(slot.offset(), buffer);
-        let is_kept = buffer[..] == bytes[..];
-        read.map_err(|error| self.io("read back", error))?;
-        let lost = || format!("{slot} was written and flushed, and holds something else: {LOST_WRITE}");
-        if is_kept { Ok(()) } else { Err(self.unusable(lost())) }
+    fn fault(&self, fault: SlotFault) -> JournalFault {
+        match fault {
+            SlotFault::Io { action, error } => self.io(action, error),
+            other => self.unusable(format_args!("superblock: {other}")),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Copies of the backup's volumes as they were at a committed epoch: snapshots of LVM's, thin where the volume is thin.
 //!
 //! Always holds: what belongs to a snapshot is told by the tags of its logical volumes alone, so nothing has to agree
-//! with anything; only volumes that carry this group's tag are ever removed; a snapshot of a group is of all its volumes
-//! or not there.
+//! with anything; only volumes that carry this group's tag are ever removed; a snapshot that does not have all volumes of
+//! the group, because whoever took or removed it was stopped, is said to be incomplete, and the next one removes it first.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use ftdm::fault;
 use ftship_proto::ids::Epoch;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,8 @@ const NAME: &str = "ftdm.snapshot=";
 const EPOCH: &str = "ftdm.epoch=";
 const TIME: &str = "ftdm.time=";
 const KIND: &str = "ftdm.kind=";
+/// How many volumes the group had. Earlier versions did not note it.
+const VOLUMES: &str = "ftdm.volumes=";
 
 /// What a snapshot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,23 @@ pub struct Snapshot {
     pub time: u64,
     /// One logical volume of each of the group's.
     pub devices: Vec<PathBuf>,
+    /// Whether they are all there. Else it is of no use.
+    #[serde(default = "complete")]
+    pub complete: bool,
+}
+
+/// What earlier versions did not say.
+fn complete() -> bool {
+    true
+}
+
+/// What became of the oldest recovery points.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// Names of those that are gone.
+    pub gone: Vec<String>,
+    /// Those that are still there, and why, for people.
+    pub kept: Vec<String>,
 }
 
 /// Whether `name` may be that of a snapshot.
@@ -98,6 +118,14 @@ impl Order {
     pub fn take(&self, epoch: Epoch) -> anyhow::Result<Snapshot> {
         let name = self.name.clone().unwrap_or_else(|| format!("epoch_{epoch}"));
         let time = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        for left in list(&self.group)?.iter().filter(|other| !other.complete) {
+            match left.remove() {
+                Ok(()) => log::warn!("removed snapshot {}, which is not whole", left.name),
+                Err(error) => {
+                    log::error!("snapshot {}, which is not whole, is left over: {error:#}", left.name)
+                }
+            }
+        }
         anyhow::ensure!(
             list(&self.group)?.iter().all(|other| other.name != name),
             "there is a snapshot {name} of this group already: `ftship snapshots {} --remove {name}`",
@@ -106,7 +134,10 @@ impl Order {
         let mut devices = Vec::new();
         for device in &self.devices {
             match self.take_one(device, &name, epoch, time) {
-                Ok(taken) => devices.push(taken),
+                Ok(taken) => {
+                    fault::at("snapshot-of-one");
+                    devices.push(taken);
+                }
                 Err(error) => {
                     for taken in devices {
                         remove_volume(&taken).context("a snapshot that is not whole is left over")?;
@@ -115,7 +146,8 @@ impl Order {
                 }
             }
         }
-        Ok(Snapshot { name, kind: self.kind, epoch: epoch.0, time, devices })
+        fault::at("snapshot-taken");
+        Ok(Snapshot { name, kind: self.kind, epoch: epoch.0, time, devices, complete: true })
     }
 
     fn take_one(&self, device: &Path, name: &str, epoch: Epoch, time: u64) -> anyhow::Result<PathBuf> {
@@ -129,6 +161,7 @@ impl Order {
             format!("{EPOCH}{epoch}"),
             format!("{TIME}{time}"),
             format!("{KIND}{}", self.kind.text()),
+            format!("{VOLUMES}{}", self.devices.len()),
         ] {
             command.args(["--addtag", &tag]);
         }
@@ -147,27 +180,35 @@ impl Order {
         Ok(Path::new("/dev").join(origin.vg).join(copy))
     }
 
-    /// Removes the oldest recovery points beyond those that are kept; returns their names.
+    /// Removes the oldest recovery points beyond those that are kept. One that cannot be removed keeps no other.
     ///
     /// # Errors
-    /// When LVM fails, or one is in use.
-    pub fn remove_oldest(&self) -> anyhow::Result<Vec<String>> {
-        let Some(keep) = self.keep else { return Ok(Vec::new()) };
+    /// When LVM does not list them.
+    pub fn remove_oldest(&self) -> anyhow::Result<Removed> {
+        let Some(keep) = self.keep else { return Ok(Removed::default()) };
         let mut points: Vec<_> =
             list(&self.group)?.into_iter().filter(|snapshot| snapshot.kind == Kind::Point).collect();
         points.sort_by_key(|point| point.epoch);
         points.truncate(points.len().saturating_sub(keep));
-        points.iter().try_for_each(Snapshot::remove)?;
-        Ok(points.into_iter().map(|point| point.name).collect())
+        let mut removed = Removed::default();
+        for point in points {
+            match point.remove() {
+                Ok(()) => removed.gone.push(point.name),
+                Err(error) => removed.kept.push(format!("recovery point {} stays: {error:#}", point.name)),
+            }
+        }
+        Ok(removed)
     }
 }
 
 impl Snapshot {
-    /// Removes it, of every volume.
+    /// Removes it, of every volume; or, if one of them is in use, of none.
     ///
     /// # Errors
     /// When one is in use, or LVM fails.
     pub fn remove(&self) -> anyhow::Result<()> {
+        let opened = run(lvm("lvs").args(["--noheadings", "-o", "lv_device_open"]).args(&self.devices))?;
+        anyhow::ensure!(!opened.contains("open"), "it is in use");
         self.devices.iter().try_for_each(|device| remove_volume(device))
     }
 }
@@ -193,8 +234,12 @@ pub fn list(group: &str) -> anyhow::Result<Vec<Snapshot>> {
             continue;
         }
         let kind = if tag(KIND) == Some("point") { Kind::Point } else { Kind::Test };
-        let new = || Snapshot { name: name.to_owned(), kind, epoch, time, devices: Vec::new() };
-        snapshots.entry((epoch, name.to_owned())).or_insert_with(new).devices.push(device);
+        let new =
+            || Snapshot { name: name.to_owned(), kind, epoch, time, devices: Vec::new(), complete: true };
+        let snapshot = snapshots.entry((epoch, name.to_owned())).or_insert_with(new);
+        snapshot.devices.push(device);
+        let volumes = number(VOLUMES).map_or(0, |volumes| usize::try_from(volumes).unwrap_or(usize::MAX));
+        snapshot.complete = snapshot.devices.len() >= volumes;
     }
     Ok(snapshots.into_values().collect())
 }

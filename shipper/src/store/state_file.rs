@@ -1,19 +1,18 @@
 //! The durable state of a group on its volume or file, and its formatting.
 //!
-//! Always holds: of the two slots the newest valid one stays untouched while the other is written; a
-//! state is used only after the write and its flush succeeded and the slot was read back as it was written, for a write
-//! that is lost leaves an older version that is as sound; a failure of any of these is final.
+//! Always holds: a state is acted upon only once both slots hold it, see [`super::slots`]; a slot that does not is
+//! reported.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use ftdm::block_io::AlignedBuffer;
-use ftdm::fault;
 use ftdm_units::Sectors;
-use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
-use ftship_proto::state::DurableState;
+use ftship_proto::slot::{Chosen, SLOT_SIZE, SlotError, SlotKind};
+use ftship_proto::state::{DurableState, StateError as LoadError};
 
-use crate::store::storage::{LOST_WRITE, Storage, StorageError};
+use crate::store::slots::{self, ReadSlots, SlotFault, SlotWriter};
+use crate::store::storage::{Storage, StorageError};
 
 /// Bytes that the state needs.
 const AREA: usize = (64 << 10) + SLOT_SIZE;
@@ -23,8 +22,8 @@ const AREA: usize = (64 << 10) + SLOT_SIZE;
 pub struct StateFile {
     path: PathBuf,
     storage: Storage,
-    position: Option<SlotPosition>,
-    buffer: AlignedBuffer,
+    slots: SlotWriter,
+    damage: Option<String>,
 }
 
 /// Why a state cannot be used.
@@ -46,7 +45,15 @@ pub enum StateError {
     /// Nothing was ever written.
     #[error("state {0}: blank; `ftship format` makes it ready")]
     Blank(PathBuf),
-    /// It holds something else, or is damaged.
+    /// Both slots are damaged or cannot be read.
+    #[error("state {path}: {reason}")]
+    Damaged {
+        /// The state's device or file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// It holds something else, or is of a newer version.
     #[error("state {path}: {reason}")]
     Unusable {
         /// The state's device or file.
@@ -93,28 +100,40 @@ impl StateFile {
         if size < AREA as u64 {
             return Err(StateError::Unusable { path, reason: format!("has {size} bytes, needs {AREA}") });
         }
-        Ok(Self { path, storage, position: None, buffer: AlignedBuffer::new(AREA) })
+        let slots = SlotWriter::new(SlotKind::State, ["state-written", "state-synced"]);
+        Ok(Self { path, storage, slots, damage: None })
     }
 
-    /// The newest state; `None` when both slots are blank.
+    /// The newest state; `None` when both slots are blank. Changes nothing; see [`Self::damage`].
     ///
     /// # Errors
-    /// When the device fails, or holds something that is not a state of this version.
+    /// When neither slot can be used, or they hold something that is not a state of this version.
     pub fn read(&mut self) -> Result<Option<DurableState>, StateError> {
-        let mut slots = [[0; SLOT_SIZE]; 2];
-        for (bytes, slot) in slots.iter_mut().zip([Slot::A, Slot::B]) {
-            let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
-            let read = self.storage.read_at(slot.offset(), buffer);
-            bytes.copy_from_slice(buffer);
-            read.map_err(|error| self.io("read", error))?;
-        }
-        let unusable = |reason: String| StateError::Unusable { path: self.path.clone(), reason };
-        let chosen = slot::choose(SlotKind::State, &slots[0], &slots[1])
-            .map_err(|error| unusable(error.to_string()))?;
-        let Some(chosen) = chosen else { return Ok(None) };
-        let state = DurableState::decode(&chosen.body).map_err(|error| unusable(error.to_string()))?;
-        self.position = Some(chosen.position);
-        Ok(Some(state))
+        Ok(self.choose()?.map(|(state, _, _)| state))
+    }
+
+    fn choose(&mut self) -> Result<Option<(DurableState, Chosen, ReadSlots)>, StateError> {
+        let slots = slots::read(&self.storage);
+        let [a, b] = slots.both();
+        let found = DurableState::load(a, b).map_err(|error| {
+            let said = slots.error().map(|said| format!(" ({said})")).unwrap_or_default();
+            let path = self.path.clone();
+            match &error {
+                LoadError::Slot(SlotError::Damaged { a, b }) if !(a.is_foreign() && b.is_foreign()) => {
+                    StateError::Damaged { path, reason: format!("{error}{said}") }
+                }
+                _ => StateError::Unusable { path, reason: error.to_string() },
+            }
+        })?;
+        let Some((state, chosen)) = found else { return Ok(None) };
+        self.damage = chosen.damaged().map(|damaged| format!("state {}: {damaged}", self.path.display()));
+        Ok(Some((state, chosen, slots)))
+    }
+
+    /// What was wrong with one of the slots when it was read last, for people.
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// Whether the area holds nothing but zeros.
@@ -122,18 +141,25 @@ impl StateFile {
     /// # Errors
     /// When the device fails.
     pub fn is_blank(&mut self) -> Result<bool, StateError> {
-        let read = self.storage.read_at(0, self.buffer.bytes_mut());
-        read.map_err(|error| self.io("read", error))?;
-        Ok(self.buffer.bytes().iter().all(|byte| *byte == 0))
+        let mut buffer = AlignedBuffer::new(AREA);
+        self.storage.read_at(0, buffer.bytes_mut()).map_err(|error| self.io("read", error))?;
+        Ok(buffer.bytes().iter().all(|byte| *byte == 0))
     }
 
-    /// The newest state, made durable first: a killed daemon may have left it in a volatile cache.
+    /// The newest state, made durable first, in both slots: a killed daemon may have left it in a volatile cache, or in
+    /// one of them.
     ///
     /// # Errors
     /// As [`Self::read`], and when nothing was formatted.
     pub fn load(&mut self) -> Result<DurableState, StateError> {
         self.storage.flush().map_err(|error| self.io("flush", error))?;
-        self.read()?.ok_or_else(|| StateError::Blank(self.path.clone()))
+        let Some((state, chosen, slots)) = self.choose()? else {
+            return Err(StateError::Blank(self.path.clone()));
+        };
+        let damage = self.slots.go_on(&self.storage, &chosen, slots.error());
+        let damage = damage.map_err(|fault| self.fault(fault))?;
+        self.damage = damage.map(|damage| format!("state {}: {damage}", self.path.display()));
+        Ok(state)
     }
 
     /// Replaces the state, durably.
@@ -141,26 +167,7 @@ impl StateFile {
     /// # Errors
     /// When the device fails; nothing is known about the new state then.
     pub fn write(&mut self, state: &DurableState) -> Result<(), StateError> {
-        let next = self.position.map_or(SlotPosition::FIRST, SlotPosition::next);
-        let bytes = slot::encode(next.sequence, SlotKind::State, &state.encode())
-            .map_err(|error| StateError::Unusable { path: self.path.clone(), reason: error.to_string() })?;
-        self.write_slot(next.slot, &bytes)?;
-        fault::at("state-written");
-        self.storage.flush().map_err(|error| self.io("flush", error))?;
-        fault::at("state-synced");
-        self.check_slot(next.slot, &bytes)?;
-        self.position = Some(next);
-        Ok(())
-    }
-
-    /// Whether the slot holds what was written to it.
-    fn check_slot(&mut self, slot: Slot, bytes: &[u8; SLOT_SIZE]) -> Result<(), StateError> {
-        let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
-        let read = self.storage.read_at(slot.offset(), buffer);
-        let is_kept = buffer[..] == bytes[..];
-        read.map_err(|error| self.io("read back", error))?;
-        let reason = || format!("{slot} was written and flushed, and holds something else: {LOST_WRITE}");
-        if is_kept { Ok(()) } else { Err(StateError::Unusable { path: self.path.clone(), reason: reason() }) }
+        self.slots.write(&self.storage, &state.encode()).map_err(|fault| self.fault(fault))
     }
 
     /// Makes the state blank and writes `state` to both slots, durably: whatever was there is gone.
@@ -168,18 +175,19 @@ impl StateFile {
     /// # Errors
     /// When the device fails.
     pub fn format(&mut self, state: &DurableState) -> Result<(), StateError> {
-        for slot in [Slot::A, Slot::B] {
-            self.write_slot(slot, &[0; SLOT_SIZE])?;
-        }
-        self.position = None;
-        self.write(state)?;
+        self.slots.erase(&self.storage).map_err(|fault| self.fault(fault))?;
         self.write(state)
     }
 
-    fn write_slot(&mut self, slot: Slot, bytes: &[u8; SLOT_SIZE]) -> Result<(), StateError> {
-        let buffer = &mut self.buffer.bytes_mut()[..SLOT_SIZE];
-        buffer.copy_from_slice(bytes);
-        self.storage.write_at(slot.offset(), buffer).map_err(|error| self.io("write", error))
+    fn fault(&self, fault: SlotFault) -> StateError {
+        match fault {
+            SlotFault::Io { action, error } => self.io(action, error),
+            other => self.unusable(other.to_string()),
+        }
+    }
+
+    fn unusable(&self, reason: String) -> StateError {
+        StateError::Unusable { path: self.path.clone(), reason }
     }
 
     fn io(&self, action: &'static str, error: io::Error) -> StateError {

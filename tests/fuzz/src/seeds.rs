@@ -7,7 +7,7 @@ use ftship_proto::frame::Frame;
 use ftship_proto::generations::LineageEntry;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
-use ftship_proto::message::{Hello, Message};
+use ftship_proto::message::{ByeCause, Hello, Message};
 use ftship_proto::protocol::{ACK_RECEIVED, COMPARE, CommitPolicy, EXTERNAL_COMMIT, VERIFY};
 use ftship_proto::record::Content;
 use ftship_proto::verify::{DigestLength, HashRequest, Place};
@@ -21,9 +21,10 @@ macro_rules! golden {
     };
 }
 
-const GOLDEN: [(&str, &str); 25] = golden![
+const GOLDEN: [(&str, &str); 26] = golden![
     "base_end",
     "bye",
+    "bye_journal",
     "commit",
     "compressed",
     "digests",
@@ -169,6 +170,6 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
         frames.push(say(Message::Hash(request)));
     }
     frames.extend(epoch(3, digest, true)?.0);
-    frames.push(say(Message::Bye { text: "done".into() }));
+    frames.push(say(Message::Bye { text: "done".into(), cause: ByeCause::Other }));
     Some(frames)
 }

@@ -14,7 +14,7 @@ use ftship_proto::journal::{
 };
 use ftship_proto::message::{Message, Welcome};
 use ftship_proto::mutant::{self, Mutant};
-use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
+use ftship_proto::slot::{FIRST_SEQUENCE, SLOT_SIZE, Slot, SlotKind};
 use ftship_proto::state::DurableState;
 use ftship_proto::verify::DigestLength;
 
@@ -34,8 +34,9 @@ pub(crate) struct BackupDaemon {
     pub(crate) ring: Ring,
     pub(crate) journal: Lane<Work>,
     pub(crate) volume: Lane<Work>,
-    pub(crate) superblock_at: SlotPosition,
-    pub(crate) state_at: SlotPosition,
+    /// Sequences of the newest superblock and state.
+    pub(crate) superblock_at: u64,
+    pub(crate) state_at: u64,
     pub(crate) backlog: usize,
     /// What the last proof has read.
     pub(crate) proofs: Vec<(Sealed, Proof)>,
@@ -77,13 +78,8 @@ impl BackupHost {
             applying: Some(Epoch::NONE),
         };
         let first = DurableState::new_backup(crate::encoding::group_name(), random.id());
-        for at in [SlotPosition::FIRST, SlotPosition::FIRST.next()] {
-            let encode = |kind, body: &[u8]| slot::encode(at.sequence, kind, body).expect("fits");
-            journal.write(at.slot.offset(), &encode(SlotKind::JournalSuperblock, &superblock.encode()));
-            state.write(at.slot.offset(), &encode(SlotKind::State, &first.encode()));
-        }
-        journal.sync();
-        state.sync();
+        journal.write_slots(FIRST_SEQUENCE, SlotKind::JournalSuperblock, &superblock.encode());
+        state.write_slots(FIRST_SEQUENCE, SlotKind::State, &first.encode());
         let volumes = scenario.shape.0.iter().map(|blocks| Disk::new(&[(0, blocks * SECTOR_SIZE)])).collect();
         Self { disks: Disks { journal, state, volumes }, eras: None, powered: true, run: 0, daemon: None }
     }
@@ -103,16 +99,21 @@ impl World {
             self.backup.disks.journal.sync();
             self.backup.disks.state.sync();
         }
-        let host = &self.backup;
-        let [a, b] = host.disks.state.view.slots();
-        let (state, state_at) = DurableState::load(a, b).expect("a sound state").expect("formatted");
-        let [a, b] = host.disks.journal.view.slots();
-        let (superblock, superblock_at) =
+        self.rot(Side::Backup);
+        let disks = &mut self.backup.disks;
+        let [a, b] = disks.state.view.slots();
+        let (state, chosen) = DurableState::load(a, b).expect("a sound state").expect("formatted");
+        let state_at = chosen.sequence;
+        let [a, b] = disks.journal.view.slots();
+        let (superblock, chosen) =
             Superblock::load(a, b, u64::MAX).expect("a sound superblock").expect("formatted");
-        let found = match recover(&superblock, &mut ImageReader(&host.disks.journal.view)) {
-            Ok(found) => found,
-            Err(never) => match never {},
-        };
+        let superblock_at = chosen.sequence;
+        if !mutant::is(Mutant::SlotsInTurn) {
+            // Before anybody acts on them.
+            disks.state.write_slots(state_at, SlotKind::State, &state.encode());
+            disks.journal.write_slots(superblock_at, SlotKind::JournalSuperblock, &superblock.encode());
+        }
+        let found = recover(&superblock, &mut ImageReader(&disks.journal.view));
         let lost = match found.ended.class {
             EndClass::Ordinary => None,
             EndClass::Refused => panic!("a newer version's journal"),

@@ -219,7 +219,7 @@ impl Checker {
         let Some(committed) = superblock.committed.filter(|_| state.content == Held::Consistent) else {
             return;
         };
-        let Ok(recovery) = recover(&superblock, &mut ImageReader(&disks.journal.durable));
+        let recovery = recover(&superblock, &mut ImageReader(&disks.journal.durable));
         let foreign = |sealed: &&SealedEpoch| sealed.epoch > committed && sealed.incarnation != incarnation;
         let left = recovery.sealed.iter().find(foreign);
         assert!(left.is_none(), "a primary is welcomed, and another one's staged epoch is kept: {left:?}");
@@ -289,10 +289,7 @@ impl Checker {
         let [a, b] = state.slots();
         let state = DurableState::load(a, b).expect("the state is readable").expect("and formatted").0;
         let superblock = superblock(journal);
-        let recovery = match recover(&superblock, &mut ImageReader(journal)) {
-            Ok(recovery) => recovery,
-            Err(never) => match never {},
-        };
+        let recovery = recover(&superblock, &mut ImageReader(journal));
         let is_sound = recovery.ended.class == EndClass::Ordinary;
         assert!(is_sound || self.is_struck, "the journal is damaged: {}", recovery.ended.reason);
         let mut found = Found {

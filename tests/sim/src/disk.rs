@@ -8,7 +8,7 @@ use std::convert::Infallible;
 
 use ftdm_units::SECTOR_SIZE;
 use ftship_proto::journal::ReadAt;
-use ftship_proto::slot::{SLOT_SIZE, Slot};
+use ftship_proto::slot::{Found, ReadSlot, SLOT_SIZE, Slot, SlotKind, encode, read};
 
 use crate::random::Random;
 
@@ -44,9 +44,8 @@ impl Image {
     }
 
     /// The two slots at the start of a journal or state.
-    pub(crate) fn slots(&self) -> [&[u8; SLOT_SIZE]; 2] {
-        [Slot::A, Slot::B]
-            .map(|slot| self.bytes(slot.offset(), SLOT_SIZE).first_chunk().expect("a whole slot"))
+    pub(crate) fn slots(&self) -> [ReadSlot<'_>; 2] {
+        Slot::BOTH.map(|slot| self.bytes(slot.offset(), SLOT_SIZE).first_chunk())
     }
 }
 
@@ -115,6 +114,28 @@ impl Disk {
         let regions = regions.iter().map(|(start, len)| Region { start: *start, bytes: vec![0; *len] });
         let view = Image(regions.collect());
         Self { durable: view.clone(), view, cached: Vec::new() }
+    }
+
+    /// Writes a version to both slots, one after the other, durably.
+    pub(crate) fn write_slots(&mut self, sequence: u64, kind: SlotKind, body: &[u8]) {
+        let bytes = encode(sequence, kind, body).expect("a slot holds it");
+        for slot in Slot::BOTH {
+            self.write(slot.offset(), &bytes);
+            self.sync();
+        }
+    }
+
+    /// One of two sound slots rots.
+    pub(crate) fn rot_slot(&mut self, kind: SlotKind, slot: Slot) -> bool {
+        let sound = |slot: Slot| {
+            let bytes = self.view.bytes(slot.offset(), SLOT_SIZE).first_chunk();
+            read(slot, kind, bytes).is_ok_and(|found| matches!(found, Found::Sound { .. }))
+        };
+        let is_rotten = Slot::BOTH.into_iter().all(sound);
+        if is_rotten {
+            self.corrupt(slot.offset() + 100, &[0x99; 40]);
+        }
+        is_rotten
     }
 
     /// Bytes that nobody wrote.

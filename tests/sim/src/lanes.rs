@@ -16,7 +16,7 @@ use ftship_proto::journal::{
 };
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::record::{Content, Record, RecordIter};
-use ftship_proto::slot::{self, SlotKind};
+use ftship_proto::slot::{self, Slot, SlotKind};
 use ftship_proto::state::DurableState;
 use ftship_proto::verify::HashRequest;
 
@@ -54,9 +54,9 @@ pub(crate) enum DiskId {
 
 enum Step {
     Write(DiskId, u64, Vec<u8>),
-    /// The next version of a slot: superblock or state.
-    Slot(SlotKind, Vec<u8>),
-    /// The slot is durable.
+    /// The next version, superblock or state, into one of its slots.
+    Slot(SlotKind, Slot, Vec<u8>),
+    /// It is durable in both.
     Slotted(SlotKind),
     Prove(Vec<(Sealed, Place)>),
     Redo(Sealed, Box<GroupDescription>),
@@ -70,7 +70,7 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Write(disk, offset, bytes) => write!(f, "writes {disk:?} {offset}+{}", bytes.len()),
-            Self::Slot(kind, _) => write!(f, "writes a slot, {kind:?}"),
+            Self::Slot(kind, slot, _) => write!(f, "writes slot {slot:?}, {kind:?}"),
             Self::Slotted(kind) => write!(f, "has a new {kind:?}"),
             Self::Prove(places) => {
                 let epochs: Vec<_> = places.iter().map(|(sealed, _)| sealed.epoch.0).collect();
@@ -94,7 +94,14 @@ pub(crate) struct Work {
 
 impl Work {
     pub(crate) fn of_journal(job: JournalJob, weight: usize) -> Self {
-        let slot = |kind, disk, body| vec![Step::Slot(kind, body), Step::Sync(disk), Step::Slotted(kind)];
+        let slot = |kind, disk, body: Vec<u8>| {
+            let in_turn = mutant::is(Mutant::SlotsInTurn);
+            let write = |slot| [Step::Slot(kind, slot, body.clone()), Step::Sync(disk)];
+            let slots = if in_turn { &Slot::BOTH[..1] } else { &Slot::BOTH };
+            let mut steps: Vec<Step> = slots.iter().flat_map(|slot| write(*slot)).collect();
+            steps.push(Step::Slotted(kind));
+            steps
+        };
         let (steps, report) = match job {
             JournalJob::Append(placement, frame) => {
                 let mut bytes = Vec::new();
@@ -136,6 +143,19 @@ impl Work {
         };
         Self { steps: steps.into(), report, weight }
     }
+}
+
+/// The plain write of a version into a slot.
+fn slot_write(sequence: u64, kind: SlotKind, slot: Slot, body: &[u8]) -> Step {
+    let bytes = slot::encode(sequence, kind, body).expect("a slot holds it");
+    let disk = if kind == SlotKind::State { DiskId::State } else { DiskId::Journal };
+    Step::Write(disk, slot_offset(sequence, slot), bytes.to_vec())
+}
+
+/// Where a version goes: into that slot, or as earlier versions of the software wrote, in turn.
+pub(crate) fn slot_offset(sequence: u64, slot: Slot) -> u64 {
+    let is_even = sequence.is_multiple_of(2);
+    if mutant::is(Mutant::SlotsInTurn) && is_even { slot.other().offset() } else { slot.offset() }
 }
 
 /// See [`World::redo`].
@@ -294,8 +314,7 @@ impl World {
             }
             Step::Slotted(kind) => {
                 if let Some(daemon) = &mut self.backup.daemon {
-                    let at = daemon.slot(kind);
-                    *at = at.next();
+                    *daemon.sequence(kind) += 1;
                 }
                 self.power_cut_would_do();
             }
@@ -314,12 +333,7 @@ impl World {
     fn expand(&mut self, step: Step) -> Vec<Step> {
         let Some(daemon) = &mut self.backup.daemon else { return Vec::new() };
         match step {
-            Step::Slot(kind, body) => {
-                let next = daemon.slot(kind).next();
-                let bytes = slot::encode(next.sequence, kind, &body).expect("a slot holds it");
-                let disk = if kind == SlotKind::State { DiskId::State } else { DiskId::Journal };
-                vec![Step::Write(disk, next.slot.offset(), bytes.to_vec())]
-            }
+            Step::Slot(kind, slot, body) => vec![slot_write(*daemon.sequence(kind) + 1, kind, slot, &body)],
             other => vec![other],
         }
     }
@@ -409,11 +423,10 @@ impl World {
             }
             let first = lane.jobs.front().and_then(|work| work.steps.front());
             match first {
-                Some(Step::Slot(kind, body)) => {
-                    let at = if *kind == SlotKind::State { daemon.state_at } else { daemon.superblock_at };
-                    let bytes = slot::encode(at.next().sequence, *kind, body).expect("a slot holds it");
-                    let disk = if *kind == SlotKind::State { DiskId::State } else { DiskId::Journal };
-                    self.step_torn(&Step::Write(disk, at.next().slot.offset(), bytes.to_vec()));
+                Some(Step::Slot(kind, slot, body)) => {
+                    let is_state = *kind == SlotKind::State;
+                    let sequence = if is_state { daemon.state_at } else { daemon.superblock_at };
+                    self.step_torn(&slot_write(sequence + 1, *kind, *slot, body));
                 }
                 Some(Step::Redo(epoch, group)) => {
                     let (steps, _) = redo_of(daemon, &self.backup.disks.journal, epoch, group);
@@ -429,7 +442,8 @@ impl World {
 }
 
 impl BackupDaemon {
-    fn slot(&mut self, kind: SlotKind) -> &mut slot::SlotPosition {
+    /// Of the newest version.
+    fn sequence(&mut self, kind: SlotKind) -> &mut u64 {
         match kind {
             SlotKind::State => &mut self.state_at,
             SlotKind::JournalSuperblock => &mut self.superblock_at,

@@ -20,7 +20,6 @@ use ftship_proto::primary::{
 };
 use ftship_proto::protocol::COMPARE;
 use ftship_proto::scope::Scope;
-use ftship_proto::slot::SlotPosition;
 use ftship_proto::state::{DurableState, Role};
 
 use crate::content::Content;
@@ -75,7 +74,7 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) read: Lane<Piece>,
     pub(crate) encode: Lane<EncodeJob>,
     pub(crate) state: Lane<Box<DurableState>>,
-    pub(crate) state_at: SlotPosition,
+    pub(crate) state_at: u64,
     pub(crate) verify: VerifyLane,
     pub(crate) inspecting: Inspecting,
     pub(crate) encoded: VecDeque<Encoded>,

@@ -5,14 +5,15 @@
 
 use ftship_proto::generations::LineageEntry;
 use ftship_proto::ids::{Digest, Epoch, Generation};
+use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::PrimaryEvent;
-use ftship_proto::slot::{self, SLOT_SIZE, Slot, SlotKind, SlotPosition};
+use ftship_proto::slot::{FIRST_SEQUENCE, SLOT_SIZE, Slot, SlotKind, encode};
 use ftship_proto::state::{DurableState, Role};
 
 use crate::cut_reports::PrimaryReport;
 use crate::disk::Disk;
 use crate::primary_host::PrimaryDaemon;
-use crate::world::{LaneId, World};
+use crate::world::{LaneId, Side, World};
 
 /// As `ftship format` leaves it.
 pub(crate) fn format(formatted_id: [u8; 16], generation: Generation) -> Disk {
@@ -20,24 +21,40 @@ pub(crate) fn format(formatted_id: [u8; 16], generation: Generation) -> Disk {
     let blank = DurableState::new_backup(crate::encoding::group_name(), formatted_id);
     let first = DurableState { role: Role::Primary, lineage, ..blank };
     let mut disk = Disk::new(&[(Slot::A.offset(), SLOT_SIZE), (Slot::B.offset(), SLOT_SIZE)]);
-    for at in [SlotPosition::FIRST, SlotPosition::FIRST.next()] {
-        disk.write(at.slot.offset(), &encode(at, &first));
-    }
-    disk.sync();
+    disk.write_slots(FIRST_SEQUENCE, SlotKind::State, &first.encode());
     disk
-}
-
-fn encode(at: SlotPosition, state: &DurableState) -> [u8; SLOT_SIZE] {
-    slot::encode(at.sequence, SlotKind::State, &state.encode()).expect("a slot holds it")
 }
 
 impl World {
     /// What a starting daemon finds.
-    pub(crate) fn state_load(&mut self) -> (DurableState, SlotPosition) {
+    pub(crate) fn state_load(&mut self) -> (DurableState, u64) {
+        self.primary.state.sync();
+        self.rot(Side::Primary);
         let disk = &mut self.primary.state;
-        disk.sync();
         let [a, b] = disk.view.slots();
-        DurableState::load(a, b).expect("a sound state").expect("formatted")
+        let (state, chosen) = DurableState::load(a, b).expect("a sound state").expect("formatted");
+        if !mutant::is(Mutant::SlotsInTurn) {
+            disk.write_slots(chosen.sequence, SlotKind::State, &state.encode());
+        }
+        (state, chosen.sequence)
+    }
+
+    /// While a daemon is away, one of two sound slots may rot.
+    pub(crate) fn rot(&mut self, side: Side) {
+        // A source of its own: what is drawn elsewhere is what it was.
+        let mut chance = self.random.clone();
+        if self.in_aftermath() || !chance.once_in(6) {
+            return;
+        }
+        let slot = Slot::BOTH[chance.index(2)];
+        let (disk, kind) = match (side, chance.coin()) {
+            (Side::Primary, _) => (&mut self.primary.state, SlotKind::State),
+            (Side::Backup, true) => (&mut self.backup.disks.state, SlotKind::State),
+            (Side::Backup, false) => (&mut self.backup.disks.journal, SlotKind::JournalSuperblock),
+        };
+        if disk.rot_slot(kind, slot) {
+            self.note(|_| format!("FAULT slot {slot:?} rots, {kind:?} of the {side:?}"));
+        }
     }
 
     pub(crate) fn state_push(&mut self, state: Box<DurableState>) {
@@ -54,15 +71,27 @@ impl World {
         let host = &mut self.primary;
         let Some(daemon) = &mut host.daemon else { return };
         let Some(state) = daemon.state.jobs.pop_front() else { return };
-        let at = daemon.state_at.next();
-        host.state.write(at.slot.offset(), &encode(at, &state));
+        let at = daemon.state_at + 1;
+        let body = state.encode();
+        let bytes = encode(at, SlotKind::State, &body).expect("a slot holds it");
         let event = if fails {
+            let slot = Slot::BOTH[random.index(2)];
+            if slot == Slot::B {
+                host.state.write(Slot::A.offset(), &bytes);
+                host.state.sync();
+            }
+            host.state.write(slot.offset(), &bytes);
             host.state.sync_failed(&mut random);
             self.random = random;
             daemon.state.failed = true;
             PrimaryEvent::Failed { reason: "state: I/O error".into() }
         } else {
-            host.state.sync();
+            if mutant::is(Mutant::SlotsInTurn) {
+                host.state.write(crate::lanes::slot_offset(at, Slot::A), &bytes);
+                host.state.sync();
+            } else {
+                host.state.write_slots(at, SlotKind::State, &body);
+            }
             daemon.state_at = at;
             PrimaryEvent::StateWritten
         };
@@ -77,8 +106,18 @@ impl World {
     /// The daemon's thread stops wherever it is.
     pub(crate) fn state_interrupted(&mut self, daemon: &PrimaryDaemon) {
         if let Some(state) = daemon.state.jobs.front().filter(|_| !daemon.state.failed) {
-            let (at, mut random) = (daemon.state_at.next(), self.random.clone());
-            self.primary.state.write_torn(at.slot.offset(), &encode(at, state), &mut random);
+            let (at, mut random) = (daemon.state_at + 1, self.random.clone());
+            let bytes = encode(at, SlotKind::State, &state.encode()).expect("a slot holds it");
+            if mutant::is(Mutant::SlotsInTurn) {
+                self.primary.state.write_torn(crate::lanes::slot_offset(at, Slot::A), &bytes, &mut random);
+            } else {
+                let slot = Slot::BOTH[random.index(2)];
+                if slot == Slot::B {
+                    self.primary.state.write(Slot::A.offset(), &bytes);
+                    self.primary.state.sync();
+                }
+                self.primary.state.write_torn(slot.offset(), &bytes, &mut random);
+            }
             self.random = random;
         }
     }

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use super::phase::CopyStep;
+use super::phase::{CopyStep, PromoteStep};
 use super::{Backup, BackupAction, Link, Peer, Phase};
 use crate::frame::FrameHeader;
 use crate::ids::Epoch;
 use crate::lineage::{Relation, Standing, compare};
-use crate::message::{Hello, Message, RefuseCode, Welcome};
+use crate::message::{ByeCause, Hello, Message, RefuseCode, Welcome};
 use crate::mutant::{self, Mutant};
 use crate::protocol::{
     ACK_RECEIVED, AckPolicy, COMPARE, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY,
@@ -27,6 +27,7 @@ impl Backup {
             self.disconnected(now);
         }
         self.link = Link::Greeting { deadline: now + self.config.timeout };
+        self.correspondent = None;
     }
 
     pub(super) fn disconnected(&mut self, now: Duration) {
@@ -64,18 +65,23 @@ impl Backup {
 
     pub(super) fn refuse(&mut self, code: RefuseCode, text: String) {
         let reason = format!("refused the peer: {text}");
-        self.act(BackupAction::Send(Message::Refuse {
-            code,
-            text,
-            standing: Some(Box::new(self.standing())),
-        }));
+        // Until the new generation is durable nobody may act on it.
+        let is_told = !matches!(self.phase, Phase::Promoting(PromoteStep::Marking))
+            || mutant::is(Mutant::PromoteToldEarly);
+        let standing = is_told.then(|| Box::new(self.standing()));
+        self.act(BackupAction::Send(Message::Refuse { code, text, standing }));
         self.link = Link::Down;
         self.act(BackupAction::Close { reason });
     }
 
     /// Says goodbye to a greeted peer that broke the protocol, or that cannot be served further.
     pub(super) fn bye(&mut self, now: Duration, text: String) {
-        self.act(BackupAction::Send(Message::Bye { text: text.clone() }));
+        self.leave(now, text, ByeCause::Other);
+    }
+
+    /// The same, with the cause.
+    pub(super) fn leave(&mut self, now: Duration, text: String, cause: ByeCause) {
+        self.act(BackupAction::Send(Message::Bye { text: text.clone(), cause }));
         self.close(now, text);
     }
 
@@ -106,7 +112,8 @@ impl Backup {
     }
 
     pub(super) fn hello(&mut self, now: Duration, header: &FrameHeader, hello: Hello) {
-        if let Err((code, text)) = self.check_hello(&hello) {
+        self.correspondent = Some(header.incarnation);
+        if let Err((code, text)) = self.check_hello(header, &hello) {
             return self.refuse(code, text);
         }
         let peer = Peer {
@@ -162,7 +169,7 @@ impl Backup {
         self.act(BackupAction::Send(Message::Welcome(welcome)));
     }
 
-    fn check_hello(&self, hello: &Hello) -> Result<(), (RefuseCode, String)> {
+    fn check_hello(&self, header: &FrameHeader, hello: &Hello) -> Result<(), (RefuseCode, String)> {
         if common_version(hello.protocol_min, hello.protocol_max).is_none() {
             let text = format!(
                 "the peer speaks protocol {} to {}, this side {PROTOCOL_MIN} to {PROTOCOL}: update the older side",
@@ -185,6 +192,11 @@ impl Backup {
                 self.config.commit
             );
             return Err((RefuseCode::CommitPolicy, text));
+        }
+        if hello.lineage.last().is_none_or(|last| last.generation.number != header.generation) {
+            let text =
+                "the peer greets as a primary without a generation of its own: format its state".to_owned();
+            return Err((RefuseCode::ProtocolError, text));
         }
         self.check_phase()?;
         self.check_volumes(hello)?;
@@ -219,12 +231,12 @@ impl Backup {
 
     fn check_phase(&self) -> Result<(), (RefuseCode, String)> {
         match &self.phase {
-            Phase::Promoted => {
+            Phase::Promoted | Phase::Promoting(PromoteStep::Releasing) => {
                 let generation = self.state.lineage.last().map_or(0, |entry| entry.generation.number);
                 let text = format!("this side was promoted and is the primary of generation {generation}");
                 Err((RefuseCode::Promoted, text))
             }
-            Phase::Promoting(_) => Err((RefuseCode::Promoted, "this side is being promoted".into())),
+            Phase::Promoting(_) => Err((RefuseCode::Busy, "this side is being promoted: ask again".into())),
             Phase::Copying(_) => Err((RefuseCode::Busy, "an earlier full sync is still winding up".into())),
             _ if self.state.role == Role::Primary => {
                 Err((RefuseCode::Promoted, "this side is a primary".into()))

@@ -24,7 +24,45 @@ use crate::ids::Epoch;
 use crate::mutant::{self, Mutant};
 use crate::state::{Content, DurableState, Role};
 
+/// What the volumes of a backup will hold once all that can be applied is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing of the group.
+    Nothing,
+    /// One committed epoch. `lost`: up to this one, later ones counted and are gone.
+    Exactly {
+        /// That epoch.
+        epoch: Epoch,
+        /// The last that is lost.
+        lost: Option<Epoch>,
+    },
+    /// That epoch, where there is one, and parts of later ones.
+    Mixture {
+        /// The epoch.
+        base: Option<Epoch>,
+    },
+    /// What this side wrote itself, as a primary, after that epoch.
+    Own {
+        /// The epoch, where it is known.
+        fork: Option<Epoch>,
+    },
+}
+
 impl Backup {
+    /// What a promote gives, whatever it takes.
+    #[must_use]
+    pub fn holding(&self) -> Holding {
+        match self.state.content {
+            Content::Blank => Holding::Nothing,
+            Content::Consistent => {
+                let epoch = if self.is_external() { self.committed() } else { self.staged() };
+                Holding::Exactly { epoch, lost: self.state.lost.filter(|lost| *lost > epoch) }
+            }
+            Content::Inconsistent { base, .. } => Holding::Mixture { base },
+            Content::Outdated { fork } => Holding::Own { fork },
+        }
+    }
+
     /// Of a backup that holds exactly one epoch: that one, and the last of those that count and that its journal has lost.
     #[must_use]
     pub fn lost(&self) -> Option<(Epoch, Epoch)> {
@@ -71,8 +109,8 @@ impl Backup {
         self.uncommit(kept);
         self.drop_from(start, through);
         let text = match self.lost() {
-            Some((kept, lost)) => format!(
-                "the journal has lost epochs up to {lost}, which were acknowledged: {reason}. The volumes hold exactly \
+            Some((_, lost)) => format!(
+                "the journal has lost epochs up to {lost}, which were acknowledged: {reason}. What is left is exactly \
                  epoch {kept}; the primary sends what is missing, or `ftship promote --force` takes that epoch"
             ),
             None => format!(
@@ -129,6 +167,7 @@ impl Backup {
                     }
                     None => PromoteRefused::Inconsistent,
                 };
+                self.decision = None;
                 self.act(BackupAction::PromoteDone(Err(refused)));
             }
             _ => {}

@@ -38,6 +38,7 @@ use crate::group::GroupDescription;
 use crate::group::LocalVolume;
 use crate::ids::{Digest, Epoch, GroupName, Incarnation, VolumeUuid};
 use crate::journal::JournalWriter;
+use crate::message::{ByeCause, RefuseCode};
 use crate::mutant::{self, Mutant};
 use crate::protocol::{AckPolicy, CommitPolicy};
 use crate::state::DurableState;
@@ -45,6 +46,7 @@ use crate::verify::HashRequest;
 use ftdm_units::Era;
 
 pub use events::{BackupAction, BackupEvent};
+pub use loss::Holding;
 pub use phase::{Copying, Phase};
 pub use promote::PromoteRefused;
 
@@ -160,6 +162,10 @@ pub struct Backup {
     state: DurableState,
     phase: Phase,
     link: Link,
+    /// The primary that greeted over the present connection, or the last one: whoever is answered.
+    correspondent: Option<Incarnation>,
+    /// The fencing token of the promote under way: durable with its generation, and not before.
+    decision: Option<u64>,
     journal: JournalWriter,
     /// The epoch that is arriving.
     open: Option<EpochVerifier>,
@@ -240,6 +246,8 @@ impl Backup {
             state,
             phase,
             link: Link::Down,
+            correspondent: None,
+            decision: None,
             journal,
             open: None,
             catches_up: false,
@@ -307,11 +315,9 @@ impl Backup {
             }
         }
         if self.is_stuck() {
-            self.bye(
-                now,
-                "the journal is full of epochs that await their COMMIT: commit sooner, or make it larger"
-                    .into(),
-            );
+            let text =
+                "the journal is full of epochs that await their COMMIT: commit sooner, or make it larger";
+            self.leave(now, text.into(), ByeCause::Journal);
         }
     }
 
@@ -422,13 +428,10 @@ impl Backup {
         self.applied
     }
 
-    /// The incarnation of the primary that is connected.
+    /// The incarnation of the primary to which anything that is sent goes: the one that greeted last.
     #[must_use]
     pub fn peer_incarnation(&self) -> Option<Incarnation> {
-        match &self.link {
-            Link::Up { peer, .. } => Some(peer.incarnation),
-            Link::Down | Link::Greeting { .. } | Link::Clearing { .. } => None,
-        }
+        self.correspondent
     }
 
     /// Durable state, as last decided.
@@ -486,7 +489,11 @@ impl Backup {
                 let reason = format!("the daemon has failed: {reason}");
                 self.act(BackupAction::SnapshotRefused { id, reason });
             }
-            BackupEvent::Accepted => self.refuse(crate::message::RefuseCode::Failed, reason),
+            BackupEvent::Accepted => (self.link, self.correspondent) = (Link::Down, None),
+            BackupEvent::Frame(frame) => {
+                self.correspondent = Some(frame.header.incarnation);
+                self.refuse(RefuseCode::Failed, reason);
+            }
             _ => {}
         }
     }

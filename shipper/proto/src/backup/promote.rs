@@ -42,7 +42,10 @@ pub enum PromoteRefused {
         through: Epoch,
     },
     /// The daemon has latched a failure.
-    #[error("the daemon has failed: {0}; fix the cause and restart it, then promote")]
+    #[error(
+        "the daemon has failed: {0}; fix the cause, and it tries again by itself. If that cannot be done: stop it, and \
+         `ftship promote` with --accept-loss takes what there is"
+    )]
     Failed(String),
     /// The coordinator's epoch is missing.
     #[error("this group's coordinator commits: name its epoch with --epoch, from {first} to {last}")]
@@ -82,17 +85,24 @@ impl Backup {
         force: bool,
         token: Option<u64>,
     ) {
-        let seen = self.state.token;
+        let seen = self.state.token.max(self.decision.unwrap_or(0));
         // Asked again, with the token that it has, a promoted side says the same.
         let is_again = matches!(self.phase, Phase::Promoted | Phase::Promoting(_)) && token == Some(seen);
         if let Some(token) = token.filter(|token| *token <= seen && !is_again) {
             return self.act(BackupAction::PromoteDone(Err(StaleToken { token, seen }.into())));
         }
-        // Durable with the generation.
-        self.state.token = token.unwrap_or(seen);
+        self.decision = token;
         self.promote(now, id, epoch, force);
-        if !matches!(self.phase, Phase::Promoted | Phase::Promoting(_)) {
-            self.state.token = seen;
+        match self.phase {
+            // The generation has taken it.
+            Phase::Promoting(PromoteStep::Settling { .. } | PromoteStep::Rolling { .. }) => {}
+            Phase::Promoting(_) | Phase::Promoted => {
+                if let Some(token) = self.decision.take().filter(|token| *token > self.state.token) {
+                    self.state.token = token;
+                    self.write_state();
+                }
+            }
+            _ => self.decision = None,
         }
     }
 
@@ -250,6 +260,7 @@ impl Backup {
         self.state.lost = None;
         self.state.alone = Some(at);
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.highest_epoch());
+        self.state.token = self.state.token.max(self.decision.take().unwrap_or(0));
         self.enter(Phase::Promoting(PromoteStep::Marking));
         self.write_state();
         if mutant::is(Mutant::PromoteBeforeState) {

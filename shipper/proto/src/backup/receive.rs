@@ -12,7 +12,7 @@ use crate::epoch::EpochHeader;
 use crate::frame::{Frame, FrameHeader, FrameKind};
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::journal::ReserveError;
-use crate::message::Message;
+use crate::message::{ByeCause, Message};
 use crate::mutant::{self, Mutant};
 use crate::protocol::AckPolicy;
 use crate::record::RecordIter;
@@ -38,8 +38,8 @@ impl Backup {
         }
         let result = match frame.header.kind {
             FrameKind::BaseData => self.base_data(frame),
-            FrameKind::EpochBegin => self.epoch_begin(frame),
-            FrameKind::EpochData | FrameKind::EpochEnd => self.place(frame),
+            FrameKind::EpochBegin => self.epoch_begin(now, frame),
+            FrameKind::EpochData | FrameKind::EpochEnd => self.place(now, frame),
             _ => self.control(now, &frame),
         };
         if let Err(text) = result {
@@ -62,21 +62,23 @@ impl Backup {
                 }
             }
             Message::Hash(request) => return self.question(now, request),
-            Message::Bye { text } => self.close(now, format!("the primary said goodbye: {text}")),
+            Message::Bye { text, .. } => self.close(now, format!("the primary said goodbye: {text}")),
             other => return Err(format!("{} is not for a backup", other.name())),
         }
         Ok(())
     }
 
-    fn epoch_begin(&mut self, frame: Frame) -> Result<(), String> {
+    fn epoch_begin(&mut self, now: Duration, frame: Frame) -> Result<(), String> {
         if self.open.is_some() {
             return Err("an epoch begins inside another".into());
         }
         let header = EpochHeader::decode(&frame).map_err(|error| error.to_string())?;
         let Link::Up { peer, .. } = &self.link else { return Ok(()) };
-        if header.generation.number != peer.generation || header.group != peer.group {
+        let generation = peer.lineage.last().map(|entry| entry.generation);
+        if Some(header.generation) != generation || header.group != peer.group {
             return Err("an epoch of another generation or group".into());
         }
+        let is_continued = peer.lineage.last() == self.state.lineage.last();
         if header.previous != self.digest {
             return Err(format!("epoch {} does not continue what this side holds", frame.header.epoch));
         }
@@ -86,6 +88,9 @@ impl Backup {
         let is_behind = header.first_epoch > self.held().next() && !mutant::is(Mutant::StagedOfWrongBase);
         match self.phase.copying() {
             None if self.phase == Phase::Consistent && header.commit_point => {
+                if !is_continued {
+                    return Err("an epoch of a generation that this side has no epoch of".into());
+                }
                 if is_behind {
                     let first = header.first_epoch;
                     return Err(format!(
@@ -100,7 +105,7 @@ impl Backup {
         }
         self.catches_up = header.first_epoch < header.last_epoch;
         self.open = Some(EpochVerifier::new(self.digest));
-        self.place(frame)
+        self.place(now, frame)
     }
 
     /// Refuses records that could not be applied, before anything of them is stored.
@@ -117,7 +122,7 @@ impl Backup {
 
     /// Checks the frame against its epoch and gives it its place in the journal; keeps it when there is
     /// no room yet.
-    fn place(&mut self, frame: Frame) -> Result<(), String> {
+    fn place(&mut self, now: Duration, frame: Frame) -> Result<(), String> {
         self.check_records(&frame)?;
         let Some(verifier) = &mut self.open else {
             return Err("epoch data outside an epoch".into());
@@ -138,7 +143,11 @@ impl Backup {
                 self.blocked = Some(frame);
                 Ok(())
             }
-            Err(error) => Err(format!("epoch {} cannot be journalled: {error}", frame.header.epoch)),
+            Err(error) => {
+                let text = format!("epoch {} cannot be journalled: {error}", frame.header.epoch);
+                self.leave(now, text, ByeCause::Journal);
+                Ok(())
+            }
         }
     }
 
@@ -148,7 +157,7 @@ impl Backup {
             if let Link::Up { heard, .. } = &mut self.link {
                 *heard = now;
             }
-            if let Err(text) = self.place(frame) {
+            if let Err(text) = self.place(now, frame) {
                 self.bye(now, text);
             }
         }

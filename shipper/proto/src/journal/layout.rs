@@ -29,7 +29,7 @@
 
 use crate::frame::{Frame, FrameHeader, FrameKind, HEADER_LEN, Stamp};
 use crate::ids::{Digest, Epoch, GroupName, Incarnation};
-use crate::slot::{SLOT_SIZE, SlotError, SlotKind, SlotPosition, choose};
+use crate::slot::{Chosen, ReadSlot, SlotError, SlotKind, choose};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
 
 /// Unit of the ring, in bytes: every frame and marker starts at a multiple of it.
@@ -278,22 +278,22 @@ impl Superblock {
         self.applying.is_none_or(|applying| applying > held)
     }
 
-    /// The newest superblock of the two slots and where it stands. `None` when both are blank: not formatted.
+    /// The newest superblock of the two slots and where it was found. `None` when both are blank: not formatted.
     ///
     /// # Errors
     /// The slots or the superblock are not sound, or the ring does not fit a device of `device_len` bytes.
     pub fn load(
-        a: &[u8; SLOT_SIZE],
-        b: &[u8; SLOT_SIZE],
+        a: ReadSlot<'_>,
+        b: ReadSlot<'_>,
         device_len: u64,
-    ) -> Result<Option<(Self, SlotPosition)>, JournalError> {
+    ) -> Result<Option<(Self, Chosen)>, JournalError> {
         let Some(chosen) = choose(SlotKind::JournalSuperblock, a, b)? else { return Ok(None) };
         let superblock = Self::decode(&chosen.body)?;
         let needed = superblock.ring.end();
         if needed > device_len {
             return Err(JournalError::Shrunk { needed, found: device_len });
         }
-        Ok(Some((superblock, chosen.position)))
+        Ok(Some((superblock, chosen)))
     }
 }
 

@@ -11,14 +11,14 @@ use super::layout::{BLOCK_LEN, Ring, padded_len};
 /// A device or file that the caller reads for us.
 pub trait ReadAt {
     /// What can go wrong.
-    type Error;
+    type Error: std::fmt::Display;
 
     /// Fills `buf` with the bytes from `offset` on. Both are multiples of [`BLOCK_LEN`].
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error>;
 }
 
 /// A function that fills.
-impl<E, F: FnMut(u64, &mut [u8]) -> Result<(), E>> ReadAt for F {
+impl<E: std::fmt::Display, F: FnMut(u64, &mut [u8]) -> Result<(), E>> ReadAt for F {
     type Error = E;
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), E> {
@@ -70,19 +70,25 @@ impl<'d, D: ReadAt> RingReader<'d, D> {
         usize::try_from(room).unwrap_or(CHUNK).min(CHUNK)
     }
 
-    /// The sound headers among the blocks of a chunk, with their positions.
-    pub(super) fn headers(
-        &mut self,
-        position: u64,
-        chunk: usize,
-    ) -> Result<Vec<(u64, FrameHeader)>, D::Error> {
-        self.fill(position, chunk)?;
-        let blocks = (position..).step_by(BLOCK_LEN).zip(self.buffer.chunks(BLOCK_LEN));
-        let headers = blocks.filter_map(|(at, block)| {
-            let header = FrameHeader::decode(block.first_chunk::<HEADER_LEN>()?).ok()?;
-            Some((at, header))
-        });
-        Ok(headers.collect())
+    /// The sound headers among the blocks of a chunk that can be read, with their positions.
+    pub(super) fn headers(&mut self, position: u64, chunk: usize) -> Vec<(u64, FrameHeader)> {
+        if self.fill(position, chunk).is_ok() {
+            return sound_headers(position, &self.buffer).collect();
+        }
+        // One place that cannot be read hides no other.
+        let blocks = (position..position + chunk as u64).step_by(BLOCK_LEN);
+        let one = |at| match self.fill(at, BLOCK_LEN) {
+            Ok(()) => sound_headers(at, &self.buffer).next(),
+            Err(_) => None,
+        };
+        blocks.filter_map(one).collect()
+    }
+
+    /// How many bytes from `position` on, of `len`, cannot be read: whole blocks.
+    pub(super) fn hole(&mut self, position: u64, len: u64) -> u64 {
+        let blocks = (position..position + len).step_by(BLOCK_LEN);
+        let bad = blocks.take_while(|at| self.fill(*at, BLOCK_LEN).is_err()).count();
+        (bad * BLOCK_LEN) as u64
     }
 
     /// Reads the frame at `position`, whose header is `header` and which does not straddle the ring's end.
@@ -101,6 +107,15 @@ impl<'d, D: ReadAt> RingReader<'d, D> {
         self.buffer.resize(len, 0);
         self.device.read_at(self.ring.offset(position), &mut self.buffer)
     }
+}
+
+/// The sound headers at the starts of these blocks, with their positions.
+fn sound_headers(position: u64, blocks: &[u8]) -> impl Iterator<Item = (u64, FrameHeader)> {
+    let blocks = (position..).step_by(BLOCK_LEN).zip(blocks.chunks(BLOCK_LEN));
+    blocks.filter_map(|(at, block)| {
+        let header = FrameHeader::decode(block.first_chunk::<HEADER_LEN>()?).ok()?;
+        Some((at, header))
+    })
 }
 
 /// A stretch of the journal that should hold frames and does not.

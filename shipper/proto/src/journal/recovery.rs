@@ -31,6 +31,7 @@
 //! | 19 | last frame, counts or digest wrong | end: NotNext | end: [`WrongDigest`](EndReason::WrongDigest) |
 //! | 20 | last frame, counts and digest right | end: NotNext | seals the epoch |
 //! | 21 | anything, where the superblock says that epochs were dropped | raises the floor, then as above | as above |
+//! | 22 | a place that cannot be read | end: [`Unreadable`](EndReason::Unreadable) | same |
 //!
 //! Every end is [`Ordinary`](EndClass::Ordinary) by itself: a crash leaves any of them behind, because what was not
 //! synced may be lost or torn anywhere. But:
@@ -40,6 +41,9 @@
 //! | row 16 with a known incarnation | [`Refused`](EndClass::Refused): upgrade, nothing may be changed |
 //! | the superblock says that an epoch above the floor was durable | [`Damaged`](EndClass::Damaged) |
 //! | within [`LOOK_AHEAD`] behind the end lies a first frame of a known incarnation and an epoch above the floor, whose primary had been told that an epoch above the floor was durable | Damaged |
+//! | row 22, and behind it a frame of an epoch above the floor, or the place could hold a whole epoch | Damaged |
+//!
+//! A read error is damage of the place that it hits, and of nothing else: a place behind the end is not even noticed.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +52,7 @@ use crate::epoch::{EpochError, EpochSummary};
 use crate::frame::{FrameError, FrameHeader, FrameKind};
 use crate::ids::{Digest, Epoch, Generation, GroupName, Incarnation};
 
-use super::damage::{Evidence, evidence};
+use super::damage::{Evidence, evidence, hidden};
 use super::layout::{BLOCK_LEN, Superblock, padded_len};
 use super::read::{Block, ReadAt, RingReader};
 
@@ -150,6 +154,9 @@ pub enum EndReason {
     /// An epoch that is whole by its frames, but not by its digest or counts.
     #[error("{0}")]
     WrongDigest(EpochError),
+    /// The device does not read it. What it says.
+    #[error("this place cannot be read: {0}")]
+    Unreadable(String),
 }
 
 /// What an end means.
@@ -170,10 +177,7 @@ pub enum EndClass {
 }
 
 /// Scans the journal from its tail. It changes nothing and gives the same again.
-///
-/// # Errors
-/// Only what the device says.
-pub fn recover<D: ReadAt>(superblock: &Superblock, device: &mut D) -> Result<Recovery, D::Error> {
+pub fn recover<D: ReadAt>(superblock: &Superblock, device: &mut D) -> Recovery {
     let mut scan = Scan {
         reader: RingReader::new(superblock.ring, device),
         superblock,
@@ -183,15 +187,15 @@ pub fn recover<D: ReadAt>(superblock: &Superblock, device: &mut D) -> Result<Rec
         sealed: Vec::new(),
     };
     let end = loop {
-        if let Some(end) = scan.step()? {
+        if let Some(end) = scan.step() {
             break end;
         }
     };
-    let class = scan.classify(&end)?;
+    let class = scan.classify(&end);
     let unsealed = end.open.map(|header| header.epoch);
     let ended = Ended { position: end.position, unsealed, reason: end.reason, class };
     let Scan { sealed, position, floor, digest, .. } = scan;
-    Ok(Recovery { sealed, end: position, floor, digest, ended })
+    Recovery { sealed, end: position, floor, digest, ended }
 }
 
 struct Scan<'a, D> {
@@ -215,15 +219,15 @@ struct End {
 
 impl<D: ReadAt> Scan<'_, D> {
     /// Passes one epoch or drop marker. `Some`: what lies there is neither.
-    fn step(&mut self) -> Result<Option<End>, D::Error> {
+    fn step(&mut self) -> Option<End> {
         if let Some(dropped) = self.superblock.dropped.filter(|dropped| dropped.position == self.position) {
             self.floor = self.floor.max(dropped.through);
         }
         let mut verifier = EpochVerifier::new(self.digest);
         let (mut position, mut open) = (self.position, None);
         loop {
-            let end = |reason, last| Ok(Some(End { position, reason, open, last }));
-            let header = match self.look(position)? {
+            let end = |reason, last| Some(End { position, reason, open, last });
+            let header = match self.look(position) {
                 Ok(header) => header,
                 Err(reason) => return end(reason, None),
             };
@@ -232,7 +236,7 @@ impl<D: ReadAt> Scan<'_, D> {
                 FrameKind::JournalDrop if open.is_none() && position == self.position => {
                     self.floor = header.epoch;
                     self.position += BLOCK_LEN as u64;
-                    return Ok(None);
+                    return None;
                 }
                 FrameKind::JournalPad if is_pad_of_next(&header, open.as_ref(), next_seq) => {
                     position += self.reader.ring.rest(position);
@@ -241,16 +245,17 @@ impl<D: ReadAt> Scan<'_, D> {
                 kind if kind.is_of_epoch() => {}
                 kind => return end(EndReason::Misplaced { kind, epoch: header.epoch }, Some(header)),
             }
-            let frame = match self.reader.frame(position, header)? {
-                Ok(frame) => frame,
-                Err(error) => return end(EndReason::Payload(error), Some(header)),
+            let frame = match self.reader.frame(position, header) {
+                Ok(Ok(frame)) => frame,
+                Ok(Err(error)) => return end(EndReason::Payload(error), Some(header)),
+                Err(error) => return end(EndReason::Unreadable(error.to_string()), Some(header)),
             };
             match verifier.push(&frame) {
                 Err(error) => return end(reason_of(error), Some(header)),
                 Ok(None) => {}
                 Ok(Some(summary)) => {
                     self.seal(&verifier, summary, position + padded_len(&header));
-                    return Ok(None);
+                    return None;
                 }
             }
             let group = verifier.header().map(|begun| begun.group.name());
@@ -263,27 +268,28 @@ impl<D: ReadAt> Scan<'_, D> {
     }
 
     /// The header at `position`, if a frame can lie there: rows 1 to 8.
-    fn look(&mut self, position: u64) -> Result<Result<FrameHeader, EndReason>, D::Error> {
+    fn look(&mut self, position: u64) -> Result<FrameHeader, EndReason> {
         let limit = self.superblock.tail + self.reader.ring.capacity();
         if position >= limit {
-            return Ok(Err(EndReason::RingEnd));
+            return Err(EndReason::RingEnd);
         }
-        let header = match self.reader.block(position)? {
-            Block::Header(header) => header,
-            Block::Blank => return Ok(Err(EndReason::Blank)),
-            Block::Other(error) => return Ok(Err(EndReason::NotAFrame(error))),
+        let header = match self.reader.block(position) {
+            Ok(Block::Header(header)) => header,
+            Ok(Block::Blank) => return Err(EndReason::Blank),
+            Ok(Block::Other(error)) => return Err(EndReason::NotAFrame(error)),
+            Err(error) => return Err(EndReason::Unreadable(error.to_string())),
         };
         let (kind, epoch) = (header.kind, header.epoch);
         let is_drop = kind == FrameKind::JournalDrop;
         if epoch < self.floor || (epoch == self.floor && !is_drop) {
-            return Ok(Err(EndReason::Stale { kind, epoch }));
+            return Err(EndReason::Stale { kind, epoch });
         }
         let room = self.reader.ring.rest(position).min(limit - position);
         let ours = !is_drop || header.incarnation.0 == self.superblock.journal_id;
         if padded_len(&header) > room || !ours {
-            return Ok(Err(EndReason::Misplaced { kind, epoch }));
+            return Err(EndReason::Misplaced { kind, epoch });
         }
-        Ok(Ok(header))
+        Ok(header)
     }
 
     fn seal(&mut self, verifier: &EpochVerifier, summary: EpochSummary, end: u64) {
@@ -304,16 +310,23 @@ impl<D: ReadAt> Scan<'_, D> {
     }
 
     /// Ordinary, unless there is evidence against it.
-    fn classify(&mut self, end: &End) -> Result<EndClass, D::Error> {
+    fn classify(&mut self, end: &End) -> EndClass {
         let sealed = self.sealed.iter().map(|sealed| sealed.incarnation);
         let known: BTreeSet<Incarnation> =
             sealed.chain(self.superblock.incarnation).chain(end.open.map(|open| open.incarnation)).collect();
         let is_known = |header: FrameHeader| known.contains(&header.incarnation);
         if matches!(end.reason, EndReason::Newer(_)) && end.last.is_some_and(is_known) {
-            return Ok(EndClass::Refused);
+            return EndClass::Refused;
         }
-        let found = evidence(&mut self.reader, self.superblock, end.position, self.floor, &known)?;
-        Ok(found.map_or(EndClass::Ordinary, |(lost_through, by)| EndClass::Damaged { lost_through, by }))
+        let (reader, superblock, floor) = (&mut self.reader, self.superblock, self.floor);
+        let mut found = evidence(reader, superblock, end.position, floor, &known);
+        if matches!(end.reason, EndReason::Unreadable(_)) {
+            let open = end.open.map(|open| open.epoch);
+            let hidden = hidden(reader, superblock, end.position, (floor, open), &known);
+            let more = hidden.filter(|hidden| found.is_none_or(|(known, _)| known < *hidden));
+            found = more.map(|hidden| (hidden, Evidence::Unreadable)).or(found);
+        }
+        found.map_or(EndClass::Ordinary, |(lost_through, by)| EndClass::Damaged { lost_through, by })
     }
 }
 

@@ -124,7 +124,8 @@ fn any_message() -> impl Strategy<Value = Message> {
         (any::<u64>(), LINE).prop_map(|(token, text)| Message::Digests { token, result: Err(text) }),
         any::<u64>().prop_map(|token| Message::Ping { token }),
         any::<u64>().prop_map(|token| Message::Pong { token }),
-        LINE.prop_map(|text| Message::Bye { text }),
+        (LINE, prop_oneof![Just(ByeCause::Unsaid), Just(ByeCause::Journal), Just(ByeCause::Other)])
+            .prop_map(|(text, cause)| Message::Bye { text, cause }),
     ]
 }
 
@@ -184,8 +185,11 @@ proptest! {
 #[test]
 fn a_long_text_is_cut_at_a_character() {
     let text = "ä".repeat(MAX_TEXT);
-    let frame = Message::Bye { text }.encode(1, INCARNATION);
-    assert_eq!(Message::decode(&frame), Ok(Message::Bye { text: "ä".repeat(MAX_TEXT / 2) }));
+    let frame = Message::Bye { text, cause: ByeCause::Other }.encode(1, INCARNATION);
+    assert_eq!(
+        Message::decode(&frame),
+        Ok(Message::Bye { text: "ä".repeat(MAX_TEXT / 2), cause: ByeCause::Other })
+    );
     let text = format!("a{}", "ä".repeat(MAX_TEXT));
     let frame = Message::Refuse { code: RefuseCode::Other(999), text, standing: None }.encode(1, INCARNATION);
     let Ok(Message::Refuse { code, text, .. }) = Message::decode(&frame) else { panic!("{frame:?}") };
@@ -202,7 +206,10 @@ fn no_text_of_a_peer_has_a_line_break_or_a_control_character() {
     let line = "a WATCHDOG=trigger  MAINPID=1 [2J b".to_owned();
     let (code, standing) = (RefuseCode::Failed, None);
     for (said, heard) in [
-        (Message::Bye { text: text() }, Message::Bye { text: line.clone() }),
+        (
+            Message::Bye { text: text(), cause: ByeCause::Journal },
+            Message::Bye { text: line.clone(), cause: ByeCause::Journal },
+        ),
         (
             Message::Refuse { code, text: text(), standing: None },
             Message::Refuse { code, text: line.clone(), standing },

@@ -158,7 +158,12 @@ impl Primary {
 
     /// Somebody else knocked: it is told where this side stands, whatever it wants.
     pub(super) fn visited(&mut self, now: Duration, frame: &Frame) {
+        // Until a new role is durable nobody may act on it.
+        let is_told = self.stepping_down != SteppingDown::Writing;
         let (code, text) = match Message::decode(frame) {
+            Ok(Message::Hello(_)) if !is_told => {
+                (RefuseCode::Busy, "this side's role is about to change: ask again".to_owned())
+            }
             Ok(Message::Hello(hello)) if hello.group.name() == self.config.group.name() => {
                 self.see_token(hello.token);
                 self.meet(now, &hello.standing());
@@ -170,7 +175,7 @@ impl Primary {
             }
             _ => (RefuseCode::ProtocolError, "a greeting belongs here".to_owned()),
         };
-        let standing = Some(Box::new(self.standing()));
+        let standing = is_told.then(|| Box::new(self.standing()));
         self.act(PrimaryAction::Answer(Message::Refuse { code, text, standing }));
     }
 

@@ -169,8 +169,8 @@ impl Primary {
             },
             Message::Ping { token } => self.act(PrimaryAction::Send(Message::Pong { token })),
             Message::Pong { .. } => {}
-            Message::Bye { text } => {
-                self.staging_refused();
+            Message::Bye { text, cause } => {
+                self.staging_refused(cause);
                 self.lose_link(now, &format!("the backup said goodbye: {text}"));
             }
             other => self.lose_link(now, &format!("a {} message is not for a primary", other.name())),

@@ -294,7 +294,10 @@ impl Primary {
     fn undo(&mut self, now: Duration, reason: &str) {
         let Some(switch) = &mut self.switch else { return };
         match std::mem::replace(&mut switch.step, Step::Undoing(reason.to_owned())) {
-            Step::Writing(before) | Step::Told(before) => self.state = *before,
+            // A token that was seen meanwhile stays seen.
+            Step::Writing(before) | Step::Told(before) => {
+                self.state = DurableState { token: self.state.token, ..*before };
+            }
             _ => {}
         }
         // It goes on without the other side, and has to say so before anything is written.

@@ -21,7 +21,7 @@ use super::plan::{Attempt, Carrier, CompareSizes, Plan};
 use super::{Capture, CutOrder, Link, Primary, PrimaryAction, Replication, SyncStep, Told};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
-use crate::message::Message;
+use crate::message::{ByeCause, Message};
 use crate::mutant::{self, Mutant};
 use crate::protocol::{COMPARE, CommitPolicy};
 use crate::record::{Record, RecordIter};
@@ -32,7 +32,7 @@ use crate::verify::{DigestLength, HashRequest, Place};
 
 /// How many time-outs a step may take without any progress.
 const PATIENCE: u32 = 10;
-/// Goodbyes of the backup after which a sync is not staged again.
+/// Goodbyes of the backup, for what its journal does not take, after which a sync is not staged again.
 const STAGED_ATTEMPTS: u32 = 2;
 /// What their count is set to then: with each interval it is halved, so the next one is in place at once.
 const IN_PLACE: u32 = 2 * STAGED_ATTEMPTS;
@@ -308,8 +308,12 @@ impl Primary {
         fits
     }
 
-    /// The backup ended the connection on purpose while something was being staged.
-    pub(super) fn staging_refused(&mut self) {
+    /// The backup ended the connection on purpose while something was being staged. Only what its journal does not take
+    /// is better written in place: a backup that is restarted keeps what it has.
+    pub(super) fn staging_refused(&mut self, cause: ByeCause) {
+        if cause == ByeCause::Other && !mutant::is(Mutant::AnyByeInPlace) {
+            return;
+        }
         if self.sync != SyncStep::None && self.attempt.carrier == Some(Carrier::Staged) {
             self.staged_in_vain += 1;
             if self.staged_in_vain >= STAGED_ATTEMPTS {

@@ -104,8 +104,8 @@ fn the_largest_state_fits_a_slot() {
     let kept = DurableState::decode(&body).unwrap().lineage;
     assert_eq!((kept.len(), kept[0], kept[63]), (MAX_LINEAGE, entry(36), entry(99)));
     let slot = encode(1, SlotKind::State, &body).unwrap();
-    let (loaded, position) = DurableState::load(&slot, &[0; SLOT_SIZE]).unwrap().unwrap();
-    assert_eq!((loaded.lineage, position), (kept, SlotPosition::FIRST));
+    let (loaded, chosen) = DurableState::load(Some(&slot), None).unwrap().unwrap();
+    assert_eq!((loaded.lineage, chosen.sequence), (kept, 1));
 }
 
 #[test]

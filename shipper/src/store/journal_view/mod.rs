@@ -8,7 +8,6 @@ mod picture;
 mod tests;
 pub mod text;
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,13 +17,15 @@ use ftship_proto::epoch::EpochHeader;
 use ftship_proto::frame::{Frame, FrameHeader, FrameKind, HEADER_LEN, MAX_RAW_PAYLOAD};
 use ftship_proto::ids::{Epoch, GroupName};
 use ftship_proto::journal::{
-    BLOCK_LEN, EndClass, EpochFrames, Evidence, JournalError, ReadAt, Recovery, Superblock, recover,
+    BLOCK_LEN, EndClass, EndReason, EpochFrames, Evidence, JournalError, ReadAt, Recovery, Superblock,
+    recover,
 };
 use ftship_proto::record::RecordIter;
-use ftship_proto::slot::{Found, SLOT_SIZE, Slot, SlotError, SlotKind, choose};
+use ftship_proto::slot::{DamagedSlot, Found, SlotError};
 use ftship_proto::state::{Content, DurableState};
 
 use crate::store::journal_device::DeviceReader;
+use crate::store::slots;
 use crate::store::storage::Storage;
 pub use picture::*;
 
@@ -43,6 +44,8 @@ pub struct View<'a> {
     pub group: &'a GroupName,
     /// What the group's durable state says; without it no epoch is called committed.
     pub state: Option<&'a DurableState>,
+    /// What is wrong with one of the state's slots, if anything is.
+    pub state_damage: Option<&'a str>,
     /// Whether a daemon works on it.
     pub daemon: bool,
     /// Also what is applied and not overwritten yet. Reads the whole ring.
@@ -74,12 +77,11 @@ impl View<'_> {
         let storage = Storage::open_to_read(self.path)?;
         let mut buffer = AlignedBuffer::new(MAX_RAW_PAYLOAD + 2 * BLOCK_LEN);
         let mut reader = DeviceReader(&storage, &mut buffer);
-        let failed = |error| ViewError::Io { path: self.path.into(), error };
-        let (mut superblock, torn) = self.superblock(&mut reader, storage.len())?;
+        let (mut superblock, torn) = self.superblock(&storage)?;
         // As the daemon does.
         superblock.incarnation =
             superblock.incarnation.or(self.state.and_then(|state| state.last_incarnation));
-        let recovery = recover(&superblock, &mut reader).map_err(failed)?;
+        let recovery = recover(&superblock, &mut reader);
         let mut scan = Scan {
             view: self,
             superblock: &superblock,
@@ -88,54 +90,49 @@ impl View<'_> {
             epochs: Vec::new(),
             findings: Vec::new(),
         };
-        if let Some(slot) = torn {
-            scan.findings.push(Finding {
-                offset: slot.offset(),
-                what: "one of the superblock's two slots is damaged; the other one is sound".into(),
-                advice:
-                    "nothing, when the host lost its power: the slot was being written. Else check the device"
-                        .into(),
-            });
+        let torn = torn.map(|torn| (torn.slot.offset(), format!("the superblock: {torn}")));
+        let state = self.state_damage.map(|what| (0, what.to_owned()));
+        let is_impaired = torn.is_some() || state.is_some();
+        for (offset, what) in torn.into_iter().chain(state) {
+            let advice = "the daemon writes it again when it starts. Check the device, unless the host has just lost its \
+                          power while the slot was being written";
+            scan.findings.push(Finding { offset, what, advice: advice.into() });
         }
-        scan.live().map_err(failed)?;
+        scan.live();
         if self.all {
-            scan.remains().map_err(failed)?;
+            scan.remains();
         }
-        let verdict = scan.judge();
+        let verdict = match scan.judge() {
+            Verdict::Sound if is_impaired => Verdict::Impaired,
+            verdict => verdict,
+        };
         let picture = scan.finish(verdict);
         Ok((superblock, picture))
     }
 
     /// The superblock, and the slot of it that is damaged.
-    fn superblock(
-        &self,
-        reader: &mut DeviceReader<'_>,
-        len: u64,
-    ) -> Result<(Superblock, Option<Slot>), ViewError> {
+    fn superblock(&self, storage: &Storage) -> Result<(Superblock, Option<DamagedSlot>), ViewError> {
         let path = || self.path.to_owned();
         let other = |reason: String| ViewError::Other { path: path(), reason };
-        let mut slots = [[0; SLOT_SIZE]; 2];
-        for (bytes, slot) in slots.iter_mut().zip([Slot::A, Slot::B]) {
-            let read = reader.read_at(slot.offset(), bytes);
-            read.map_err(|error| ViewError::Io { path: path(), error })?;
-        }
-        let loaded = Superblock::load(&slots[0], &slots[1], len).map_err(|source| match source {
+        let slots = slots::read(storage);
+        let [a, b] = slots.both();
+        let loaded = Superblock::load(a, b, storage.len()).map_err(|source| match source {
             JournalError::Slot(SlotError::Newer { .. }) => ViewError::Newer { path: path(), source },
             JournalError::Slot(SlotError::Kind { .. }) => other(source.to_string()),
-            JournalError::Slot(SlotError::Damaged { a, b }) if ![a, b].contains(&Found::Damaged) => {
+            JournalError::Slot(SlotError::Damaged { a, b })
+                if ![a, b].iter().any(|found| matches!(found, Found::Damaged | Found::Unreadable)) =>
+            {
                 other(format!("holds no journal: {source}"))
             }
             source => ViewError::Damaged { path: path(), source },
         })?;
-        let Some((superblock, position)) = loaded else {
+        let Some((superblock, chosen)) = loaded else {
             return Err(other("blank; `ftship format` makes it ready".into()));
         };
         if superblock.group_name != *self.group {
             return Err(other(format!("belongs to group {}, not {}", superblock.group_name, self.group)));
         }
-        let chosen = choose(SlotKind::JournalSuperblock, &slots[0], &slots[1]).ok().flatten();
-        let torn = chosen.filter(|chosen| chosen.other_damaged).map(|_| position.slot.other());
-        Ok((superblock, torn))
+        Ok((superblock, chosen.damaged()))
     }
 }
 
@@ -155,11 +152,11 @@ impl Scan<'_> {
     }
 
     /// What lies between the tail and the end.
-    fn live(&mut self) -> io::Result<()> {
+    fn live(&mut self) {
         let is_consistent = self.view.state.is_some_and(|state| state.content == Content::Consistent);
         let mut position = self.superblock.tail;
         for sealed in &self.recovery.sealed {
-            self.markers(position, sealed.start)?;
+            self.markers(position, sealed.start);
             // Where a coordinator commits, the superblock names the last epoch on its word.
             let has_word = self.superblock.committed.is_none_or(|committed| sealed.epoch <= committed);
             let is_committed = is_consistent && sealed.commit_point && has_word;
@@ -196,7 +193,7 @@ impl Scan<'_> {
             self.epochs.push(line);
             position = sealed.end;
         }
-        self.markers(position, self.recovery.end)?;
+        self.markers(position, self.recovery.end);
         if let Some(dropped) = self.superblock.dropped {
             let offset = self.offset(dropped.position);
             self.epochs.push(dropped_line(dropped.through, offset, dropped.position, 0));
@@ -205,23 +202,22 @@ impl Scan<'_> {
     }
 
     /// The drop markers between two epochs.
-    fn markers(&mut self, from: u64, to: u64) -> io::Result<()> {
+    fn markers(&mut self, from: u64, to: u64) {
         for position in (from..to).step_by(BLOCK_LEN) {
             let offset = self.offset(position);
             let mut block = [0; BLOCK_LEN];
-            self.reader.read_at(offset, &mut block)?;
+            self.blocks(position, &mut block);
             if let Some(Ok(header)) = block.first_chunk::<HEADER_LEN>().map(FrameHeader::decode)
                 && header.kind == FrameKind::JournalDrop
             {
                 self.epochs.push(dropped_line(header.epoch, offset, position, BLOCK_LEN as u64));
             }
         }
-        Ok(())
     }
 
     /// The epoch that had begun where the scan ended.
-    fn unfinished(&mut self) -> io::Result<()> {
-        let (Some(epoch), start) = (self.recovery.ended.unsealed, self.recovery.end) else { return Ok(()) };
+    fn unfinished(&mut self) {
+        let (Some(epoch), start) = (self.recovery.ended.unsealed, self.recovery.end) else { return };
         let end = self.recovery.ended.position;
         let mut line = EpochLine {
             epoch: epoch.0,
@@ -246,11 +242,24 @@ impl Scan<'_> {
             }
         }
         self.epochs.push(line);
-        Ok(())
+    }
+
+    /// Reads blocks; what cannot be read is noted, and zeros.
+    fn blocks(&mut self, position: u64, blocks: &mut [u8]) {
+        if self.reader.read_at(self.offset(position), blocks).is_ok() {
+            return;
+        }
+        for (at, block) in (position..).step_by(BLOCK_LEN).zip(blocks.chunks_mut(BLOCK_LEN)) {
+            let offset = self.offset(at);
+            if let Err(error) = self.reader.read_at(offset, block) {
+                block.fill(0);
+                self.findings.push(Finding { offset, what: error.to_string(), advice: UNREADABLE.into() });
+            }
+        }
     }
 
     /// Whole epochs, applied long ago, in the space that is free.
-    fn remains(&mut self) -> io::Result<()> {
+    fn remains(&mut self) {
         let capacity = self.superblock.ring.capacity();
         let (mut position, limit) = (self.recovery.end, self.superblock.tail + capacity);
         let mut found = Vec::new();
@@ -258,7 +267,7 @@ impl Scan<'_> {
         while position < limit {
             let room = self.superblock.ring.rest(position).min(limit - position);
             let len = usize::try_from(room).map_or(CHUNK, |room| room.min(CHUNK));
-            self.reader.read_at(self.offset(position), &mut chunk[..len])?;
+            self.blocks(position, &mut chunk[..len]);
             for (at, block) in (position..).step_by(BLOCK_LEN).zip(chunk[..len].chunks(BLOCK_LEN)) {
                 if let Some(Ok(header)) = block.first_chunk::<HEADER_LEN>().map(FrameHeader::decode)
                     && header.kind == FrameKind::EpochBegin
@@ -272,7 +281,6 @@ impl Scan<'_> {
         found.sort_by_key(|line| line.epoch);
         found.append(&mut self.epochs);
         self.epochs = found;
-        Ok(())
     }
 
     /// The epoch that begins at `position`, if all of it is still there.
@@ -337,7 +345,13 @@ impl Scan<'_> {
             EndClass::Ordinary if self.findings.iter().any(|finding| finding.advice == NOT_APPLICABLE) => {
                 Verdict::Damaged
             }
-            EndClass::Ordinary => Verdict::Sound,
+            EndClass::Ordinary => {
+                if let EndReason::Unreadable(_) = ended.reason {
+                    let (what, advice) = (ended.reason.to_string(), UNREADABLE.into());
+                    self.findings.push(Finding { offset, what, advice });
+                }
+                Verdict::Sound
+            }
             EndClass::Refused => {
                 self.findings.push(Finding {
                     offset,
@@ -352,6 +366,7 @@ impl Scan<'_> {
                     Evidence::LaterEpoch { epoch, position } => {
                         format!("epoch {epoch} at byte {} says so", self.offset(position))
                     }
+                    Evidence::Unreadable => "perhaps: where it would be cannot be read".to_owned(),
                 };
                 let what = format!(
                     "epochs {} to {lost_through} were durable ({by}) and cannot be read any more: {}",
@@ -395,13 +410,16 @@ impl Scan<'_> {
     }
 }
 
+const UNREADABLE: &str =
+    "nothing is lost by it: no epoch lies there. Check the device, and replace it in time";
+
 const NOT_APPLICABLE: &str = "its digest is right, so it was sent like this: report it. `ftship format --force`, and the primary makes a full sync";
 
 fn advice_of_loss(held: Epoch) -> String {
     format!(
         "the device lost or changed data: look into the kernel's log and check it. The chain is whole up to epoch \
          {held}. The daemon starts on that, says what is lost, and the primary sends it again. If the primary is gone: \
-         copy journal, state and volumes, start the daemon, and `ftship promote --force`"
+         copy journal, state and volumes if you can, then `ftship promote GROUP --accept-loss`"
     )
 }
 

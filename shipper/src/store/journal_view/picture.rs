@@ -111,6 +111,8 @@ pub struct EndLine {
 pub enum Verdict {
     /// Nothing is wrong.
     Sound,
+    /// Nothing is lost, but what is kept in two places is damaged in one of them.
+    Impaired,
     /// A newer version wrote it.
     Newer,
     /// Something that was durable is gone or changed.
@@ -167,7 +169,7 @@ impl Verdict {
             Self::Sound => None,
             Self::Newer => Some(Code::NewerVersion),
             Self::Moving => Some(Code::TimedOut),
-            Self::Damaged => Some(Code::Damaged),
+            Self::Damaged | Self::Impaired => Some(Code::Damaged),
         }
     }
 }
@@ -190,8 +192,8 @@ fn advice_without_superblock(error: &JournalError) -> &'static str {
         // It says itself what to do.
         JournalError::Shrunk { .. } => "",
         _ => {
-            ". Nothing in it can be told without its superblock: keep a copy of the device, check it, then \
-             `ftship format --force` and a full sync"
+            ". Nothing in it can be told without its superblock: keep a copy of the device and check it. While the \
+             primary lives: `ftship format --force` and a full sync. If it is gone: `ftship promote GROUP --accept-loss`"
         }
     }
 }

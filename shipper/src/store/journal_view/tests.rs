@@ -12,6 +12,8 @@ use ftship_proto::journal::{JournalWriter, RING_START};
 use ftship_proto::protocol::PROTOCOL;
 use ftship_proto::record::Content as RecordContent;
 
+use ftship_proto::slot::SLOT_SIZE;
+
 use super::*;
 use crate::control::exit::Code;
 use crate::store::journal_device::JournalDevice;
@@ -117,7 +119,14 @@ impl Journal {
         self.device = None;
         let before = std::fs::read(&self.path).unwrap();
         let group = name();
-        let view = View { path: &self.path, group: &group, state: Some(&self.state), daemon: false, all };
+        let view = View {
+            path: &self.path,
+            group: &group,
+            state: Some(&self.state),
+            state_damage: None,
+            daemon: false,
+            all,
+        };
         let result = view.take();
         assert!(before == std::fs::read(&self.path).unwrap(), "it was changed");
         result
@@ -130,7 +139,7 @@ impl Journal {
         assert_eq!(picture.verdict.code(), Some(Code::Damaged));
         let finding = picture.findings.last().unwrap();
         assert_eq!(finding.offset, offset, "{finding:?}");
-        assert!(finding.advice.contains("ftship promote --force"), "{finding:?}");
+        assert!(finding.advice.contains("ftship --accept-loss"), "{finding:?}");
         let what = finding.what.clone();
         assert!(text::journal(&picture).contains(&what));
         (picture, what)
@@ -264,7 +273,8 @@ fn a_torn_superblock_slot_is_told_and_two_are_damage() {
     let mut journal = Journal::with_epochs(1);
     journal.strike(40, &[0xff; 8]);
     let picture = journal.view(false).unwrap();
-    assert_eq!((picture.verdict, picture.findings[0].offset), (Verdict::Sound, 0));
+    assert_eq!((picture.verdict, picture.findings[0].offset), (Verdict::Impaired, 0));
+    assert_eq!(picture.verdict.code(), Some(Code::Damaged));
     journal.strike(65536 + 40, &[0xff; 8]);
     let error = journal.view(false).unwrap_err();
     assert_eq!(error.code(), Code::Damaged);
@@ -290,7 +300,14 @@ fn other_content_other_groups_and_nothing_are_told_apart() {
     journal.state.group_name = name();
     let other: GroupName = "vm2".parse().unwrap();
     journal.device = None;
-    let view = View { path: &journal.path, group: &other, state: None, daemon: false, all: false };
+    let view = View {
+        path: &journal.path,
+        group: &other,
+        state: None,
+        state_damage: None,
+        daemon: false,
+        all: false,
+    };
     let error = view.take().unwrap_err();
     assert!(error.to_string().contains("belongs to group vm1"), "{error}");
     assert_eq!(error.code(), Code::Refused);

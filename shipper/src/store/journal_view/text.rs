@@ -64,6 +64,12 @@ pub fn journal(picture: &Picture) -> String {
     let verdict = match (picture.verdict, picture.promotable) {
         (Verdict::Sound, Some(epoch)) => format!("sound; a promote gives epoch {epoch} at least"),
         (Verdict::Sound, None) => "sound; nothing in it is promotable".to_owned(),
+        (Verdict::Impaired, Some(epoch)) => {
+            format!("IMPAIRED: one of two slots is damaged; a promote gives epoch {epoch} at least")
+        }
+        (Verdict::Impaired, None) => {
+            "IMPAIRED: one of two slots is damaged; nothing in it is promotable".to_owned()
+        }
         (Verdict::Newer, _) => "written by a newer version".to_owned(),
         (Verdict::Damaged, _) => "DAMAGED".to_owned(),
         (Verdict::Moving, _) => {

@@ -60,7 +60,7 @@ fn message(frame: &Frame) -> Verdict {
             assert_eq!((again.header.kind, again.header.epoch), (frame.header.kind, frame.header.epoch));
             assert_eq!(again.header.stamp(), frame.header.stamp());
             assert_eq!(Message::decode(&again).as_ref(), Ok(&message));
-            if let Message::Bye { text } | Message::Refuse { text, .. } = &message {
+            if let Message::Bye { text, .. } | Message::Refuse { text, .. } = &message {
                 assert!(text.len() <= MAX_TEXT);
             }
             Verdict::Accepted

@@ -12,7 +12,7 @@ use ftship_proto::journal::{
     EndClass, EpochFrames, JournalWriter, Placement, RING_START, ReadAt, Recovery, Ring, SealedEpoch,
     Superblock, encode_padded, recover,
 };
-use ftship_proto::slot::{SLOT_SIZE, SlotKind, encode};
+use ftship_proto::slot::{SlotKind, encode};
 use sha2::{Digest as _, Sha256};
 
 use crate::image::{BLOCK, Image};
@@ -91,7 +91,7 @@ fn run(data: &[u8]) -> Verdict {
     let body = input.take(len);
     let Ok(slot) = encode(1, SlotKind::JournalSuperblock, body) else { return Verdict::Refused };
     let device_len = RING_START + RING_BLOCKS * BLOCK as u64;
-    let superblock = match Superblock::load(&slot, &[0; SLOT_SIZE], device_len) {
+    let superblock = match Superblock::load(Some(&slot), None, device_len) {
         Ok(Some((superblock, _))) => superblock,
         Ok(None) => panic!("the slot is not blank"),
         Err(error) => {
@@ -122,10 +122,7 @@ fn judge(superblock: &Superblock, disk: &mut Disk) -> Verdict {
 
 /// Scans within the bound.
 pub(super) fn scan(superblock: &Superblock, disk: &mut Disk) -> Recovery {
-    match within(BOUND, || recover(superblock, disk)) {
-        Ok(found) => found,
-        Err(never) => match never {},
-    }
+    within(BOUND, || recover(superblock, disk))
 }
 
 /// Everything that recovery reports lies there, checked without its own readers.

@@ -136,3 +136,55 @@ fn where_nothing_was_committed_yet_that_leaves_nothing_to_promote_to() {
     host.promote(Some(2));
     assert_eq!(host.promoted, [Err(PromoteRefused::Inconsistent)]);
 }
+
+#[test]
+fn a_primary_has_a_generation_and_its_epochs_are_of_that_one() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    let other = |hello: &mut Hello| hello.lineage[0].generation.number = 4;
+    for change in [&(|hello: &mut Hello| hello.lineage.clear()) as &dyn Fn(&mut Hello), &other] {
+        assert_eq!(refused(&mut host, change), Some(RefuseCode::ProtocolError));
+    }
+    let mut blank = Host::new(CommitPolicy::Auto, AckPolicy::Durable);
+    assert_eq!(refused(&mut blank, |hello| hello.lineage.clear()), Some(RefuseCode::ProtocolError));
+    // Of the same number, but not the same generation.
+    host.greet(INCARNATION);
+    let mut header = epoch_header(3, host.core.digest);
+    header.generation.id[0] ^= 1;
+    let (frames, _) = frames_of(header, 4096);
+    host.event(BackupEvent::Frame(frames[0].clone()));
+    assert!(
+        matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("another generation"))
+    );
+    // Of the primary's generation, of which this side has no epoch: only a sync in place takes that over.
+    let later = |hello: &mut Hello| {
+        let generation = crate::ids::Generation { number: 3, id: [0x44; 16] };
+        hello.lineage[0].generation.number = 2;
+        hello.lineage.push(LineageEntry { generation, first_epoch: Epoch(3), digest: host.core.digest });
+    };
+    let mut hello = host.hello();
+    later(&mut hello);
+    host.core.state.lineage = hello.lineage[..1].to_vec();
+    host.event(BackupEvent::Accepted);
+    host.tell(Message::Hello(hello.clone()));
+    host.finish();
+    let (frames, _) = frames_of(
+        EpochHeader { generation: hello.lineage[1].generation, ..epoch_header(3, host.core.digest) },
+        4096,
+    );
+    host.event(BackupEvent::Frame(frames[0].clone()));
+    assert!(matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("has no epoch of")));
+}
+
+#[test]
+fn whoever_is_refused_or_left_is_named() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    host.tell(Message::BaseEnd { frames: 0, bytes: 0 });
+    assert!(matches!(host.said.last(), Some(Message::Bye { .. })));
+    assert_eq!(host.core.peer_incarnation(), Some(INCARNATION));
+    host.event(BackupEvent::Accepted);
+    assert_eq!(host.core.peer_incarnation(), None, "nobody has greeted over this connection");
+    let hello = Hello { features_mandatory: 1 << 40, ..host.hello() };
+    host.tell_as(&Message::Hello(hello), STRANGER);
+    assert_eq!(host.refusal(), Some(RefuseCode::Feature));
+    assert_eq!(host.core.peer_incarnation(), Some(STRANGER));
+}

@@ -44,7 +44,7 @@ fn nothing_is_written_before_it_is_proven_and_noted() {
 fn what_is_before_the_loss_is_kept_exactly_and_the_rest_said_to_be_lost_before_it_is_forgotten() {
     let mut host = proving();
     unproven(&mut host, 4, false);
-    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("exactly")));
+    assert!(matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("exactly")));
     assert_eq!(host.losses.len(), 1);
     while host.state.lost.is_none() {
         assert_eq!(host.superblock.dropped, None, "the state is first");
@@ -152,7 +152,7 @@ fn where_a_coordinator_commits_what_it_did_not_commit_is_dropped_and_nothing_is_
 fn start(lost: u64, applying: Option<u64>) -> Host {
     let host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
     let superblock = Superblock { applying: applying.map(Epoch), ..host.superblock.clone() };
-    let Ok(recovery) = recover(&superblock, &mut |_, buf: &mut [u8]| {
+    let recovery = recover(&superblock, &mut |_, buf: &mut [u8]| {
         buf.fill(0);
         Ok::<_, std::convert::Infallible>(())
     });

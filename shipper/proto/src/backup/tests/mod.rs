@@ -55,7 +55,7 @@ impl Host {
         ack: AckPolicy,
     ) -> Self {
         let superblock = Superblock::format([7; 16], "vm1".parse().unwrap(), MIN_JOURNAL_LEN).unwrap();
-        let Ok(recovery) = recover(&superblock, &mut |_, buf: &mut [u8]| {
+        let recovery = recover(&superblock, &mut |_, buf: &mut [u8]| {
             buf.fill(0);
             Ok::<_, std::convert::Infallible>(())
         });
@@ -259,6 +259,7 @@ fn after_a_failed_write_nothing_is_acknowledged() {
     host.event(BackupEvent::Failed { reason: "journal: I/O error".into() });
     host.finish();
     assert_eq!(host.staged(), told);
-    host.event(BackupEvent::Accepted);
+    host.greet(INCARNATION);
     assert_eq!(host.refusal(), Some(RefuseCode::Failed));
+    assert_eq!(host.core.peer_incarnation(), Some(INCARNATION));
 }

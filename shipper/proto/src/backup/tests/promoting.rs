@@ -151,3 +151,39 @@ fn a_promote_that_was_decided_before_another_one_is_refused() {
     assert_eq!(promote(&mut host, 8), at, "asked again");
     assert!(matches!(promote(&mut host, 7), Some(Err(PromoteRefused::Stale(_)))));
 }
+
+#[test]
+fn a_promote_is_announced_only_once_it_is_durable() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    host.promote(None);
+    let mut told = Vec::new();
+    while !host.pending.is_empty() {
+        host.greet(INCARNATION);
+        let Some(Message::Refuse { code, standing, .. }) = host.said.last() else {
+            panic!("{:?}", host.said)
+        };
+        let role = standing.as_ref().map(|standing| standing.role);
+        assert_eq!(role == Some(Role::Primary), host.state.role == Role::Primary, "{:?}", host.core.phase());
+        told.push((*code, role));
+        host.step();
+    }
+    assert!(told.contains(&(RefuseCode::Busy, None)), "while the generation is being written");
+    assert_eq!(told.last(), Some(&(RefuseCode::Promoted, Some(Role::Primary))));
+}
+
+#[test]
+fn a_token_is_not_durable_before_the_generation_that_it_decided() {
+    // A sync in place is about to begin: the state before it is written again, in the middle of the promote.
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    host.tell(Message::SyncBegin { base_id: BASE_ID, base: None });
+    while !matches!(host.pending.front(), Some(BackupAction::WriteState(_))) {
+        host.step();
+    }
+    host.event(BackupEvent::Promote { id: [9; 16], epoch: None, force: false, token: Some(8) });
+    while !host.pending.is_empty() {
+        host.step();
+        assert_eq!(host.state.token == 8, host.state.role == Role::Primary);
+    }
+    assert_eq!(host.promoted, [Ok(Epoch(2))]);
+    assert_eq!(host.state.token, 8);
+}

@@ -46,7 +46,7 @@ fn a_word_reaches_no_further_than_what_is_here() {
 fn where_nobody_commits_a_word_is_a_breach() {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
     host.tell(Message::Commit { epoch: Epoch(2) });
-    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("COMMIT")));
+    assert!(matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("COMMIT")));
 }
 
 #[test]
@@ -114,7 +114,9 @@ fn a_journal_full_of_what_nobody_commits_ends_the_connection() {
         host.epoch();
         host.finish();
     }
-    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("await their COMMIT")));
+    assert!(
+        matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("await their COMMIT"))
+    );
     assert_eq!(host.core.phase(), &Phase::Consistent);
     let staged = host.core.staged();
     host.greet(INCARNATION);
@@ -133,7 +135,7 @@ fn an_epoch_with_a_record_that_no_volume_can_take_is_refused_before_it_is_stored
     let mut frame = Frame::plain(FrameKind::EpochData, stamp, 1, resize());
     frame.header.record_count = 1;
     host.event(BackupEvent::Frame(frame));
-    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("is a resize")));
+    assert!(matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("is a resize")));
     assert!(host.core.journal_use().0 <= used, "nothing of it is stored");
     host.finish();
     assert_eq!((host.staged(), host.core.phase()), (vec![2], &Phase::Consistent));

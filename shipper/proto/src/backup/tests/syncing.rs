@@ -46,7 +46,7 @@ fn epochs_that_leave_something_out_are_refused() {
     host.epoch_since(4);
     host.finish();
     assert!(
-        matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("do not follow epoch 2"))
+        matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("do not follow epoch 2"))
     );
     assert_eq!(host.core.committed(), Epoch(2));
 }

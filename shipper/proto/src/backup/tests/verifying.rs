@@ -100,13 +100,13 @@ fn questions_are_of_one_connection_that_agreed_on_them() {
     host.finish();
     assert_eq!((answer(&host), host.core.applied()), (None, Epoch(3)));
     host.tell(Message::Hash(request(0)));
-    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("agreed")));
+    assert!(matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("agreed")));
 
     let mut host = asked();
     let mut beyond = request(0);
     beyond.places[0].extent = extent(1 << 20, 8);
     host.tell(Message::Hash(beyond));
-    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("whole blocks")));
+    assert!(matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("whole blocks")));
     assert!(!host.core.is_connected());
 }
 
@@ -145,7 +145,7 @@ fn a_question_about_the_epoch_held_is_answered_once_that_is_on_the_volumes() {
     assert_eq!(answer(&host), Some((103, Ok(2))));
     host.tell(Message::Hash(request(0)));
     assert!(
-        matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("agreed")),
+        matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("agreed")),
         "of another length"
     );
 }
@@ -181,7 +181,9 @@ fn what_is_to_be_hashed_is_bounded_over_all_connections() {
     }
     assert_eq!((hashings(&host), host.core.is_connected()), (32, true), "a connection may ask so much");
     host.tell(Message::Hash(request(0)));
-    assert!(matches!(host.said.last(), Some(Message::Bye { text }) if text.contains("too many questions")));
+    assert!(
+        matches!(host.said.last(), Some(Message::Bye { text, .. }) if text.contains("too many questions"))
+    );
     for _ in 0..10 {
         host.event(BackupEvent::Accepted);
         host.tell(Message::Hello(Hello { features_optional: VERIFY, ..host.hello() }));

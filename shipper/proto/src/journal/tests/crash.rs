@@ -75,8 +75,8 @@ impl Journal {
     fn crash(&mut self, seed: u64, share: u8) {
         let mut dice = noise(seed, 8192).into_iter().cycle();
         self.disk.crash(|_| dice.next().unwrap() < share);
-        let (superblock, slot) = self.superblock();
-        let recovery = recover(&superblock, &mut self.disk).unwrap();
+        let (superblock, chosen) = self.superblock();
+        let recovery = recover(&superblock, &mut self.disk);
         assert_eq!(recovery.ended.class, EndClass::Ordinary, "a crash is no damage: {:?}", recovery.ended);
 
         // A superblock that made it to the disk moved the tail.
@@ -97,8 +97,10 @@ impl Journal {
         // A new primary goes on from there, above all numbers ever used.
         self.sealed = sealed[..found.len()].to_vec();
         self.digest = recovery.digest;
-        self.writer = JournalWriter::new(superblock, &recovery);
-        self.slot = slot;
+        self.writer = JournalWriter::new(superblock.clone(), &recovery);
+        // A start makes the slots alike before anything else.
+        self.sequence = chosen.sequence;
+        self.write_superblock(&superblock, true);
         self.synced = last;
         let id = noise(seed ^ self.next, 16);
         self.incarnation = Incarnation(id.try_into().unwrap());

@@ -4,14 +4,13 @@ mod crash;
 mod proofs;
 mod rows;
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::epoch::EpochHeader;
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch, Incarnation};
-use crate::slot::{SLOT_SIZE, Slot, SlotKind, SlotPosition, encode};
+use crate::slot::{Chosen, FIRST_SEQUENCE, SLOT_SIZE, Slot, SlotKind, encode};
 use crate::testing::{INCARNATION, epoch_header, frames_of};
 
 const JOURNAL_ID: [u8; 16] = [0x77; 16];
@@ -19,6 +18,8 @@ const SECTOR: usize = 512;
 
 /// A disk with a volatile cache: what was not synced may be lost, sector by sector.
 pub(super) struct Disk {
+    /// Offsets of blocks that cannot be read.
+    pub(super) bad: BTreeSet<u64>,
     durable: Vec<u8>,
     pending: BTreeMap<usize, [u8; SECTOR]>,
 }
@@ -52,10 +53,13 @@ impl Disk {
 }
 
 impl ReadAt for Disk {
-    type Error = Infallible;
+    type Error = &'static str;
 
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Infallible> {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
         assert!(offset.is_multiple_of(BLOCK_LEN as u64) && buf.len().is_multiple_of(BLOCK_LEN));
+        if self.bad.range(offset..offset + buf.len() as u64).next().is_some() {
+            return Err("I/O error");
+        }
         let first = usize::try_from(offset).unwrap();
         buf.copy_from_slice(&self.durable[first..first + buf.len()]);
         for (i, sector) in buf.chunks_exact_mut(SECTOR).enumerate() {
@@ -80,7 +84,7 @@ pub(super) struct Written {
 /// A backup's journal as the daemon drives it.
 pub(super) struct Journal {
     pub(super) disk: Disk,
-    pub(super) slot: SlotPosition,
+    pub(super) sequence: u64,
     pub(super) writer: JournalWriter,
     /// Sealed and not applied.
     pub(super) sealed: Vec<Written>,
@@ -99,22 +103,28 @@ impl Journal {
             ..Superblock::format(JOURNAL_ID, "vm1".parse().unwrap(), MIN_JOURNAL_LEN).unwrap()
         };
         let size = usize::try_from(RING_START + len).unwrap();
-        let mut disk = Disk { durable: vec![0; size], pending: BTreeMap::new() };
-        let recovery = recover(&superblock, &mut disk).unwrap();
-        let slot = SlotPosition::FIRST;
+        let mut disk = Disk { bad: BTreeSet::new(), durable: vec![0; size], pending: BTreeMap::new() };
+        let recovery = recover(&superblock, &mut disk);
         let (writer, digest) = (JournalWriter::new(superblock.clone(), &recovery), recovery.digest);
         let (sealed, synced) = (Vec::new(), Epoch::NONE);
         let mut journal =
-            Self { disk, slot, writer, sealed, digest, synced, next: 1, incarnation: INCARNATION };
-        journal.write_superblock(slot, &superblock);
-        journal.write_superblock(slot.next(), &superblock);
+            Self { disk, sequence: 0, writer, sealed, digest, synced, next: 1, incarnation: INCARNATION };
+        journal.write_superblock(&superblock, true);
+        assert_eq!(journal.sequence, FIRST_SEQUENCE);
         journal
     }
 
-    pub(super) fn write_superblock(&mut self, slot: SlotPosition, superblock: &Superblock) {
-        let bytes = encode(slot.sequence, SlotKind::JournalSuperblock, &superblock.encode()).unwrap();
-        self.disk.write(slot.slot.offset(), &bytes);
-        self.slot = slot;
+    /// Writes the next version to both slots, one after the other; or, not durably, to the first alone.
+    pub(super) fn write_superblock(&mut self, superblock: &Superblock, durable: bool) {
+        self.sequence += 1;
+        let bytes = encode(self.sequence, SlotKind::JournalSuperblock, &superblock.encode()).unwrap();
+        for slot in Slot::BOTH {
+            self.disk.write(slot.offset(), &bytes);
+            if !durable {
+                return;
+            }
+            self.disk.sync();
+        }
     }
 
     pub(super) fn header(&self) -> EpochHeader {
@@ -175,27 +185,26 @@ impl Journal {
         self.sync();
         let Some(last) = self.sealed.get(count.wrapping_sub(1)).cloned() else { return };
         let superblock = self.writer.superblock_after(last.end, last.epoch, last.digest);
-        self.write_superblock(self.slot.next(), &superblock);
+        self.write_superblock(&superblock, durable);
         if durable {
-            self.disk.sync();
             self.writer.advance_tail(superblock);
             self.sealed.drain(..count);
         }
     }
 
-    pub(super) fn superblock(&mut self) -> (Superblock, SlotPosition) {
+    pub(super) fn superblock(&mut self) -> (Superblock, Chosen) {
         let mut read = |slot: Slot| {
             let mut bytes = [0; SLOT_SIZE];
             self.disk.read_at(slot.offset(), &mut bytes).unwrap();
             bytes
         };
         let (a, b) = (read(Slot::A), read(Slot::B));
-        Superblock::load(&a, &b, self.disk.durable.len() as u64).unwrap().unwrap()
+        Superblock::load(Some(&a), Some(&b), self.disk.durable.len() as u64).unwrap().unwrap()
     }
 
     pub(super) fn recover(&mut self) -> Recovery {
         let (superblock, _) = self.superblock();
-        recover(&superblock, &mut self.disk).unwrap()
+        recover(&superblock, &mut self.disk)
     }
 
     /// Writes a frame to any position, as a fault or an earlier life of the device would.
@@ -218,11 +227,12 @@ fn superblocks_come_back_and_say_what_is_wrong() {
     let odd = Superblock { tail: 100, ..superblock.clone() };
     assert_eq!(Superblock::decode(&odd.encode()), Err(JournalError::Tail(100)));
     let slot = encode(1, SlotKind::JournalSuperblock, &superblock.encode()).unwrap();
-    let load = |len| Superblock::load(&slot, &slot, len);
+    let load = |len| Superblock::load(Some(&slot), Some(&slot), len);
     let needed = superblock.ring.end();
     assert_eq!(load(needed - 1), Err(JournalError::Shrunk { needed, found: needed - 1 }));
-    assert_eq!(load(needed), Ok(Some((superblock, SlotPosition::FIRST))));
-    assert_eq!(Superblock::load(&[0; SLOT_SIZE], &[0; SLOT_SIZE], needed), Ok(None));
+    assert_eq!(load(needed).map(|found| found.map(|found| found.0)), Ok(Some(superblock)));
+    let blank = Some(&[0; SLOT_SIZE]);
+    assert_eq!(Superblock::load(blank, blank, needed), Ok(None));
 }
 
 #[test]
@@ -253,7 +263,7 @@ fn what_is_in_use_is_never_given_away() {
     let superblock = journal.writer.superblock_after(first.end, first.epoch, first.digest);
     // Nothing is free before the superblock is durable.
     assert!(!journal.append(8192));
-    journal.write_superblock(journal.slot.next(), &superblock);
+    journal.write_superblock(&superblock, true);
     journal.disk.sync();
     journal.writer.advance_tail(superblock);
     journal.sealed.remove(0);

@@ -22,17 +22,17 @@ fn place(journal: &Journal, index: usize) -> Place {
     Place { previous, digest, start, end }
 }
 
-fn prove(journal: &mut Journal, place: Place, piece: usize) -> Result<Proof, ProofError<Infallible>> {
+fn prove(journal: &mut Journal, place: Place, piece: usize) -> Result<Proof, ProofError<&'static str>> {
     let ring = journal.writer.superblock().ring;
     Proof::of(ring, &mut journal.disk, place, piece, PIECE_LEN)
 }
 
-fn redo(journal: &mut Journal, proof: &Proof) -> Result<Vec<Frame>, (ProofError<Infallible>, u64)> {
+fn redo(journal: &mut Journal, proof: &Proof) -> Result<Vec<Frame>, (ProofError<&'static str>, u64)> {
     let ring = journal.writer.superblock().ring;
     let mut frames = Vec::new();
     let user = |frame: &Frame| {
         frames.push(frame.clone());
-        Ok::<_, Infallible>(())
+        Ok::<_, std::convert::Infallible>(())
     };
     match proof.redo(ring, &mut journal.disk, user) {
         Ok(()) => Ok(frames),

@@ -334,7 +334,7 @@ fn a_durable_epoch_that_is_gone_is_damage() {
     // The superblock says so where nothing later does.
     let mut journal = struck(2, true);
     let superblock = journal.writer.superblock_after(0, Epoch::NONE, Digest::ZERO);
-    journal.write_superblock(journal.slot.next(), &superblock);
+    journal.write_superblock(&superblock, true);
     let class = journal.recover().ended.class;
     assert_eq!(class, EndClass::Damaged { lost_through: Epoch(2), by: Evidence::Superblock });
 }
@@ -386,7 +386,7 @@ fn row_21_where_the_superblock_says_that_epochs_were_dropped() {
     journal.writer.drop_from(second.start, Epoch::NONE);
     let superblock = journal.writer.superblock_now();
     assert_eq!(superblock.synced, Epoch(2));
-    journal.write_superblock(journal.slot.next(), &superblock);
+    journal.write_superblock(&superblock, true);
     journal.disk.sync();
     let recovery = journal.recover();
     assert_eq!((recovery.sealed.len(), recovery.end, recovery.floor), (1, second.start, Epoch(2)));
@@ -401,4 +401,47 @@ fn row_21_where_the_superblock_says_that_epochs_were_dropped() {
     let epochs: Vec<u64> = recovery.sealed.iter().map(|sealed| sealed.epoch.0).collect();
     assert_eq!(epochs, [1, 3]);
     assert!(recovery.end >= head);
+}
+
+/// The end of what was found, once the blocks at these positions cannot be read.
+fn unreadable(journal: &mut Journal, positions: impl IntoIterator<Item = u64>) -> Recovery {
+    journal.disk.sync();
+    let ring = journal.writer.superblock().ring;
+    journal.disk.bad = positions.into_iter().map(|position| ring.offset(position)).collect();
+    journal.recover()
+}
+
+#[test]
+fn row_22_a_place_that_cannot_be_read_is_damage_of_that_place_alone() {
+    let block = BLOCK_LEN as u64;
+    let (mut journal, head) = two_epochs();
+    // Anywhere behind the end it hides nothing, also where the search for evidence comes by.
+    for at in 1..40 {
+        assert_eq!(ordinary(unreadable(&mut journal, [head + at * block]).ended), EndReason::Blank);
+    }
+    let hidden = |epoch| EndClass::Damaged { lost_through: Epoch(epoch), by: Evidence::Unreadable };
+    // At the end: one block is too small for an epoch, two are not.
+    let one = unreadable(&mut journal, [head]);
+    assert_eq!((one.sealed.len(), ordinary(one.ended)), (2, EndReason::Unreadable("I/O error".into())));
+    assert_eq!(unreadable(&mut journal, [head, head + block]).ended.class, hidden(3));
+    // Of an epoch that is there, any block: the epochs before it are whole, and it is not passed over in silence.
+    let (start, end) = (journal.sealed[1].start, journal.sealed[1].end);
+    for position in (start..end).step_by(BLOCK_LEN) {
+        let found = unreadable(&mut journal, [position]);
+        assert_eq!((found.sealed.len(), found.floor), (1, Epoch(1)), "{position}");
+        assert_eq!(found.ended.class, hidden(2), "{position}");
+    }
+    // Where no epoch is left to name the primary, its frames' numbers are not believed: at least one is lost.
+    let first = journal.sealed[0].start;
+    assert_eq!(unreadable(&mut journal, [first]).ended.class, hidden(1));
+}
+
+#[test]
+fn row_22_numbers_of_frames_that_a_guest_could_forge_are_not_believed() {
+    let (mut journal, head) = two_epochs();
+    let stamp = Stamp { epoch: Epoch(u64::MAX), generation: 3, incarnation: STRANGER };
+    journal.put(head + 8192, &Frame::plain(FrameKind::EpochData, stamp, 5, Vec::new()));
+    let found = unreadable(&mut journal, [head]);
+    let by = Evidence::Unreadable;
+    assert_eq!(found.ended.class, EndClass::Damaged { lost_through: Epoch(3), by });
 }

@@ -187,6 +187,24 @@ fn the_older_history_is_taken_up_again_as_a_generation_of_its_own() {
     let state = written(&actions(&mut primary)).unwrap().clone();
     assert_eq!((state.role, state.fenced, state.lineage.len()), (Role::Primary, None, 2));
     assert_eq!(state.token, 5);
+    // Nobody may act on the new generation before it is durable.
+    let hello = Message::Hello(Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        features_optional: 0,
+        features_mandatory: 0,
+        group: group(),
+        lineage: promoted().lineage,
+        last_epoch: Epoch(120),
+        last_digest: Digest::ZERO,
+        alone: Some(FORK),
+        token: 0,
+    });
+    primary.handle(SECOND, PrimaryEvent::Visited(hello.encode(2, Incarnation([9; 16]))));
+    let is_told = actions(&mut primary)
+        .into_iter()
+        .any(|action| matches!(action, PrimaryAction::Answer(Message::Refuse { standing: Some(_), .. })));
+    assert!(!is_told);
     assert!(state.alone.is_some() && has_ended(&all_written(&mut primary)));
     let again = Primary::new(config(), state).standing();
     let relation = crate::lineage::compare(&again, &promoted());

@@ -1,6 +1,8 @@
 //! How often the backup is tried.
 
 use super::*;
+use crate::message::ByeCause;
+use crate::primary::plan::Carrier;
 
 /// When the next attempt to connect is made, and it fails like this.
 fn attempt(primary: &mut Primary, fail: impl FnOnce(&mut Primary, Duration)) -> Duration {
@@ -38,4 +40,34 @@ fn whoever_cannot_be_reached_is_tried_steadily_and_whoever_hangs_up_ever_more_ra
     assert!(gaps(silent).iter().all(|gap| *gap == SECOND * 9 / 4), "the kernel tries twice in each");
     let rarer = gaps(hung_up);
     assert!(rarer.is_sorted() && rarer[1] > SECOND / 4 && rarer[6] == 5 * SECOND, "{rarer:?}");
+}
+
+/// After two goodbyes of this kind while a sync is staged, how the next one goes about it.
+fn staged_again_after(cause: ByeCause) -> bool {
+    let mut primary = Primary::new(config(), fence::with_rolls());
+    let mut now = SECOND;
+    for _ in 0..3 {
+        primary.handle_timeout(now);
+        primary.handle(now, PrimaryEvent::Connected);
+        let welcome = Welcome { held: Some(Epoch(95)), committed: Epoch(95), ..welcome(&primary) };
+        hear(&mut primary, now, &Message::Welcome(welcome));
+        let eras = vec![Era(8); group().volumes().len()];
+        let attempt = primary.attempts;
+        primary.handle(now, PrimaryEvent::Rolled { attempt, eras, bytes: 4096 });
+        let is_staged = primary.attempt.carrier == Some(Carrier::Staged);
+        actions(&mut primary);
+        if !is_staged {
+            return false;
+        }
+        hear(&mut primary, now, &Message::Bye { text: "so it is".into(), cause });
+        now += 60 * SECOND;
+    }
+    true
+}
+
+#[test]
+fn only_what_the_journal_does_not_take_is_written_in_place_the_next_time() {
+    assert!(staged_again_after(ByeCause::Other), "a backup that was restarted gives up nothing for that");
+    assert!(!staged_again_after(ByeCause::Journal));
+    assert!(!staged_again_after(ByeCause::Unsaid), "of an earlier version, which does not say why");
 }

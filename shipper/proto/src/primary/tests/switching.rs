@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::lineage::Standing;
-use crate::message::RefuseCode;
+use crate::message::{ByeCause, RefuseCode};
 use crate::state::Content;
 
 const NEXT: [u8; 16] = [0xe2; 16];
@@ -127,7 +127,7 @@ fn reconnect(primary: &mut Primary) -> Vec<PrimaryAction> {
 #[test]
 fn the_other_side_is_told_behind_the_last_epoch_and_the_volumes_fail_once_it_is_the_primary() {
     let mut primary = told();
-    hear(&mut primary, SECOND, &Message::Bye { text: "promoted".into() });
+    hear(&mut primary, SECOND, &Message::Bye { text: "promoted".into(), cause: ByeCause::Other });
     assert!(has!(reconnect(&mut primary), PrimaryAction::Send(Message::Hello(_))));
     let answered = promoted(&primary);
     let ordered = hear(&mut primary, SECOND, &answered);
@@ -250,4 +250,28 @@ fn without_a_capture_nothing_can_be_held_back() {
     let settings = PrimaryConfig { interval: true, still_budget: Some(SECOND), ..config() };
     let mut primary = Primary::new(settings, state());
     assert_eq!(answer(&ask(&mut primary, true)), Some(&Err(DemoteRefused::NoCapture)));
+}
+
+#[test]
+fn a_token_that_is_seen_in_a_switch_that_fails_stays_seen() {
+    let mut primary = writing();
+    let lineage = primary.state.lineage.clone();
+    let hello = crate::message::Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        features_optional: 0,
+        features_mandatory: 0,
+        group: group(),
+        lineage,
+        last_epoch: Epoch(9),
+        last_digest: Digest::ZERO,
+        alone: None,
+        token: 7,
+    };
+    let frame = Message::Hello(hello).encode(1, Incarnation([9; 16]));
+    primary.handle(SECOND, PrimaryEvent::Visited(frame));
+    assert_eq!(primary.state().token, 7);
+    primary.handle(SECOND, PrimaryEvent::Disconnected { reason: "reset".into() });
+    all_written(&mut primary);
+    assert_eq!((primary.state().role, primary.state().token), (Role::Primary, 7));
 }
