@@ -42,8 +42,9 @@ pub(crate) struct Options {
     /// The library's and the driver's version
     #[structopt(long)]
     pub(crate) version: bool,
-    /// Checks more of what is asked for
+    /// Taken for dmsetup's sake: nothing is left unchecked
     #[structopt(long)]
+    #[allow(dead_code)]
     pub(crate) checks: bool,
     /// Answers yes to all questions
     #[structopt(short, long)]
@@ -51,9 +52,6 @@ pub(crate) struct Options {
     /// How names are mangled: auto, hex or none
     #[structopt(long)]
     pub(crate) manglename: Option<String>,
-    /// Does not ask how many hold a device open
-    #[structopt(long)]
-    pub(crate) noopencount: bool,
     /// Uses this cookie for udev, which somebody else waits for
     #[structopt(long)]
     pub(crate) udevcookie: Option<String>,
@@ -74,18 +72,19 @@ pub(crate) struct Options {
 #[derive(StructOpt, Clone, Default)]
 pub(crate) struct Which {
     /// The device with this UUID
-    #[structopt(short, long)]
+    #[structopt(short, long, parse(from_os_str))]
     pub(crate) uuid: Option<OsString>,
     /// The device with this major number
-    #[structopt(short = "j", long)]
+    #[structopt(short = "j", long, parse(from_os_str))]
     pub(crate) major: Option<OsString>,
     /// The device with this minor number
-    #[structopt(short, long)]
+    #[structopt(short, long, parse(from_os_str))]
     pub(crate) minor: Option<OsString>,
-    /// Only devices for which this holds, see `info --columns --select help`
-    #[structopt(short = "S", long)]
+    /// Only devices for which this holds
+    #[structopt(short = "S", long, parse(from_os_str))]
     pub(crate) select: Option<OsString>,
     /// Names or paths
+    #[structopt(parse(from_os_str))]
     pub(crate) devices: Vec<OsString>,
 }
 
@@ -95,8 +94,9 @@ pub(crate) struct Node {
     /// Makes sure of the node when the device is created
     #[structopt(long)]
     pub(crate) addnodeoncreate: bool,
-    /// Makes sure of the node when the device is resumed
+    /// Makes sure of the node when the device is resumed, which is usual
     #[structopt(long)]
+    #[allow(dead_code)]
     pub(crate) addnodeonresume: bool,
     /// Read-ahead in sectors, [+]SECTORS, auto or none
     #[structopt(long)]
@@ -106,22 +106,22 @@ pub(crate) struct Node {
 #[derive(StructOpt, Clone)]
 pub(crate) struct Create {
     /// The device's UUID
-    #[structopt(short, long)]
+    #[structopt(short, long, parse(from_os_str))]
     pub(crate) uuid: Option<OsString>,
     /// The device's major number
-    #[structopt(short = "j", long)]
+    #[structopt(short = "j", long, parse(from_os_str))]
     pub(crate) major: Option<OsString>,
     /// The device's minor number
-    #[structopt(short, long)]
+    #[structopt(short, long, parse(from_os_str))]
     pub(crate) minor: Option<OsString>,
     /// Owner of the node
-    #[structopt(short = "U", long)]
+    #[structopt(short = "U", long, parse(from_os_str))]
     pub(crate) uid: Option<OsString>,
     /// Group of the node
-    #[structopt(short = "G", long)]
+    #[structopt(short = "G", long, parse(from_os_str))]
     pub(crate) gid: Option<OsString>,
     /// Mode of the node, octal
-    #[structopt(short = "M", long)]
+    #[structopt(short = "M", long, parse(from_os_str))]
     pub(crate) mode: Option<OsString>,
     /// The device takes no writes
     #[structopt(short, long)]
@@ -130,7 +130,7 @@ pub(crate) struct Create {
     #[structopt(short, long)]
     pub(crate) notable: bool,
     /// The table, see TABLE; else it is read from a file or from standard input
-    #[structopt(long)]
+    #[structopt(long, parse(from_os_str))]
     pub(crate) table: Option<OsString>,
     /// Whole devices: NAME,UUID,MINOR,FLAGS,LINE[,LINE]...[;NAME...], as a word or on standard input
     #[structopt(long)]
@@ -148,6 +148,7 @@ pub(crate) struct Create {
     #[structopt(long)]
     pub(crate) allow_kernel: bool,
     /// NAME, and a file with the table
+    #[structopt(parse(from_os_str))]
     pub(crate) words: Vec<OsString>,
 }
 
@@ -159,7 +160,7 @@ pub(crate) struct Load {
     #[structopt(short, long)]
     pub(crate) readonly: bool,
     /// The table, see TABLE; else it is read from a file or from standard input
-    #[structopt(long)]
+    #[structopt(long, parse(from_os_str))]
     pub(crate) table: Option<OsString>,
 }
 
@@ -186,6 +187,7 @@ pub(crate) struct RemoveAll {
     /// Leaves devices that are open to the kernel, which removes them when they are closed
     #[structopt(long)]
     pub(crate) deferred: bool,
+    #[structopt(parse(from_os_str))]
     pub(crate) words: Vec<OsString>,
 }
 
@@ -210,15 +212,6 @@ pub(crate) struct Resume {
 }
 
 #[derive(StructOpt, Clone)]
-pub(crate) struct Wipe {
-    #[structopt(flatten)]
-    pub(crate) suspend: Suspend,
-    /// Even if the device is open
-    #[structopt(short, long)]
-    pub(crate) force: bool,
-}
-
-#[derive(StructOpt, Clone)]
 pub(crate) struct Rename {
     #[structopt(flatten)]
     pub(crate) which: Which,
@@ -233,7 +226,7 @@ pub(crate) struct Lines {
     #[structopt(flatten)]
     pub(crate) which: Which,
     /// Only targets of this type
-    #[structopt(long)]
+    #[structopt(long, parse(from_os_str))]
     pub(crate) target: Option<OsString>,
     /// The table that is loaded, not the live one
     #[structopt(long)]
@@ -265,10 +258,10 @@ pub(crate) struct Columns {
     #[structopt(short, long)]
     pub(crate) columns: bool,
     /// Which columns: NAME,...; +NAME,... adds to the usual ones; `help` lists them
-    #[structopt(short, long)]
+    #[structopt(short, long, parse(from_os_str))]
     pub(crate) options: Option<OsString>,
     /// Sorts by these columns; `-` before one: downwards
-    #[structopt(short = "O", long)]
+    #[structopt(short = "O", long, parse(from_os_str))]
     pub(crate) sort: Option<OsString>,
     /// No line of headings
     #[structopt(long)]
@@ -283,16 +276,13 @@ pub(crate) struct Columns {
     #[structopt(long)]
     pub(crate) rows: bool,
     /// Between the columns
-    #[structopt(long)]
+    #[structopt(long, parse(from_os_str))]
     pub(crate) separator: Option<OsString>,
-    /// Does not line the columns up
-    #[structopt(long)]
-    pub(crate) unbuffered: bool,
     /// So many times; 0: until it is interrupted
-    #[structopt(long)]
+    #[structopt(long, parse(from_os_str))]
     pub(crate) count: Option<OsString>,
     /// So many seconds apart
-    #[structopt(long)]
+    #[structopt(long, parse(from_os_str))]
     pub(crate) interval: Option<OsString>,
 }
 
@@ -302,9 +292,6 @@ pub(crate) struct Info {
     pub(crate) which: Which,
     #[structopt(flatten)]
     pub(crate) columns: Columns,
-    /// Of the table that is loaded, not of the live one
-    #[structopt(long)]
-    pub(crate) inactive: bool,
     /// Hidden layers of ft devices too
     #[structopt(long)]
     pub(crate) all: bool,
@@ -314,10 +301,11 @@ pub(crate) struct Info {
 pub(crate) struct Splitname {
     #[structopt(flatten)]
     pub(crate) columns: Columns,
-    /// Only if this holds, see `info --columns --select help`
-    #[structopt(short = "S", long)]
+    /// Only if this holds
+    #[structopt(short = "S", long, parse(from_os_str))]
     pub(crate) select: Option<OsString>,
     /// NAME, and the subsystem that made it
+    #[structopt(parse(from_os_str))]
     pub(crate) words: Vec<OsString>,
 }
 
@@ -326,17 +314,17 @@ pub(crate) struct List {
     #[structopt(flatten)]
     pub(crate) which: Which,
     /// Only devices with a target of this type
-    #[structopt(long)]
+    #[structopt(long, parse(from_os_str))]
     pub(crate) target: Option<OsString>,
     /// Runs this command for each device, whose name is added to it
-    #[structopt(long)]
+    #[structopt(long, parse(from_os_str))]
     pub(crate) exec: Option<OsString>,
     /// As a tree, each device over those that it uses
     #[structopt(long)]
     pub(crate) tree: bool,
     /// How devices are named: devno, blkdevname or devname. With --tree: [no]device, blkdevname, active, open, rw,
     /// uuid; ascii, utf, vt100; compact, inverted, notrunc
-    #[structopt(short, long)]
+    #[structopt(short, long, parse(from_os_str))]
     pub(crate) options: Option<OsString>,
     /// Hidden layers of ft devices too
     #[structopt(long)]
@@ -348,7 +336,7 @@ pub(crate) struct Deps {
     #[structopt(flatten)]
     pub(crate) which: Which,
     /// How devices are named: devno, blkdevname or devname
-    #[structopt(short, long)]
+    #[structopt(short, long, parse(from_os_str))]
     pub(crate) options: Option<OsString>,
     /// Of the table that is loaded, not of the live one
     #[structopt(long)]
@@ -367,8 +355,17 @@ pub(crate) struct Wait {
     pub(crate) noflush: bool,
 }
 
+/// Words that are not looked at.
+#[derive(StructOpt, Clone)]
+#[allow(dead_code)]
+pub(crate) struct AnyWords {
+    #[structopt(parse(from_os_str))]
+    pub(crate) words: Vec<OsString>,
+}
+
 #[derive(StructOpt, Clone)]
 pub(crate) struct Words {
+    #[structopt(parse(from_os_str))]
     pub(crate) words: Vec<OsString>,
 }
 
@@ -395,7 +392,7 @@ pub(crate) enum Verb {
     Clear(Which),
     /// Makes a device fail all I/O, and lets go of what it used
     #[structopt(name = "wipe_table")]
-    WipeTable(Wipe),
+    WipeTable(Suspend),
     /// Sends a message to a target: DEVICE SECTOR MESSAGE
     Message(Which),
     /// Sets the geometry: DEVICE CYLINDERS HEADS SECTORS START
@@ -427,7 +424,8 @@ pub(crate) enum Verb {
     /// Gives devices the names that udev can bear
     Mangle(Which),
     /// Statistics: see dmstats
-    Stats(Words),
+    #[allow(dead_code)]
+    Stats(AnyWords),
     /// Makes a cookie for udev
     Udevcreatecookie(Words),
     /// Waits for a cookie, and removes it

@@ -41,7 +41,7 @@ pub(crate) fn create(dm: &mut Dm, given: &args::Create) -> Result<(), Failure> {
         name: dm.new_name(name.as_bytes())?,
         uuid: given.uuid.as_ref().map_or(Ok(Vec::new()), |uuid| dm.mangle_uuid(uuid.as_bytes()))?,
         major: given.major.as_deref().map_or(0, atoi),
-        minor: given.minor.as_deref().map(atoi),
+        minor: given.minor.as_deref().map(atoi).filter(|minor| *minor <= MOST_MINORS),
         readonly: given.readonly,
         table,
     };

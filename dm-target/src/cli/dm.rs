@@ -84,7 +84,6 @@ pub(crate) struct Dm {
     pub(crate) mangling: Mangling,
     pub(crate) udev: Udev,
     pub(crate) verbose: u8,
-    pub(crate) checks: bool,
 }
 
 /// How libdevmapper calls a command.
@@ -95,7 +94,6 @@ fn called(command: Command, request: &Request<'_>) -> &'static str {
         Command::ListDevices => "names",
         Command::Create => "create",
         Command::Remove => "remove",
-        Command::Rename if request.flags & flags::UUID != 0 => "set UUID",
         Command::Rename => "rename",
         Command::Suspend if request.flags & flags::SUSPEND != 0 => "suspend",
         Command::Suspend => "resume",
@@ -273,9 +271,11 @@ impl Dm {
     ) -> Done<Reply> {
         let request = Request { address: address.clone(), flags: how, ..Request::default() };
         let reply = self.exchange_with_event(Command::Suspend, request)?;
-        let reply = if reply.name.is_empty() { self.info(address)?.unwrap_or(reply) } else { reply };
-        if let Some(owner) = node {
-            self.add_node(&reply.name, reply.number, owner);
+        // As dmsetup: of a device that is not called by its name the node is left alone.
+        if let Some(owner) = node
+            && !address.name.is_empty()
+        {
+            self.add_node(&address.name, reply.number, owner);
         }
         set_read_ahead(reply.number, read_ahead);
         Ok(reply)

@@ -59,9 +59,9 @@ Comparisons are joined: && or , (all of them), || or # (one of them), ( ), and !
 
 /// `ftdm --help`.
 pub(crate) fn text() -> String {
-    let mut app = Options::clap();
+    let app = Options::clap();
     let mut plain = Vec::new();
-    let _ = app.write_long_help(&mut plain);
+    let _ = app.write_help(&mut plain);
     let plain = String::from_utf8_lossy(&plain).into_owned();
     // What clap lists in one piece is listed in groups.
     let (Some(start), Some(end)) = (plain.find("SUBCOMMANDS:"), plain.find("Each verb has")) else {
@@ -144,7 +144,9 @@ pub(crate) fn asked_yes(question: &str, out: &mut dyn Write) -> Result<bool, Fai
     write!(out, "{question}")?;
     out.flush()?;
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
+    if std::io::stdin().lock().read_line(&mut answer)? == 0 {
+        writeln!(out)?;
+    }
     Ok(answer.trim_start().starts_with(['y', 'Y']))
 }
 

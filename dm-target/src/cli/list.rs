@@ -11,9 +11,10 @@ use ftdm::ioctl::flags;
 use ftdm::units::DevNum;
 
 use super::args::{self, Words};
-use super::dm::{Dm, fail};
+use super::create::USUAL_OWNER;
+use super::dm::Dm;
 use super::show::{block_name, info_lines, names, none_found, shown, visible};
-use super::{Failure, ft, tree};
+use super::{Failure, ft, tree, usage};
 
 /// How devices are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,10 @@ fn named(options: Option<&OsString>) -> Result<Named, Failure> {
 }
 
 pub(crate) fn ls(dm: &mut Dm, given: &args::List, out: &mut dyn Write) -> Result<(), Failure> {
-    if given.tree {
+    if !given.which.devices.is_empty() {
+        return Err(usage("Incorrect number of arguments."));
+    }
+    if given.tree && given.target.is_none() && given.exec.is_none() {
         return tree::ls(dm, given, out);
     }
     let named = named(given.options.as_ref())?;
@@ -56,16 +60,18 @@ pub(crate) fn ls(dm: &mut Dm, given: &args::List, out: &mut dyn Write) -> Result
         let name = dm.unmangle_name(&device.name)?;
         if let Some(command) = &given.exec {
             out.flush()?;
-            run(command, &name)?;
+            dm.add_node(&device.name, device.number, USUAL_OWNER);
+            run(command, &device.name)?;
             continue;
         }
-        let number = match named {
-            Named::Number => format!("({})", device.number),
-            Named::Block | Named::Mapped => {
-                format!("({})", block_name(device.number).unwrap_or_default())
-            }
+        let number = device.number;
+        let called = match (named, block_name(number)) {
+            (Named::Block, Some(block)) => block.into_bytes(),
+            (Named::Mapped, Some(_)) => name.clone(),
+            _ if given.target.is_some() => format!("{}, {}", number.major, number.minor).into_bytes(),
+            _ => number.to_string().into_bytes(),
         };
-        out.write_all(&[&name[..], b"\t", number.as_bytes(), b"\n"].concat())?;
+        out.write_all(&[&name[..], b"\t(", &called, b")\n"].concat())?;
     }
     Ok(())
 }
@@ -83,17 +89,14 @@ pub(crate) fn has_target(dm: &mut Dm, device: &Listed, target: &OsStr) -> Result
 fn run(command: &OsStr, name: &[u8]) -> Result<(), Failure> {
     let mut words =
         command.as_bytes().split(|b| *b == b' ').filter(|word| !word.is_empty()).map(OsStr::from_bytes);
-    let Some(program) = words.next() else { return Ok(()) };
+    let Some(program) = words.next() else { return Err(Failure::Said) };
     let mut process = Process::new(program);
     process.args(words).arg(super::nodes::path(name));
-    match process.status() {
-        Ok(_) => Ok(()),
-        Err(e) => Ok(fail(format!(
-            "Failed to execute command {}: {}",
-            program.to_string_lossy(),
-            super::nodes::reason(&e)
-        ))?),
+    // What becomes of it is its own business.
+    if let Err(e) = process.status() {
+        log::info!("{}: {e}", program.to_string_lossy());
     }
+    Ok(())
 }
 
 pub(crate) fn deps(dm: &mut Dm, given: &args::Deps, out: &mut dyn Write) -> Result<(), Failure> {
@@ -135,7 +138,7 @@ pub(crate) fn deps(dm: &mut Dm, given: &args::Deps, out: &mut dyn Write) -> Resu
     Ok(())
 }
 
-pub(crate) fn targets(dm: &mut Dm, _: &Words, out: &mut dyn Write) -> Result<(), Failure> {
+pub(crate) fn targets(dm: &mut Dm, out: &mut dyn Write) -> Result<(), Failure> {
     for Listed { name, version: [major, minor, patch], .. } in
         dm.exchange(Command::ListVersions, &Request::default())?.versions()
     {
@@ -145,6 +148,9 @@ pub(crate) fn targets(dm: &mut Dm, _: &Words, out: &mut dyn Write) -> Result<(),
 }
 
 pub(crate) fn target_version(dm: &mut Dm, given: &Words, out: &mut dyn Write) -> Result<(), Failure> {
+    if given.words.is_empty() {
+        return Err(usage("Incorrect number of arguments."));
+    }
     for word in &given.words {
         let address = Address { name: word.as_bytes().to_vec(), ..Address::default() };
         let reply = dm.exchange(Command::TargetVersion, &Request { address, ..Request::default() })?;

@@ -192,7 +192,13 @@ fn open(options: &Options) -> Result<Dm, Failure> {
     }
     let cookie = options.udevcookie.clone().or_else(|| std::env::var("DM_UDEV_COOKIE").ok());
     let udev = Udev {
-        cookie: cookie.as_deref().map_or(0, udev::number),
+        cookie: cookie.as_deref().map_or(0, |text| {
+            let cookie = udev::number(text);
+            if cookie == 0 {
+                say("Incorrect cookie value.");
+            }
+            cookie
+        }),
         sync: !options.noudevsync && udev_runs(),
         rules: !options.noudevrules && std::env::var_os("DM_DISABLE_UDEV").is_none(),
         verify: options.verifyudev,
@@ -206,7 +212,7 @@ fn open(options: &Options) -> Result<Dm, Failure> {
             return Err(Failure::Said);
         }
     };
-    Ok(Dm { control, mangling, udev, verbose: options.verbose, checks: options.checks })
+    Ok(Dm { control, mangling, udev, verbose: options.verbose })
 }
 
 /// Carries out a verb.
@@ -250,9 +256,10 @@ pub(crate) fn run(options: Options, out: &mut dyn Write) -> Result<(), Failure> 
         Verb::Wait(given) => change::wait(&mut dm, given, out),
         Verb::Ls(given) => list::ls(&mut dm, given, out),
         Verb::Deps(given) => list::deps(&mut dm, given, out),
-        Verb::Targets(given) => list::targets(&mut dm, given, out),
+        Verb::Targets(given) if given.words.is_empty() => list::targets(&mut dm, out),
         Verb::TargetVersion(given) => list::target_version(&mut dm, given, out),
-        Verb::Version(_) => list::version(&mut dm, out),
+        Verb::Version(given) if given.words.is_empty() => list::version(&mut dm, out),
+        Verb::Targets(_) | Verb::Version(_) => Err(usage("Incorrect number of arguments.")),
         Verb::Info(given) => show::info(&mut dm, given, out),
         Verb::Table(given) => show::table(&mut dm, given, out),
         Verb::Status(given) => show::status(&mut dm, given, out),

@@ -20,6 +20,9 @@ const TRIES: u32 = 25;
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) fn remove(dm: &mut Dm, given: &args::Remove) -> Result<(), Failure> {
+    if given.force && dm.udev.cookie != 0 {
+        say("WARNING: Use of cookie and --force is not compatible.");
+    }
     for address in changed(dm, &given.which)? {
         if !super::show::selects(dm, &given.which, &address)? {
             continue;
@@ -61,11 +64,11 @@ fn fails_from_now(dm: &mut Dm, address: &Address, how: u32) -> Done {
     dm.resume(address, how, Some(USUAL_OWNER), ReadAhead::Auto).map(drop)
 }
 
-pub(crate) fn wipe(dm: &mut Dm, given: &args::Wipe) -> Result<(), Failure> {
-    let noflush = if given.suspend.noflush { flags::NOFLUSH } else { 0 };
-    let how = noflush | if given.suspend.nolockfs { flags::SKIP_LOCKFS } else { 0 };
-    for address in changed(dm, &given.suspend.which)? {
-        if !super::show::selects(dm, &given.suspend.which, &address)? {
+pub(crate) fn wipe(dm: &mut Dm, given: &args::Suspend) -> Result<(), Failure> {
+    let noflush = if given.noflush { flags::NOFLUSH } else { 0 };
+    let how = noflush | if given.nolockfs { flags::SKIP_LOCKFS } else { 0 };
+    for address in changed(dm, &given.which)? {
+        if !super::show::selects(dm, &given.which, &address)? {
             continue;
         }
         ft::refuse(dm, &address, "wipe the table of")?;

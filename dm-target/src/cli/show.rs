@@ -12,7 +12,7 @@ use ftdm::ioctl::exchange::{Address, Listed, Reply, Target};
 use ftdm::ioctl::{Command, flags};
 use ftdm::units::DevNum;
 
-use super::args::{self, Columns};
+use super::args;
 use super::dm::{Dm, Done, Failed, fail, say};
 use super::report::fields::Field;
 use super::report::select::{Select, Wrong};
@@ -104,7 +104,7 @@ pub(crate) fn info_lines(dm: &Dm, info: &Reply, out: &mut dyn Write) -> Result<(
 /// The read-ahead of a device that has a node: standard error says when it has not.
 fn read_ahead(info: &Reply) -> Option<u64> {
     let path = nodes::path(&info.name);
-    match std::fs::metadata(&path) {
+    match std::fs::File::open(&path) {
         Ok(_) => super::dm::read_ahead(info.number),
         Err(e) => {
             say(format!("{}: open failed: {}", path.display(), nodes::reason(&e)));
@@ -371,7 +371,7 @@ pub(crate) fn table(dm: &mut Dm, given: &args::Table, out: &mut dyn Write) -> Re
                 written.push(concise::written(&name, &uuid, reply.number.minor, readonly, &lines));
             }
         } else {
-            write_lines(dm, &reply, &lines, (all, given.lines.target.is_some()), out)?;
+            write_lines(dm, &reply, &lines, (all || devices.len() > 1, given.lines.target.is_some()), out)?;
         }
     }
     if given.concise && !written.is_empty() {
@@ -390,8 +390,11 @@ pub(crate) fn status(dm: &mut Dm, given: &args::Lines, out: &mut dyn Write) -> R
         if !selects(dm, &given.which, address)? {
             continue;
         }
+        if dm.info(address)?.is_none() {
+            return Ok(fail("Device does not exist.")?);
+        }
         let (reply, lines) = lines(dm, address, given, how)?;
-        write_lines(dm, &reply, &lines, (all, given.target.is_some()), out)?;
+        write_lines(dm, &reply, &lines, (all || devices.len() > 1, given.target.is_some()), out)?;
     }
     Ok(())
 }
@@ -422,16 +425,23 @@ fn write_lines(
     dm: &Dm,
     reply: &Reply,
     lines: &[Target],
-    (with_name, of_target): (bool, bool),
+    (several, of_target): (bool, bool),
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
+    let with_name = several && dm.verbose == 0;
+    if dm.verbose > 0 && !(of_target && lines.is_empty()) {
+        info_lines(dm, reply, out)?;
+    }
     let name = if with_name { [&dm.unmangle_name(&reply.name)?[..], b": "].concat() } else { Vec::new() };
-    if lines.is_empty() && with_name && !of_target {
+    if lines.is_empty() && several && !of_target {
         out.write_all(&[&name[..], b"\n"].concat())?;
     }
     for line in lines {
         let numbers = format!("{} {} ", line.start, line.len);
         out.write_all(&[&name[..], numbers.as_bytes(), &line.kind, b" ", &line.parameters, b"\n"].concat())?;
+    }
+    if dm.verbose > 0 && several {
+        writeln!(out)?;
     }
     Ok(())
 }
@@ -502,11 +512,6 @@ fn split_name(name: &[u8]) -> [Vec<u8>; 3] {
         }
     }
     parts
-}
-
-/// The columns that a verb without columns of its own takes.
-pub(crate) fn no_columns() -> Columns {
-    Columns::default()
 }
 
 #[cfg(test)]

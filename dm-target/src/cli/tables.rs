@@ -15,8 +15,8 @@ pub(crate) struct BadLine {
 pub(crate) fn parse(text: &[u8], from: usize) -> Result<Vec<Target>, BadLine> {
     let mut table = Vec::new();
     for (at, line) in text.split(|b| *b == b'\n').enumerate() {
-        let line = line.trim_ascii_start();
-        if line.is_empty() || line[0] == b'#' {
+        let line = line.split(|b| *b == b'#').next().unwrap_or_default().trim_ascii_start();
+        if line.is_empty() {
             continue;
         }
         table.push(target(line).ok_or(BadLine { number: from + at })?);
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn lines_are_targets_comments_or_blank() {
-        let text = "# a comment\n\n  \t\n\t0 100 zero\n 100  28 linear   1:0 \t 8\n#end\n";
+        let text = "# a comment\n\n  \t\n\t0 100 zero # a comment too\n 100  28 linear   1:0 \t 8\n#end\n";
         assert_eq!(shown(text), Ok(vec!["0|100|zero|".into(), "100|28|linear|1:0 \t 8".into()]));
         assert_eq!(shown(""), Ok(vec![]));
         assert_eq!(shown("0 8 zero"), Ok(vec!["0|8|zero|".into()]));

@@ -17,16 +17,24 @@ use super::{Failure, ft};
 
 /// The lines between devices.
 struct Lines {
-    /// Before one that others follow, before the last, beside those that others follow, beside the last.
+    /// Before one that others follow, before the last, beside those that others follow.
     branch: &'static str,
     last: &'static str,
     beside: &'static str,
 }
 
+/// The same, where a device stands beside the one that uses it: an only one, the first of several.
+struct Beside {
+    only: &'static str,
+    first: &'static str,
+}
+
 const UTF: Lines = Lines { branch: " ├─", last: " └─", beside: " │ " };
+const UTF_BESIDE: Beside = Beside { only: "───", first: "─┬─" };
+const ASCII_BESIDE: Beside = Beside { only: "---", first: "-+-" };
 const ASCII: Lines = Lines { branch: " |-", last: " `-", beside: " | " };
 const VT100: Lines =
-    Lines { branch: " \x0e\x74\x71\x0f", last: " \x0e\x6d\x71\x0f", beside: " \x0e\x78\x0f " };
+    Lines { branch: " \x1b(0\x0ftq\x1b(B", last: " \x1b(0\x0fmq\x1b(B", beside: " \x1b(0\x0fx\x1b(B " };
 
 /// What is shown of each device, and how.
 struct Form {
@@ -70,10 +78,33 @@ impl Form {
                 "compact" => form.compact = true,
                 "inverted" => form.inverted = true,
                 "notrunc" => {}
-                other => return Err(Failure::Misused(format!("Tree options not recognised: {other}"))),
+                other => return Err(Failure::Misused(format!("Tree options not recognised: {other}."))),
             }
         }
         Ok(form)
+    }
+
+    fn connector(&self) -> Beside {
+        if self.lines.last == ASCII.last { ASCII_BESIDE } else { UTF_BESIDE }
+    }
+
+    /// What is shown of a mapped device beside its names.
+    fn shown(&self, info: &Reply) -> Vec<Vec<u8>> {
+        let has = |flag| info.flags & flag != 0;
+        let mut shown = Vec::new();
+        if self.active {
+            shown.push(if has(flags::SUSPEND) { b"SUSPENDED".to_vec() } else { b"ACTIVE".to_vec() });
+        }
+        if self.writeable {
+            shown.push(if has(flags::READONLY) { b"RO".to_vec() } else { b"RW".to_vec() });
+        }
+        if self.open {
+            shown.push(info.open_count.to_string().into_bytes());
+        }
+        if self.uuid {
+            shown.push(info.uuid.clone());
+        }
+        shown
     }
 }
 
@@ -146,38 +177,42 @@ fn write_node(
     let node = &nodes[&number];
     text.extend(lead.as_bytes());
     text.extend(&node.name);
-    if form.number {
-        text.extend(
-            if node.name.is_empty() { format!(" ({number})") } else { format!(" ({number})") }.as_bytes(),
-        );
-    }
     if form.block_name
         && let Some(name) = block_name(number)
     {
         text.extend(format!(" <{name}>").as_bytes());
     }
+    if form.number {
+        text.extend(format!(" ({number})").as_bytes());
+    }
     if let Some(info) = &node.info {
-        let has = |flag| info.flags & flag != 0;
-        if form.active {
-            text.extend(if has(flags::SUSPEND) { &b" [SUSPENDED]"[..] } else { b" [ACTIVE]" });
-        }
-        if form.open {
-            text.extend(if info.open_count > 0 { &b" [OPEN]"[..] } else { b" [CLOSED]" });
-        }
-        if form.writeable {
-            text.extend(if has(flags::READONLY) { &b" [READ-ONLY]"[..] } else { b" [READ-WRITE]" });
-        }
-        if form.uuid && !info.uuid.is_empty() {
-            text.extend([b" [", info.uuid.as_slice(), b"]"].concat());
+        let shown = form.shown(info);
+        if !shown.is_empty() {
+            text.extend([b" [", shown.join(&b", "[..]).as_slice(), b"]"].concat());
         }
     }
-    text.push(b'\n');
-    let children = next(node);
+    let mut children = next(node);
+    // Of a device that is not device-mapper's nothing else is known.
+    children.retain(|child| form.number || form.block_name || nodes[child].info.is_some());
+    let compact = form.compact && !form.inverted && !children.is_empty();
+    if !compact {
+        text.push(b'\n');
+    }
+    let line = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let column = String::from_utf8_lossy(line).chars().count();
     for (at, child) in children.iter().enumerate() {
         let is_last = at + 1 == children.len();
         let branch = if is_last { form.lines.last } else { form.lines.branch };
         let beside = if is_last { "   " } else { form.lines.beside };
-        let leads = (format!("{below_lead}{branch}"), format!("{below_lead}{beside}"));
+        let mut leads = (format!("{below_lead}{branch}"), format!("{below_lead}{beside}"));
+        if compact {
+            let room = " ".repeat(column);
+            let connector = if children.len() == 1 { form.connector().only } else { form.connector().first };
+            leads = (format!("{below_lead}{room}{branch}"), format!("{below_lead}{beside}"));
+            if at == 0 {
+                leads.0 = connector.to_owned();
+            }
+        }
         write_node(nodes, form, *child, next, (&leads.0, &leads.1), text);
     }
 }

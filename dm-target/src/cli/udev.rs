@@ -34,9 +34,11 @@ pub(crate) fn number(text: &str) -> u32 {
 
 pub(crate) fn run(options: &Options, verb: &Verb, out: &mut dyn Write) -> Result<(), Failure> {
     match verb {
+        Verb::Udevcreatecookie(given) | Verb::Udevcookies(given) if !given.words.is_empty() => {
+            Err(usage("Incorrect number of arguments."))
+        }
         Verb::Udevcreatecookie(_) => {
             if !cookie::udev_runs() {
-                writeln!(out, "0x0000000")?;
                 return Ok(());
             }
             match cookie::create() {
@@ -47,20 +49,20 @@ pub(crate) fn run(options: &Options, verb: &Verb, out: &mut dyn Write) -> Result
         Verb::Udevreleasecookie(given) => {
             let given = match &given.words[..] {
                 [] => options.udevcookie.clone().or_else(|| std::env::var("DM_UDEV_COOKIE").ok()),
-                [word, ..] => Some(word.to_string_lossy().into_owned()),
+                [word] => Some(word.to_string_lossy().into_owned()),
+                _ => return Err(usage("Incorrect number of arguments.")),
             };
-            let Some(cookie) = given.map(|text| number(&text)).filter(|cookie| *cookie != 0) else {
-                return Ok(fail("No udev transaction cookie given.")?);
-            };
-            Ok(release(cookie)?)
+            let Some(given) = given else { return Ok(fail("No udev transaction cookie given.")?) };
+            Ok(release(valid(&given)?)?)
         }
         Verb::Udevcomplete(given) => {
-            let cookie = number(&one(given)?.to_string_lossy());
-            Ok(complete(MAGIC << 16 | cookie & 0xffff)?)
+            let cookie = valid(&one(given)?.to_string_lossy())?;
+            complete(cookie)?;
+            Ok(writeln!(out, "DM_COOKIE_COMPLETED=0x{cookie:<10x}")?)
         }
         Verb::UdevcompleteAll(given) => complete_all(options, given, out),
         Verb::Udevcookies(_) => cookies(out),
-        Verb::Udevflags(given) => flags(number(&one(given)?.to_string_lossy()), out),
+        Verb::Udevflags(given) => flags(valid(&one(given)?.to_string_lossy())?, out),
         _ => Ok(()),
     }
 }
@@ -72,13 +74,28 @@ fn one(given: &Words) -> Result<&OsString, Failure> {
     }
 }
 
+/// A cookie that may be one.
+fn valid(text: &str) -> Done<u32> {
+    match number(text) {
+        0 => fail("Incorrect cookie value."),
+        cookie => Ok(cookie),
+    }
+}
+
 fn release(cookie: u32) -> Done {
+    if !cookie::udev_runs() {
+        return Ok(());
+    }
     let semaphore = find(cookie).or_else(fail)?;
     let released = semaphore.add(-1).and_then(|()| semaphore.wait()).and_then(|()| semaphore.remove());
     released.or_else(|e| fail(format!("Failed to release the cookie: {}", e.desc())))
 }
 
 fn complete(cookie: u32) -> Done {
+    if !cookie::udev_runs() {
+        return Ok(());
+    }
+    let cookie = MAGIC << 16 | cookie & 0xffff;
     let semaphore = find(cookie).or_else(fail)?;
     semaphore.add(-1).or_else(|e| fail(format!("Failed to decrement the cookie: {}", e.desc())))
 }
@@ -140,21 +157,17 @@ fn complete_all(options: &Options, given: &Words, out: &mut dyn Write) -> Result
         [] => 0,
         [word] => match tables::number(word.as_bytes()) {
             Some((age, [])) => age,
-            _ => {
-                return Ok(fail(format!(
-                    "Failed to read age_in_minutes parameter: {}",
-                    word.to_string_lossy()
-                ))?);
-            }
+            _ => return Ok(fail("Failed to read age_in_minutes parameter.")?),
         },
         _ => return Err(usage("Incorrect number of arguments.")),
     };
     if !options.yes {
         let which = if age == 0 { String::new() } else { format!(" older than {age} minutes") };
         say(format!(
-            "This operation will destroy all semaphores{which} with keys that have a prefix {MAGIC} (0x{MAGIC:x})."
+            "WARNING: This operation will destroy all semaphores{which} with keys that have a prefix {MAGIC} (0x{MAGIC:x})."
         ));
         if !super::help::asked_yes("Do you really want to continue? [y/n]: ", out)? {
+            writeln!(out, "Semaphores with keys prefixed by {MAGIC} (0x{MAGIC:x}) NOT destroyed.")?;
             return Ok(());
         }
     }

@@ -113,3 +113,9 @@ pub(crate) fn meant(word: &str, all: &[&str]) -> Option<Vec<&'static Field>> {
     }
     find(word).map(|field| vec![field])
 }
+
+/// The groups that these columns are of.
+pub(crate) fn groups_of(columns: &[&'static Field]) -> Vec<&'static str> {
+    let has = |group: &&Group| columns.iter().any(|column| group.fields.contains(column));
+    GROUPS.iter().filter(has).map(|group| group.all).filter(|all| !all.is_empty()).collect()
+}

@@ -77,7 +77,8 @@ impl Form {
             if matches!(word, "help" | "?") {
                 return Err(NoReport::Help { select: false });
             }
-            let meant = fields::meant(word, groups);
+            let named = fields::groups_of(&columns);
+            let meant = fields::meant(word, if named.is_empty() { groups } else { &named });
             columns.extend(meant.ok_or_else(|| NoReport::Column(format!("Unrecognised field: {word}")))?);
         }
         let mut sort = Vec::new();

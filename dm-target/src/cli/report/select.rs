@@ -184,7 +184,8 @@ impl<'a> Text<'a> {
             return unfit("number, size, time or percent");
         }
         if field.kind == Kind::Number && matches!(operator, "=~" | "!~") {
-            return unfit("string");
+            let line = format!("dm_report: incompatible comparison type for selection field {}", field.name);
+            return Err(Wrong { lines: vec![line], ..Wrong::default() });
         }
         let parsed = self.test(field, operator);
         parsed.map(|test| Select::Is(field, test)).map_err(|mut lines| {
@@ -227,6 +228,10 @@ impl<'a> Text<'a> {
                     std::str::from_utf8(&self.rest[..digits]).ok().and_then(|text| text.parse().ok());
                 let number = number.ok_or_else(|| failed("numeric", None))?;
                 self.rest = &self.rest[digits..];
+                if self.rest.first().is_some_and(|unit| b"bBsSkKmMgGtTpPeE".contains(unit)) {
+                    let line = "Found size unit specifier but numeric value expected for selection field";
+                    return Err(vec![format!("{line} {}.", field.name)]);
+                }
                 let order = match operator {
                     "=" => Order::Equal,
                     "!=" => Order::NotEqual,
