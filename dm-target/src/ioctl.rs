@@ -1,10 +1,11 @@
 //! The kernel calls that a cut makes, issued directly: device-mapper commands on a descriptor
 //! opened before, in a buffer allocated before; sizes and discards of block devices; the process's memory mode and
-//! its threads' urgency.
+//! its threads' urgency. Beside them what the command line asks of the kernel: any command of device-mapper
+//! ([`exchange`]) and udev's semaphores ([`semaphore`]).
 //!
 //! Always holds: this is the only module with `unsafe`, each use being one system call on memory
-//! that this module owns; no call allocates or waits for udev (no cookie is ever passed), so every
-//! one of them may be made while a device is suspended.
+//! that this module owns. No call of this file on a device allocates or waits for udev (no cookie is ever passed), so every
+//! one of them may be made while a device is suspended; the command line's own are in the two modules below it.
 //! Layout: `struct dm_ioctl`, `dm_target_spec` and `dm_target_msg` of `linux/dm-ioctl.h`.
 #![allow(unsafe_code)]
 
@@ -17,6 +18,9 @@ use nix::libc;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 
 use crate::units::{DevNum, Sectors};
+
+pub mod exchange;
+pub mod semaphore;
 
 const CONTROL: &str = "/dev/mapper/control";
 /// Type of every device-mapper ioctl.
@@ -33,7 +37,11 @@ const DATA_START: usize = 16;
 const TARGET_COUNT: usize = 20;
 const OPEN_COUNT: usize = 24;
 const FLAGS: usize = 28;
+const EVENT: usize = 32;
 const DEV: usize = 40;
+const NAME: usize = 48;
+const UUID: usize = 176;
+const UUID_END: usize = 305;
 
 // `struct dm_target_spec`: start u64, length u64, status i32, next u32, type [u8; 16]; then parameters.
 const SPEC_LENGTH: usize = 8;
@@ -43,25 +51,51 @@ const SPEC: usize = 40;
 /// `struct dm_target_msg`: sector u64; then the text.
 const MESSAGE: usize = 8;
 
-const FLAG_SUSPEND: u32 = 1 << 1;
-const FLAG_STATUS_TABLE: u32 = 1 << 4;
-const FLAG_ACTIVE_PRESENT: u32 = 1 << 5;
-const FLAG_INACTIVE_PRESENT: u32 = 1 << 6;
-const FLAG_BUFFER_FULL: u32 = 1 << 8;
-const FLAG_SKIP_LOCKFS: u32 = 1 << 10;
+/// The flags of device-mapper, as `linux/dm-ioctl.h` has them.
+#[allow(missing_docs)]
+pub mod flags {
+    pub const READONLY: u32 = 1;
+    pub const SUSPEND: u32 = 1 << 1;
+    pub const PERSISTENT_DEV: u32 = 1 << 3;
+    pub const STATUS_TABLE: u32 = 1 << 4;
+    pub const ACTIVE_PRESENT: u32 = 1 << 5;
+    pub const INACTIVE_PRESENT: u32 = 1 << 6;
+    pub const BUFFER_FULL: u32 = 1 << 8;
+    pub const SKIP_LOCKFS: u32 = 1 << 10;
+    pub const NOFLUSH: u32 = 1 << 11;
+    pub const QUERY_INACTIVE_TABLE: u32 = 1 << 12;
+    pub const UEVENT_GENERATED: u32 = 1 << 13;
+    pub const UUID: u32 = 1 << 14;
+    pub const DATA_OUT: u32 = 1 << 16;
+    pub const DEFERRED_REMOVE: u32 = 1 << 17;
+    pub const INTERNAL_SUSPEND: u32 = 1 << 18;
+}
 
 /// `PR_SET_IO_FLUSHER` of `linux/prctl.h`.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
-#[derive(Clone, Copy)]
+/// The commands of device-mapper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Command {
+#[allow(missing_docs)]
+pub enum Command {
+    Version = 0,
+    RemoveAll = 1,
+    ListDevices = 2,
+    Create = 3,
+    Remove = 4,
+    Rename = 5,
     Suspend = 6,
     Status = 7,
+    Wait = 8,
     TableLoad = 9,
     TableClear = 10,
+    TableDeps = 11,
     TableStatus = 12,
+    ListVersions = 13,
     Message = 14,
+    SetGeometry = 15,
+    TargetVersion = 17,
 }
 
 /// What `DM_DEV_STATUS` says of a device.
@@ -101,7 +135,7 @@ impl DmControl {
     /// # Errors
     /// The kernel's.
     pub fn suspend(&mut self, dev: DevNum) -> io::Result<()> {
-        self.header(dev, FLAG_SUSPEND | FLAG_SKIP_LOCKFS, HEADER);
+        self.header(dev, flags::SUSPEND | flags::SKIP_LOCKFS, HEADER);
         self.call(Command::Suspend)
     }
 
@@ -123,9 +157,9 @@ impl DmControl {
         self.call(Command::Status)?;
         let flags = self.u32_at(FLAGS);
         Ok(DeviceState {
-            suspended: flags & FLAG_SUSPEND != 0,
-            live: flags & FLAG_ACTIVE_PRESENT != 0,
-            inactive: flags & FLAG_INACTIVE_PRESENT != 0,
+            suspended: flags & flags::SUSPEND != 0,
+            live: flags & flags::ACTIVE_PRESENT != 0,
+            inactive: flags & flags::INACTIVE_PRESENT != 0,
             open_count: self.u32_at(OPEN_COUNT),
         })
     }
@@ -153,7 +187,7 @@ impl DmControl {
     /// # Errors
     /// As [`status_line`](Self::status_line).
     pub fn table_line(&mut self, dev: DevNum) -> io::Result<&str> {
-        self.line(dev, FLAG_STATUS_TABLE)
+        self.line(dev, flags::STATUS_TABLE)
     }
 
     /// The target of the live table of a device with one target.
@@ -161,7 +195,7 @@ impl DmControl {
     /// # Errors
     /// As [`status_line`](Self::status_line).
     pub fn target(&mut self, dev: DevNum) -> io::Result<&str> {
-        self.line(dev, FLAG_STATUS_TABLE)?;
+        self.line(dev, flags::STATUS_TABLE)?;
         let start = self.u32_at(DATA_START) as usize + SPEC_TYPE;
         let text = self.buffer.get(start..start + SPEC_TYPE_LEN).ok_or_else(malformed)?;
         let end = text.iter().position(|b| *b == 0).ok_or_else(malformed)?;
@@ -171,7 +205,7 @@ impl DmControl {
     fn line(&mut self, dev: DevNum, flags: u32) -> io::Result<&str> {
         self.header(dev, flags, BUFFER);
         self.call(Command::TableStatus)?;
-        if self.u32_at(FLAGS) & FLAG_BUFFER_FULL != 0 || self.u32_at(TARGET_COUNT) != 1 {
+        if self.u32_at(FLAGS) & flags::BUFFER_FULL != 0 || self.u32_at(TARGET_COUNT) != 1 {
             return Err(malformed());
         }
         let start = self.u32_at(DATA_START) as usize + SPEC;
@@ -236,14 +270,42 @@ impl DmControl {
         u32::from_ne_bytes(bytes)
     }
 
-    fn call(&mut self, command: Command) -> io::Result<()> {
-        let request = nix::request_code_readwrite!(DM_IOCTL, command as u8, HEADER);
-        // SAFETY: the descriptor is open; the kernel reads and writes at most `data_size` bytes from
-        // the pointer, which `header` never sets above the length of the buffer; the buffer is
-        // exclusively borrowed and any bytes are valid in it.
-        let result = unsafe { libc::ioctl(self.control.as_raw_fd(), request, self.buffer.as_mut_ptr()) };
-        Errno::result(result).map(drop).map_err(io::Error::from)
+    fn call(&mut self, of: Command) -> io::Result<()> {
+        command(&self.control, of, &mut self.buffer[..]).map_err(io::Error::from)
     }
+}
+
+/// One command of device-mapper. The buffer begins with its header, whose `data_size` is at most the buffer's.
+fn command(control: &File, command: Command, buffer: &mut [u8]) -> Result<(), Errno> {
+    let size = buffer.get(DATA_SIZE..DATA_SIZE + 4).and_then(|bytes| bytes.try_into().ok());
+    let size = size.map_or(usize::MAX, |bytes| u32::from_ne_bytes(bytes) as usize);
+    if buffer.len() < HEADER || size > buffer.len() {
+        return Err(Errno::EINVAL);
+    }
+    let request = nix::request_code_readwrite!(DM_IOCTL, command as u8, HEADER);
+    // SAFETY: the descriptor is open; the kernel reads and writes at most `data_size` bytes from
+    // the pointer, and a header at least, which the buffer has (checked above); it is
+    // exclusively borrowed and any bytes are valid in it.
+    let result = unsafe { libc::ioctl(control.as_raw_fd(), request, buffer.as_mut_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+fn semget(key: u32, flags: libc::c_int) -> Result<libc::c_int, Errno> {
+    // SAFETY: the call takes integers only.
+    Errno::result(unsafe { libc::semget(key.cast_signed(), 1, flags) })
+}
+
+fn semop(id: libc::c_int, count: i16, flags: libc::c_int) -> Result<(), Errno> {
+    let flags = i16::try_from(flags).map_err(|_| Errno::EINVAL)?;
+    let mut operation = libc::sembuf { sem_num: 0, sem_op: count, sem_flg: flags };
+    // SAFETY: the one operation lives until the call returns.
+    Errno::result(unsafe { libc::semop(id, &raw mut operation, 1) }).map(drop)
+}
+
+/// Commands that take no argument.
+fn semctl(id: libc::c_int, command: libc::c_int) -> Result<libc::c_int, Errno> {
+    // SAFETY: the commands that the callers pass, GETVAL and IPC_RMID, take no further argument.
+    Errno::result(unsafe { libc::semctl(id, 0, command) })
 }
 
 fn malformed() -> io::Error {

@@ -15,6 +15,7 @@ pub mod fold;
 pub mod ioctl;
 pub mod kernel_gate;
 pub mod log_writes;
+pub mod mangle;
 pub mod name;
 pub mod pause;
 pub mod stack;

@@ -1,22 +1,26 @@
 //! Names and UUIDs of the devices of a stack.
 //!
-//! Always holds: a [`StackName`] is legal for device-mapper and cannot collide with a name that
-//! LVM makes for a logical volume (those contain hyphens); the hidden devices are found from it
-//! alone.
+//! Always holds: a [`StackName`] is a name that device-mapper and udev take, and what names its hidden devices is
+//! neither such a name nor one that LVM makes for a logical volume (LVM's have no `@`); a stack's hidden devices are
+//! found by their UUIDs, which follow from the visible device's.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-/// The longest name, in bytes.
-pub const MAX_NAME: usize = 64;
+use crate::ioctl::exchange::MAX_NAME;
+use crate::mangle::{Mangling, mangled};
+
 /// What the UUID of every device of a stack begins with.
 pub const UUID_PREFIX: &str = "FTDM-";
 /// Characters of one UUID of LVM, without its hyphens.
 const LVM_UUID: usize = 32;
+/// How much of a name is in those of hidden devices when it is too long for all of it.
+const MUCH: usize = 100;
 
-/// The name of a stack, which is also the name of its visible device.
+/// The name of a stack, which is also the name of its visible device, as the kernel has it: what udev does not bear
+/// is mangled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StackName(String);
 
@@ -24,36 +28,78 @@ pub struct StackName(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing, or too much.
-    #[error("name `{0}` has {len} characters: expected 1 to {MAX_NAME}", len = .0.len())]
-    Length(String),
-    /// A character outside `[a-zA-Z0-9_.]`.
-    #[error("name `{name}` contains `{character}`: expected only letters, digits, `_` and `.`")]
-    Character {
-        /// The name given.
-        name: String,
-        /// The first illegal character.
-        character: char,
-    },
-    /// `.` and `..` would be folders.
-    #[error("name `{0}` is a folder's name, not a device's")]
-    Dots(String),
+    #[error("name `{0}` has {len} bytes as the kernel would have it: expected 1 to {MAX_NAME}", len = .1)]
+    Length(String, usize),
+    /// It cannot be the name of a node.
+    #[error("name `{0}` contains `/`: give the device's name, not a path")]
+    Slash(String),
+    /// Half mangled, so that nobody knows what is meant.
+    #[error(
+        "name `{0}` is mangled in part only: write it with \\xNN for all characters that need it, or for none"
+    )]
+    Mixed(String),
+    /// Device-mapper's own node, or a folder.
+    #[error("name `{0}` is taken by the system: a device of that name would hide /dev/mapper/{0}")]
+    Reserved(String),
+    /// What hidden devices are called.
+    #[error("name `{0}` ends as the hidden devices of ftdm do: choose another")]
+    Hidden(String),
 }
 
 impl FromStr for StackName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        if let Some(character) = text.chars().find(|c| !legal(*c)) {
-            return Err(NameError::Character { name: text.to_owned(), character });
+        let given = || text.to_owned();
+        if text.contains('/') {
+            return Err(NameError::Slash(given()));
         }
-        if text.is_empty() || text.len() > MAX_NAME {
-            return Err(NameError::Length(text.to_owned()));
+        let name = mangled(text.as_bytes(), Mangling::Auto).map_err(|_| NameError::Mixed(given()))?;
+        let name = String::from_utf8_lossy(&name).into_owned();
+        if name.is_empty() || name.len() > MAX_NAME {
+            return Err(NameError::Length(given(), name.len()));
         }
-        if text == "." || text == ".." {
-            return Err(NameError::Dots(text.to_owned()));
+        if matches!(text, "." | ".." | "control") {
+            return Err(NameError::Reserved(given()));
         }
-        Ok(Self(text.to_owned()))
+        let ends_hidden =
+            |part: &Part| part.suffix().is_some_and(|suffix| name.ends_with(&format!("@{suffix}")));
+        if Part::ALL.iter().any(ends_hidden) {
+            return Err(NameError::Hidden(given()));
+        }
+        Ok(Self(name))
+    }
+}
+
+/// A device of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The visible device.
+    Top,
+    /// The log-writes device, there while capturing.
+    Log,
+    /// The gate over dm-era, there where discards are passed on.
+    Gate,
+    /// The daemon's own way to dm-era for discards, there too.
+    Outlet,
+    /// The dm-era device.
+    Era,
+}
+
+impl Part {
+    /// All, from above.
+    pub const ALL: [Self; 5] = [Self::Top, Self::Log, Self::Gate, Self::Outlet, Self::Era];
+    /// Those that hidden, in the order in which they are removed.
+    pub const HIDDEN: [Self; 4] = [Self::Log, Self::Gate, Self::Outlet, Self::Era];
+
+    fn suffix(self) -> Option<&'static str> {
+        match self {
+            Self::Top => None,
+            Self::Log => Some("log"),
+            Self::Gate => Some("gate"),
+            Self::Outlet => Some("outlet"),
+            Self::Era => Some("era"),
+        }
     }
 }
 
@@ -64,28 +110,36 @@ impl StackName {
         &self.0
     }
 
-    /// The log-writes device, there while capturing.
+    /// A device of the stack.
+    #[must_use]
+    pub fn of(&self, part: Part) -> String {
+        let Some(suffix) = part.suffix() else { return self.0.clone() };
+        let whole = format!("{}@{suffix}", self.0);
+        if whole.len() <= MAX_NAME {
+            return whole;
+        }
+        let digest = Sha256::digest(&self.0);
+        let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}={digest}@{suffix}", &self.0[..MUCH])
+    }
+
+    /// What an older ftdm called it.
+    #[must_use]
+    pub fn of_before(&self, part: Part) -> Option<String> {
+        let name = format!("{}-{}", self.0, part.suffix()?);
+        (name.len() <= MAX_NAME).then_some(name)
+    }
+
+    /// The log-writes device.
     #[must_use]
     pub fn log(&self) -> String {
-        format!("{}-log", self.0)
+        self.of(Part::Log)
     }
 
     /// The dm-era device.
     #[must_use]
     pub fn era(&self) -> String {
-        format!("{}-era", self.0)
-    }
-
-    /// The gate over it, there where discards are passed on.
-    #[must_use]
-    pub fn gate(&self) -> String {
-        format!("{}-gate", self.0)
-    }
-
-    /// The daemon's own way to dm-era for discards, there too.
-    #[must_use]
-    pub fn outlet(&self) -> String {
-        format!("{}-outlet", self.0)
+        self.of(Part::Era)
     }
 }
 
@@ -126,34 +180,41 @@ impl VolumeId {
         (!id.is_empty() && !id.contains('-')).then(|| Self(id.to_owned()))
     }
 
+    /// Which device of a stack has this UUID. `None` when it is none of ftdm's.
+    #[must_use]
+    pub fn part(uuid: &str) -> Option<Part> {
+        if Self::from_top_uuid(uuid).is_some() {
+            return Some(Part::Top);
+        }
+        let (_, suffix) = uuid.strip_prefix(UUID_PREFIX)?.rsplit_once('-')?;
+        Part::HIDDEN.into_iter().find(|part| part.suffix() == Some(suffix))
+    }
+
+    /// UUID of a device of the stack.
+    #[must_use]
+    pub fn of(&self, part: Part) -> String {
+        match part.suffix() {
+            None => format!("{UUID_PREFIX}{}", self.0),
+            Some(suffix) => format!("{UUID_PREFIX}{}-{suffix}", self.0),
+        }
+    }
+
     /// UUID of the visible device.
     #[must_use]
     pub fn top(&self) -> String {
-        format!("{UUID_PREFIX}{}", self.0)
+        self.of(Part::Top)
     }
 
     /// UUID of the log-writes device.
     #[must_use]
     pub fn log(&self) -> String {
-        format!("{UUID_PREFIX}{}-log", self.0)
+        self.of(Part::Log)
     }
 
     /// UUID of the dm-era device.
     #[must_use]
     pub fn era(&self) -> String {
-        format!("{UUID_PREFIX}{}-era", self.0)
-    }
-
-    /// UUID of the gate.
-    #[must_use]
-    pub fn gate(&self) -> String {
-        format!("{UUID_PREFIX}{}-gate", self.0)
-    }
-
-    /// UUID of the outlet.
-    #[must_use]
-    pub fn outlet(&self) -> String {
-        format!("{UUID_PREFIX}{}-outlet", self.0)
+        self.of(Part::Era)
     }
 
     /// Sixteen bytes for handshakes: the first half of SHA-256 over `ftdm volume ` and the id.
@@ -177,15 +238,60 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_lvm_could_make_or_that_are_not_names_are_refused() {
-        assert!("vm1".parse::<StackName>().is_ok());
-        assert!("a".repeat(64).parse::<StackName>().is_ok());
-        assert!(matches!("a".repeat(65).parse::<StackName>(), Err(NameError::Length(_))));
-        assert!(matches!("".parse::<StackName>(), Err(NameError::Length(_))));
-        assert!(matches!("..".parse::<StackName>(), Err(NameError::Dots(_))));
-        for name in ["vg-lv", "a/b", "a b", "ä"] {
-            assert!(matches!(name.parse::<StackName>(), Err(NameError::Character { .. })), "{name}");
+    fn every_name_that_device_mapper_takes_is_a_name() {
+        for (text, expected) in [
+            ("vm1", "vm1"),
+            ("vm-100-disk-0", "vm-100-disk-0"),
+            ("volume-1f2e", "volume-1f2e"),
+            ("a b", "a\\x20b"),
+            ("a\\x20b", "a\\x20b"),
+            ("ä", "\\xc3\\xa4"),
+            ("-x", "-x"),
+        ] {
+            assert_eq!(text.parse::<StackName>().unwrap().top(), expected);
         }
+        assert!("a".repeat(127).parse::<StackName>().is_ok());
+        let refused = |text: &str| text.parse::<StackName>().unwrap_err();
+        assert!(matches!(refused(&"a".repeat(128)), NameError::Length(_, 128)));
+        assert!(matches!(refused(&" ".repeat(32)), NameError::Length(_, 128)));
+        assert!(matches!(refused(""), NameError::Length(..)));
+        for name in [".", "..", "control"] {
+            assert!(matches!(refused(name), NameError::Reserved(_)), "{name}");
+        }
+        assert!(matches!(refused("a/b"), NameError::Slash(_)));
+        assert!(matches!(refused("a\\x20 b"), NameError::Mixed(_)));
+        for name in ["vm1@era", "vm1@log", "x@gate", "x@outlet"] {
+            assert!(matches!(refused(name), NameError::Hidden(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn hidden_devices_have_names_of_their_own() {
+        let long = ["a".repeat(127), format!("{}b", "a".repeat(126)), "a".repeat(122)];
+        let mut names = Vec::new();
+        for text in long.iter().map(String::as_str).chain(["vm1", "vm1-era", "vm"]) {
+            let name: StackName = text.parse().unwrap();
+            for part in Part::ALL {
+                let device = name.of(part);
+                assert!(device.len() <= MAX_NAME);
+                assert_eq!(device.parse::<StackName>().is_ok(), part == Part::Top, "{device}");
+                names.push(device);
+            }
+        }
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_part_is_known_by_its_uuid() {
+        let id = VolumeId("x".repeat(32));
+        for part in Part::ALL {
+            assert_eq!(VolumeId::part(&id.of(part)), Some(part));
+        }
+        assert_eq!(VolumeId::part("LVM-x"), None);
+        assert_eq!(VolumeId::part("FTDM-x-other"), None);
     }
 
     #[test]

@@ -55,7 +55,7 @@ tracks() { on primary ftdm status vm1 | grep ' ft tracking ' > /dev/null; }
 eventually 10 tracks
 expect_fail discard 0 1048576
 # Of the twelfth number the kernel says that it counts discards.
-reached=$(on primary bash -c 'awk "{ print \$12 }" /sys/block/dm-$(dmsetup info -c --noheadings -o minor vm1-gate)/stat')
+reached=$(on primary bash -c 'awk "{ print \$12 }" /sys/block/dm-$(dmsetup info -c --noheadings -o minor vm1@gate)/stat')
 expect_equal "$reached" 0 "discards of the guest below the log"
 blocks after
 on primary ftdm written-since vm1 "$era" > "$SHARE/written"

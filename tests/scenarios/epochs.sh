@@ -18,7 +18,7 @@ step "from here on with digests taken in the pause"
 kill_background "$PRIMARY_JOB" TERM
 wait_background "$PRIMARY_JOB" || fail "the primary's daemon did not stop cleanly"
 on primary dmsetup table vm1 | grep -q linear
-expect_fail on primary dmsetup info vm1-log
+expect_fail on primary dmsetup info vm1@log
 stop_backup
 EXTRA='[audit]
 digest-file = "/share/digests"'

@@ -25,7 +25,7 @@ on primary ftdm remove fine
 sectors=$(on primary blockdev --getsz /dev/vg/fine)
 table="0 $sectors ft /dev/vg/fine_meta /dev/vg/fine 8"
 expect_code 6 on primary ftdm create fine --table "$table" --recorded-era $((now + 10))
-expect_code 3 on primary ftdm status fine
+expect_code 1 on primary ftdm status fine
 on primary ftdm create fine --table "$table" --recorded-era "$now"
 on primary ftdm create fine --table "$table" --recorded-era "$now"
 on primary ftdm remove fine

@@ -5,16 +5,16 @@
 VOLUME_MB=32 TLS=off
 . "$LAB_REPOSITORY/tests/scenarios/pair.bash"
 protect
-minor=$(on primary dmsetup info -c --noheadings -o minor vm1-log | tr -d ' ')
+minor=$(on primary dmsetup info -c --noheadings -o minor vm1@log | tr -d ' ')
 background primary bash -c "exec 9< /dev/dm-$minor; exec sleep 1000"
 HOLDER=$JOB
-is_open() { (($(on primary dmsetup info -c --noheadings -o open vm1-log) > 1)); }
+is_open() { (($(on primary dmsetup info -c --noheadings -o open vm1@log) > 1)); }
 eventually 20 is_open
 step "replication degrades while dm-$minor is open"
 stop_backup
 wait_state primary degraded
 start_backup
-is_said() { status primary .reason | grep "vm1-log" > /dev/null; }
+is_said() { status primary .reason | grep "vm1@log" > /dev/null; }
 eventually 40 is_said
 expect_equal "$(on primary dmsetup table vm1 | cut -d' ' -f3)" linear "the visible device's target"
 step "it is closed"

@@ -9,7 +9,7 @@ on primary mkfs.ext4 -q /dev/ram0
 on primary mount /dev/ram0 /mnt
 on primary mkfs.ext4 -q /dev/ram1
 protect
-on primary dmsetup table vm1-log | grep ' 1:[23]$'
+on primary dmsetup table vm1@log | grep ' 1:[23]$'
 on primary e2fsck -fn /dev/ram1
 expect_equal "$(on primary findmnt -n -o FSTYPE /dev/ram0)" ext4 "what is mounted"
 step "none is left"

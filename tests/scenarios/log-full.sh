@@ -14,7 +14,7 @@ link down
 on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=1M count=32 oflag=direct conv=notrunc status=none
 wait_state primary degraded
 status primary .reason
-capture_ended() { ! on primary dmsetup info vm1-log > "$SHARE/info" 2>&1; }
+capture_ended() { ! on primary dmsetup info vm1@log > "$SHARE/info" 2>&1; }
 eventually 10 capture_ended
 on primary dd if=/dev/urandom of=/dev/mapper/vm1 bs=1M count=8 oflag=direct conv=notrunc,fsync status=none
 link up

@@ -24,7 +24,7 @@ link down
 during=$(rate)
 wait_state primary degraded
 status primary .reason
-expect_fail on primary dmsetup info vm1-log
+expect_fail on primary dmsetup info vm1@log
 longest=$(longest_stall)
 after=$(rate)
 echo "before $before MB/s, while the log filled $during MB/s, after $after MB/s; the longest stall was $longest ms"

@@ -29,13 +29,17 @@ expect_code 4 on primary ftdm remove vm1
 on primary umount /mnt
 on primary ftdm remove vm1
 expect_equal "$(tables)" "" "the tables after remove"
-expect_code 3 on primary ftdm remove vm1
-expect_code 3 on primary ftdm status vm1
+expect_code 1 on primary ftdm remove vm1
+expect_code 1 on primary ftdm status vm1
 for wrong in "0 131072 ft /dev/vg/vm1_meta /dev/vg/vm1" "0 131072 ft /dev/vg/vm1_meta /dev/vg/vm1 7" \
-    "0 131072 linear /dev/vg/vm1 0" "nonsense" ""; do
+    "$table"$'\n131072 8 zero' "8 131072 ft /dev/vg/vm1_meta /dev/vg/vm1 128"; do
     expect_code 2 on primary ftdm create vm1 --table "$wrong"
 done
-expect_code 2 on primary ftdm create bad-name --table "$table"
+expect_code 1 on primary ftdm create vm1 --table nonsense
+for name in control bad/name vm1@era; do
+    expect_fail on primary ftdm create "$name" --table "$table"
+done
+on primary dmsetup version
 refused() { local code=0; on primary ftdm create vm1 --table "$1" || code=$?; ((code != 0 && code != 2)) || fail "taken, or not understood: $1"; }
 refused "0 262144 ft /dev/vg/vm1_meta /dev/vg/vm1 128"
 refused "0 131072 ft /dev/vg/vm1 /dev/vg/vm1 128"

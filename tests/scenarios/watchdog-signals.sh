@@ -39,7 +39,7 @@ for round in 1 2; do
     sleep 0.3
     expect_flow "SIGKILL"
     wait_background "$PRIMARY_JOB" || true
-    eventually 5 expect_fail on primary dmsetup info vm1-log
+    eventually 5 expect_fail on primary dmsetup info vm1@log
     start_primary
     promote_recorded
     wait_state primary "in sync" 60

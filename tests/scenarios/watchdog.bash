@@ -92,7 +92,7 @@ killed_at() {
     sleep 0.3
     expect_flow "SIGKILL $1"
     wait_background "$PRIMARY_JOB" || true
-    expect_fail on primary dmsetup info vm1-log
+    expect_fail on primary dmsetup info vm1@log
     start_primary
     eventually 20 is_served
 }

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use super::pending::Pending;
 use super::valve::{Limit, Valve};
 use crate::block_io::{Access, BlockDevice};
+use crate::name::Part;
 use crate::pause::pool::PausePool;
 use crate::pause::pulse::{Phase, Pulse};
 use crate::stack::{Stack, StackError};
@@ -129,7 +130,7 @@ impl Outlet {
         let gate_limit = Limit::open(gate).map_err(step("open the limit of discards of the gate"))?;
         if gate_limit.get().map_err(step("read the limit of discards of the gate"))? > 0 {
             let what = "it takes discards, and must not".to_owned();
-            return Err(StackError::Form { name: stack.name().gate(), what });
+            return Err(StackError::Form { name: stack.name().of(Part::Gate), what });
         }
         let mut valve = stack.valve()?;
         if !valve.let_through(stack.era()).map_err(step("let discards through"))? {

@@ -79,7 +79,7 @@ impl Stack {
     pub fn bypass(&mut self, pulse: &dyn Pulse) -> Result<Bypassed, StackError> {
         let Some(History { metadata, .. }) = self.history else { return Ok(Bypassed { unmarked: None }) };
         let status = super::devices::Devices::open().and_then(|devices| {
-            let log = devices.find(&self.name.log())?;
+            let log = devices.find_uuid(&self.id.log())?;
             self.mode(&devices, log.as_ref())
         })?;
         if status != Mode::Tracking {

@@ -5,6 +5,9 @@
 //! asked here before.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use devicemapper::DmOptions;
 
 use super::devices::{self, Described, Devices, NewDevice, TargetLine};
 use super::{Created, History, Mode, Stack, StackError, TARGETS, checks, era_status, io_step};
@@ -14,10 +17,14 @@ use crate::discard::valve::Valve;
 use crate::era::status::EraStatus;
 use crate::ioctl::DmControl;
 use crate::kernel_gate::kernel_release;
-use crate::name::{StackName, UUID_PREFIX, VolumeId};
+use crate::name::{Part, StackName, VolumeId};
 use crate::pause::stillness::Stillness;
 use crate::table::FtTable;
 use crate::units::{DevNum, Era};
+
+/// How often, and how far apart, it is looked whether a process has a layer open.
+const SERVED_TRIES: u32 = 10;
+const SERVED_AGAIN: Duration = Duration::from_millis(50);
 
 /// Builds the stack that `table` describes, or finds that it is there. Metadata that tracks more of the origin than the
 /// table shows is used as it is. `recorded` is the last era
@@ -32,6 +39,20 @@ pub fn create(
     discards: Discards,
     recorded: Option<Era>,
 ) -> Result<Created, StackError> {
+    create_as(name, table, discards, recorded, None)
+}
+
+/// As [`create`], with a minor number for the visible device.
+///
+/// # Errors
+/// The same.
+pub fn create_as(
+    name: &StackName,
+    table: &FtTable,
+    discards: Discards,
+    recorded: Option<Era>,
+    minor: Option<u32>,
+) -> Result<Created, StackError> {
     let devices = Devices::open()?;
     devices.require(&TARGETS)?;
     match devices.find(name.top())? {
@@ -42,25 +63,81 @@ pub fn create(
         Some(top) => return existing(&devices, name, table, (discards, recorded), &top),
         None => {}
     }
-    clear_leftovers(&devices, name)?;
-    let checked = checks::check(&devices, table)?;
-    let before = checked.era.unwrap_or(Era(0));
-    refuse_older(recorded, before)?;
-    build_era(&devices, name, table, &checked, discards)?;
-    let built = match discards {
-        Discards::Off => Ok(()),
-        Discards::Pass => build_gate(&devices, name, table, &checked)
-            .and_then(|()| build_outlet(&devices, name, table, &checked)),
-    };
-    let built = built.and_then(|()| build_top(&devices, name, table, &checked, discards));
+    let checked = prepare(&devices, name, table, discards, recorded)?;
+    let built = build_top(&devices, name, table, &checked, (discards, minor));
     if built.is_err() {
-        for hidden in [name.outlet(), name.gate(), name.era()] {
-            if let Err(e) = devices.remove(&hidden) {
-                log::error!("{hidden} was left behind: {e}");
-            }
-        }
+        remove_hidden(&devices, name);
     }
     built.map(|()| Created::Made)
+}
+
+/// Builds the hidden layers, and checks before all that they may be.
+fn prepare(
+    devices: &Devices,
+    name: &StackName,
+    table: &FtTable,
+    discards: Discards,
+    recorded: Option<Era>,
+) -> Result<checks::Checked, StackError> {
+    clear_leftovers(devices, name)?;
+    let checked = checks::check(devices, table)?;
+    let before = checked.era.unwrap_or(Era(0));
+    refuse_older(recorded, before)?;
+    build_era(devices, name, table, &checked, discards)?;
+    let built = match discards {
+        Discards::Off => Ok(()),
+        Discards::Pass => build_gate(devices, name, table, &checked)
+            .and_then(|()| build_outlet(devices, name, table, &checked)),
+    };
+    if built.is_err() {
+        remove_hidden(devices, name);
+    }
+    built.map(|()| checked)
+}
+
+fn remove_hidden(devices: &Devices, name: &StackName) {
+    for hidden in [Part::Outlet, Part::Gate, Part::Era].map(|part| name.of(part)) {
+        if let Err(e) = devices.remove(&hidden) {
+            log::error!("{hidden} was left behind: {e}");
+        }
+    }
+}
+
+/// Makes a stack of a device that is there, without a table and a UUID: its hidden layers, and a table that the next
+/// resume makes live ([`finish`] is then to be called).
+///
+/// # Errors
+/// See [`StackError`]; after one, nothing is there that was not there before.
+pub fn load(name: &StackName, table: &FtTable, discards: Discards) -> Result<(), StackError> {
+    let devices = Devices::open()?;
+    devices.require(&TARGETS)?;
+    let checked = prepare(&devices, name, table, discards, None)?;
+    let loaded = below(&devices, name, table, discards)
+        .and_then(|line| devices.load(name.top(), &line, DmOptions::default()));
+    let named = loaded.and_then(|()| {
+        let named = devices.set_uuid(name.top(), &checked.id.top());
+        if named.is_err()
+            && let Err(e) = devices.clear(name.top())
+        {
+            log::error!("{name} keeps a table that is not live: {e}");
+        }
+        named
+    });
+    if named.is_err() {
+        remove_hidden(&devices, name);
+    }
+    named
+}
+
+/// Completes a stack whose visible device got its first table just now.
+///
+/// # Errors
+/// When the kernel does not do what a capture asks of it.
+pub fn finish(name: &StackName) -> Result<(), StackError> {
+    let stack = Stack::open(name)?;
+    super::settle_top(stack.top)?;
+    counts(stack.top)?;
+    devices::ensure_node(name.top(), stack.top)
 }
 
 /// The history that somebody relies on must be in the metadata.
@@ -97,7 +174,7 @@ fn existing(
     if stack.discards() != discards {
         return Err(StackError::OtherDiscards { existing: stack.discards() });
     }
-    let log = devices.find(&name.log())?;
+    let log = devices.find_uuid(&stack.id.log())?;
     if stack.mode(devices, log.as_ref())? == Mode::Unknown {
         let what = "its table points elsewhere".to_owned();
         return Err(StackError::Form { name: name.to_string(), what });
@@ -119,27 +196,42 @@ fn taken(name: &str, device: &Described) -> StackError {
     StackError::NameTaken { name: name.to_owned(), what }
 }
 
+/// The hidden devices of a stack that are there, by what they are called now or were by an older ftdm.
+fn leftovers(devices: &Devices, name: &StackName) -> Result<Vec<Described>, StackError> {
+    let mut found = Vec::new();
+    for part in Part::HIDDEN {
+        for called in [Some(name.of(part)), name.of_before(part)].into_iter().flatten() {
+            found.extend(devices.find(&called)?.filter(|device| VolumeId::part(&device.uuid) == Some(part)));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether there are hidden devices of such a stack, though no visible one.
+///
+/// # Errors
+/// The kernel's.
+pub fn has_leftovers(name: &StackName) -> Result<bool, StackError> {
+    let devices = Devices::open()?;
+    Ok(devices.find(name.top())?.is_none() && !leftovers(&devices, name)?.is_empty())
+}
+
 /// Hidden devices without a visible one are what an interrupted create or remove leaves.
 fn clear_leftovers(devices: &Devices, name: &StackName) -> Result<(), StackError> {
-    for hidden in [name.log(), name.gate(), name.outlet(), name.era()] {
-        match devices.find(&hidden)? {
-            None => {}
-            Some(found) if is_hidden(&found) => {
-                if found.open_count > 0 {
-                    let by = "a leftover of an earlier stack, still open".to_owned();
-                    return Err(StackError::Busy { name: hidden, by });
-                }
-                log::info!("removing {hidden}, left over from an earlier stack");
-                devices.remove(&hidden)?;
-            }
-            Some(found) => return Err(taken(&hidden, &found)),
+    for hidden in leftovers(devices, name)? {
+        if hidden.open_count > 0 {
+            let by = "a leftover of an earlier stack, still open".to_owned();
+            return Err(StackError::Busy { name: hidden.name, by });
+        }
+        log::info!("removing {}, left over from an earlier stack", hidden.name);
+        devices.remove(&hidden.name)?;
+    }
+    for hidden in Part::HIDDEN.map(|part| name.of(part)) {
+        if let Some(found) = devices.find(&hidden)? {
+            return Err(taken(&hidden, &found));
         }
     }
     Ok(())
-}
-
-fn is_hidden(device: &Described) -> bool {
-    device.uuid.starts_with(UUID_PREFIX)
 }
 
 fn build_era(
@@ -156,7 +248,8 @@ fn build_era(
         parameters: format!("{} {} {}", checked.metadata, checked.origin, table.block.get()),
     };
     let uuid = checked.id.era();
-    let made = devices.make(&NewDevice { name: &era, uuid: &uuid, line, hidden: true, discards })?;
+    let made =
+        devices.make(&NewDevice { name: &era, uuid: &uuid, line, hidden: true, discards, minor: None })?;
     let judged = settle_era(devices, &era, made.number, checked.era);
     if judged.is_err()
         && let Err(e) = devices.remove(&era)
@@ -197,8 +290,9 @@ fn build_gate(
     checked: &checks::Checked,
 ) -> Result<(), StackError> {
     let line = linear_over(devices, &name.era(), table)?;
-    let (gate, uuid) = (name.gate(), checked.id.gate());
-    let new = NewDevice { name: &gate, uuid: &uuid, line, hidden: true, discards: Discards::Off };
+    let (gate, uuid) = (name.of(Part::Gate), checked.id.of(Part::Gate));
+    let new =
+        NewDevice { name: &gate, uuid: &uuid, line, hidden: true, discards: Discards::Off, minor: None };
     devices.make(&new).map(drop)
 }
 
@@ -210,8 +304,9 @@ fn build_outlet(
     checked: &checks::Checked,
 ) -> Result<(), StackError> {
     let line = linear_over(devices, &name.era(), table)?;
-    let (outlet, uuid) = (name.outlet(), checked.id.outlet());
-    let new = NewDevice { name: &outlet, uuid: &uuid, line, hidden: true, discards: Discards::Pass };
+    let (outlet, uuid) = (name.of(Part::Outlet), checked.id.of(Part::Outlet));
+    let new =
+        NewDevice { name: &outlet, uuid: &uuid, line, hidden: true, discards: Discards::Pass, minor: None };
     let made = devices.make(&new)?;
     let era = devices.find(&name.era())?.ok_or_else(|| StackError::Vanished(name.era()))?.number;
     let rehearsed =
@@ -226,17 +321,28 @@ fn build_outlet(
     }
 }
 
+/// The table of the visible device.
+fn below(
+    devices: &Devices,
+    name: &StackName,
+    table: &FtTable,
+    discards: Discards,
+) -> Result<TargetLine, StackError> {
+    let part = if discards == Discards::Pass { Part::Gate } else { Part::Era };
+    linear_over(devices, &name.of(part), table)
+}
+
 fn build_top(
     devices: &Devices,
     name: &StackName,
     table: &FtTable,
     checked: &checks::Checked,
-    discards: Discards,
+    (discards, minor): (Discards, Option<u32>),
 ) -> Result<(), StackError> {
-    let below = if discards == Discards::Pass { name.gate() } else { name.era() };
-    let line = linear_over(devices, &below, table)?;
+    let line = below(devices, name, table, discards)?;
     let uuid = checked.id.top();
-    let new = NewDevice { name: name.top(), uuid: &uuid, line, hidden: false, discards: Discards::Off };
+    let new =
+        NewDevice { name: name.top(), uuid: &uuid, line, hidden: false, discards: Discards::Off, minor };
     let top = devices.make(&new)?;
     let usable = counts(top.number).and_then(|()| devices::ensure_node(name.top(), top.number));
     if usable.is_err()
@@ -255,30 +361,71 @@ fn counts(top: DevNum) -> Result<(), StackError> {
     )))
 }
 
+/// Who serves the stack, if a process has one of its hidden layers open: a daemon has, and a command that reads what
+/// was written. Another device over a layer counts as a user of it, and is none.
+///
+/// # Errors
+/// The kernel's.
+pub fn served(name: &StackName) -> Result<Option<String>, StackError> {
+    let devices = Devices::open()?;
+    let Some(top) = devices.find(name.top())? else { return Ok(None) };
+    let Some(id) = VolumeId::from_top_uuid(&top.uuid) else { return Ok(None) };
+    served_by(&devices, &id)
+}
+
+fn served_by(devices: &Devices, id: &VolumeId) -> Result<Option<String>, StackError> {
+    // udev may look at a device for a moment.
+    for attempt in 0..SERVED_TRIES {
+        let mut open = None;
+        for part in Part::HIDDEN {
+            let Some(layer) = devices.find_uuid(&id.of(part))? else { continue };
+            let holders = std::fs::read_dir(crate::block_io::sysfs(layer.number).join("holders"));
+            let holders = holders.map_or(0, |entries| u32::try_from(entries.count()).unwrap_or(u32::MAX));
+            if layer.open_count > holders {
+                open = Some(layer.name);
+            }
+        }
+        let Some(layer) = open else { return Ok(None) };
+        if attempt + 1 == SERVED_TRIES {
+            let by =
+                format!("a process has its layer {layer} open: stop the daemon of its group (ftship) first");
+            return Ok(Some(by));
+        }
+        std::thread::sleep(SERVED_AGAIN);
+    }
+    Ok(None)
+}
+
 /// Takes the stack down, half-made ones and leftovers of a capture included.
 ///
 /// # Errors
 /// [`StackError::NotFound`] when there is nothing, [`StackError::Busy`] while the visible device
-/// is open: then nothing was changed.
+/// is open or a daemon serves it: then nothing was changed.
 pub fn remove(name: &StackName) -> Result<(), StackError> {
     let devices = Devices::open()?;
     let mut found_any = false;
+    let mut hidden = leftovers(&devices, name)?;
     if let Some(top) = devices.find(name.top())? {
-        if VolumeId::from_top_uuid(&top.uuid).is_none() {
+        let Some(id) = VolumeId::from_top_uuid(&top.uuid) else {
             return Err(StackError::NotFound(name.to_string()));
-        }
+        };
         if top.open_count > 0 {
             let by = format!("{} have it open: close it (unmount, stop the VM) first", top.open_count);
             return Err(StackError::Busy { name: name.to_string(), by });
         }
+        if let Some(by) = served_by(&devices, &id)? {
+            return Err(StackError::Busy { name: name.to_string(), by });
+        }
+        for part in Part::HIDDEN {
+            hidden.extend(devices.find_uuid(&id.of(part))?);
+        }
         found_any = true;
         devices.remove(name.top())?;
     }
-    for hidden in [name.log(), name.gate(), name.outlet(), name.era()] {
-        if devices.find(&hidden)?.is_some_and(|d| is_hidden(&d)) {
-            found_any = true;
-            devices.remove(&hidden)?;
-        }
+    hidden.dedup_by(|one, other| one.name == other.name);
+    for device in hidden {
+        found_any = true;
+        devices.remove(&device.name)?;
     }
     if found_any { Ok(()) } else { Err(StackError::NotFound(name.to_string())) }
 }

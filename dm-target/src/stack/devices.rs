@@ -8,16 +8,18 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command as Process, Stdio};
 
 use devicemapper::{DM, DevId, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::os::fd::AsRawFd;
 
-use super::StackError;
+use super::{StackError, io_step};
 use crate::block_io::LayerSettings;
 use crate::discard::Discards;
+use crate::ioctl::exchange::Address;
+use crate::ioctl::{Command, DmControl, flags};
 use crate::kernel_gate::kernel_release;
 use crate::units::{DevNum, Sectors};
 
@@ -27,6 +29,7 @@ const UDEV_CONTROL: &str = "/run/udev/control";
 /// A device as device-mapper describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Described {
+    pub(crate) name: String,
     pub(crate) number: DevNum,
     pub(crate) uuid: String,
     pub(crate) open_count: u32,
@@ -53,6 +56,8 @@ pub(crate) struct NewDevice<'a> {
     pub(crate) hidden: bool,
     /// Whether it takes the discards that its target offers.
     pub(crate) discards: Discards,
+    /// The minor number that it is to have.
+    pub(crate) minor: Option<u32>,
 }
 
 /// The connection to device-mapper.
@@ -103,13 +108,24 @@ impl Devices {
 
     /// The device of this name. `None` when there is none.
     pub(crate) fn find(&self, name: &str) -> Result<Option<Described>, StackError> {
-        let info = match self.dm.device_info(&id(name)?) {
+        self.describe(&id(name)?, name)
+    }
+
+    /// The device of this UUID.
+    pub(crate) fn find_uuid(&self, uuid: &str) -> Result<Option<Described>, StackError> {
+        let id = DmUuid::new(uuid).map_err(|e| failed(format!("use the UUID {uuid}"), e))?;
+        self.describe(&DevId::Uuid(id), uuid)
+    }
+
+    fn describe(&self, id: &DevId<'_>, called: &str) -> Result<Option<Described>, StackError> {
+        let info = match self.dm.device_info(id) {
             Ok(info) => info,
             Err(e) if errno(&e) == Some(Errno::ENXIO) => return Ok(None),
-            Err(e) => return Err(failed(format!("look up {name}"), e)),
+            Err(e) => return Err(failed(format!("look up {called}"), e)),
         };
         let flags = info.flags();
         Ok(Some(Described {
+            name: info.name().map(ToString::to_string).unwrap_or_default(),
             number: DevNum { major: info.device().major, minor: info.device().minor },
             uuid: info.uuid().map(ToString::to_string).unwrap_or_default(),
             open_count: u32::try_from(info.open_count()).unwrap_or(0),
@@ -140,9 +156,20 @@ impl Devices {
     pub(crate) fn make(&self, new: &NewDevice<'_>) -> Result<Described, StackError> {
         let name = dm_name(new.name)?;
         let uuid = DmUuid::new(new.uuid).map_err(|e| failed(format!("name {}", new.name), e))?;
-        self.dm
-            .device_create(name, Some(uuid), DmOptions::default())
-            .map_err(|e| failed(format!("create {}", new.name), e))?;
+        match new.minor {
+            None => {
+                let created = self.dm.device_create(name, Some(uuid), DmOptions::default());
+                created.map(drop).map_err(|e| failed(format!("create {}", new.name), e))?;
+            }
+            // The crate has no minor numbers.
+            Some(minor) => {
+                let number = Some(DevNum { major: 0, minor });
+                let address = Address { name: new.name.into(), uuid: new.uuid.into(), number };
+                let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
+                let created = control.ask(Command::Create, address, flags::PERSISTENT_DEV);
+                created.map(drop).map_err(|e| refused(format!("create {} as minor {minor}", new.name), e))?;
+            }
+        }
         let made = self.activate(new);
         if made.is_err()
             && let Err(e) = self.remove(new.name)
@@ -152,13 +179,30 @@ impl Devices {
         made
     }
 
+    /// Loads a table, which the next resume makes live.
+    pub(crate) fn load(&self, name: &str, line: &TargetLine, options: DmOptions) -> Result<(), StackError> {
+        let table = [(0, line.len.0, line.target.clone(), line.parameters.clone())];
+        let loaded = self.dm.table_load(&id(name)?, &table, options);
+        loaded.map(drop).map_err(|e| failed(format!("load the table of {name} ({})", line.target), e))
+    }
+
+    /// Drops a table that is loaded and not live.
+    pub(crate) fn clear(&self, name: &str) -> Result<(), StackError> {
+        let cleared = self.dm.table_clear(&id(name)?);
+        cleared.map(drop).map_err(|e| failed(format!("drop the table of {name}"), e))
+    }
+
+    /// Gives a device that has none a UUID.
+    pub(crate) fn set_uuid(&self, name: &str, uuid: &str) -> Result<(), StackError> {
+        let step = || format!("give {name} its UUID");
+        let new = DmUuid::new(uuid).map_err(|e| failed(step(), e))?;
+        let set = self.dm.device_rename(dm_name(name)?, &DevId::Uuid(new));
+        set.map(drop).map_err(|e| failed(step(), e))
+    }
+
     fn activate(&self, new: &NewDevice<'_>) -> Result<Described, StackError> {
         let options = if new.hidden { DmOptions::private() } else { DmOptions::default() };
-        let line = &new.line;
-        let table = [(0, line.len.0, line.target.clone(), line.parameters.clone())];
-        self.dm
-            .table_load(&id(new.name)?, &table, options)
-            .map_err(|e| failed(format!("load the table of {} ({})", new.name, line.target), e))?;
+        self.load(new.name, &new.line, options)?;
         self.dm
             .device_suspend(&id(new.name)?, options)
             .map_err(|e| failed(format!("activate {}", new.name), e))?;
@@ -254,7 +298,7 @@ pub(crate) fn load_module(module: &str) {
 /// Loads a module with parameters.
 pub(crate) fn load_module_with(module: &str, parameters: &[String]) {
     for program in ["modprobe", "/sbin/modprobe"] {
-        let mut command = Command::new(program);
+        let mut command = Process::new(program);
         command.arg("--quiet").arg(module).args(parameters);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         match command.status() {
@@ -288,9 +332,13 @@ fn errno(error: &DmError) -> Option<Errno> {
 }
 
 fn failed(step: impl Into<String>, error: DmError) -> StackError {
-    let reason = errno(&error).map_or_else(
-        || error.to_string(),
-        |errno| format!("{}; the kernel's log may say more", errno.desc()),
-    );
+    match errno(&error) {
+        Some(errno) => refused(step, errno),
+        None => StackError::Step { step: step.into(), reason: error.to_string() },
+    }
+}
+
+fn refused(step: impl Into<String>, errno: Errno) -> StackError {
+    let reason = format!("{}; the kernel's log may say more", errno.desc());
     StackError::Step { step: step.into(), reason }
 }

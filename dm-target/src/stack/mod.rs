@@ -15,7 +15,7 @@ use crate::discard::valve::Valve;
 use crate::era::status::{EraStatus, EraStatusError};
 use crate::ioctl::DmControl;
 use crate::log_writes::status::LogStatus;
-use crate::name::{StackName, VolumeId};
+use crate::name::{Part, StackName, VolumeId};
 use crate::pause::pulse::Pulse;
 use crate::pause::{Layers, SHUT, Top};
 use crate::table::{BlockSectors, FtTable};
@@ -37,7 +37,7 @@ mod written_error;
 
 pub use bypass::Bypassed;
 pub use checks::tracked_before;
-pub use create::{create, remove};
+pub use create::{create, create_as, finish, has_leftovers, load, remove, served};
 use devices::{Described, Devices, TargetLine};
 pub use held::Held;
 pub(crate) use recover::remove_log;
@@ -301,17 +301,11 @@ impl Stack {
         let top = devices.find(name.top())?.ok_or_else(|| StackError::NotFound(name.to_string()))?;
         let id = VolumeId::from_top_uuid(&top.uuid).ok_or_else(|| StackError::NotFound(name.to_string()))?;
         let form = |what: &str| StackError::Form { name: name.era(), what: what.to_owned() };
-        let era = devices.find(&name.era())?.ok_or_else(|| form("it is missing"))?;
-        if era.uuid != id.era() {
-            return Err(form("its UUID is another stack's"));
-        }
-        let hidden = |name: &str, uuid: &str| {
-            let found = devices.find(name)?.filter(|found| found.uuid == uuid);
-            Ok::<_, StackError>(found.map(|found| found.number))
-        };
-        let gate = hidden(&name.gate(), &id.gate())?;
-        let outlet = hidden(&name.outlet(), &id.outlet())?.filter(|_| gate.is_some());
-        let line = devices.table(&name.era())?.ok_or_else(|| form("it has no table of one target"))?;
+        let hidden = |part| devices.find_uuid(&id.of(part));
+        let era = hidden(Part::Era)?.ok_or_else(|| form("it is missing"))?;
+        let gate = hidden(Part::Gate)?.map(|found| found.number);
+        let outlet = hidden(Part::Outlet)?.map(|found| found.number).filter(|_| gate.is_some());
+        let line = devices.table(&era.name)?.ok_or_else(|| form("it has no table of one target"))?;
         let words: Vec<&str> = line.parameters.split_whitespace().collect();
         let parsed = match (line.target.as_str(), &words[..]) {
             ("era", [metadata, origin, block]) => {
@@ -442,7 +436,7 @@ impl Stack {
     pub fn info(&self) -> Result<StackInfo, StackError> {
         let found = Devices::open()?.find(self.name.top())?;
         let top = found.ok_or_else(|| StackError::NotFound(self.name.to_string()))?;
-        let Described { number, uuid, open_count, event, suspended, live, inactive } = top;
+        let Described { number, uuid, open_count, event, suspended, live, inactive, .. } = top;
         Ok(StackInfo { number, uuid, open_count, event, suspended, live, inactive })
     }
 
@@ -454,7 +448,7 @@ impl Stack {
         let devices = Devices::open()?;
         let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
         let suspended = control.state(self.top).map_err(io_step(format!("ask {}", self.name)))?.suspended;
-        let log = devices.find(&self.name.log())?;
+        let log = devices.find_uuid(&self.id.log())?;
         let mode = self.mode(&devices, log.as_ref())?;
         let era_state = control.state(self.era).map_err(io_step(format!("ask {}", self.name.era())))?;
         let asked = !era_state.suspended && self.history.is_some();

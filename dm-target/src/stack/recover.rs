@@ -34,7 +34,7 @@ impl Stack {
     /// The kernel's.
     pub fn clear_up(&self) -> Result<Option<Recovered>, StackError> {
         let devices = Devices::open()?;
-        let log = devices.find(&self.name.log())?;
+        let log = devices.find_uuid(&self.id.log())?;
         if self.mode(&devices, log.as_ref())? == Mode::Shut {
             return remove_log(&devices, self).map(|()| None);
         }
@@ -49,7 +49,7 @@ impl Stack {
     pub fn recover(&self) -> Result<Recovered, StackError> {
         let devices = Devices::open()?;
         let mut control = DmControl::open().map_err(io_step("open device-mapper"))?;
-        let log = devices.find(&self.name.log())?;
+        let log = devices.find_uuid(&self.id.log())?;
         let mut valve = self.valve()?;
         let shut = valve.shut();
         if let Err(e) = &shut {
@@ -122,11 +122,9 @@ impl Stack {
 
 /// Flushes and removes the log-writes device. Nothing may point at it any more.
 pub(crate) fn remove_log(devices: &Devices, stack: &Stack) -> Result<(), StackError> {
-    let name = stack.name.log();
-    if let Some(log) = devices.find(&name)?
-        && log.live
-        && !log.suspended
-    {
+    let Some(log) = devices.find_uuid(&stack.id.log())? else { return Ok(()) };
+    let name = &log.name;
+    if log.live && !log.suspended {
         // What is in the log is given up; the flush only keeps the volume's own promises.
         match BlockDevice::open_dm(log.number, Access::default()).map(|d| d.flush()) {
             Ok(Ok(())) => {}
@@ -134,5 +132,5 @@ pub(crate) fn remove_log(devices: &Devices, stack: &Stack) -> Result<(), StackEr
             Err(e) => log::warn!("{e}"),
         }
     }
-    devices.remove(&name)
+    devices.remove(name)
 }

@@ -26,7 +26,7 @@ impl Stack {
     /// The kernel's.
     pub fn is_given_up(&self) -> Result<bool, StackError> {
         let devices = Devices::open()?;
-        let log = devices.find(&self.name.log())?;
+        let log = devices.find_uuid(&self.id.log())?;
         Ok(self.mode(&devices, log.as_ref())? == Mode::Shut || self.info()?.suspended)
     }
 }

@@ -32,8 +32,8 @@ stopped() {
     on primary blkdiscard --force --offset 0 --length 8388608 /dev/mapper/vm1
     eventually 20 test ! -e "$SHARE/fault"
     eventually 20 tracks
-    expect_equal "$(on primary dmsetup table vm1-outlet)" "0 32768 error " "the way of discards after the rescue"
-    expect_equal "$(limit vm1-gate)/$(limit vm1)" 0/0 "limits of discards after the rescue"
+    expect_equal "$(on primary dmsetup table vm1@outlet)" "0 32768 error " "the way of discards after the rescue"
+    expect_equal "$(limit vm1@gate)/$(limit vm1)" 0/0 "limits of discards after the rescue"
     (($(limit vg-vm1) > 0)) || fail "the volume itself takes no discards any more"
     expect_fail on primary blkdiscard --force --offset 0 --length 1048576 /dev/mapper/vm1
     write_guest

@@ -38,7 +38,7 @@ longest=$(longest_stall)
 ((longest <= 1500 + 1000 + NOISE_MS)) || fail "writes waited for $longest ms, the lease is 1500 ms"
 ((longest >= 500)) || fail "writes did not wait at all: $longest ms"
 echo "the longest stall was $longest ms"
-expect_fail on primary dmsetup info vm1-log
+expect_fail on primary dmsetup info vm1@log
 burst 160
 link up
 step "the daemon is stopped while it holds the writes: the watchdog does not wait for the lease"

@@ -63,7 +63,7 @@ impl Capturing {
                 Ok(Some(found)) if found.log_left => {
                     let name = stack.name();
                     return Err(format!(
-                        "volume {name}: the log of the last capture is still there, because another process has {name}-log \
+                        "volume {name}: the log of the last capture is still there, because another process has {name}@log \
                          open: close it there (fuser -v /dev/dm-*)"
                     ));
                 }
