@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ftdm_units::Era;
 
-use super::hooks::Frozen;
 use super::plan::Carrier;
 use super::{
     Capture, Checkpoint, Cut, CutOrder, InFlight, Primary, PrimaryAction, Replication, SyncStep, Until,
@@ -19,7 +18,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Primary {
     pub(super) fn cut_timeout(&mut self, now: Duration) {
-        let waits = self.cutting.is_some() || self.frozen == Frozen::Asked;
+        let waits = self.cutting.is_some() || self.hooks.is_asked();
         if self.capture != Capture::On || waits || self.cut_at > now {
             return;
         }

@@ -241,11 +241,6 @@ pub struct Primary {
     /// What keeps the next cut from succeeding.
     stall: stall::Stall,
     void_run: u32,
-    /// How the guest stands, and how often that was asked for.
-    frozen: hooks::Frozen,
-    freezes: u64,
-    /// When what a failed hook had skipped is tried again.
-    skips_until: Duration,
     in_flight: VecDeque<InFlight>,
     checkpoints: Vec<Checkpoint>,
     /// The last commit point of this chain that the backup acknowledged.
@@ -272,6 +267,8 @@ pub struct Primary {
     hold: hold::Hold,
     /// The exchange of roles that is under way.
     switch: Option<switch::Switch>,
+    /// How the guest stands.
+    hooks: hooks::GuestHooks,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -335,9 +332,6 @@ impl Primary {
             is_following: false,
             stall: stall::Stall::default(),
             void_run: 0,
-            frozen: hooks::Frozen::No,
-            freezes: 0,
-            skips_until: Duration::ZERO,
             in_flight: VecDeque::new(),
             checkpoints: Vec::new(),
             staged: Epoch::NONE,
@@ -356,6 +350,7 @@ impl Primary {
             demoting: None,
             hold: hold::Hold::default(),
             switch: None,
+            hooks: hooks::GuestHooks::default(),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -426,7 +421,7 @@ impl Primary {
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
         let cuts = self.capture == Capture::On && self.cutting.is_none();
-        let cut = (cuts && self.frozen != hooks::Frozen::Asked).then_some(self.cut_at);
+        let cut = (cuts && !self.hooks.is_asked()).then_some(self.cut_at);
         let dues =
             [link, cut, self.interval_due(), self.sync_deadline(), self.refusal_due(), self.verify_due()];
         dues.into_iter().flatten().min()

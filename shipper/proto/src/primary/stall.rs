@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use super::hooks::Frozen;
 use super::{Capture, Link, Primary};
 
 /// So many epochs without a cut that succeeded need a reason.
@@ -51,7 +50,7 @@ impl Primary {
         let void = self.stall.void.as_ref();
         let void = void.map(|reason| format!("the last cut was void: {reason}"));
         match () {
-            () if self.frozen == Frozen::Asked => "the freeze hook has not ended".into(),
+            () if self.hooks.is_asked() => "the freeze hook has not ended".into(),
             () if self.cutting.is_some() => {
                 let under_way =
                     "a cut is under way and does not end: flushing the volume, or reading its log, is slow";
