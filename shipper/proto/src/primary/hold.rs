@@ -47,7 +47,7 @@ impl Primary {
     /// it: so of two sides at most one holds writes back, and none that was told to go on.
     pub(super) fn hold_writes(&mut self, theirs: Generation) {
         if let Some(lease) = self.config.fence_lease
-            && theirs.number > self.state.generation_number()
+            && theirs.number > self.durable.state.generation_number()
             && self.switch.is_none()
             && !self.is_stepping_down()
             && !self.has_failed()

@@ -45,7 +45,7 @@ impl Primary {
         let highest = self.last_cut();
         let Link::Up { welcome, .. } = &mut self.link else { return };
         welcome.content = Content::Consistent;
-        welcome.lineage.clone_from(&self.state.lineage);
+        welcome.lineage.clone_from(&self.durable.state.lineage);
         welcome.committed = self.committed;
         welcome.held = Some(self.committed);
         welcome.chain_digest = self.committed_digest;

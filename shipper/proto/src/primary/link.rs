@@ -38,11 +38,11 @@ impl Primary {
             features_optional: OPTIONAL_FEATURES,
             features_mandatory: self.mandatory_features(),
             group: self.config.group.clone(),
-            lineage: self.state.lineage.clone(),
+            lineage: self.durable.state.lineage.clone(),
             last_epoch: self.standing().last_epoch,
             last_digest: self.committed_digest,
-            alone: self.state.alone,
-            token: self.state.token,
+            alone: self.durable.state.alone,
+            token: self.durable.state.token,
         };
         self.act(PrimaryAction::Send(Message::Hello(hello)));
         self.link = Link::Greeting { deadline: now + self.config.timeout };

@@ -201,9 +201,6 @@ pub struct PrimaryCounters {
 #[derive(Debug)]
 pub struct Primary {
     config: PrimaryConfig,
-    state: DurableState,
-    /// Writes of the state that were ordered and are not done.
-    state_writes: u32,
     link: Link,
     backoff: Duration,
     link_error: Option<String>,
@@ -269,6 +266,7 @@ pub struct Primary {
     switch: Option<switch::Switch>,
     /// How the guest stands.
     hooks: hooks::GuestHooks,
+    durable: durable::Durable,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -304,8 +302,6 @@ impl Primary {
         let [a, b, c, d, e, f, g, h, ..] = config.incarnation.0;
         let mut primary = Self {
             config,
-            state,
-            state_writes: 0,
             link: Link::Down { retry_at: Duration::ZERO },
             backoff: link::FIRST_BACKOFF,
             link_error: None,
@@ -351,6 +347,7 @@ impl Primary {
             hold: hold::Hold::default(),
             switch: None,
             hooks: hooks::GuestHooks::default(),
+            durable: durable::Durable::new(state),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -362,7 +359,7 @@ impl Primary {
     pub fn handle(&mut self, now: Duration, event: PrimaryEvent) {
         match event {
             PrimaryEvent::StateWritten => {
-                self.state_written();
+                self.durable.written();
                 self.stepped_down(now);
             }
             PrimaryEvent::Visited(frame) => self.visited(now, &frame),

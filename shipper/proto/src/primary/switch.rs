@@ -160,7 +160,7 @@ impl Primary {
         if !self.is_connected() {
             return self.undo(now, "the connection was lost");
         }
-        let before = Box::new(self.state.clone());
+        let before = Box::new(self.durable.state.clone());
         // This side holds what the backup holds.
         self.put_away(self.last_cut());
         self.enter_switch(Step::Writing(before));
@@ -294,11 +294,11 @@ impl Primary {
     fn undo(&mut self, now: Duration, reason: &str) {
         let Some(switch) = &mut self.switch else { return };
         match std::mem::replace(&mut switch.step, Step::Undoing(reason.to_owned())) {
-            Step::Writing(before) | Step::Told(before) => self.state = *before,
+            Step::Writing(before) | Step::Told(before) => self.durable.state = *before,
             _ => {}
         }
         // It goes on without the other side, and has to say so before anything is written.
-        self.state.alone = Some(self.last_cut());
+        self.durable.state.alone = Some(self.last_cut());
         self.write_state();
         self.lose_link(now, reason);
     }

@@ -65,9 +65,9 @@ impl Primary {
     pub(super) fn plan(&self) -> Option<Plan> {
         let Link::Up { welcome, .. } = &self.link else { return None };
         // What is staged continues the backup's own generation.
-        let is_older = welcome.lineage.last() != self.state.lineage.last();
+        let is_older = welcome.lineage.last() != self.durable.state.lineage.last();
         let in_place = self.staged_in_vain >= STAGED_ATTEMPTS || is_older;
-        Some(Plan::new(welcome, &self.state.rolls, self.wants_whole, in_place))
+        Some(Plan::new(welcome, &self.durable.state.rolls, self.wants_whole, in_place))
     }
 
     pub(super) fn roll(&mut self, now: Duration, since: Option<Vec<Era>>) {
@@ -149,7 +149,7 @@ impl Primary {
     /// Makes a roll durable. One that does not follow the others begins a new history.
     pub(super) fn note_roll(&mut self, at_cut: bool, eras: Vec<Era>) {
         let roll = Roll { epoch: self.last_cut(), at_cut, eras };
-        let rolls = &mut self.state.rolls;
+        let rolls = &mut self.durable.state.rolls;
         if let Err(error) = rolls.push(roll) {
             rolls.clear();
             // Alone it follows nothing.
@@ -158,7 +158,8 @@ impl Primary {
         if !self.committed.is_none() {
             rolls.forget_before(self.committed);
         }
-        self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(Epoch(self.next_epoch.0 - 1));
+        self.durable.state.highest_epoch_seen =
+            self.durable.state.highest_epoch_seen.max(Epoch(self.next_epoch.0 - 1));
         self.write_state();
     }
 

@@ -94,7 +94,7 @@ fn welcome(primary: &Primary) -> Welcome {
     Welcome {
         protocol: PROTOCOL,
         features: crate::protocol::VERIFY,
-        lineage: primary.state.lineage.clone(),
+        lineage: primary.durable.state.lineage.clone(),
         highest_epoch_seen: Epoch(7),
         committed: Epoch(7),
         chain_digest: Digest([7; 32]),

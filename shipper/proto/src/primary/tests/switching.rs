@@ -105,7 +105,7 @@ fn told() -> Primary {
 fn promoted(primary: &Primary) -> Message {
     let generation = Generation { number: 2, id: NEXT };
     let entry = LineageEntry { generation, first_epoch: Epoch(10), digest: Digest([9; 32]) };
-    let lineage = [primary.state.lineage.clone(), vec![entry]].concat();
+    let lineage = [primary.durable.state.lineage.clone(), vec![entry]].concat();
     let standing = Standing {
         role: Role::Primary,
         content: Content::Consistent,
