@@ -9,46 +9,72 @@ use std::time::Duration;
 use super::{Primary, PrimaryAction, Replication};
 use crate::state::DurableState;
 
+/// The state as last decided, and how far its disk is.
+#[derive(Debug)]
+pub(super) struct Durable {
+    pub(super) state: DurableState,
+    /// Writes of it that were ordered and are not done.
+    writes: u32,
+}
+
+impl Durable {
+    /// As the disk has it.
+    pub(super) fn new(state: DurableState) -> Self {
+        Self { state, writes: 0 }
+    }
+
+    /// Notes that a write is ordered. Returns what is to be written.
+    fn order(&mut self) -> Box<DurableState> {
+        self.writes += 1;
+        Box::new(self.state.clone())
+    }
+
+    /// The oldest write is done.
+    pub(super) fn written(&mut self) {
+        self.writes = self.writes.saturating_sub(1);
+    }
+
+    /// Whether the disk has what was last decided.
+    fn is_written(&self) -> bool {
+        self.writes == 0
+    }
+}
+
 impl Primary {
     /// Durable state, as last decided.
     #[must_use]
     pub fn state(&self) -> &DurableState {
-        &self.state
+        &self.durable.state
     }
 
     /// Whether what was last decided of the state is durable.
     #[must_use]
     pub fn is_state_durable(&self) -> bool {
-        self.state_writes == 0 && !self.has_failed()
+        self.durable.is_written() && !self.has_failed()
     }
 
     /// Notes that this incarnation runs, and forgets a history that the volumes' eras do not continue: what changed
     /// since is not known then.
     pub(super) fn take_over_state(&mut self) {
-        let rolls = &mut self.state.rolls;
+        let rolls = &mut self.durable.state.rolls;
         if !self.config.eras.as_ref().is_some_and(|eras| rolls.is_continued_by(eras)) {
             rolls.clear();
         }
-        self.state.last_incarnation = Some(self.config.incarnation);
+        self.durable.state.last_incarnation = Some(self.config.incarnation);
         self.write_state();
     }
 
     /// Nothing tells any more what changed since any epoch.
     pub(super) fn forget_rolls(&mut self) {
-        self.state.rolls.clear();
+        self.durable.state.rolls.clear();
         self.write_state();
     }
 
     pub(super) fn write_state(&mut self) {
         if !self.has_failed() {
-            self.state_writes += 1;
-            let state = Box::new(self.state.clone());
+            let state = self.durable.order();
             self.act(PrimaryAction::WriteState(state));
         }
-    }
-
-    pub(super) fn state_written(&mut self) {
-        self.state_writes = self.state_writes.saturating_sub(1);
     }
 
     pub(super) fn has_failed(&self) -> bool {

@@ -17,6 +17,7 @@
 
 use std::time::Duration;
 
+use super::hold::Hold;
 use super::{Capture, Primary, PrimaryAction};
 use crate::frame::Frame;
 use crate::generations::LineageEntry;
@@ -103,55 +104,71 @@ pub(super) enum SteppingDown {
     Done,
 }
 
+/// What is known of the other side and of the volumes' users, and how far this side has given way.
+#[derive(Debug, Default)]
+pub(super) struct Fencing {
+    /// Where the other side stood when it said so last.
+    pub(super) theirs: Option<Box<Standing>>,
+    pub(super) usage: Option<Usage>,
+    pub(super) stepping_down: SteppingDown,
+    /// Who waits for it.
+    demoting: Option<u64>,
+    /// What becomes of writes while it is promoted over.
+    pub(super) hold: Hold,
+}
+
 impl Primary {
     /// Where this side stands, for the other.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let fork = self.promoted_at();
-        let known = self.state.alone.unwrap_or(Epoch::NONE).max(self.state.highest_epoch_seen);
+        let known =
+            self.durable.state.alone.unwrap_or(Epoch::NONE).max(self.durable.state.highest_epoch_seen);
         Standing {
             role: Role::Primary,
             content: Content::Consistent,
-            ..self.state.standing(self.committed.max(fork).max(known))
+            ..self.durable.state.standing(self.commits.committed.max(fork).max(known))
         }
     }
 
     /// The epoch that the volumes held when this side was promoted; none where it never was.
     #[must_use]
     pub fn promoted_at(&self) -> Epoch {
-        let began = self.state.lineage.last().map_or(Epoch::NONE, |entry| entry.first_epoch);
+        let began = self.durable.state.lineage.last().map_or(Epoch::NONE, |entry| entry.first_epoch);
         Epoch(began.0.saturating_sub(1))
     }
 
     /// What this side has learnt of another that was promoted over it, or beside it.
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
-        self.state.fenced
+        self.durable.state.fenced
     }
 
     /// What the other side said of itself when it was met last.
     #[must_use]
     pub fn peer_standing(&self) -> Option<&Standing> {
-        self.peer_standing.as_deref()
+        self.fencing.theirs.as_deref()
     }
 
     /// Whether the driver is to tell how the volumes are used, every second or so.
     #[must_use]
     pub fn wants_usage(&self) -> bool {
-        self.state.fenced.is_some() || self.state.alone.is_none() && !self.is_in_sync()
+        self.durable.state.fenced.is_some() || self.durable.state.alone.is_none() && !self.is_in_sync()
     }
 
     /// Goes on without a backup from here: durably so, because somebody may be promoted meanwhile.
     pub(super) fn went_alone(&mut self) {
-        if self.state.alone.is_none() && !self.is_stepping_down() && !mutant::is(Mutant::ForgetAlone) {
-            self.state.alone = Some(self.committed.max(self.state.highest_epoch_seen));
+        if self.durable.state.alone.is_none() && !self.is_stepping_down() && !mutant::is(Mutant::ForgetAlone)
+        {
+            self.durable.state.alone =
+                Some(self.commits.committed.max(self.durable.state.highest_epoch_seen));
             self.write_state();
         }
     }
 
     /// Everything that this side has is on the backup too, or on its way there.
     pub(super) fn alone_no_more(&mut self) {
-        if self.state.alone.take().is_some() {
+        if self.durable.state.alone.take().is_some() {
             self.write_state();
         }
     }
@@ -159,7 +176,7 @@ impl Primary {
     /// Somebody else knocked: it is told where this side stands, whatever it wants.
     pub(super) fn visited(&mut self, now: Duration, frame: &Frame) {
         // Until a new role is durable nobody may act on it.
-        let is_told = self.stepping_down != SteppingDown::Writing;
+        let is_told = self.fencing.stepping_down != SteppingDown::Writing;
         let (code, text) = match Message::decode(frame) {
             Ok(Message::Hello(_)) if !is_told => {
                 (RefuseCode::Busy, "this side's role is about to change: ask again".to_owned())
@@ -181,8 +198,8 @@ impl Primary {
 
     /// No promote of this side takes a token as low as this any more.
     fn see_token(&mut self, token: u64) {
-        if token > self.state.token {
-            self.state.token = token;
+        if token > self.durable.state.token {
+            self.durable.state.token = token;
             self.write_state();
         }
     }
@@ -192,7 +209,7 @@ impl Primary {
         if self.switch_met(theirs) {
             return false;
         }
-        self.peer_standing = Some(Box::new(theirs.clone()));
+        self.fencing.theirs = Some(Box::new(theirs.clone()));
         let relation = compare(&self.standing(), theirs);
         match relation {
             Relation::Outdated { fork } => self.fence_in(now, theirs, fork, false),
@@ -200,18 +217,18 @@ impl Primary {
             // The other side has given up what it had.
             Relation::Overtakes { .. } | Relation::Same if theirs.role == Role::Backup => self.unfence(),
             // What it had is gone, and this side has what it wrote itself.
-            Relation::Fresh if self.state.fenced.is_some_and(|fence| fence.split) => self.unfence(),
+            Relation::Fresh if self.durable.state.fenced.is_some_and(|fence| fence.split) => self.unfence(),
             Relation::Overtakes { .. } | Relation::Same | Relation::Fresh | Relation::Unrelated => {}
         }
         match relation {
             Relation::Overtakes { .. } | Relation::Same => true,
-            Relation::Fresh => self.state.fenced.is_none(),
+            Relation::Fresh => self.durable.state.fenced.is_none(),
             Relation::Outdated { .. } | Relation::SplitBrain { .. } | Relation::Unrelated => false,
         }
     }
 
     fn unfence(&mut self) {
-        if self.state.fenced.take().is_some() {
+        if self.durable.state.fenced.take().is_some() {
             self.let_go();
             self.write_state();
         }
@@ -220,11 +237,11 @@ impl Primary {
     fn fence_in(&mut self, now: Duration, theirs: &Standing, fork: Epoch, split: bool) {
         let Some(generation) = theirs.generation() else { return };
         // A split is healed by people alone.
-        let split = split || self.state.fenced.is_some_and(|fence| fence.split);
-        let is_known = self.state.fenced.is_some_and(|fence| fence.generation == generation);
+        let split = split || self.durable.state.fenced.is_some_and(|fence| fence.split);
+        let is_known = self.durable.state.fenced.is_some_and(|fence| fence.generation == generation);
         let fence = Fence { generation, fork, split };
-        if self.state.fenced != Some(fence) {
-            self.state.fenced = Some(fence);
+        if self.durable.state.fenced != Some(fence) {
+            self.durable.state.fenced = Some(fence);
             self.write_state();
             let text = self.fence_text();
             self.degrade(&text);
@@ -238,8 +255,8 @@ impl Primary {
     /// What a fenced primary says of itself.
     #[must_use]
     pub fn fence_text(&self) -> String {
-        let Some(Fence { generation, fork, split }) = self.state.fenced else { return String::new() };
-        let theirs = match &self.peer_standing {
+        let Some(Fence { generation, fork, split }) = self.durable.state.fenced else { return String::new() };
+        let theirs = match &self.fencing.theirs {
             Some(theirs) => format!("{theirs}"),
             None => format!("generation {}", generation.number),
         };
@@ -260,10 +277,10 @@ impl Primary {
 
     /// The driver looked who uses the volumes.
     pub(super) fn used(&mut self, now: Duration, usage: Usage) {
-        self.usage = Some(usage);
+        self.fencing.usage = Some(usage);
         if usage.written && !self.is_in_sync() {
             self.went_alone();
-            if let Some(fence) = &mut self.state.fenced
+            if let Some(fence) = &mut self.durable.state.fenced
                 && !fence.split
             {
                 fence.split = true;
@@ -284,9 +301,10 @@ impl Primary {
 
     /// Steps down by itself, where that loses nothing.
     pub(super) fn step_down(&mut self, now: Duration) {
-        let Some(fence) = self.state.fenced else { return };
-        let went_on = (fence.split || self.state.alone.is_some()) && !mutant::is(Mutant::DemoteAnyway);
-        let is_unused = self.usage.is_some_and(|usage| !usage.open && !usage.written);
+        let Some(fence) = self.durable.state.fenced else { return };
+        let went_on =
+            (fence.split || self.durable.state.alone.is_some()) && !mutant::is(Mutant::DemoteAnyway);
+        let is_unused = self.fencing.usage.is_some_and(|usage| !usage.open && !usage.written);
         if !went_on && is_unused && self.capture == Capture::Off && self.is_state_durable() {
             self.become_backup(now, fence.fork);
         }
@@ -294,8 +312,8 @@ impl Primary {
 
     /// An operator wants it to step down; with `discard` also where that throws away what it has.
     pub(super) fn demote(&mut self, now: Duration, id: u64, discard: bool) {
-        let split = self.state.fenced.map(|fence| (fence.fork, fence.split));
-        let is_open = self.usage.is_none_or(|usage| usage.open);
+        let split = self.durable.state.fenced.map(|fence| (fence.fork, fence.split));
+        let is_open = self.fencing.usage.is_none_or(|usage| usage.open);
         let result = match split {
             _ if self.has_failed() => Err(DemoteRefused::Failed("the state cannot be written".into())),
             None => Err(DemoteRefused::NotFenced),
@@ -310,7 +328,7 @@ impl Primary {
             }
         };
         match result {
-            Ok(()) => self.demoting = Some(id),
+            Ok(()) => self.fencing.demoting = Some(id),
             Err(refused) => self.act(PrimaryAction::DemoteDone { id, result: Err(refused) }),
         }
     }
@@ -321,33 +339,35 @@ impl Primary {
         if let Some(stale) = self.stale(token) {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(stale) });
         }
-        let Some(fence) = self.state.fenced.filter(|_| !self.has_failed() && !self.is_stepping_down()) else {
+        let Some(fence) =
+            self.durable.state.fenced.filter(|_| !self.has_failed() && !self.is_stepping_down())
+        else {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(DemoteRefused::NotFenced) });
         };
-        let at = self.last_cut().max(self.state.highest_epoch_seen).max(fence.fork);
-        let number = self.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
-        self.state.lineage.push(LineageEntry {
+        let at = self.last_cut().max(self.durable.state.highest_epoch_seen).max(fence.fork);
+        let number = self.durable.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
+        self.durable.state.lineage.push(LineageEntry {
             generation: Generation { number, id: generation },
             first_epoch: at.next(),
-            digest: self.committed_digest,
+            digest: self.commits.committed_digest,
         });
-        self.state.highest_epoch_seen = at;
-        self.state.token = token.unwrap_or(self.state.token);
-        (self.state.alone, self.state.fenced) = (Some(at), None);
+        self.durable.state.highest_epoch_seen = at;
+        self.durable.state.token = token.unwrap_or(self.durable.state.token);
+        (self.durable.state.alone, self.durable.state.fenced) = (Some(at), None);
         self.let_go();
         self.end_role(now, "this side begins a generation of its own");
-        self.demoting = Some(id);
+        self.fencing.demoting = Some(id);
     }
 
     /// Why a promote of this side is refused that comes with this token, if it is.
     fn stale(&self, token: Option<u64>) -> Option<DemoteRefused> {
-        let seen = self.state.token;
+        let seen = self.durable.state.token;
         token.filter(|token| *token <= seen).map(|token| DemoteRefused::Stale(StaleToken { token, seen }))
     }
 
     /// Makes the new role durable.
     pub(super) fn become_backup(&mut self, now: Duration, fork: Epoch) {
-        if self.stepping_down != SteppingDown::No {
+        if self.fencing.stepping_down != SteppingDown::No {
             return;
         }
         self.put_away(fork);
@@ -357,25 +377,26 @@ impl Primary {
 
     /// The state of a backup that holds the volumes of epoch `fork`, but for what this side wrote behind it.
     pub(super) fn put_away(&mut self, fork: Epoch) {
-        let is_known = self.state.rolls.start(fork).is_some();
-        self.state.role = Role::Backup;
-        self.state.content = Content::Outdated { fork: is_known.then_some(fork) };
-        self.state.group = Some(self.config.group.clone());
-        self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.last_cut());
-        (self.state.alone, self.state.fenced) = (None, None);
+        let is_known = self.durable.state.rolls.start(fork).is_some();
+        self.durable.state.role = Role::Backup;
+        self.durable.state.content = Content::Outdated { fork: is_known.then_some(fork) };
+        self.durable.state.group = Some(self.config.group.clone());
+        self.durable.state.highest_epoch_seen = self.durable.state.highest_epoch_seen.max(self.last_cut());
+        (self.durable.state.alone, self.durable.state.fenced) = (None, None);
     }
 
     fn end_role(&mut self, now: Duration, reason: &str) {
-        self.stepping_down = SteppingDown::Writing;
+        self.fencing.stepping_down = SteppingDown::Writing;
         self.write_state();
         self.lose_link(now, reason);
     }
 
     /// A version of the state is durable: perhaps the one that says that this side is a backup.
     pub(super) fn stepped_down(&mut self, now: Duration) {
-        if self.stepping_down == SteppingDown::Writing && self.is_state_durable() && !self.shut_held() {
-            self.stepping_down = SteppingDown::Done;
-            if let Some(id) = self.demoting.take() {
+        if self.fencing.stepping_down == SteppingDown::Writing && self.is_state_durable() && !self.shut_held()
+        {
+            self.fencing.stepping_down = SteppingDown::Done;
+            if let Some(id) = self.fencing.demoting.take() {
                 self.act(PrimaryAction::DemoteDone { id, result: Ok(()) });
             }
             self.act(PrimaryAction::RoleEnded);
@@ -388,6 +409,6 @@ impl Primary {
 
     /// Whether it is no primary any more, or about to be none.
     pub(super) fn is_stepping_down(&self) -> bool {
-        self.stepping_down != SteppingDown::No
+        self.fencing.stepping_down != SteppingDown::No
     }
 }

@@ -26,7 +26,7 @@ pub enum OnFailure {
 
 /// How the guest stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Frozen {
+enum Frozen {
     #[default]
     No,
     /// It was asked for.
@@ -35,17 +35,50 @@ pub(super) enum Frozen {
     Yes,
 }
 
+/// How the guest stands, and how often a freeze was asked for.
+#[derive(Debug, Default)]
+pub(super) struct GuestHooks {
+    frozen: Frozen,
+    freezes: u64,
+    /// When what a failed hook had skipped is tried again.
+    skips_until: Duration,
+}
+
+impl GuestHooks {
+    /// Whether a freeze was asked for and has not been answered.
+    pub(super) fn is_asked(&self) -> bool {
+        self.frozen == Frozen::Asked
+    }
+
+    /// Asks for a freeze, where the guest is neither frozen nor about to be. Returns the number of the request.
+    fn ask(&mut self) -> Option<u64> {
+        (self.frozen == Frozen::No).then(|| {
+            self.freezes += 1;
+            self.frozen = Frozen::Asked;
+            self.freezes
+        })
+    }
+
+    /// Whether this answers the last request, and that waits for it.
+    fn awaits(&self, token: u64) -> bool {
+        self.is_asked() && token == self.freezes
+    }
+
+    /// Returns whether a thaw is to follow.
+    fn end(&mut self) -> bool {
+        std::mem::take(&mut self.frozen) != Frozen::No
+    }
+}
+
 impl Primary {
     /// Before a cut, or a pause. Whether it may be done now; else it is done when the guest is frozen.
     pub(super) fn freezes_first(&mut self) -> bool {
         // Behind the last cut of a switch writes are held back anyway.
-        if self.config.hooks.is_none() || self.frozen == Frozen::Yes || self.wants_last_cut() {
+        if self.config.hooks.is_none() || self.hooks.frozen == Frozen::Yes || self.wants_last_cut() {
             return false;
         }
-        if self.frozen == Frozen::No {
-            self.freezes += 1;
-            self.frozen = Frozen::Asked;
-            let (token, epoch) = (self.freezes, self.next_epoch);
+        if let Some(token) = self.hooks.ask() {
+            let epoch = self.cuts.next_epoch;
             self.act(PrimaryAction::Freeze { token, epoch });
         }
         true
@@ -53,30 +86,31 @@ impl Primary {
 
     /// The instant is over, or comes to nothing.
     pub(super) fn thaw(&mut self) {
-        if std::mem::take(&mut self.frozen) != Frozen::No {
+        if self.hooks.end() {
             self.act(PrimaryAction::Thaw);
         }
     }
 
     pub(super) fn froze(&mut self, now: Duration, token: u64, result: Result<(), String>) {
-        if self.frozen != Frozen::Asked || token != self.freezes {
+        if !self.hooks.awaits(token) {
             return;
         }
         if let Err(reason) = result {
             self.counters.hooks_failed += 1;
             // Until its first epoch a backup that is overwritten is nothing at all.
             let cuts = self.config.hooks == Some(OnFailure::Cut)
-                || self.sync != SyncStep::None && self.attempt.carrier == Some(Carrier::InPlace);
+                || self.syncing.step != SyncStep::None
+                    && self.syncing.attempt.carrier == Some(Carrier::InPlace);
             if !cuts {
                 return self.skip(now, &reason);
             }
         }
-        self.frozen = Frozen::Yes;
-        match (self.sync, self.config.still_budget) {
+        self.hooks.frozen = Frozen::Yes;
+        match (self.syncing.step, self.config.still_budget) {
             (SyncStep::Still, Some(budget)) => self.order_still_round(budget),
             _ => {
                 // It was due when the freeze was asked for.
-                self.cut_at = now;
+                self.cuts.cut_at = now;
                 self.cut_timeout(now);
             }
         }
@@ -86,10 +120,8 @@ impl Primary {
     fn skip(&mut self, now: Duration, reason: &str) {
         self.thaw();
         let reason = format!("the epoch is skipped: {reason}");
-        for checkpoint in std::mem::take(&mut self.checkpoints) {
-            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.clone() });
-        }
-        if self.sync == SyncStep::None {
+        self.fail_checkpoints(&reason);
+        if self.syncing.step == SyncStep::None {
             return self.rest();
         }
         if self.capture == Capture::On {
@@ -98,20 +130,20 @@ impl Primary {
         }
         if self.enter_sync(now, SyncStep::Skipping) {
             let wait = self.config.epoch_interval;
-            self.skips_until = now + if self.is_in_sync() { wait } else { wait.min(SOON) };
+            self.hooks.skips_until = now + if self.is_in_sync() { wait } else { wait.min(SOON) };
         }
     }
 
     /// When what was skipped is tried again: at once, if somebody waits for a checkpoint.
     pub(super) fn skipped_until(&self) -> Option<Duration> {
-        let at = if self.checkpoints.is_empty() { self.skips_until } else { Duration::ZERO };
-        (self.sync == SyncStep::Skipping).then_some(at)
+        let at = if self.commits.checkpoints.is_empty() { self.hooks.skips_until } else { Duration::ZERO };
+        (self.syncing.step == SyncStep::Skipping).then_some(at)
     }
 
     pub(super) fn hooks_timeout(&mut self, now: Duration) {
         if self.skipped_until().is_some_and(|at| at <= now) {
-            let since = self.attempt.since.clone();
-            match self.attempt.carrier {
+            let since = self.syncing.attempt.since.clone();
+            match self.syncing.attempt.carrier {
                 Some(_) => self.roll(now, Some(since)),
                 // Nothing was copied yet.
                 None => self.last_round(now),

@@ -22,28 +22,28 @@ impl Primary {
     /// Whether the cut that is due now may be left out if nothing was written since the last one.
     pub(super) fn may_rest(&self, now: Duration, roll: bool) -> bool {
         let does_more = roll || self.verify.is_some() || self.switch.is_some() || self.config.hooks.is_some();
-        let is_settled = self.is_in_sync() && self.sync == SyncStep::None;
+        let is_settled = self.is_in_sync() && self.syncing.step == SyncStep::None;
         // The next tick is to come in time.
         let next = now + self.config.epoch_interval;
-        let is_soon = next <= self.last_taken + LONGEST_REST || mutant::is(Mutant::RestForEver);
+        let is_soon = next <= self.cuts.last_taken + LONGEST_REST || mutant::is(Mutant::RestForEver);
         is_settled && is_soon && !self.is_cut_wanted() && !does_more
     }
 
     /// Somebody waits for a cut.
     fn is_cut_wanted(&self) -> bool {
-        self.checkpoints.iter().any(|one| !one.is_cut) || self.wants_last_cut()
+        self.commits.checkpoints.iter().any(|one| !one.is_cut) || self.wants_last_cut()
     }
 
     /// The cut that was ordered was left out: the epoch goes on, and has nothing yet.
     pub(super) fn nothing_written(&mut self, now: Duration) {
-        if self.cutting.take().is_none() {
+        if self.cuts.cutting.take().is_none() {
             return;
         }
         self.counters.idle_ticks += 1;
-        self.stall.ended(now);
+        self.cuts.stall.ended(now);
         if self.is_cut_wanted() {
             // Since it was ordered.
-            self.cut_at = now;
+            self.cuts.cut_at = now;
         }
         self.cut_timeout(now);
     }

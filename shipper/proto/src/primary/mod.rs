@@ -54,13 +54,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::group::GroupDescription;
-use crate::ids::{Digest, Epoch, Incarnation};
-use crate::lineage::Standing;
-use crate::message::Welcome;
+use crate::ids::{Epoch, Incarnation};
 use crate::mutant::{self, Mutant};
 use crate::protocol::CommitPolicy;
 use crate::state::DurableState;
 use ftdm_units::Era;
+use link::Link;
 use step::{Capture, SyncStep};
 
 pub use commit::CommitRefused;
@@ -155,34 +154,6 @@ pub enum Replication {
     },
 }
 
-#[derive(Debug)]
-enum Link {
-    Down { retry_at: Duration },
-    Connecting { deadline: Duration },
-    Greeting { deadline: Duration },
-    Up { welcome: Box<Welcome>, heard: Duration, ping_at: Duration },
-}
-
-#[derive(Debug)]
-struct InFlight {
-    epoch: Epoch,
-    cut_at: Duration,
-    digest: Option<Digest>,
-    /// What its frames take; estimated until they are made.
-    stored: u64,
-    staged: bool,
-}
-
-#[derive(Debug)]
-struct Checkpoint {
-    id: u64,
-    until: Until,
-    /// The cut that was ordered after the request.
-    epoch: Option<Epoch>,
-    /// That cut is done.
-    is_cut: bool,
-}
-
 /// Figures for status displays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrimaryCounters {
@@ -202,78 +173,26 @@ pub struct PrimaryCounters {
 #[derive(Debug)]
 pub struct Primary {
     config: PrimaryConfig,
-    state: DurableState,
-    /// Writes of the state that were ordered and are not done.
-    state_writes: u32,
-    link: Link,
-    backoff: Duration,
-    link_error: Option<String>,
     replication: Replication,
     capture: Capture,
-    sync: SyncStep,
-    attempt: plan::Attempt,
-    last_sync: Option<SyncFigures>,
-    /// What an interval is expected to have changed: bytes of the last one.
-    expected: u64,
-    /// An operator wants a whole copy.
-    wants_whole: bool,
-    /// How often staging a sync came to nothing for the backup's reasons since it was in sync.
-    staged_in_vain: u32,
-    in_sync_since: Option<Duration>,
-    /// Syncs begun by this incarnation; names each roll's purpose.
-    attempts: u32,
     /// When the next roll is worth its cost.
     rolls: touched::RollClock,
     refusals: refusal::Refusals,
-    /// In-place syncs begun by this incarnation; with it, names each of them.
-    syncs_begun: u32,
-    next_epoch: Epoch,
-    cut_at: Duration,
-    /// When a cut was taken last.
-    last_taken: Duration,
-    log_percent: u64,
-    log_used: u64,
-    /// The cut that was ordered and is not done.
-    cutting: Option<Epoch>,
-    /// It cuts off a part.
-    cuts_part: bool,
-    /// The follow that was ordered is not done.
-    is_following: bool,
-    /// What keeps the next cut from succeeding.
-    stall: stall::Stall,
-    void_run: u32,
-    budget: budget::Budget,
-    /// How the guest stands, and how often that was asked for.
-    frozen: hooks::Frozen,
-    freezes: u64,
-    /// When what a failed hook had skipped is tried again.
-    skips_until: Duration,
-    in_flight: VecDeque<InFlight>,
-    checkpoints: Vec<Checkpoint>,
-    /// The last commit point of this chain that the backup acknowledged.
-    staged: Epoch,
-    /// The last sync: the epoch behind which it came, and the one that it made of all since.
-    synced_by: Option<(Epoch, Epoch)>,
-    committed: Epoch,
-    committed_digest: Digest,
-    /// What the coordinator said of this chain, and who waits for it to be done.
-    word: Epoch,
-    words: Vec<(u64, Epoch)>,
-    peer_applied: Epoch,
     verify: Option<Box<verify::Verify>>,
     /// What earlier ones found that both sides hold.
     agreed: agreed::Agreed,
     /// The last one used; of no two incarnations the same.
     verify_token: u64,
-    peer_standing: Option<Box<Standing>>,
-    usage: Option<Usage>,
-    stepping_down: fence::SteppingDown,
-    /// Who waits for it.
-    demoting: Option<u64>,
-    /// What becomes of writes while it is promoted over.
-    hold: hold::Hold,
     /// The exchange of roles that is under way.
     switch: Option<switch::Switch>,
+    /// How the guest stands.
+    hooks: hooks::GuestHooks,
+    durable: durable::Durable,
+    commits: commit::Commits,
+    cuts: cut::CutClock,
+    peer: link::PeerLink,
+    fencing: fence::Fencing,
+    syncing: sync::Syncing,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -296,7 +215,7 @@ impl Primary {
         (config.roll_interval, config.resync_target) = (roll_interval, resync_target);
         (config.window, config.timeout, config.void_limit) = (window, timeout, void_limit);
         (config.pause_budget, config.pause_limit) = (pause_budget, pause_limit);
-        self.cut_at = self.cut_at.min(now + epoch_interval);
+        self.cuts.cut_at = self.cuts.cut_at.min(now + epoch_interval);
         self.forget_refusals(now);
     }
 
@@ -309,56 +228,21 @@ impl Primary {
         let [a, b, c, d, e, f, g, h, ..] = config.incarnation.0;
         let mut primary = Self {
             config,
-            state,
-            state_writes: 0,
-            link: Link::Down { retry_at: Duration::ZERO },
-            backoff: link::FIRST_BACKOFF,
-            link_error: None,
             replication: Replication::Degraded { reason: "not connected to the backup yet".into() },
             capture: Capture::Off,
-            sync: SyncStep::None,
-            attempt: plan::Attempt::default(),
-            last_sync: None,
-            expected: 0,
-            wants_whole: false,
-            staged_in_vain: 0,
-            in_sync_since: None,
-            attempts: 0,
             rolls: touched::RollClock::default(),
             refusals: refusal::Refusals::default(),
-            syncs_begun: 0,
-            next_epoch,
-            cut_at: Duration::ZERO,
-            last_taken: Duration::ZERO,
-            log_percent: 0,
-            log_used: 0,
-            cutting: None,
-            cuts_part: false,
-            is_following: false,
-            stall: stall::Stall::default(),
-            void_run: 0,
-            budget: budget::Budget::default(),
-            frozen: hooks::Frozen::No,
-            freezes: 0,
-            skips_until: Duration::ZERO,
-            in_flight: VecDeque::new(),
-            checkpoints: Vec::new(),
-            staged: Epoch::NONE,
-            synced_by: None,
-            committed: Epoch::NONE,
-            committed_digest: Digest::ZERO,
-            word: Epoch::NONE,
-            words: Vec::new(),
-            peer_applied: Epoch::NONE,
             verify: None,
             agreed: agreed::Agreed::default(),
             verify_token: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            peer_standing: None,
-            usage: None,
-            stepping_down: fence::SteppingDown::default(),
-            demoting: None,
-            hold: hold::Hold::default(),
             switch: None,
+            hooks: hooks::GuestHooks::default(),
+            durable: durable::Durable::new(state),
+            commits: commit::Commits::default(),
+            cuts: cut::CutClock::new(next_epoch),
+            peer: link::PeerLink::default(),
+            fencing: fence::Fencing::default(),
+            syncing: sync::Syncing::default(),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -370,7 +254,7 @@ impl Primary {
     pub fn handle(&mut self, now: Duration, event: PrimaryEvent) {
         match event {
             PrimaryEvent::StateWritten => {
-                self.state_written();
+                self.durable.written();
                 self.stepped_down(now);
             }
             PrimaryEvent::Visited(frame) => self.visited(now, &frame),
@@ -385,7 +269,7 @@ impl Primary {
             PrimaryEvent::Frame(frame) => self.frame(now, &frame),
             PrimaryEvent::Cut(result) => self.cut_result(now, result),
             PrimaryEvent::ShippingFailed { reason } => self.capture_lost(now, &reason),
-            PrimaryEvent::Widened { bytes } => self.attempt.widened(bytes),
+            PrimaryEvent::Widened { bytes } => self.syncing.attempt.widened(bytes),
             PrimaryEvent::PartEncoded { stored, frames } => self.part_encoded(now, stored, frames),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
             PrimaryEvent::Encoded { epoch, digest, stored, touched } => {
@@ -397,7 +281,7 @@ impl Primary {
             PrimaryEvent::Copied { frames } => self.copied(now, frames),
             PrimaryEvent::Checkpoint { id, until } => self.checkpoint(now, id, until),
             PrimaryEvent::Commit { id, epoch } => self.commit(id, epoch),
-            PrimaryEvent::CheckpointWithdrawn { id } => self.checkpoints.retain(|one| one.id != id),
+            PrimaryEvent::CheckpointWithdrawn { id } => self.commits.checkpoints.retain(|one| one.id != id),
             PrimaryEvent::FullSync { id } => self.full_sync(now, id),
             PrimaryEvent::Verify { id, repair } => self.verify(now, id, repair),
             PrimaryEvent::Hashed { token, result } => self.hashed(now, token, result),
@@ -420,7 +304,7 @@ impl Primary {
     /// When [`Self::handle_timeout`] is due at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let link = match &self.link {
+        let link = match &self.peer.link {
             Link::Down { .. } if self.has_failed() || self.is_stepping_down() || self.switch_bars_link() => {
                 None
             }
@@ -428,8 +312,8 @@ impl Primary {
             Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
-        let cuts = self.capture == Capture::On && self.cutting.is_none();
-        let cut = (cuts && self.frozen != hooks::Frozen::Asked).then_some(self.cut_at);
+        let cuts = self.capture == Capture::On && self.cuts.cutting.is_none();
+        let cut = (cuts && !self.hooks.is_asked()).then_some(self.cuts.cut_at);
         let dues =
             [link, cut, self.interval_due(), self.sync_deadline(), self.refusal_due(), self.verify_due()];
         dues.into_iter().flatten().min()
@@ -455,13 +339,13 @@ impl Primary {
     /// Whether a backup is connected and greeted.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        matches!(self.link, Link::Up { .. })
+        matches!(self.peer.link, Link::Up { .. })
     }
 
     /// Why there is no connection, as last seen.
     #[must_use]
     pub fn link_error(&self) -> Option<&str> {
-        self.link_error.as_deref()
+        self.peer.error.as_deref()
     }
 
     /// Whether writes are being captured.
@@ -473,43 +357,43 @@ impl Primary {
     /// The last epoch that the backup acknowledged by STAGED, of those that could be committed.
     #[must_use]
     pub fn staged(&self) -> Epoch {
-        self.staged.max(self.committed)
+        self.commits.staged.max(self.commits.committed)
     }
 
     /// The last epoch that the backup has committed, as far as this side knows.
     #[must_use]
     pub fn committed(&self) -> Epoch {
-        self.committed
+        self.commits.committed
     }
 
     /// The last epoch that the backup said is on its volumes.
     #[must_use]
     pub fn peer_applied(&self) -> Epoch {
-        self.peer_applied
+        self.peer.applied
     }
 
     /// The last epoch that was cut by this incarnation, or the backup's highest.
     #[must_use]
     pub fn last_cut(&self) -> Epoch {
-        Epoch(self.next_epoch.0 - 1)
+        Epoch(self.cuts.next_epoch.0 - 1)
     }
 
     /// Epochs cut and not acknowledged; where a coordinator commits, not committed.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.commits.in_flight.len()
     }
 
     /// The sync under way.
     #[must_use]
     pub fn sync(&self, now: Duration) -> Option<SyncFigures> {
-        (self.sync != SyncStep::None).then(|| self.attempt.figures(now))
+        (self.syncing.step != SyncStep::None).then(|| self.syncing.attempt.figures(now))
     }
 
     /// The last sync that came to its end.
     #[must_use]
     pub fn last_sync(&self) -> Option<SyncFigures> {
-        self.last_sync
+        self.syncing.last
     }
 
     /// Figures for status displays.
@@ -544,20 +428,19 @@ impl Primary {
             self.enter_capture(Capture::Stopping);
             self.order(CutOrder::Stop);
         }
-        if matches!(self.sync, SyncStep::Copying | SyncStep::LastRound) {
+        if matches!(self.syncing.step, SyncStep::Copying | SyncStep::LastRound) {
             self.act(PrimaryAction::StopCopy);
         }
         if self.config.still_budget.is_some() {
-            self.cutting = None;
+            self.cuts.cutting = None;
         }
         self.thaw();
-        self.sync = SyncStep::None;
+        self.syncing.step = SyncStep::None;
         self.interrupt_verify(reason);
-        self.in_flight.clear();
+        self.commits.in_flight.clear();
         let answered = if mutant::is(Mutant::ForgetCheckpoint) { 1 } else { 0 };
-        for checkpoint in std::mem::take(&mut self.checkpoints).into_iter().skip(answered) {
-            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
-        }
+        self.commits.checkpoints.drain(..answered.min(self.commits.checkpoints.len()));
+        self.fail_checkpoints(reason);
         if !self.has_failed() {
             self.set_replication(Replication::Degraded { reason: reason.to_owned() });
         }

@@ -21,8 +21,9 @@
 
 use std::time::Duration;
 
+use super::commit::InFlight;
 use super::plan::{Carrier, Rates};
-use super::{Capture, Cut, CutOrder, InFlight, Link, Primary, PrimaryAction, SyncStep};
+use super::{Capture, Cut, CutOrder, Link, Primary, PrimaryAction, SyncStep};
 
 /// Part of the log, in percent, beyond which it is cut off.
 const PART_AT: u64 = 30;
@@ -30,10 +31,10 @@ const PART_AT: u64 = 30;
 impl Primary {
     /// In a last round: cuts a part off if the log has enough for one. Returns whether it did.
     pub(super) fn cut_part(&mut self) -> bool {
-        let is_due = self.log_percent >= PART_AT && !self.parts_full();
+        let is_due = self.cuts.log_percent >= PART_AT && !self.parts_full();
         if is_due {
-            let epoch = self.next_epoch;
-            (self.cutting, self.cuts_part) = (Some(epoch), true);
+            let epoch = self.cuts.next_epoch;
+            (self.cuts.cutting, self.cuts.is_part) = (Some(epoch), true);
             // A part that is void costs more than a longer pause.
             let budget = self.config.pause_limit.max(self.config.pause_budget);
             self.order(CutOrder::Cut(Cut {
@@ -49,29 +50,29 @@ impl Primary {
     }
 
     fn parts_full(&self) -> bool {
-        self.attempt.parts >= self.config.window
+        self.syncing.attempt.parts >= self.config.window
     }
 
     pub(super) fn part_taken(&mut self, now: Duration) {
-        if self.capture != Capture::On || self.sync != SyncStep::LastRound {
+        if self.capture != Capture::On || self.syncing.step != SyncStep::LastRound {
             return;
         }
-        self.void_run = 0;
-        self.attempt.parts += 1;
-        self.attempt.logged += std::mem::take(&mut self.log_used);
-        self.log_percent = 0;
+        self.cuts.void_run = 0;
+        self.syncing.attempt.parts += 1;
+        self.syncing.attempt.logged += std::mem::take(&mut self.cuts.log_used);
+        self.cuts.log_percent = 0;
         self.act(PrimaryAction::ShipPart);
-        self.cut_at = now + self.retry_interval();
+        self.cuts.cut_at = now + self.retry_interval();
         self.round_over(now);
     }
 
     /// A part is out: `stored` bytes of frames were made in all of this sync so far, `frames` of them for it.
     pub(super) fn part_encoded(&mut self, now: Duration, stored: u64, frames: u64) {
-        self.attempt.parts = self.attempt.parts.saturating_sub(1);
-        self.attempt.progressed(now);
-        self.attempt.stored = stored;
-        if self.attempt.carrier == Some(Carrier::InPlace) {
-            self.attempt.frames += frames;
+        self.syncing.attempt.parts = self.syncing.attempt.parts.saturating_sub(1);
+        self.syncing.attempt.progressed(now);
+        self.syncing.attempt.stored = stored;
+        if self.syncing.attempt.carrier == Some(Carrier::InPlace) {
+            self.syncing.attempt.frames += frames;
         }
         if self.guard_journal(now, stored) {
             self.round_over(now);
@@ -80,19 +81,19 @@ impl Primary {
 
     /// How full the log is in a last round.
     pub(super) fn last_round_log(&mut self, now: Duration) {
-        if self.log_percent >= self.config.log_watermark.into() {
+        if self.cuts.log_percent >= self.config.log_watermark.into() {
             return self.outrun(now);
         }
-        let is_free = self.cutting.is_none() && self.void_run == 0;
-        if is_free && self.log_percent >= PART_AT && !self.parts_full() {
-            self.cut_at = now;
+        let is_free = self.cuts.cutting.is_none() && self.cuts.void_run == 0;
+        if is_free && self.cuts.log_percent >= PART_AT && !self.parts_full() {
+            self.cuts.cut_at = now;
             self.cut_timeout(now);
         }
     }
 
     /// The log overflowed, or logging failed; the capture has ended.
     pub(super) fn log_off(&mut self, now: Duration, reason: &str) {
-        match (self.capture, self.sync) {
+        match (self.capture, self.syncing.step) {
             // What it loses is given up already.
             (Capture::Stopping | Capture::Off, _) => {}
             (Capture::On, SyncStep::LastRound) => self.outrun(now),
@@ -103,29 +104,29 @@ impl Primary {
 
     /// The log is full, and the backup has not acknowledged the sync's epoch yet: that stays on its way.
     pub(super) fn cut_short(&mut self, now: Duration) {
-        if self.in_flight.is_empty() {
+        if self.commits.in_flight.is_empty() {
             // The cut that would have been its end is not taken, and the copy has not been ended either.
             return self.outrun(now);
         }
-        self.attempt.is_cut_short = true;
+        self.syncing.attempt.is_cut_short = true;
         self.end_capture_early();
     }
 
     /// Once the backup has everything that was cut before the capture ended early, goes on from there, as after a greeting.
     /// Whether it is committed is not waited for: nobody may ask for that before the pair is in sync.
     pub(super) fn catch_up(&mut self, now: Duration) {
-        let is_due = self.sync == SyncStep::Finishing && self.attempt.is_cut_short;
-        if !is_due || self.in_flight.iter().any(|one| !one.staged) || !self.is_connected() {
+        let is_due = self.syncing.step == SyncStep::Finishing && self.syncing.attempt.is_cut_short;
+        if !is_due || self.commits.in_flight.iter().any(|one| !one.staged) || !self.is_connected() {
             return;
         }
         self.stands_at_committed();
-        let last = std::mem::take(&mut self.in_flight).pop_back();
+        let last = std::mem::take(&mut self.commits.in_flight).pop_back();
         if let (Some(InFlight { epoch, digest: Some(digest), .. }), Link::Up { welcome, .. }) =
-            (last, &mut self.link)
+            (last, &mut self.peer.link)
         {
             (welcome.held, welcome.chain_digest) = (Some(epoch), digest);
         }
-        self.staged_in_vain = 0;
+        self.syncing.staged_in_vain = 0;
         if self.enter_sync(now, SyncStep::None) {
             self.begin_sync(now);
         }
@@ -134,15 +135,13 @@ impl Primary {
     /// The guest writes faster than parts go out, or than a cut ends: without a log, the round goes on as one that is not the
     /// last.
     fn outrun(&mut self, now: Duration) {
-        let attempt = &mut self.attempt;
-        let written = attempt.logged + self.log_used;
+        let attempt = &mut self.syncing.attempt;
+        let written = attempt.logged + self.cuts.log_used;
         let sent = attempt.stored.saturating_sub(attempt.stored_before);
         attempt.overrun = Rates::of(written, sent, now.saturating_sub(attempt.captured_at));
         self.end_capture_early();
         let reason = "the backup is being synchronised, and the guest writes faster than that";
-        for checkpoint in std::mem::take(&mut self.checkpoints) {
-            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
-        }
+        self.fail_checkpoints(reason);
         if self.enter_sync(now, SyncStep::Copying) {
             self.round_over(now);
         }
@@ -153,25 +152,27 @@ impl Primary {
         self.enter_capture(Capture::Stopping);
         self.order(CutOrder::Stop);
         // Also if a cut is under way: its result does not count any more.
-        (self.cutting, self.cuts_part) = (None, false);
+        self.cuts.give_up();
         self.thaw();
         self.act(PrimaryAction::StateChanged);
     }
 
     /// Goes on where a round is complete, and all of its parts are out.
     pub(super) fn round_over(&mut self, now: Duration) {
-        let waits = self.attempt.parts > 0;
-        match self.sync {
-            _ if !self.attempt.is_copied => {}
+        let waits = self.syncing.attempt.parts > 0;
+        match self.syncing.step {
+            _ if !self.syncing.attempt.is_copied => {}
             SyncStep::Copying if waits => {}
-            SyncStep::Copying if self.attempt.is_last_next(self.config.small_round) => self.last_round(now),
+            SyncStep::Copying if self.syncing.attempt.is_last_next(self.config.small_round) => {
+                self.last_round(now)
+            }
             SyncStep::Copying => {
-                let since = self.attempt.since.clone();
+                let since = self.syncing.attempt.since.clone();
                 self.roll(now, Some(since));
             }
             // What the cut under way takes is to go before the end of the copy. And the log that waits for the last
             // epoch's acknowledgement is not to wait for parts as well.
-            SyncStep::LastRound if self.cuts_part || waits => {}
+            SyncStep::LastRound if self.cuts.is_part || waits => {}
             SyncStep::LastRound => self.finish(now),
             _ => {}
         }
@@ -180,8 +181,8 @@ impl Primary {
     /// For people, while syncing: that the guest writes faster than is copied, and how fast.
     #[must_use]
     pub fn sync_text(&self) -> Option<String> {
-        let attempt = &self.attempt;
-        if self.sync == SyncStep::None {
+        let attempt = &self.syncing.attempt;
+        if self.syncing.step == SyncStep::None {
             return None;
         }
         if attempt.is_cut_short {

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use super::hooks::Frozen;
 use super::{Capture, Link, Primary};
 
 /// So many epochs without a cut that succeeded need a reason.
@@ -39,7 +38,7 @@ impl Primary {
     #[must_use]
     pub fn stall_text(&self, now: Duration) -> Option<String> {
         let captures = self.capture == Capture::On && self.is_in_sync();
-        let lasts = now.saturating_sub(self.stall.since);
+        let lasts = now.saturating_sub(self.cuts.stall.since);
         if !captures || self.switch.is_some() || lasts <= self.config.epoch_interval * PATIENCE {
             return None;
         }
@@ -48,17 +47,17 @@ impl Primary {
 
     /// What the next cut waits for.
     pub(super) fn awaited(&self, now: Duration) -> String {
-        let void = self.stall.void.as_ref();
+        let void = self.cuts.stall.void.as_ref();
         let void = void.map(|reason| format!("the last cut was void: {reason}"));
         match () {
-            () if self.frozen == Frozen::Asked => "the freeze hook has not ended".into(),
-            () if self.cutting.is_some() => {
+            () if self.hooks.is_asked() => "the freeze hook has not ended".into(),
+            () if self.cuts.cutting.is_some() => {
                 let under_way =
                     "a cut is under way and does not end: flushing the volume, or reading its log, is slow";
                 void.map_or(under_way.into(), |void| format!("{under_way}; {void}"))
             }
-            () if self.in_flight.len() >= self.config.window => {
-                let count = self.in_flight.len();
+            () if self.commits.in_flight.len() >= self.config.window => {
+                let count = self.commits.in_flight.len();
                 format!("the window is full, {count} epochs wait for the backup{}", self.silence(now))
             }
             () if !self.journal_has_room() => {
@@ -70,7 +69,7 @@ impl Primary {
 
     /// How long nothing was heard from the backup.
     fn silence(&self, now: Duration) -> String {
-        match &self.link {
+        match &self.peer.link {
             Link::Up { heard, .. } if now >= *heard + SILENCE => {
                 format!(", from which nothing was heard for {:.1?}", now - *heard)
             }

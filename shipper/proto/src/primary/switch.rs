@@ -65,7 +65,7 @@ enum Step {
 impl Primary {
     /// Hands over to the backup. With `stall` also while somebody has the volumes open.
     pub(super) fn switch(&mut self, now: Duration, id: u64, generation: [u8; 16], stall: bool) {
-        let is_open = self.usage.is_none_or(|usage| usage.open);
+        let is_open = self.fencing.usage.is_none_or(|usage| usage.open);
         let rests = self.config.interval && self.capture == Capture::Off;
         let refused = match () {
             () if self.config.commit == CommitPolicy::External => Some(DemoteRefused::External),
@@ -82,7 +82,7 @@ impl Primary {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(refused) });
         }
         self.switch = Some(Switch { id, generation, step: Step::Settling });
-        self.cut_at = self.cut_at.min(now);
+        self.cuts.cut_at = self.cuts.cut_at.min(now);
         self.cut_timeout(now);
         self.interval_timeout(now);
     }
@@ -105,7 +105,7 @@ impl Primary {
     pub(super) fn switch_bars_cuts(&self) -> bool {
         match self.switch.as_ref().map(|switch| &switch.step) {
             None => false,
-            Some(Step::Settling) => !self.in_flight.is_empty(),
+            Some(Step::Settling) => !self.commits.in_flight.is_empty(),
             Some(_) => true,
         }
     }
@@ -135,10 +135,13 @@ impl Primary {
 
     /// More may be committed.
     pub(super) fn switch_committed(&mut self, now: Duration) {
-        let (is_settled, committed) = (self.in_flight.is_empty() && self.cutting.is_none(), self.committed);
+        let (is_settled, committed) =
+            (self.commits.in_flight.is_empty() && self.cuts.cutting.is_none(), self.commits.committed);
         let is_in_sync = self.is_in_sync();
         match &mut self.switch {
-            Some(Switch { step: Step::Settling, .. }) if is_settled => self.cut_at = self.cut_at.min(now),
+            Some(Switch { step: Step::Settling, .. }) if is_settled => {
+                self.cuts.cut_at = self.cuts.cut_at.min(now)
+            }
             Some(Switch { step: step @ Step::Holding(_), .. }) if is_settled && is_in_sync => {
                 if matches!(step, Step::Holding(epoch) if *epoch <= committed) {
                     *step = Step::Yielding;
@@ -160,7 +163,7 @@ impl Primary {
         if !self.is_connected() {
             return self.undo(now, "the connection was lost");
         }
-        let before = Box::new(self.state.clone());
+        let before = Box::new(self.durable.state.clone());
         // This side holds what the backup holds.
         self.put_away(self.last_cut());
         self.enter_switch(Step::Writing(before));
@@ -174,7 +177,7 @@ impl Primary {
     pub(super) fn switch_state_durable(&mut self, now: Duration) {
         let Some(switch) = &mut self.switch else { return };
         match std::mem::replace(&mut switch.step, Step::Shutting) {
-            Step::Writing(before) if matches!(self.link, Link::Up { .. }) => {
+            Step::Writing(before) if matches!(self.peer.link, Link::Up { .. }) => {
                 switch.step = Step::Told(before);
                 let generation = switch.generation;
                 self.act(PrimaryAction::Send(Message::TakeOver { generation }));
@@ -221,7 +224,7 @@ impl Primary {
             return false;
         }
         if let Relation::Outdated { .. } = compare(&self.standing(), theirs) {
-            self.peer_standing = Some(Box::new(theirs.clone()));
+            self.fencing.theirs = Some(Box::new(theirs.clone()));
             self.enter_switch(Step::Shutting);
             self.order(CutOrder::Shut);
         }
@@ -242,7 +245,7 @@ impl Primary {
         let step = self.switch.as_ref().map(|switch| &switch.step);
         if let Some(Step::Settling | Step::Holding(_) | Step::Yielding) = step {
             self.end_switch(Err(DemoteRefused::Failed(reason.to_owned())));
-            self.cut_at = now;
+            self.cuts.cut_at = now;
             if !self.is_connected() {
                 self.degrade("the connection was lost");
             }
@@ -296,18 +299,18 @@ impl Primary {
         match std::mem::replace(&mut switch.step, Step::Undoing(reason.to_owned())) {
             // A token that was seen meanwhile stays seen.
             Step::Writing(before) | Step::Told(before) => {
-                self.state = DurableState { token: self.state.token, ..*before };
+                self.durable.state = DurableState { token: self.durable.state.token, ..*before };
             }
             _ => {}
         }
         // It goes on without the other side, and has to say so before anything is written.
-        self.state.alone = Some(self.last_cut());
+        self.durable.state.alone = Some(self.last_cut());
         self.write_state();
         self.lose_link(now, reason);
     }
 
     fn hand_over(&mut self, now: Duration, result: Result<(), DemoteRefused>) {
-        self.stepping_down = SteppingDown::Done;
+        self.fencing.stepping_down = SteppingDown::Done;
         self.end_switch(result);
         self.lose_link(now, "this side has handed over");
         self.act(PrimaryAction::RoleEnded);

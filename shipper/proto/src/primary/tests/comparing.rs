@@ -25,7 +25,7 @@ fn asked(settings: PrimaryConfig, welcome: Welcome) -> [(Option<u64>, Option<Has
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
     let is_blank = welcome.content == Content::Blank;
-    let lineage = primary.state.lineage.clone();
+    let lineage = primary.durable.state.lineage.clone();
     hear(&mut primary, SECOND, &Message::Welcome(Welcome { lineage, ..welcome }));
     [1, 2].map(|round| {
         let eras = vec![Era(8 + round); group().volumes().len()];
@@ -109,7 +109,7 @@ fn what_the_backup_tells_reaches_who_copies_and_is_counted() {
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
-    let lineage = primary.state.lineage.clone();
+    let lineage = primary.durable.state.lineage.clone();
     hear(
         &mut primary,
         SECOND,

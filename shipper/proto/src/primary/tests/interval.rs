@@ -165,7 +165,7 @@ fn still_round(primary: &mut Primary, attempt: u32, epoch: u64, era: u32) -> Vec
 fn without_a_capture_an_interval_is_one_pause_and_the_next_starts_exactly_there() {
     let mut primary = still();
     assert!(primary.is_in_sync() && !primary.is_capturing());
-    assert_eq!(primary.state.rolls.start(Epoch(8)), Some(&*eras(10)));
+    assert_eq!(primary.durable.state.rolls.start(Epoch(8)), Some(&*eras(10)));
     primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 3, until: Until::Committed });
     // Came while the volumes stand still: what it asks for is not in the epoch.
     primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 4, until: Until::Committed });

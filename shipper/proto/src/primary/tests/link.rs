@@ -52,9 +52,9 @@ fn staged_again_after(cause: ByeCause) -> bool {
         let welcome = Welcome { held: Some(Epoch(95)), committed: Epoch(95), ..welcome(&primary) };
         hear(&mut primary, now, &Message::Welcome(welcome));
         let eras = vec![Era(8); group().volumes().len()];
-        let attempt = primary.attempts;
-        primary.handle(now, PrimaryEvent::Rolled { attempt, eras, bytes: 4096 });
-        let is_staged = primary.attempt.carrier == Some(Carrier::Staged);
+        let attempt = primary.syncing.attempts;
+        primary.handle(now, PrimaryEvent::Cut(CutResult::Rolled { attempt, eras, bytes: 4096 }));
+        let is_staged = primary.syncing.attempt.carrier == Some(Carrier::Staged);
         actions(&mut primary);
         if !is_staged {
             return false;

@@ -17,6 +17,7 @@ mod verifying;
 use std::time::Duration;
 
 use super::*;
+use crate::ids::Digest;
 use crate::generations::LineageEntry;
 use crate::ids::{Generation, Incarnation};
 use crate::message::{Message, Welcome};
@@ -94,7 +95,7 @@ fn welcome(primary: &Primary) -> Welcome {
     Welcome {
         protocol: PROTOCOL,
         features: crate::protocol::VERIFY,
-        lineage: primary.state.lineage.clone(),
+        lineage: primary.durable.state.lineage.clone(),
         highest_epoch_seen: Epoch(7),
         committed: Epoch(7),
         chain_digest: Digest([7; 32]),

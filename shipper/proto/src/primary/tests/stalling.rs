@@ -11,9 +11,9 @@ fn follows(actions: &[PrimaryAction]) -> usize {
 
 /// Lets the next cut, at `now`, succeed; its epoch is encoded and not acknowledged.
 fn cut(primary: &mut Primary, now: Duration) {
-    primary.cut_at = now;
+    primary.cuts.cut_at = now;
     primary.handle_timeout(now);
-    let epoch = primary.cutting.expect("a cut is due");
+    let epoch = primary.cuts.cutting.expect("a cut is due");
     primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     let (digest, touched) = (Digest([3; 32]), TouchedBytes::default());
     primary.handle(now, PrimaryEvent::Encoded { epoch, digest, stored: 4096, touched });
@@ -48,7 +48,7 @@ fn in_sync_without_a_cut_for_ten_epochs_there_is_a_reason() {
     assert!(text(&primary, silent).contains("nothing was heard for"), "{}", text(&primary, silent));
     hear(&mut primary, late, &Message::Staged { epoch: Epoch(12), digest: Digest([3; 32]) });
     primary.handle_timeout(late + TICK);
-    assert!(primary.cutting.is_some() && text(&primary, late + TICK).contains("a cut is under way"));
+    assert!(primary.cuts.cutting.is_some() && text(&primary, late + TICK).contains("a cut is under way"));
     primary.handle(late + TICK, PrimaryEvent::Cut(CutResult::Void { reason: "too slow".into() }));
     assert!(text(&primary, late + TICK).ends_with("the last cut was void: too slow"));
     cut(&mut primary, late + 2 * TICK);
@@ -59,17 +59,17 @@ fn in_sync_without_a_cut_for_ten_epochs_there_is_a_reason() {
 fn a_pause_that_was_too_short_once_is_not_tried_before_each_cut() {
     let mut primary = in_sync();
     let budget = |primary: &mut Primary, now| {
-        primary.cut_at = now;
+        primary.cuts.cut_at = now;
         primary.handle_timeout(now);
         let cut = actions(primary).into_iter().find_map(|action| match action {
-            PrimaryAction::Cut { budget, .. } => Some(budget),
+            PrimaryAction::Cut(CutOrder::Cut(Cut { budget, .. })) => Some(budget),
             _ => None,
         });
         cut.expect("a cut is due")
     };
     let configured = primary.config.pause_budget;
     assert_eq!(budget(&mut primary, SECOND), configured);
-    primary.handle(SECOND, PrimaryEvent::CutVoid { reason: "too slow".into() });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Void { reason: "too slow".into() }));
     cut(&mut primary, SECOND + TICK);
     assert_eq!(budget(&mut primary, SECOND + 2 * TICK), configured * 2);
 }
@@ -77,10 +77,10 @@ fn a_pause_that_was_too_short_once_is_not_tried_before_each_cut() {
 #[test]
 fn a_log_that_is_full_is_not_blamed_on_a_backup_that_waits_for_epochs() {
     let mut primary = in_sync();
-    primary.cut_at = SECOND;
+    primary.cuts.cut_at = SECOND;
     primary.handle_timeout(SECOND);
-    primary.handle(SECOND, PrimaryEvent::CutVoid { reason: "too slow".into() });
-    primary.handle(SECOND, PrimaryEvent::LogUse { used: 90, capacity: 100 });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Void { reason: "too slow".into() }));
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::LogUse { used: 90, capacity: 100 }));
     let Replication::Degraded { reason } = &primary.replication else { panic!("{:?}", primary.replication) };
     assert_eq!(reason, "the log is full (90 of 100 bytes): the last cut was void: too slow");
 }

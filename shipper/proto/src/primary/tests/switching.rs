@@ -105,7 +105,7 @@ fn told() -> Primary {
 fn promoted(primary: &Primary) -> Message {
     let generation = Generation { number: 2, id: NEXT };
     let entry = LineageEntry { generation, first_epoch: Epoch(10), digest: Digest([9; 32]) };
-    let lineage = [primary.state.lineage.clone(), vec![entry]].concat();
+    let lineage = [primary.durable.state.lineage.clone(), vec![entry]].concat();
     let standing = Standing {
         role: Role::Primary,
         content: Content::Consistent,
@@ -255,7 +255,7 @@ fn without_a_capture_nothing_can_be_held_back() {
 #[test]
 fn a_token_that_is_seen_in_a_switch_that_fails_stays_seen() {
     let mut primary = writing();
-    let lineage = primary.state.lineage.clone();
+    let lineage = primary.state().lineage.clone();
     let hello = crate::message::Hello {
         protocol_min: 1,
         protocol_max: 1,
