@@ -4,9 +4,10 @@
 //! acknowledge itself; the coordinator is told of no epoch as committed before it is so durably. A word outlives the
 //! connection: it is told again at the next one, for as long as the chain of epochs is the same.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Checkpoint, Link, Primary, PrimaryAction, SyncStep, Until};
+use super::{Link, Primary, PrimaryAction, SyncStep, Until};
 use crate::ids::{Digest, Epoch};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
@@ -49,6 +50,101 @@ pub enum CommitRefused {
     },
 }
 
+/// An epoch that is cut and not committed, or not acknowledged.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) epoch: Epoch,
+    pub(super) cut_at: Duration,
+    pub(super) digest: Option<Digest>,
+    /// What its frames take; estimated until they are made.
+    pub(super) stored: u64,
+    pub(super) staged: bool,
+}
+
+/// A client that waits for an epoch.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    pub(super) id: u64,
+    pub(super) until: Until,
+    /// The cut that was ordered after the request.
+    pub(super) epoch: Option<Epoch>,
+    /// That cut is done.
+    pub(super) is_cut: bool,
+}
+
+/// How far the epochs of this chain have come, and who waits for them.
+#[derive(Debug)]
+pub(super) struct Commits {
+    pub(super) in_flight: VecDeque<InFlight>,
+    pub(super) checkpoints: Vec<Checkpoint>,
+    /// The last commit point of this chain that the backup acknowledged.
+    pub(super) staged: Epoch,
+    /// The last sync: the epoch that it came after, and the one that it made of all since.
+    pub(super) synced_by: Option<(Epoch, Epoch)>,
+    pub(super) committed: Epoch,
+    pub(super) committed_digest: Digest,
+    /// The last epoch that the coordinator named, and who waits for that to be done.
+    pub(super) word: Epoch,
+    words: Vec<(u64, Epoch)>,
+}
+
+impl Default for Commits {
+    fn default() -> Self {
+        Self {
+            in_flight: VecDeque::new(),
+            checkpoints: Vec::new(),
+            staged: Epoch::NONE,
+            synced_by: None,
+            committed: Epoch::NONE,
+            committed_digest: Digest::ZERO,
+            word: Epoch::NONE,
+            words: Vec::new(),
+        }
+    }
+}
+
+impl Commits {
+    /// This epoch is about to end: what was asked for until now is in it.
+    pub(super) fn begin_cut(&mut self, epoch: Epoch) {
+        for checkpoint in &mut self.checkpoints {
+            checkpoint.epoch.get_or_insert(epoch);
+        }
+    }
+
+    /// It has ended; its frames take about so much.
+    pub(super) fn cut(&mut self, now: Duration, epoch: Epoch, stored: u64) {
+        self.in_flight.push_back(InFlight { epoch, cut_at: now, digest: None, stored, staged: false });
+        for checkpoint in self.checkpoints.iter_mut().filter(|one| one.epoch == Some(epoch)) {
+            checkpoint.is_cut = true;
+        }
+    }
+
+    /// It is framed.
+    pub(super) fn encoded(&mut self, epoch: Epoch, digest: Digest, stored: u64) {
+        if let Some(one) = self.in_flight.iter_mut().find(|one| one.epoch == epoch) {
+            (one.digest, one.stored) = (Some(digest), stored);
+        }
+    }
+
+    /// Whether a checkpoint waits for a cut that is not ordered yet.
+    pub(super) fn wants_cut(&self) -> bool {
+        self.checkpoints.iter().any(|checkpoint| checkpoint.epoch.is_none())
+    }
+
+    /// What the epochs in flight take in a journal.
+    fn stored(&self) -> u64 {
+        self.in_flight.iter().map(|one| one.stored).sum()
+    }
+
+    /// STAGED covers all earlier epochs as well.
+    fn stage(&mut self, epoch: Epoch) {
+        for one in self.in_flight.iter_mut().filter(|one| one.epoch <= epoch) {
+            one.staged = true;
+            self.staged = one.epoch;
+        }
+    }
+}
+
 impl Primary {
     fn is_external(&self) -> bool {
         self.config.commit == CommitPolicy::External
@@ -64,24 +160,28 @@ impl Primary {
     #[must_use]
     pub fn known_durable(&self) -> Epoch {
         // While syncing, only what the backup has said over this connection.
-        if self.sync == SyncStep::None && !self.acks_received() { self.staged } else { self.committed }
+        if self.sync == SyncStep::None && !self.acks_received() {
+            self.commits.staged
+        } else {
+            self.commits.committed
+        }
     }
 
     /// Whether the journal can take one more epoch while those in flight may stay there: only where a coordinator
     /// commits. Half of it is kept free, so that what the next epoch grows to fits as well.
     pub(super) fn journal_has_room(&self) -> bool {
         let Link::Up { welcome, .. } = &self.link else { return true };
-        let (true, Some(size)) = (self.is_external() && !self.in_flight.is_empty(), welcome.journal_size)
+        let (true, Some(size)) =
+            (self.is_external() && !self.commits.in_flight.is_empty(), welcome.journal_size)
         else {
             return true;
         };
-        let held: u64 = self.in_flight.iter().map(|one| one.stored).sum();
-        held.saturating_add(self.log_used) <= size / 2
+        self.commits.stored().saturating_add(self.log_used) <= size / 2
     }
 
     /// STAGED(N) covers all earlier epochs as well.
     pub(super) fn staged_by_backup(&mut self, now: Duration, epoch: Epoch, digest: Digest) {
-        let Some(named) = self.in_flight.iter().find(|one| one.epoch == epoch) else {
+        let Some(named) = self.commits.in_flight.iter().find(|one| one.epoch == epoch) else {
             // Acknowledged before, or of a chain that was given up.
             return;
         };
@@ -89,10 +189,7 @@ impl Primary {
             let reason = format!("the backup staged epoch {epoch} with another digest");
             return self.lose_replication(now, &reason);
         }
-        for one in self.in_flight.iter_mut().filter(|one| one.epoch <= epoch) {
-            one.staged = true;
-            self.staged = one.epoch;
-        }
+        self.commits.stage(epoch);
         if !self.is_external() && !self.acks_received() || mutant::is(Mutant::StagedIsCommitted) {
             self.committed_up_to(now, epoch);
         }
@@ -118,16 +215,16 @@ impl Primary {
     }
 
     fn committed_up_to(&mut self, now: Duration, epoch: Epoch) {
-        while let Some(one) = self.in_flight.pop_front_if(|one| one.staged && one.epoch <= epoch) {
-            self.committed = one.epoch;
-            self.committed_digest = one.digest.unwrap_or(self.committed_digest);
+        while let Some(one) = self.commits.in_flight.pop_front_if(|one| one.staged && one.epoch <= epoch) {
+            self.commits.committed = one.epoch;
+            self.commits.committed_digest = one.digest.unwrap_or(self.commits.committed_digest);
             self.counters.epochs_committed += 1;
             let lag = now.saturating_sub(one.cut_at);
             self.act(PrimaryAction::Committed { epoch: one.epoch, lag });
         }
         // One that was staged over an earlier connection is in flight no more.
-        if epoch > self.committed && epoch <= self.staged {
-            self.committed = epoch;
+        if epoch > self.commits.committed && epoch <= self.commits.staged {
+            self.commits.committed = epoch;
             self.act(PrimaryAction::Committed { epoch, lag: Duration::ZERO });
         }
     }
@@ -138,51 +235,60 @@ impl Primary {
         } else if epoch > self.staged() {
             Some(CommitRefused::NotStaged { epoch, staged: self.staged() })
         } else {
-            let sync = self.synced_by.filter(|(after, first)| (after.next()..*first).contains(&epoch));
+            let sync =
+                self.commits.synced_by.filter(|(after, first)| (after.next()..*first).contains(&epoch));
             sync.map(|(_, first)| CommitRefused::PartOfSync { epoch, first })
         };
         if let Some(refused) = refused {
             return self.act(PrimaryAction::CommitDone { id, result: Err(refused) });
         }
-        if epoch <= self.committed {
-            let committed = self.committed;
+        if epoch <= self.commits.committed {
+            let committed = self.commits.committed;
             return self.act(PrimaryAction::CommitDone { id, result: Ok(committed) });
         }
-        self.word = self.word.max(epoch);
+        self.commits.word = self.commits.word.max(epoch);
         if !self.is_connected() {
             return self.act(PrimaryAction::CommitDone { id, result: Err(CommitRefused::Later(epoch)) });
         }
-        self.words.push((id, epoch));
+        self.commits.words.push((id, epoch));
         self.act(PrimaryAction::Send(Message::Commit { epoch }));
     }
 
     /// Tells a backup that was away what it did not hear, or did not confirm.
     pub(super) fn repeat_word(&mut self) {
-        if self.is_external() && self.word > self.committed {
-            let epoch = self.word;
+        if self.is_external() && self.commits.word > self.commits.committed {
+            let epoch = self.commits.word;
             self.act(PrimaryAction::Send(Message::Commit { epoch }));
         }
     }
 
     fn answer_words(&mut self) {
-        let committed = self.committed;
-        for (id, _) in self.words.extract_if(.., |(_, epoch)| *epoch <= committed).collect::<Vec<_>>() {
+        let committed = self.commits.committed;
+        for (id, _) in self.commits.words.extract_if(.., |(_, epoch)| *epoch <= committed).collect::<Vec<_>>()
+        {
             self.act(PrimaryAction::CommitDone { id, result: Ok(committed) });
         }
     }
 
     /// Those who wait will hear nothing more.
     pub(super) fn words_unknown(&mut self, reason: &str) {
-        for (id, epoch) in std::mem::take(&mut self.words) {
+        for (id, epoch) in std::mem::take(&mut self.commits.words) {
             let result = Err(CommitRefused::Unknown { epoch, reason: reason.to_owned() });
             self.act(PrimaryAction::CommitDone { id, result });
+        }
+    }
+
+    /// No checkpoint that was asked for will be.
+    pub(super) fn fail_checkpoints(&mut self, reason: &str) {
+        for checkpoint in std::mem::take(&mut self.commits.checkpoints) {
+            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
         }
     }
 
     /// Answers whoever asked for a checkpoint that has come far enough.
     pub(super) fn answer_checkpoints(&mut self) {
         let (staged, committed) = match self.sync {
-            SyncStep::None => (self.staged, self.committed),
+            SyncStep::None => (self.commits.staged, self.commits.committed),
             // Until the first commit point is there the backup is nothing that could be promoted.
             _ => (Epoch::NONE, Epoch::NONE),
         };
@@ -194,7 +300,7 @@ impl Primary {
                     Until::Committed => epoch <= committed,
                 })
         };
-        for done in self.checkpoints.extract_if(.., is_done).collect::<Vec<_>>() {
+        for done in self.commits.checkpoints.extract_if(.., is_done).collect::<Vec<_>>() {
             if let Checkpoint { id, until, epoch: Some(epoch), .. } = done {
                 self.act(PrimaryAction::CheckpointReached { id, epoch, until });
             }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use ftdm_units::Era;
 
+use super::commit::Checkpoint;
 use super::plan::Carrier;
-use super::{
-    Capture, Checkpoint, Cut, CutOrder, InFlight, Primary, PrimaryAction, Replication, SyncStep, Until,
-};
+use super::{Capture, Cut, CutOrder, Primary, PrimaryAction, Replication, SyncStep, Until};
 use crate::ids::{Digest, Epoch};
 use crate::mutant::{self, Mutant};
 
@@ -27,7 +26,7 @@ impl Primary {
             self.cut_at = now + self.retry_interval();
             return self.follow();
         }
-        if self.in_flight.len() >= self.config.window || !self.journal_has_room() {
+        if self.commits.in_flight.len() >= self.config.window || !self.journal_has_room() {
             self.counters.void_ticks += 1;
             self.cut_at = now + self.retry_interval();
             return self.follow();
@@ -64,9 +63,7 @@ impl Primary {
     pub(super) fn begin_cut(&mut self) -> Epoch {
         let epoch = self.next_epoch;
         self.cutting = Some(epoch);
-        for checkpoint in &mut self.checkpoints {
-            checkpoint.epoch.get_or_insert(epoch);
-        }
+        self.commits.begin_cut(epoch);
         epoch
     }
 
@@ -82,7 +79,7 @@ impl Primary {
         // The cut under way may have paused the volume before the request came: only the next one
         // holds everything written before it.
         let epoch = self.cutting.filter(|_| mutant::is(Mutant::CheckpointOfRunningCut));
-        self.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false });
+        self.commits.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false });
         self.cut_at = now;
         self.cut_timeout(now);
         self.interval_timeout(now);
@@ -107,12 +104,9 @@ impl Primary {
         let after = self.after_epoch(now, eras);
         self.act(PrimaryAction::Ship { epoch, after });
         let stored = std::mem::take(&mut self.log_used);
-        self.in_flight.push_back(InFlight { epoch, cut_at: now, digest: None, stored, staged: false });
-        for checkpoint in self.checkpoints.iter_mut().filter(|one| one.epoch == Some(epoch)) {
-            checkpoint.is_cut = true;
-        }
+        self.commits.cut(now, epoch, stored);
         self.answer_checkpoints();
-        if self.checkpoints.iter().any(|checkpoint| checkpoint.epoch.is_none()) {
+        if self.commits.wants_cut() {
             self.cut_at = now;
         }
         self.cut_timeout(now);
@@ -170,8 +164,6 @@ impl Primary {
             // With what was gathered and had not filled a frame yet.
             self.attempt.stored = stored;
         }
-        if let Some(one) = self.in_flight.iter_mut().find(|one| one.epoch == epoch) {
-            (one.digest, one.stored) = (Some(digest), stored);
-        }
+        self.commits.encoded(epoch, digest, stored);
     }
 }

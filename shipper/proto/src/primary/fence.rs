@@ -113,7 +113,7 @@ impl Primary {
         Standing {
             role: Role::Primary,
             content: Content::Consistent,
-            ..self.durable.state.standing(self.committed.max(fork).max(known))
+            ..self.durable.state.standing(self.commits.committed.max(fork).max(known))
         }
     }
 
@@ -146,7 +146,8 @@ impl Primary {
     pub(super) fn went_alone(&mut self) {
         if self.durable.state.alone.is_none() && !self.is_stepping_down() && !mutant::is(Mutant::ForgetAlone)
         {
-            self.durable.state.alone = Some(self.committed.max(self.durable.state.highest_epoch_seen));
+            self.durable.state.alone =
+                Some(self.commits.committed.max(self.durable.state.highest_epoch_seen));
             self.write_state();
         }
     }
@@ -329,7 +330,7 @@ impl Primary {
         self.durable.state.lineage.push(LineageEntry {
             generation: Generation { number, id: generation },
             first_epoch: at.next(),
-            digest: self.committed_digest,
+            digest: self.commits.committed_digest,
         });
         self.durable.state.highest_epoch_seen = at;
         self.durable.state.token = token.unwrap_or(self.durable.state.token);

@@ -119,9 +119,7 @@ impl Primary {
     fn skip(&mut self, now: Duration, reason: &str) {
         self.thaw();
         let reason = format!("the epoch is skipped: {reason}");
-        for checkpoint in std::mem::take(&mut self.checkpoints) {
-            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.clone() });
-        }
+        self.fail_checkpoints(&reason);
         if self.sync == SyncStep::None {
             return self.rest();
         }
@@ -137,7 +135,7 @@ impl Primary {
 
     /// When what was skipped is tried again: at once, if somebody waits for a checkpoint.
     pub(super) fn skipped_until(&self) -> Option<Duration> {
-        let at = if self.checkpoints.is_empty() { self.hooks.skips_until } else { Duration::ZERO };
+        let at = if self.commits.checkpoints.is_empty() { self.hooks.skips_until } else { Duration::ZERO };
         (self.sync == SyncStep::Skipping).then_some(at)
     }
 

@@ -31,7 +31,7 @@ impl Primary {
 
     /// Somebody waits for a cut.
     fn is_cut_wanted(&self) -> bool {
-        self.checkpoints.iter().any(|one| !one.is_cut) || self.wants_last_cut()
+        self.commits.checkpoints.iter().any(|one| !one.is_cut) || self.wants_last_cut()
     }
 
     /// The cut that was ordered was left out: the epoch goes on, and has nothing yet.

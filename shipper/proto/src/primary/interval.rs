@@ -22,9 +22,9 @@ impl Primary {
     /// Notes where the backup stands, and ends the capture until the next interval, once there is nothing more to be
     /// committed.
     pub(super) fn rest(&mut self) {
-        let is_settled = self.in_flight.is_empty() && self.cutting.is_none() && self.switch.is_none();
+        let is_settled = self.commits.in_flight.is_empty() && self.cutting.is_none() && self.switch.is_none();
         let is_done = self.sync == SyncStep::None && self.is_in_sync();
-        let stops = self.capture == Capture::On && self.checkpoints.is_empty();
+        let stops = self.capture == Capture::On && self.commits.checkpoints.is_empty();
         if !self.config.interval || !is_done || !is_settled || !(stops || self.config.still_budget.is_some())
         {
             return;
@@ -46,18 +46,18 @@ impl Primary {
         let Link::Up { welcome, .. } = &mut self.link else { return };
         welcome.content = Content::Consistent;
         welcome.lineage.clone_from(&self.durable.state.lineage);
-        welcome.committed = self.committed;
-        welcome.held = Some(self.committed);
-        welcome.chain_digest = self.committed_digest;
+        welcome.committed = self.commits.committed;
+        welcome.held = Some(self.commits.committed);
+        welcome.chain_digest = self.commits.committed_digest;
         welcome.highest_epoch_seen = highest;
     }
 
     /// When the interval ends: at once, if somebody waits for a checkpoint. `None` where it does not.
     pub(super) fn interval_due(&self) -> Option<Duration> {
         let is_off = self.capture == Capture::Off && self.sync == SyncStep::None && self.is_in_sync();
-        let is_settled = self.in_flight.is_empty() && self.is_connected() && !self.is_stepping_down();
+        let is_settled = self.commits.in_flight.is_empty() && self.is_connected() && !self.is_stepping_down();
         let at = self.attempt.begun + self.config.epoch_interval;
-        let is_wanted = !self.checkpoints.is_empty() || self.wants_last_cut();
+        let is_wanted = !self.commits.checkpoints.is_empty() || self.wants_last_cut();
         let at = if is_wanted { Duration::ZERO } else { at };
         (self.config.interval && is_off && is_settled).then_some(at)
     }

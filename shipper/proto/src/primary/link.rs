@@ -40,7 +40,7 @@ impl Primary {
             group: self.config.group.clone(),
             lineage: self.durable.state.lineage.clone(),
             last_epoch: self.standing().last_epoch,
-            last_digest: self.committed_digest,
+            last_digest: self.commits.committed_digest,
             alone: self.durable.state.alone,
             token: self.durable.state.token,
         };

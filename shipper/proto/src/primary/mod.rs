@@ -53,7 +53,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::group::GroupDescription;
-use crate::ids::{Digest, Epoch, Incarnation};
+use crate::ids::{Epoch, Incarnation};
 use crate::lineage::Standing;
 use crate::message::Welcome;
 use crate::mutant::{self, Mutant};
@@ -162,26 +162,6 @@ enum Link {
     Up { welcome: Box<Welcome>, heard: Duration, ping_at: Duration },
 }
 
-#[derive(Debug)]
-struct InFlight {
-    epoch: Epoch,
-    cut_at: Duration,
-    digest: Option<Digest>,
-    /// What its frames take; estimated until they are made.
-    stored: u64,
-    staged: bool,
-}
-
-#[derive(Debug)]
-struct Checkpoint {
-    id: u64,
-    until: Until,
-    /// The cut that was ordered after the request.
-    epoch: Option<Epoch>,
-    /// That cut is done.
-    is_cut: bool,
-}
-
 /// Figures for status displays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrimaryCounters {
@@ -238,17 +218,6 @@ pub struct Primary {
     /// What keeps the next cut from succeeding.
     stall: stall::Stall,
     void_run: u32,
-    in_flight: VecDeque<InFlight>,
-    checkpoints: Vec<Checkpoint>,
-    /// The last commit point of this chain that the backup acknowledged.
-    staged: Epoch,
-    /// The last sync: the epoch behind which it came, and the one that it made of all since.
-    synced_by: Option<(Epoch, Epoch)>,
-    committed: Epoch,
-    committed_digest: Digest,
-    /// What the coordinator said of this chain, and who waits for it to be done.
-    word: Epoch,
-    words: Vec<(u64, Epoch)>,
     peer_applied: Epoch,
     verify: Option<Box<verify::Verify>>,
     /// What earlier ones found that both sides hold.
@@ -267,6 +236,7 @@ pub struct Primary {
     /// How the guest stands.
     hooks: hooks::GuestHooks,
     durable: durable::Durable,
+    commits: commit::Commits,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -328,14 +298,6 @@ impl Primary {
             is_following: false,
             stall: stall::Stall::default(),
             void_run: 0,
-            in_flight: VecDeque::new(),
-            checkpoints: Vec::new(),
-            staged: Epoch::NONE,
-            synced_by: None,
-            committed: Epoch::NONE,
-            committed_digest: Digest::ZERO,
-            word: Epoch::NONE,
-            words: Vec::new(),
             peer_applied: Epoch::NONE,
             verify: None,
             agreed: agreed::Agreed::default(),
@@ -348,6 +310,7 @@ impl Primary {
             switch: None,
             hooks: hooks::GuestHooks::default(),
             durable: durable::Durable::new(state),
+            commits: commit::Commits::default(),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -386,7 +349,7 @@ impl Primary {
             PrimaryEvent::Copied { frames } => self.copied(now, frames),
             PrimaryEvent::Checkpoint { id, until } => self.checkpoint(now, id, until),
             PrimaryEvent::Commit { id, epoch } => self.commit(id, epoch),
-            PrimaryEvent::CheckpointWithdrawn { id } => self.checkpoints.retain(|one| one.id != id),
+            PrimaryEvent::CheckpointWithdrawn { id } => self.commits.checkpoints.retain(|one| one.id != id),
             PrimaryEvent::FullSync { id } => self.full_sync(now, id),
             PrimaryEvent::Verify { id, repair } => self.verify(now, id, repair),
             PrimaryEvent::Hashed { token, result } => self.hashed(now, token, result),
@@ -462,13 +425,13 @@ impl Primary {
     /// The last epoch that the backup acknowledged by STAGED, of those that could be committed.
     #[must_use]
     pub fn staged(&self) -> Epoch {
-        self.staged.max(self.committed)
+        self.commits.staged.max(self.commits.committed)
     }
 
     /// The last epoch that the backup has committed, as far as this side knows.
     #[must_use]
     pub fn committed(&self) -> Epoch {
-        self.committed
+        self.commits.committed
     }
 
     /// The last epoch that the backup said is on its volumes.
@@ -486,7 +449,7 @@ impl Primary {
     /// Epochs cut and not acknowledged; where a coordinator commits, not committed.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.commits.in_flight.len()
     }
 
     /// The sync under way.
@@ -542,11 +505,10 @@ impl Primary {
         self.thaw();
         self.sync = SyncStep::None;
         self.interrupt_verify(reason);
-        self.in_flight.clear();
+        self.commits.in_flight.clear();
         let answered = if mutant::is(Mutant::ForgetCheckpoint) { 1 } else { 0 };
-        for checkpoint in std::mem::take(&mut self.checkpoints).into_iter().skip(answered) {
-            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
-        }
+        self.commits.checkpoints.drain(..answered.min(self.commits.checkpoints.len()));
+        self.fail_checkpoints(reason);
         if !self.has_failed() {
             self.set_replication(Replication::Degraded { reason: reason.to_owned() });
         }

@@ -21,8 +21,9 @@
 
 use std::time::Duration;
 
+use super::commit::InFlight;
 use super::plan::{Carrier, Rates};
-use super::{Capture, Cut, CutOrder, InFlight, Link, Primary, PrimaryAction, SyncStep};
+use super::{Capture, Cut, CutOrder, Link, Primary, PrimaryAction, SyncStep};
 
 /// Part of the log, in percent, beyond which it is cut off.
 const PART_AT: u64 = 30;
@@ -103,7 +104,7 @@ impl Primary {
 
     /// The log is full, and the backup has not acknowledged the sync's epoch yet: that stays on its way.
     pub(super) fn cut_short(&mut self, now: Duration) {
-        if self.in_flight.is_empty() {
+        if self.commits.in_flight.is_empty() {
             // The cut that would have been its end is not taken, and the copy has not been ended either.
             return self.outrun(now);
         }
@@ -115,11 +116,11 @@ impl Primary {
     /// Whether it is committed is not waited for: nobody may ask for that before the pair is in sync.
     pub(super) fn catch_up(&mut self, now: Duration) {
         let is_due = self.sync == SyncStep::Finishing && self.attempt.is_cut_short;
-        if !is_due || self.in_flight.iter().any(|one| !one.staged) || !self.is_connected() {
+        if !is_due || self.commits.in_flight.iter().any(|one| !one.staged) || !self.is_connected() {
             return;
         }
         self.stands_at_committed();
-        let last = std::mem::take(&mut self.in_flight).pop_back();
+        let last = std::mem::take(&mut self.commits.in_flight).pop_back();
         if let (Some(InFlight { epoch, digest: Some(digest), .. }), Link::Up { welcome, .. }) =
             (last, &mut self.link)
         {
@@ -140,9 +141,7 @@ impl Primary {
         attempt.overrun = Rates::of(written, sent, now.saturating_sub(attempt.captured_at));
         self.end_capture_early();
         let reason = "the backup is being synchronised, and the guest writes faster than that";
-        for checkpoint in std::mem::take(&mut self.checkpoints) {
-            self.act(PrimaryAction::CheckpointFailed { id: checkpoint.id, reason: reason.to_owned() });
-        }
+        self.fail_checkpoints(reason);
         if self.enter_sync(now, SyncStep::Copying) {
             self.round_over(now);
         }

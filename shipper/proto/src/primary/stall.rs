@@ -56,8 +56,8 @@ impl Primary {
                     "a cut is under way and does not end: flushing the volume, or reading its log, is slow";
                 void.map_or(under_way.into(), |void| format!("{under_way}; {void}"))
             }
-            () if self.in_flight.len() >= self.config.window => {
-                let count = self.in_flight.len();
+            () if self.commits.in_flight.len() >= self.config.window => {
+                let count = self.commits.in_flight.len();
                 format!("the window is full, {count} epochs wait for the backup{}", self.silence(now))
             }
             () if !self.journal_has_room() => {

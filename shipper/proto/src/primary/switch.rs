@@ -105,7 +105,7 @@ impl Primary {
     pub(super) fn switch_bars_cuts(&self) -> bool {
         match self.switch.as_ref().map(|switch| &switch.step) {
             None => false,
-            Some(Step::Settling) => !self.in_flight.is_empty(),
+            Some(Step::Settling) => !self.commits.in_flight.is_empty(),
             Some(_) => true,
         }
     }
@@ -135,7 +135,8 @@ impl Primary {
 
     /// More may be committed.
     pub(super) fn switch_committed(&mut self, now: Duration) {
-        let (is_settled, committed) = (self.in_flight.is_empty() && self.cutting.is_none(), self.committed);
+        let (is_settled, committed) =
+            (self.commits.in_flight.is_empty() && self.cutting.is_none(), self.commits.committed);
         let is_in_sync = self.is_in_sync();
         match &mut self.switch {
             Some(Switch { step: Step::Settling, .. }) if is_settled => self.cut_at = self.cut_at.min(now),

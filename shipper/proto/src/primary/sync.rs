@@ -45,7 +45,7 @@ impl Primary {
             self.next_epoch = self.next_epoch.max(welcome.highest_epoch_seen.next());
         }
         if welcome.content == Content::Consistent {
-            self.committed = welcome.committed;
+            self.commits.committed = welcome.committed;
             self.repeat_word();
         }
         if self.waits_for_capture(now) {
@@ -155,8 +155,8 @@ impl Primary {
             // Alone it follows nothing.
             let _ = rolls.push(error.next);
         }
-        if !self.committed.is_none() {
-            rolls.forget_before(self.committed);
+        if !self.commits.committed.is_none() {
+            rolls.forget_before(self.commits.committed);
         }
         self.durable.state.highest_epoch_seen =
             self.durable.state.highest_epoch_seen.max(Epoch(self.next_epoch.0 - 1));
@@ -206,10 +206,10 @@ impl Primary {
             return;
         }
         // What the backup has staged and committed is about to be overwritten.
-        self.staged = Epoch::NONE;
-        self.committed = Epoch::NONE;
-        self.committed_digest = Digest::ZERO;
-        self.word = Epoch::NONE;
+        self.commits.staged = Epoch::NONE;
+        self.commits.committed = Epoch::NONE;
+        self.commits.committed_digest = Digest::ZERO;
+        self.commits.word = Epoch::NONE;
         self.words_unknown("a sync overwrites what the backup has staged");
         self.act(PrimaryAction::OpenChain { previous });
         let base = self.attempt.base;
@@ -342,7 +342,7 @@ impl Primary {
 
     /// A cut is taken. Where it ends a sync in place, what was copied is complete.
     pub(super) fn end_copy(&mut self) {
-        let is_first = self.sync == SyncStep::Finishing && self.in_flight.is_empty();
+        let is_first = self.sync == SyncStep::Finishing && self.commits.in_flight.is_empty();
         if is_first && self.attempt.carrier == Some(Carrier::InPlace) {
             let (frames, bytes) = (self.attempt.frames, self.attempt.total);
             self.act(PrimaryAction::SendInOrder(Message::BaseEnd { frames, bytes }));
@@ -401,7 +401,7 @@ impl Primary {
             self.in_sync_since = Some(now);
             self.stall.ended(now);
             let after = self.attempt.base.filter(|_| self.attempt.carrier == Some(Carrier::Staged));
-            self.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
+            self.commits.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
             self.wants_whole = false;
             self.expected = if self.attempt.is_whole { 0 } else { self.attempt.total };
             // The next interval may well change as much.

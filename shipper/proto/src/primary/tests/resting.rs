@@ -93,7 +93,7 @@ fn a_verify_a_roll_and_a_switch_get_their_cuts() {
     let usage = Usage { open: false, written: true };
     primary.handle(now + TICK, PrimaryEvent::Used(usage));
     primary.handle(now + TICK, PrimaryEvent::Switch { id: 1, generation: [7; 16], stall: true });
-    primary.in_flight.clear();
+    primary.commits.in_flight.clear();
     primary.handle(now + TICK, PrimaryEvent::Cut(CutResult::Idle));
     assert_eq!(ordered(&mut primary), Some(false), "a switch");
 }
