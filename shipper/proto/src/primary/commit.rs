@@ -176,7 +176,7 @@ impl Primary {
         else {
             return true;
         };
-        self.commits.stored().saturating_add(self.log_used) <= size / 2
+        self.commits.stored().saturating_add(self.cuts.log_used) <= size / 2
     }
 
     /// STAGED(N) covers all earlier epochs as well.

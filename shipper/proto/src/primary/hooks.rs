@@ -78,7 +78,7 @@ impl Primary {
             return false;
         }
         if let Some(token) = self.hooks.ask() {
-            let epoch = self.next_epoch;
+            let epoch = self.cuts.next_epoch;
             self.act(PrimaryAction::Freeze { token, epoch });
         }
         true
@@ -109,7 +109,7 @@ impl Primary {
             (SyncStep::Still, Some(budget)) => self.order_still_round(budget),
             _ => {
                 // It was due when the freeze was asked for.
-                self.cut_at = now;
+                self.cuts.cut_at = now;
                 self.cut_timeout(now);
             }
         }

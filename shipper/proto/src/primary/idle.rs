@@ -25,7 +25,7 @@ impl Primary {
         let is_settled = self.is_in_sync() && self.sync == SyncStep::None;
         // The next tick is to come in time.
         let next = now + self.config.epoch_interval;
-        let is_soon = next <= self.last_taken + LONGEST_REST || mutant::is(Mutant::RestForEver);
+        let is_soon = next <= self.cuts.last_taken + LONGEST_REST || mutant::is(Mutant::RestForEver);
         is_settled && is_soon && !self.is_cut_wanted() && !does_more
     }
 
@@ -36,14 +36,14 @@ impl Primary {
 
     /// The cut that was ordered was left out: the epoch goes on, and has nothing yet.
     pub(super) fn nothing_written(&mut self, now: Duration) {
-        if self.cutting.take().is_none() {
+        if self.cuts.cutting.take().is_none() {
             return;
         }
         self.counters.idle_ticks += 1;
-        self.stall.ended(now);
+        self.cuts.stall.ended(now);
         if self.is_cut_wanted() {
             // Since it was ordered.
-            self.cut_at = now;
+            self.cuts.cut_at = now;
         }
         self.cut_timeout(now);
     }

@@ -22,7 +22,8 @@ impl Primary {
     /// Notes where the backup stands, and ends the capture until the next interval, once there is nothing more to be
     /// committed.
     pub(super) fn rest(&mut self) {
-        let is_settled = self.commits.in_flight.is_empty() && self.cutting.is_none() && self.switch.is_none();
+        let is_settled =
+            self.commits.in_flight.is_empty() && self.cuts.cutting.is_none() && self.switch.is_none();
         let is_done = self.sync == SyncStep::None && self.is_in_sync();
         let stops = self.capture == Capture::On && self.commits.checkpoints.is_empty();
         if !self.config.interval || !is_done || !is_settled || !(stops || self.config.still_budget.is_some())

@@ -203,21 +203,6 @@ pub struct Primary {
     refusals: refusal::Refusals,
     /// In-place syncs begun by this incarnation; with it, names each of them.
     syncs_begun: u32,
-    next_epoch: Epoch,
-    cut_at: Duration,
-    /// When a cut was taken last.
-    last_taken: Duration,
-    log_percent: u64,
-    log_used: u64,
-    /// The cut that was ordered and is not done.
-    cutting: Option<Epoch>,
-    /// It cuts off a part.
-    cuts_part: bool,
-    /// The follow that was ordered is not done.
-    is_following: bool,
-    /// What keeps the next cut from succeeding.
-    stall: stall::Stall,
-    void_run: u32,
     peer_applied: Epoch,
     verify: Option<Box<verify::Verify>>,
     /// What earlier ones found that both sides hold.
@@ -237,6 +222,7 @@ pub struct Primary {
     hooks: hooks::GuestHooks,
     durable: durable::Durable,
     commits: commit::Commits,
+    cuts: cut::CutClock,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -259,7 +245,7 @@ impl Primary {
         (config.roll_interval, config.resync_target) = (roll_interval, resync_target);
         (config.window, config.timeout, config.void_limit) = (window, timeout, void_limit);
         (config.pause_budget, config.pause_limit) = (pause_budget, pause_limit);
-        self.cut_at = self.cut_at.min(now + epoch_interval);
+        self.cuts.cut_at = self.cuts.cut_at.min(now + epoch_interval);
         self.forget_refusals(now);
     }
 
@@ -288,16 +274,6 @@ impl Primary {
             rolls: touched::RollClock::default(),
             refusals: refusal::Refusals::default(),
             syncs_begun: 0,
-            next_epoch,
-            cut_at: Duration::ZERO,
-            last_taken: Duration::ZERO,
-            log_percent: 0,
-            log_used: 0,
-            cutting: None,
-            cuts_part: false,
-            is_following: false,
-            stall: stall::Stall::default(),
-            void_run: 0,
             peer_applied: Epoch::NONE,
             verify: None,
             agreed: agreed::Agreed::default(),
@@ -311,6 +287,7 @@ impl Primary {
             hooks: hooks::GuestHooks::default(),
             durable: durable::Durable::new(state),
             commits: commit::Commits::default(),
+            cuts: cut::CutClock::new(next_epoch),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -380,8 +357,8 @@ impl Primary {
             Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
-        let cuts = self.capture == Capture::On && self.cutting.is_none();
-        let cut = (cuts && !self.hooks.is_asked()).then_some(self.cut_at);
+        let cuts = self.capture == Capture::On && self.cuts.cutting.is_none();
+        let cut = (cuts && !self.hooks.is_asked()).then_some(self.cuts.cut_at);
         let dues =
             [link, cut, self.interval_due(), self.sync_deadline(), self.refusal_due(), self.verify_due()];
         dues.into_iter().flatten().min()
@@ -443,7 +420,7 @@ impl Primary {
     /// The last epoch that was cut by this incarnation, or the backup's highest.
     #[must_use]
     pub fn last_cut(&self) -> Epoch {
-        Epoch(self.next_epoch.0 - 1)
+        Epoch(self.cuts.next_epoch.0 - 1)
     }
 
     /// Epochs cut and not acknowledged; where a coordinator commits, not committed.
@@ -500,7 +477,7 @@ impl Primary {
             self.act(PrimaryAction::StopCopy);
         }
         if self.config.still_budget.is_some() {
-            self.cutting = None;
+            self.cuts.cutting = None;
         }
         self.thaw();
         self.sync = SyncStep::None;

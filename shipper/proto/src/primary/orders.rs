@@ -211,7 +211,7 @@ impl Primary {
             }
             CutResult::Lost { reason } => self.capture_lost(now, &reason),
             CutResult::LogOff { reason } => self.log_off(now, &reason),
-            CutResult::Followed => self.is_following = false,
+            CutResult::Followed => self.cuts.is_following = false,
             CutResult::Held => self.held(),
             CutResult::Yielded => self.yielded(now),
             CutResult::Released { reason } => {

@@ -31,10 +31,10 @@ const PART_AT: u64 = 30;
 impl Primary {
     /// In a last round: cuts a part off if the log has enough for one. Returns whether it did.
     pub(super) fn cut_part(&mut self) -> bool {
-        let is_due = self.log_percent >= PART_AT && !self.parts_full();
+        let is_due = self.cuts.log_percent >= PART_AT && !self.parts_full();
         if is_due {
-            let epoch = self.next_epoch;
-            (self.cutting, self.cuts_part) = (Some(epoch), true);
+            let epoch = self.cuts.next_epoch;
+            (self.cuts.cutting, self.cuts.is_part) = (Some(epoch), true);
             // A part that is void costs more than a longer pause.
             let budget = self.config.pause_limit.max(self.config.pause_budget);
             self.order(CutOrder::Cut(Cut {
@@ -57,12 +57,12 @@ impl Primary {
         if self.capture != Capture::On || self.sync != SyncStep::LastRound {
             return;
         }
-        self.void_run = 0;
+        self.cuts.void_run = 0;
         self.attempt.parts += 1;
-        self.attempt.logged += std::mem::take(&mut self.log_used);
-        self.log_percent = 0;
+        self.attempt.logged += std::mem::take(&mut self.cuts.log_used);
+        self.cuts.log_percent = 0;
         self.act(PrimaryAction::ShipPart);
-        self.cut_at = now + self.retry_interval();
+        self.cuts.cut_at = now + self.retry_interval();
         self.round_over(now);
     }
 
@@ -81,12 +81,12 @@ impl Primary {
 
     /// How full the log is in a last round.
     pub(super) fn last_round_log(&mut self, now: Duration) {
-        if self.log_percent >= self.config.log_watermark.into() {
+        if self.cuts.log_percent >= self.config.log_watermark.into() {
             return self.outrun(now);
         }
-        let is_free = self.cutting.is_none() && self.void_run == 0;
-        if is_free && self.log_percent >= PART_AT && !self.parts_full() {
-            self.cut_at = now;
+        let is_free = self.cuts.cutting.is_none() && self.cuts.void_run == 0;
+        if is_free && self.cuts.log_percent >= PART_AT && !self.parts_full() {
+            self.cuts.cut_at = now;
             self.cut_timeout(now);
         }
     }
@@ -136,7 +136,7 @@ impl Primary {
     /// last.
     fn outrun(&mut self, now: Duration) {
         let attempt = &mut self.attempt;
-        let written = attempt.logged + self.log_used;
+        let written = attempt.logged + self.cuts.log_used;
         let sent = attempt.stored.saturating_sub(attempt.stored_before);
         attempt.overrun = Rates::of(written, sent, now.saturating_sub(attempt.captured_at));
         self.end_capture_early();
@@ -152,7 +152,7 @@ impl Primary {
         self.enter_capture(Capture::Stopping);
         self.order(CutOrder::Stop);
         // Also if a cut is under way: its result does not count any more.
-        (self.cutting, self.cuts_part) = (None, false);
+        self.cuts.give_up();
         self.thaw();
         self.act(PrimaryAction::StateChanged);
     }
@@ -170,7 +170,7 @@ impl Primary {
             }
             // What the cut under way takes is to go before the end of the copy. And the log that waits for the last
             // epoch's acknowledgement is not to wait for parts as well.
-            SyncStep::LastRound if self.cuts_part || waits => {}
+            SyncStep::LastRound if self.cuts.is_part || waits => {}
             SyncStep::LastRound => self.finish(now),
             _ => {}
         }

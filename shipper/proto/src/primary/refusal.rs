@@ -61,7 +61,7 @@ impl Primary {
     }
 
     pub(super) fn capture_lost(&mut self, now: Duration, reason: &str) {
-        (self.cutting, self.cuts_part) = (None, false);
+        self.cuts.give_up();
         self.switch_lost_capture(now, reason);
         match self.capture {
             Capture::Starting => self.capture_refused(now, reason),

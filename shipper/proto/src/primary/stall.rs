@@ -38,7 +38,7 @@ impl Primary {
     #[must_use]
     pub fn stall_text(&self, now: Duration) -> Option<String> {
         let captures = self.capture == Capture::On && self.is_in_sync();
-        let lasts = now.saturating_sub(self.stall.since);
+        let lasts = now.saturating_sub(self.cuts.stall.since);
         if !captures || self.switch.is_some() || lasts <= self.config.epoch_interval * PATIENCE {
             return None;
         }
@@ -47,11 +47,11 @@ impl Primary {
 
     /// What the next cut waits for.
     fn awaited(&self, now: Duration) -> String {
-        let void = self.stall.void.as_ref();
+        let void = self.cuts.stall.void.as_ref();
         let void = void.map(|reason| format!("the last cut was void: {reason}"));
         match () {
             () if self.hooks.is_asked() => "the freeze hook has not ended".into(),
-            () if self.cutting.is_some() => {
+            () if self.cuts.cutting.is_some() => {
                 let under_way =
                     "a cut is under way and does not end: flushing the volume, or reading its log, is slow";
                 void.map_or(under_way.into(), |void| format!("{under_way}; {void}"))

@@ -31,15 +31,15 @@ impl Primary {
     }
 
     pub(super) fn still_read(&mut self, now: Duration, attempt: u32, eras: Vec<Era>, bytes: u64) {
-        let Some(epoch) = self.cutting.filter(|_| self.is_still(attempt)) else { return };
+        let Some(epoch) = self.cuts.cutting.filter(|_| self.is_still(attempt)) else { return };
         self.thaw();
         if self.attempt.carrier.is_none() && !self.would_stage(bytes) {
             // It is written in place, which takes a round of its own.
-            self.cutting = None;
+            self.cuts.cutting = None;
             self.note_round(now, false, eras, bytes);
             return self.copy_round(now);
         }
-        self.next_epoch = epoch.next();
+        self.cuts.next_epoch = epoch.next();
         self.rolls.begin_interval(now);
         self.note_round(now, true, eras, bytes);
         if !self.guard_journal(now, self.attempt.stored.saturating_add(bytes)) {
@@ -63,12 +63,12 @@ impl Primary {
             return;
         }
         self.thaw();
-        self.cutting = None;
+        self.cuts.cutting = None;
         self.counters.void_cuts += 1;
-        self.void_run += 1;
+        self.cuts.void_run += 1;
         self.note_round(now, false, eras, bytes);
-        if self.void_run >= self.config.void_limit {
-            let run = std::mem::take(&mut self.void_run);
+        if self.cuts.void_run >= self.config.void_limit {
+            let run = std::mem::take(&mut self.cuts.void_run);
             let reason =
                 format!("the volumes were suspended {run} times for nothing, the last time: {reason}");
             return self.lose_replication(now, &reason);

@@ -82,7 +82,7 @@ impl Primary {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(refused) });
         }
         self.switch = Some(Switch { id, generation, step: Step::Settling });
-        self.cut_at = self.cut_at.min(now);
+        self.cuts.cut_at = self.cuts.cut_at.min(now);
         self.cut_timeout(now);
         self.interval_timeout(now);
     }
@@ -136,10 +136,12 @@ impl Primary {
     /// More may be committed.
     pub(super) fn switch_committed(&mut self, now: Duration) {
         let (is_settled, committed) =
-            (self.commits.in_flight.is_empty() && self.cutting.is_none(), self.commits.committed);
+            (self.commits.in_flight.is_empty() && self.cuts.cutting.is_none(), self.commits.committed);
         let is_in_sync = self.is_in_sync();
         match &mut self.switch {
-            Some(Switch { step: Step::Settling, .. }) if is_settled => self.cut_at = self.cut_at.min(now),
+            Some(Switch { step: Step::Settling, .. }) if is_settled => {
+                self.cuts.cut_at = self.cuts.cut_at.min(now)
+            }
             Some(Switch { step: step @ Step::Holding(_), .. }) if is_settled && is_in_sync => {
                 if matches!(step, Step::Holding(epoch) if *epoch <= committed) {
                     *step = Step::Yielding;
@@ -243,7 +245,7 @@ impl Primary {
         let step = self.switch.as_ref().map(|switch| &switch.step);
         if let Some(Step::Settling | Step::Holding(_) | Step::Yielding) = step {
             self.end_switch(Err(DemoteRefused::Failed(reason.to_owned())));
-            self.cut_at = now;
+            self.cuts.cut_at = now;
             if !self.is_connected() {
                 self.degrade("the connection was lost");
             }

@@ -42,7 +42,7 @@ impl Primary {
     pub(super) fn greeted(&mut self, now: Duration) {
         let Link::Up { welcome, .. } = &self.link else { return };
         if !mutant::is(Mutant::NumberFromOne) {
-            self.next_epoch = self.next_epoch.max(welcome.highest_epoch_seen.next());
+            self.cuts.next_epoch = self.cuts.next_epoch.max(welcome.highest_epoch_seen.next());
         }
         if welcome.content == Content::Consistent {
             self.commits.committed = welcome.committed;
@@ -159,7 +159,7 @@ impl Primary {
             rolls.forget_before(self.commits.committed);
         }
         self.durable.state.highest_epoch_seen =
-            self.durable.state.highest_epoch_seen.max(Epoch(self.next_epoch.0 - 1));
+            self.durable.state.highest_epoch_seen.max(Epoch(self.cuts.next_epoch.0 - 1));
         self.write_state();
     }
 
@@ -184,7 +184,7 @@ impl Primary {
         self.attempt.carrier = Some(Carrier::Staged);
         self.attempt.compares = self.compares_staged();
         self.act(PrimaryAction::OpenChain { previous });
-        let (epoch, staged) = (self.cutting.unwrap_or(self.next_epoch), self.known_durable());
+        let (epoch, staged) = (self.cuts.cutting.unwrap_or(self.cuts.next_epoch), self.known_durable());
         self.act(PrimaryAction::OpenCatchUp { first, epoch, staged });
         self.copy(now, step);
     }
@@ -326,17 +326,17 @@ impl Primary {
     }
 
     pub(super) fn finish(&mut self, now: Duration) {
-        if !self.guard_journal(now, self.attempt.stored.saturating_add(self.log_used))
+        if !self.guard_journal(now, self.attempt.stored.saturating_add(self.cuts.log_used))
             || !self.enter_sync(now, SyncStep::Finishing)
         {
             return;
         }
-        self.attempt.epoch = self.cutting.unwrap_or(self.next_epoch);
+        self.attempt.epoch = self.cuts.cutting.unwrap_or(self.cuts.next_epoch);
         if self.config.still_budget.is_some() {
             return self.cut_taken(now, None);
         }
         // The commit point need not wait for the next tick.
-        self.cut_at = now;
+        self.cuts.cut_at = now;
         self.cut_timeout(now);
     }
 
@@ -373,8 +373,8 @@ impl Primary {
         if self.capture != Capture::Starting || !self.enter_capture(Capture::On) {
             return;
         }
-        self.cut_at = now + self.config.epoch_interval;
-        (self.log_percent, self.log_used) = (0, 0);
+        self.cuts.cut_at = now + self.config.epoch_interval;
+        (self.cuts.log_percent, self.cuts.log_used) = (0, 0);
         self.rolls.begin_interval(now);
         self.capture_proven();
         self.note_round(now, false, eras, bytes);
@@ -391,7 +391,7 @@ impl Primary {
 
     pub(super) fn capture_stopped(&mut self) {
         self.enter_capture(Capture::Off);
-        (self.cutting, self.cuts_part) = (None, false);
+        self.cuts.give_up();
         self.start_capture();
     }
 
@@ -399,7 +399,7 @@ impl Primary {
     pub(super) fn synced(&mut self, now: Duration) {
         if self.enter_sync(now, SyncStep::None) {
             self.in_sync_since = Some(now);
-            self.stall.ended(now);
+            self.cuts.stall.ended(now);
             let after = self.attempt.base.filter(|_| self.attempt.carrier == Some(Carrier::Staged));
             self.commits.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
             self.wants_whole = false;

@@ -23,7 +23,7 @@ fn resting() -> (Primary, Duration) {
     let mut primary = in_sync();
     primary.tune(SECOND, tuning(&PrimaryConfig { timeout: 1000 * SECOND, ..config() }));
     let now = SECOND + TICK;
-    primary.cut_at = now;
+    primary.cuts.cut_at = now;
     assert!(tick(&mut primary, now).is_some());
     primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     actions(&mut primary);

@@ -8,7 +8,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Makes the next cut, at `now`; its epoch ends with these figures. Returns whether it rolled, and what became of the
 /// set of granules after it.
 fn cut(primary: &mut Primary, now: Duration, since_roll: u64, recent: u64) -> (bool, AfterEpoch) {
-    primary.cut_at = now;
+    primary.cuts.cut_at = now;
     primary.handle_timeout(now);
     let ordered = actions(primary);
     let (epoch, rolls) = ordered

@@ -11,9 +11,9 @@ fn follows(actions: &[PrimaryAction]) -> usize {
 
 /// Lets the next cut, at `now`, succeed; its epoch is encoded and not acknowledged.
 fn cut(primary: &mut Primary, now: Duration) {
-    primary.cut_at = now;
+    primary.cuts.cut_at = now;
     primary.handle_timeout(now);
-    let epoch = primary.cutting.expect("a cut is due");
+    let epoch = primary.cuts.cutting.expect("a cut is due");
     primary.handle(now, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     let (digest, touched) = (Digest([3; 32]), TouchedBytes::default());
     primary.handle(now, PrimaryEvent::Encoded { epoch, digest, stored: 4096, touched });
@@ -48,7 +48,7 @@ fn in_sync_without_a_cut_for_ten_epochs_there_is_a_reason() {
     assert!(text(&primary, silent).contains("nothing was heard for"), "{}", text(&primary, silent));
     hear(&mut primary, late, &Message::Staged { epoch: Epoch(12), digest: Digest([3; 32]) });
     primary.handle_timeout(late + TICK);
-    assert!(primary.cutting.is_some() && text(&primary, late + TICK).contains("a cut is under way"));
+    assert!(primary.cuts.cutting.is_some() && text(&primary, late + TICK).contains("a cut is under way"));
     primary.handle(late + TICK, PrimaryEvent::Cut(CutResult::Void { reason: "too slow".into() }));
     assert!(text(&primary, late + TICK).ends_with("the last cut was void: too slow"));
     cut(&mut primary, late + 2 * TICK);
