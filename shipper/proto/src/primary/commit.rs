@@ -153,7 +153,7 @@ impl Primary {
     /// Whether the backup acknowledges before its disk has an epoch.
     #[must_use]
     pub fn acks_received(&self) -> bool {
-        matches!(&self.link, Link::Up { welcome, .. } if welcome.features & ACK_RECEIVED != 0)
+        matches!(&self.peer.link, Link::Up { welcome, .. } if welcome.features & ACK_RECEIVED != 0)
     }
 
     /// The last epoch of this chain that is known to be durable on the backup.
@@ -170,7 +170,7 @@ impl Primary {
     /// Whether the journal can take one more epoch while those in flight may stay there: only where a coordinator
     /// commits. Half of it is kept free, so that what the next epoch grows to fits as well.
     pub(super) fn journal_has_room(&self) -> bool {
-        let Link::Up { welcome, .. } = &self.link else { return true };
+        let Link::Up { welcome, .. } = &self.peer.link else { return true };
         let (true, Some(size)) =
             (self.is_external() && !self.commits.in_flight.is_empty(), welcome.journal_size)
         else {

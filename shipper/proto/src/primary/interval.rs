@@ -44,7 +44,7 @@ impl Primary {
     /// now.
     pub(super) fn stands_at_committed(&mut self) {
         let highest = self.last_cut();
-        let Link::Up { welcome, .. } = &mut self.link else { return };
+        let Link::Up { welcome, .. } = &mut self.peer.link else { return };
         welcome.content = Content::Consistent;
         welcome.lineage.clone_from(&self.durable.state.lineage);
         welcome.committed = self.commits.committed;

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use super::{Link, Primary, PrimaryAction, Replication, SyncStep};
+use super::{Primary, PrimaryAction, Replication, SyncStep};
 use crate::frame::{Frame, FrameKind};
+use crate::ids::Epoch;
 use crate::lineage::Standing;
 use crate::message::{Hello, Message, Welcome};
 use crate::mutant::{self, Mutant};
@@ -30,6 +31,42 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 /// Longest time between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How far the connection is.
+#[derive(Debug)]
+pub(super) enum Link {
+    Down { retry_at: Duration },
+    Connecting { deadline: Duration },
+    Greeting { deadline: Duration },
+    Up { welcome: Box<Welcome>, heard: Duration, ping_at: Duration },
+}
+
+/// The connection to the backup, and what is known of it.
+#[derive(Debug)]
+pub(super) struct PeerLink {
+    pub(super) link: Link,
+    backoff: Duration,
+    /// Why there is no connection, as last seen.
+    pub(super) error: Option<String>,
+    /// The last epoch that the backup said is on its volumes.
+    pub(super) applied: Epoch,
+}
+
+impl Default for PeerLink {
+    fn default() -> Self {
+        let link = Link::Down { retry_at: Duration::ZERO };
+        Self { link, backoff: FIRST_BACKOFF, error: None, applied: Epoch::NONE }
+    }
+}
+
+impl PeerLink {
+    /// The wait before the next attempt; each one is longer.
+    fn next_wait(&mut self) -> Duration {
+        let wait = self.backoff;
+        self.backoff = (wait * 2).min(LAST_BACKOFF);
+        wait
+    }
+}
+
 impl Primary {
     pub(super) fn connected(&mut self, now: Duration) {
         let hello = Hello {
@@ -45,7 +82,7 @@ impl Primary {
             token: self.durable.state.token,
         };
         self.act(PrimaryAction::Send(Message::Hello(hello)));
-        self.link = Link::Greeting { deadline: now + self.config.timeout };
+        self.peer.link = Link::Greeting { deadline: now + self.config.timeout };
     }
 
     fn mandatory_features(&self) -> u64 {
@@ -57,32 +94,33 @@ impl Primary {
 
     /// Drops the connection, if there is one, and degrades.
     pub(super) fn lose_link(&mut self, now: Duration, reason: &str) {
-        if !matches!(self.link, Link::Down { .. }) {
+        if !matches!(self.peer.link, Link::Down { .. }) {
             self.act(PrimaryAction::Close { reason: reason.to_owned() });
             self.disconnected(now, reason);
         }
     }
 
     pub(super) fn disconnected(&mut self, now: Duration, reason: &str) {
-        if let Link::Down { .. } = self.link {
+        if let Link::Down { .. } = self.peer.link {
             return;
         }
         // Reset only by being in sync for a while: a pair that fails anew at each attempt is not to be hurried.
         if self.in_sync_since.take().is_some_and(|since| now >= since + STEADY) {
-            self.backoff = FIRST_BACKOFF;
+            self.peer.backoff = FIRST_BACKOFF;
         }
-        match (self.ask_soon(), &self.link) {
-            (Some(wait), _) => self.link = Link::Down { retry_at: now + wait },
+        match (self.ask_soon(), &self.peer.link) {
+            (Some(wait), _) => self.peer.link = Link::Down { retry_at: now + wait },
             (None, Link::Connecting { deadline }) => {
                 let begun = deadline.saturating_sub(self.attempt_time());
-                self.link = Link::Down { retry_at: (now + UNREACHED_WAIT).max(begun + BETWEEN_ATTEMPTS) };
+                self.peer.link =
+                    Link::Down { retry_at: (now + UNREACHED_WAIT).max(begun + BETWEEN_ATTEMPTS) };
             }
             _ => {
-                self.link = Link::Down { retry_at: now + self.backoff };
-                self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
+                let wait = self.peer.next_wait();
+                self.peer.link = Link::Down { retry_at: now + wait };
             }
         }
-        self.link_error = Some(reason.to_owned());
+        self.peer.error = Some(reason.to_owned());
         self.words_unknown(reason);
         if mutant::is(Mutant::SwitchForgotten) {
             self.switch_unheard(now);
@@ -99,10 +137,10 @@ impl Primary {
     pub(super) fn link_timeout(&mut self, now: Duration) {
         let is_done = self.has_failed() || self.is_stepping_down() || self.switch_bars_link();
         let deadline = now + self.attempt_time();
-        match &mut self.link {
+        match &mut self.peer.link {
             Link::Down { .. } if is_done => {}
             Link::Down { retry_at } if *retry_at <= now => {
-                self.link = Link::Connecting { deadline };
+                self.peer.link = Link::Connecting { deadline };
                 self.act(PrimaryAction::Connect);
             }
             Link::Connecting { deadline } if *deadline <= now => {
@@ -131,7 +169,7 @@ impl Primary {
             Ok(message) => message,
             Err(error) => return self.lose_link(now, &format!("the backup sent nonsense: {error}")),
         };
-        match (&mut self.link, message) {
+        match (&mut self.peer.link, message) {
             (Link::Down { .. } | Link::Connecting { .. }, _) => {}
             (Link::Greeting { .. }, Message::Welcome(welcome)) => self.welcome(now, welcome),
             (_, Message::Refuse { text, standing, .. }) => {
@@ -155,10 +193,10 @@ impl Primary {
             Message::SyncReady if self.sync == SyncStep::Asked => self.sync_ready(now),
             Message::Staged { epoch, digest } => self.staged_by_backup(now, epoch, digest),
             Message::Report { committed, applied, .. } => {
-                if applied != self.peer_applied {
+                if applied != self.peer.applied {
                     self.attempt.progressed(now);
                 }
-                self.peer_applied = applied;
+                self.peer.applied = applied;
                 self.reported(now, committed);
             }
             Message::Digests { token, result } => match result {
@@ -205,8 +243,8 @@ impl Primary {
             };
             return self.lose_link(now, &text);
         }
-        self.link_error = None;
-        self.link = Link::Up { welcome: Box::new(welcome), heard: now, ping_at: now };
+        self.peer.error = None;
+        self.peer.link = Link::Up { welcome: Box::new(welcome), heard: now, ping_at: now };
         self.greeted(now);
     }
 }

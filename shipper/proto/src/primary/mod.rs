@@ -55,11 +55,11 @@ use std::time::Duration;
 use crate::group::GroupDescription;
 use crate::ids::{Epoch, Incarnation};
 use crate::lineage::Standing;
-use crate::message::Welcome;
 use crate::mutant::{self, Mutant};
 use crate::protocol::CommitPolicy;
 use crate::state::DurableState;
 use ftdm_units::Era;
+use link::Link;
 use step::{Capture, SyncStep};
 
 pub use commit::CommitRefused;
@@ -154,14 +154,6 @@ pub enum Replication {
     },
 }
 
-#[derive(Debug)]
-enum Link {
-    Down { retry_at: Duration },
-    Connecting { deadline: Duration },
-    Greeting { deadline: Duration },
-    Up { welcome: Box<Welcome>, heard: Duration, ping_at: Duration },
-}
-
 /// Figures for status displays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrimaryCounters {
@@ -181,9 +173,6 @@ pub struct PrimaryCounters {
 #[derive(Debug)]
 pub struct Primary {
     config: PrimaryConfig,
-    link: Link,
-    backoff: Duration,
-    link_error: Option<String>,
     replication: Replication,
     capture: Capture,
     sync: SyncStep,
@@ -203,7 +192,6 @@ pub struct Primary {
     refusals: refusal::Refusals,
     /// In-place syncs begun by this incarnation; with it, names each of them.
     syncs_begun: u32,
-    peer_applied: Epoch,
     verify: Option<Box<verify::Verify>>,
     /// What earlier ones found that both sides hold.
     agreed: agreed::Agreed,
@@ -223,6 +211,7 @@ pub struct Primary {
     durable: durable::Durable,
     commits: commit::Commits,
     cuts: cut::CutClock,
+    peer: link::PeerLink,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -258,9 +247,6 @@ impl Primary {
         let [a, b, c, d, e, f, g, h, ..] = config.incarnation.0;
         let mut primary = Self {
             config,
-            link: Link::Down { retry_at: Duration::ZERO },
-            backoff: link::FIRST_BACKOFF,
-            link_error: None,
             replication: Replication::Degraded { reason: "not connected to the backup yet".into() },
             capture: Capture::Off,
             sync: SyncStep::None,
@@ -274,7 +260,6 @@ impl Primary {
             rolls: touched::RollClock::default(),
             refusals: refusal::Refusals::default(),
             syncs_begun: 0,
-            peer_applied: Epoch::NONE,
             verify: None,
             agreed: agreed::Agreed::default(),
             verify_token: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
@@ -288,6 +273,7 @@ impl Primary {
             durable: durable::Durable::new(state),
             commits: commit::Commits::default(),
             cuts: cut::CutClock::new(next_epoch),
+            peer: link::PeerLink::default(),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -349,7 +335,7 @@ impl Primary {
     /// When [`Self::handle_timeout`] is due at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let link = match &self.link {
+        let link = match &self.peer.link {
             Link::Down { .. } if self.has_failed() || self.is_stepping_down() || self.switch_bars_link() => {
                 None
             }
@@ -384,13 +370,13 @@ impl Primary {
     /// Whether a backup is connected and greeted.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        matches!(self.link, Link::Up { .. })
+        matches!(self.peer.link, Link::Up { .. })
     }
 
     /// Why there is no connection, as last seen.
     #[must_use]
     pub fn link_error(&self) -> Option<&str> {
-        self.link_error.as_deref()
+        self.peer.error.as_deref()
     }
 
     /// Whether writes are being captured.
@@ -414,7 +400,7 @@ impl Primary {
     /// The last epoch that the backup said is on its volumes.
     #[must_use]
     pub fn peer_applied(&self) -> Epoch {
-        self.peer_applied
+        self.peer.applied
     }
 
     /// The last epoch that was cut by this incarnation, or the backup's highest.

@@ -122,7 +122,7 @@ impl Primary {
         self.stands_at_committed();
         let last = std::mem::take(&mut self.commits.in_flight).pop_back();
         if let (Some(InFlight { epoch, digest: Some(digest), .. }), Link::Up { welcome, .. }) =
-            (last, &mut self.link)
+            (last, &mut self.peer.link)
         {
             (welcome.held, welcome.chain_digest) = (Some(epoch), digest);
         }

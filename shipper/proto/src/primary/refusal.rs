@@ -101,7 +101,7 @@ impl Primary {
 
     /// When a connected pair, which does nothing because the capture was refused, tries again.
     pub(super) fn refusal_due(&self) -> Option<Duration> {
-        let rests = matches!(self.link, Link::Up { .. }) && self.sync == SyncStep::None;
+        let rests = matches!(self.peer.link, Link::Up { .. }) && self.sync == SyncStep::None;
         self.refusals.until.filter(|_| rests && !self.has_failed() && !self.is_stepping_down())
     }
 

@@ -69,7 +69,7 @@ impl Primary {
 
     /// How long nothing was heard from the backup.
     fn silence(&self, now: Duration) -> String {
-        match &self.link {
+        match &self.peer.link {
             Link::Up { heard, .. } if now >= *heard + SILENCE => {
                 format!(", from which nothing was heard for {:.1?}", now - *heard)
             }

@@ -177,7 +177,7 @@ impl Primary {
     pub(super) fn switch_state_durable(&mut self, now: Duration) {
         let Some(switch) = &mut self.switch else { return };
         match std::mem::replace(&mut switch.step, Step::Shutting) {
-            Step::Writing(before) if matches!(self.link, Link::Up { .. }) => {
+            Step::Writing(before) if matches!(self.peer.link, Link::Up { .. }) => {
                 switch.step = Step::Told(before);
                 let generation = switch.generation;
                 self.act(PrimaryAction::Send(Message::TakeOver { generation }));

@@ -40,7 +40,7 @@ const IN_PLACE: u32 = 2 * STAGED_ATTEMPTS;
 impl Primary {
     /// Whatever the backup holds: a sync begins.
     pub(super) fn greeted(&mut self, now: Duration) {
-        let Link::Up { welcome, .. } = &self.link else { return };
+        let Link::Up { welcome, .. } = &self.peer.link else { return };
         if !mutant::is(Mutant::NumberFromOne) {
             self.cuts.next_epoch = self.cuts.next_epoch.max(welcome.highest_epoch_seen.next());
         }
@@ -63,7 +63,7 @@ impl Primary {
     }
 
     pub(super) fn plan(&self) -> Option<Plan> {
-        let Link::Up { welcome, .. } = &self.link else { return None };
+        let Link::Up { welcome, .. } = &self.peer.link else { return None };
         // What is staged continues the backup's own generation.
         let is_older = welcome.lineage.last() != self.durable.state.lineage.last();
         let in_place = self.staged_in_vain >= STAGED_ATTEMPTS || is_older;
@@ -79,7 +79,7 @@ impl Primary {
 
     /// An operator wants everything to be copied anew: over a new connection.
     pub(super) fn full_sync(&mut self, now: Duration, id: u64) {
-        let result = match (&self.link, &self.replication) {
+        let result = match (&self.peer.link, &self.replication) {
             (_, Replication::Failed { reason }) => Err(reason.clone()),
             (Link::Up { .. }, _) if self.sync != SyncStep::None && self.attempt.is_whole => {
                 Err("a full sync is under way".to_owned())
@@ -104,7 +104,7 @@ impl Primary {
     /// Ends the connection, and begins another one at once.
     pub(super) fn connect_again(&mut self, now: Duration, reason: &str) {
         self.lose_link(now, reason);
-        self.link = Link::Down { retry_at: now };
+        self.peer.link = Link::Down { retry_at: now };
         self.link_timeout(now);
     }
 
@@ -164,7 +164,7 @@ impl Primary {
     }
 
     fn journal_size(&self) -> u64 {
-        let Link::Up { welcome, .. } = &self.link else { return 0 };
+        let Link::Up { welcome, .. } = &self.peer.link else { return 0 };
         welcome.journal_size.unwrap_or(0)
     }
 
@@ -178,7 +178,7 @@ impl Primary {
     }
 
     pub(super) fn stage(&mut self, now: Duration, step: SyncStep) {
-        let Link::Up { welcome, .. } = &self.link else { return };
+        let Link::Up { welcome, .. } = &self.peer.link else { return };
         let previous = welcome.chain_digest;
         let first = self.attempt.base.unwrap_or_default().next();
         self.attempt.carrier = Some(Carrier::Staged);
@@ -193,7 +193,7 @@ impl Primary {
         if self.needs_trial() {
             return self.try_capture(now);
         }
-        let Link::Up { welcome, .. } = &self.link else { return };
+        let Link::Up { welcome, .. } = &self.peer.link else { return };
         let previous = welcome.chain_digest;
         let mut base_id = self.config.incarnation.0;
         for (byte, count) in base_id.iter_mut().zip(self.syncs_begun.to_le_bytes()) {
@@ -219,7 +219,7 @@ impl Primary {
     /// The epoch of which digests are asked for while a sync is staged: the one that the backup holds, and which is on its
     /// volumes sooner or later whatever anybody says.
     fn compares_staged(&self) -> Option<Epoch> {
-        let Link::Up { welcome, .. } = &self.link else { return None };
+        let Link::Up { welcome, .. } = &self.peer.link else { return None };
         let is_certain = self.config.commit == CommitPolicy::Auto || welcome.held == Some(welcome.committed);
         self.attempt.base.filter(|_| welcome.features & COMPARE != 0 && is_certain)
     }
@@ -254,7 +254,7 @@ impl Primary {
 
     /// The backup, which was a primary once, names where it has content of its own.
     pub(super) fn differs(&mut self, now: Duration, frame: &Frame) {
-        let Link::Up { heard, .. } = &mut self.link else { return };
+        let Link::Up { heard, .. } = &mut self.peer.link else { return };
         *heard = now;
         if self.sync != SyncStep::Asked || self.attempt.base.is_none() {
             return self.lose_link(now, "the backup names changes of its own that nobody asked for");

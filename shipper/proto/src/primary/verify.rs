@@ -225,7 +225,7 @@ impl Primary {
         if let Some(verify) = &mut self.verify {
             return verify.repair_next.push(id);
         }
-        let refused = match (&self.link, &self.replication) {
+        let refused = match (&self.peer.link, &self.replication) {
             (Link::Up { welcome, .. }, _) if welcome.features & VERIFY == 0 => Some(VerifyError::Unknown),
             (Link::Up { .. }, Replication::InSync)
                 if self.capture == Capture::On && self.sync == SyncStep::None && !self.config.interval =>
