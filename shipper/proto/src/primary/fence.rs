@@ -17,6 +17,7 @@
 
 use std::time::Duration;
 
+use super::hold::Hold;
 use super::{Capture, Primary, PrimaryAction};
 use crate::frame::Frame;
 use crate::generations::LineageEntry;
@@ -103,6 +104,19 @@ pub(super) enum SteppingDown {
     Done,
 }
 
+/// What is known of the other side and of the volumes' users, and how far this side has given way.
+#[derive(Debug, Default)]
+pub(super) struct Fencing {
+    /// Where the other side stood when it said so last.
+    pub(super) theirs: Option<Box<Standing>>,
+    pub(super) usage: Option<Usage>,
+    pub(super) stepping_down: SteppingDown,
+    /// Who waits for it.
+    demoting: Option<u64>,
+    /// What becomes of writes while it is promoted over.
+    pub(super) hold: Hold,
+}
+
 impl Primary {
     /// Where this side stands, for the other.
     #[must_use]
@@ -133,7 +147,7 @@ impl Primary {
     /// What the other side said of itself when it was met last.
     #[must_use]
     pub fn peer_standing(&self) -> Option<&Standing> {
-        self.peer_standing.as_deref()
+        self.fencing.theirs.as_deref()
     }
 
     /// Whether the driver is to tell how the volumes are used, every second or so.
@@ -190,7 +204,7 @@ impl Primary {
         if self.switch_met(theirs) {
             return false;
         }
-        self.peer_standing = Some(Box::new(theirs.clone()));
+        self.fencing.theirs = Some(Box::new(theirs.clone()));
         let relation = compare(&self.standing(), theirs);
         match relation {
             Relation::Outdated { fork } => self.fence_in(now, theirs, fork, false),
@@ -237,7 +251,7 @@ impl Primary {
     #[must_use]
     pub fn fence_text(&self) -> String {
         let Some(Fence { generation, fork, split }) = self.durable.state.fenced else { return String::new() };
-        let theirs = match &self.peer_standing {
+        let theirs = match &self.fencing.theirs {
             Some(theirs) => format!("{theirs}"),
             None => format!("generation {}", generation.number),
         };
@@ -258,7 +272,7 @@ impl Primary {
 
     /// The driver looked who uses the volumes.
     pub(super) fn used(&mut self, now: Duration, usage: Usage) {
-        self.usage = Some(usage);
+        self.fencing.usage = Some(usage);
         if usage.written && !self.is_in_sync() {
             self.went_alone();
             if let Some(fence) = &mut self.durable.state.fenced
@@ -285,7 +299,7 @@ impl Primary {
         let Some(fence) = self.durable.state.fenced else { return };
         let went_on =
             (fence.split || self.durable.state.alone.is_some()) && !mutant::is(Mutant::DemoteAnyway);
-        let is_unused = self.usage.is_some_and(|usage| !usage.open && !usage.written);
+        let is_unused = self.fencing.usage.is_some_and(|usage| !usage.open && !usage.written);
         if !went_on && is_unused && self.capture == Capture::Off && self.is_state_durable() {
             self.become_backup(now, fence.fork);
         }
@@ -294,7 +308,7 @@ impl Primary {
     /// An operator wants it to step down; with `discard` also where that throws away what it has.
     pub(super) fn demote(&mut self, now: Duration, id: u64, discard: bool) {
         let split = self.durable.state.fenced.map(|fence| (fence.fork, fence.split));
-        let is_open = self.usage.is_none_or(|usage| usage.open);
+        let is_open = self.fencing.usage.is_none_or(|usage| usage.open);
         let result = match split {
             _ if self.has_failed() => Err(DemoteRefused::Failed("the state cannot be written".into())),
             None => Err(DemoteRefused::NotFenced),
@@ -309,7 +323,7 @@ impl Primary {
             }
         };
         match result {
-            Ok(()) => self.demoting = Some(id),
+            Ok(()) => self.fencing.demoting = Some(id),
             Err(refused) => self.act(PrimaryAction::DemoteDone { id, result: Err(refused) }),
         }
     }
@@ -337,7 +351,7 @@ impl Primary {
         (self.durable.state.alone, self.durable.state.fenced) = (Some(at), None);
         self.let_go();
         self.end_role(now, "this side begins a generation of its own");
-        self.demoting = Some(id);
+        self.fencing.demoting = Some(id);
     }
 
     /// Why a promote of this side is refused that comes with this token, if it is.
@@ -348,7 +362,7 @@ impl Primary {
 
     /// Makes the new role durable.
     pub(super) fn become_backup(&mut self, now: Duration, fork: Epoch) {
-        if self.stepping_down != SteppingDown::No {
+        if self.fencing.stepping_down != SteppingDown::No {
             return;
         }
         self.put_away(fork);
@@ -367,16 +381,17 @@ impl Primary {
     }
 
     fn end_role(&mut self, now: Duration, reason: &str) {
-        self.stepping_down = SteppingDown::Writing;
+        self.fencing.stepping_down = SteppingDown::Writing;
         self.write_state();
         self.lose_link(now, reason);
     }
 
     /// A version of the state is durable: perhaps the one that says that this side is a backup.
     pub(super) fn stepped_down(&mut self, now: Duration) {
-        if self.stepping_down == SteppingDown::Writing && self.is_state_durable() && !self.shut_held() {
-            self.stepping_down = SteppingDown::Done;
-            if let Some(id) = self.demoting.take() {
+        if self.fencing.stepping_down == SteppingDown::Writing && self.is_state_durable() && !self.shut_held()
+        {
+            self.fencing.stepping_down = SteppingDown::Done;
+            if let Some(id) = self.fencing.demoting.take() {
                 self.act(PrimaryAction::DemoteDone { id, result: Ok(()) });
             }
             self.act(PrimaryAction::RoleEnded);
@@ -389,6 +404,6 @@ impl Primary {
 
     /// Whether it is no primary any more, or about to be none.
     pub(super) fn is_stepping_down(&self) -> bool {
-        self.stepping_down != SteppingDown::No
+        self.fencing.stepping_down != SteppingDown::No
     }
 }

@@ -40,7 +40,7 @@ impl Primary {
     /// Whether writes are held back until somebody decides, or the lease ends.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
-        self.hold == Hold::Held
+        self.fencing.hold == Hold::Held
     }
 
     /// This side has met `theirs`, a generation that it did not know of. Only a later one than its own was promoted over
@@ -52,47 +52,47 @@ impl Primary {
             && !self.is_stepping_down()
             && !self.has_failed()
         {
-            self.hold = Hold::Asked;
+            self.fencing.hold = Hold::Asked;
             self.order(CutOrder::Hold { lease });
         }
     }
 
     /// They are held back.
     pub(super) fn held(&mut self) {
-        if self.hold == Hold::Asked {
-            self.hold = Hold::Held;
+        if self.fencing.hold == Hold::Asked {
+            self.fencing.hold = Hold::Held;
             self.act(PrimaryAction::StateChanged);
         }
     }
 
     /// They go on, though nobody has decided.
     pub(super) fn hold_over(&mut self, reason: &str) {
-        if matches!(self.hold, Hold::Asked | Hold::Held) {
-            self.hold = Hold::Over(reason.to_owned());
+        if matches!(self.fencing.hold, Hold::Asked | Hold::Held) {
+            self.fencing.hold = Hold::Over(reason.to_owned());
             self.act(PrimaryAction::StateChanged);
         }
     }
 
     /// This side goes on, whatever was decided.
     pub(super) fn let_go(&mut self) {
-        if matches!(self.hold, Hold::Asked | Hold::Held | Hold::Leaving) {
+        if matches!(self.fencing.hold, Hold::Asked | Hold::Held | Hold::Leaving) {
             self.order(CutOrder::Release);
         }
-        self.hold = Hold::No;
+        self.fencing.hold = Hold::No;
     }
 
     /// This side is given up.
     pub(super) fn give_up_held(&mut self) {
-        if matches!(self.hold, Hold::Asked | Hold::Held) {
-            self.hold = Hold::Leaving;
+        if matches!(self.fencing.hold, Hold::Asked | Hold::Held) {
+            self.fencing.hold = Hold::Leaving;
         }
     }
 
     /// It is durably a backup. Whether what is held back has to fail before the role ends.
     pub(super) fn shut_held(&mut self) -> bool {
-        match self.hold {
+        match self.fencing.hold {
             Hold::Leaving => {
-                self.hold = Hold::Shutting;
+                self.fencing.hold = Hold::Shutting;
                 self.order(CutOrder::Shut);
                 true
             }
@@ -103,15 +103,15 @@ impl Primary {
 
     /// It has failed.
     pub(super) fn held_shut(&mut self, now: Duration) {
-        if self.hold == Hold::Shutting {
-            self.hold = Hold::No;
+        if self.fencing.hold == Hold::Shutting {
+            self.fencing.hold = Hold::No;
             self.stepped_down(now);
         }
     }
 
     /// For people, behind what a fenced primary says of itself.
     pub(super) fn hold_text(&self) -> String {
-        match (&self.hold, self.config.fence_lease) {
+        match (&self.fencing.hold, self.config.fence_lease) {
             (Hold::Asked | Hold::Held, Some(lease)) => format!(
                 ". Writes are held back for {lease:?} at most: `ftship resolve --discard-mine`, or `ftship demote` where \
                  this side wrote nothing of its own, makes them fail and this side the backup; `ftship promote --force` \

@@ -54,7 +54,6 @@ use std::time::Duration;
 
 use crate::group::GroupDescription;
 use crate::ids::{Epoch, Incarnation};
-use crate::lineage::Standing;
 use crate::mutant::{self, Mutant};
 use crate::protocol::CommitPolicy;
 use crate::state::DurableState;
@@ -197,13 +196,6 @@ pub struct Primary {
     agreed: agreed::Agreed,
     /// The last one used; of no two incarnations the same.
     verify_token: u64,
-    peer_standing: Option<Box<Standing>>,
-    usage: Option<Usage>,
-    stepping_down: fence::SteppingDown,
-    /// Who waits for it.
-    demoting: Option<u64>,
-    /// What becomes of writes while it is promoted over.
-    hold: hold::Hold,
     /// The exchange of roles that is under way.
     switch: Option<switch::Switch>,
     /// How the guest stands.
@@ -212,6 +204,7 @@ pub struct Primary {
     commits: commit::Commits,
     cuts: cut::CutClock,
     peer: link::PeerLink,
+    fencing: fence::Fencing,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -263,17 +256,13 @@ impl Primary {
             verify: None,
             agreed: agreed::Agreed::default(),
             verify_token: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            peer_standing: None,
-            usage: None,
-            stepping_down: fence::SteppingDown::default(),
-            demoting: None,
-            hold: hold::Hold::default(),
             switch: None,
             hooks: hooks::GuestHooks::default(),
             durable: durable::Durable::new(state),
             commits: commit::Commits::default(),
             cuts: cut::CutClock::new(next_epoch),
             peer: link::PeerLink::default(),
+            fencing: fence::Fencing::default(),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };

@@ -65,7 +65,7 @@ enum Step {
 impl Primary {
     /// Hands over to the backup. With `stall` also while somebody has the volumes open.
     pub(super) fn switch(&mut self, now: Duration, id: u64, generation: [u8; 16], stall: bool) {
-        let is_open = self.usage.is_none_or(|usage| usage.open);
+        let is_open = self.fencing.usage.is_none_or(|usage| usage.open);
         let rests = self.config.interval && self.capture == Capture::Off;
         let refused = match () {
             () if self.config.commit == CommitPolicy::External => Some(DemoteRefused::External),
@@ -224,7 +224,7 @@ impl Primary {
             return false;
         }
         if let Relation::Outdated { .. } = compare(&self.standing(), theirs) {
-            self.peer_standing = Some(Box::new(theirs.clone()));
+            self.fencing.theirs = Some(Box::new(theirs.clone()));
             self.enter_switch(Step::Shutting);
             self.order(CutOrder::Shut);
         }
@@ -307,7 +307,7 @@ impl Primary {
     }
 
     fn hand_over(&mut self, now: Duration, result: Result<(), DemoteRefused>) {
-        self.stepping_down = SteppingDown::Done;
+        self.fencing.stepping_down = SteppingDown::Done;
         self.end_switch(result);
         self.lose_link(now, "this side has handed over");
         self.act(PrimaryAction::RoleEnded);
