@@ -160,7 +160,7 @@ impl Primary {
     #[must_use]
     pub fn known_durable(&self) -> Epoch {
         // While syncing, only what the backup has said over this connection.
-        if self.sync == SyncStep::None && !self.acks_received() {
+        if self.syncing.step == SyncStep::None && !self.acks_received() {
             self.commits.staged
         } else {
             self.commits.committed
@@ -193,7 +193,7 @@ impl Primary {
         if !self.is_external() && !self.acks_received() || mutant::is(Mutant::StagedIsCommitted) {
             self.committed_up_to(now, epoch);
         }
-        if self.sync == SyncStep::Finishing && !self.attempt.is_cut_short {
+        if self.syncing.step == SyncStep::Finishing && !self.syncing.attempt.is_cut_short {
             self.synced(now);
         }
         self.answer_checkpoints();
@@ -287,7 +287,7 @@ impl Primary {
 
     /// Answers whoever asked for a checkpoint that has come far enough.
     pub(super) fn answer_checkpoints(&mut self) {
-        let (staged, committed) = match self.sync {
+        let (staged, committed) = match self.syncing.step {
             SyncStep::None => (self.commits.staged, self.commits.committed),
             // Until the first commit point is there the backup is nothing that could be promoted.
             _ => (Epoch::NONE, Epoch::NONE),

@@ -91,7 +91,7 @@ impl Primary {
             self.cuts.cut_at = now + self.retry_interval();
             return self.follow();
         }
-        if self.sync == SyncStep::LastRound {
+        if self.syncing.step == SyncStep::LastRound {
             if !self.cut_part() {
                 self.follow();
             }
@@ -103,7 +103,7 @@ impl Primary {
         let epoch = self.begin_cut();
         let budget = self.cuts.budget(self.config.pause_budget, self.config.pause_limit);
         self.round_cutting();
-        let roll = self.sync == SyncStep::None && self.roll_is_due(now);
+        let roll = self.syncing.step == SyncStep::None && self.roll_is_due(now);
         let may_rest = self.may_rest(now, roll);
         let hold = self.is_last_cut(epoch);
         self.order(CutOrder::Cut(Cut { epoch, roll, budget, hold, part: false, may_rest }));
@@ -199,14 +199,14 @@ impl Primary {
         if self.capture != Capture::On {
             return;
         }
-        if self.sync == SyncStep::LastRound {
+        if self.syncing.step == SyncStep::LastRound {
             return self.last_round_log(now);
         }
-        let waits = self.config.throttles && self.sync == SyncStep::None;
+        let waits = self.config.throttles && self.syncing.step == SyncStep::None;
         if waits || self.cuts.log_percent < self.config.log_watermark.into() {
             return;
         }
-        if self.sync == SyncStep::Finishing {
+        if self.syncing.step == SyncStep::Finishing {
             self.cut_short(now);
         } else {
             let reason = format!("the log is full ({used} of {capacity} bytes): the backup is too slow");
@@ -215,9 +215,9 @@ impl Primary {
     }
 
     pub(super) fn encoded(&mut self, epoch: Epoch, digest: Digest, stored: u64) {
-        if self.attempt.carrier == Some(Carrier::Staged) && epoch == self.attempt.epoch {
+        if self.syncing.attempt.carrier == Some(Carrier::Staged) && epoch == self.syncing.attempt.epoch {
             // With what was gathered and had not filled a frame yet.
-            self.attempt.stored = stored;
+            self.syncing.attempt.stored = stored;
         }
         self.commits.encoded(epoch, digest, stored);
     }

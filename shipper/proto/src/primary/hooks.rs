@@ -99,13 +99,14 @@ impl Primary {
             self.counters.hooks_failed += 1;
             // Until its first epoch a backup that is overwritten is nothing at all.
             let cuts = self.config.hooks == Some(OnFailure::Cut)
-                || self.sync != SyncStep::None && self.attempt.carrier == Some(Carrier::InPlace);
+                || self.syncing.step != SyncStep::None
+                    && self.syncing.attempt.carrier == Some(Carrier::InPlace);
             if !cuts {
                 return self.skip(now, &reason);
             }
         }
         self.hooks.frozen = Frozen::Yes;
-        match (self.sync, self.config.still_budget) {
+        match (self.syncing.step, self.config.still_budget) {
             (SyncStep::Still, Some(budget)) => self.order_still_round(budget),
             _ => {
                 // It was due when the freeze was asked for.
@@ -120,7 +121,7 @@ impl Primary {
         self.thaw();
         let reason = format!("the epoch is skipped: {reason}");
         self.fail_checkpoints(&reason);
-        if self.sync == SyncStep::None {
+        if self.syncing.step == SyncStep::None {
             return self.rest();
         }
         if self.capture == Capture::On {
@@ -136,13 +137,13 @@ impl Primary {
     /// When what was skipped is tried again: at once, if somebody waits for a checkpoint.
     pub(super) fn skipped_until(&self) -> Option<Duration> {
         let at = if self.commits.checkpoints.is_empty() { self.hooks.skips_until } else { Duration::ZERO };
-        (self.sync == SyncStep::Skipping).then_some(at)
+        (self.syncing.step == SyncStep::Skipping).then_some(at)
     }
 
     pub(super) fn hooks_timeout(&mut self, now: Duration) {
         if self.skipped_until().is_some_and(|at| at <= now) {
-            let since = self.attempt.since.clone();
-            match self.attempt.carrier {
+            let since = self.syncing.attempt.since.clone();
+            match self.syncing.attempt.carrier {
                 Some(_) => self.roll(now, Some(since)),
                 // Nothing was copied yet.
                 None => self.last_round(now),

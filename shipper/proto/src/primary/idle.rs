@@ -22,7 +22,7 @@ impl Primary {
     /// Whether the cut that is due now may be left out if nothing was written since the last one.
     pub(super) fn may_rest(&self, now: Duration, roll: bool) -> bool {
         let does_more = roll || self.verify.is_some() || self.switch.is_some() || self.config.hooks.is_some();
-        let is_settled = self.is_in_sync() && self.sync == SyncStep::None;
+        let is_settled = self.is_in_sync() && self.syncing.step == SyncStep::None;
         // The next tick is to come in time.
         let next = now + self.config.epoch_interval;
         let is_soon = next <= self.cuts.last_taken + LONGEST_REST || mutant::is(Mutant::RestForEver);

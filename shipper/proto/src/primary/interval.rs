@@ -24,7 +24,7 @@ impl Primary {
     pub(super) fn rest(&mut self) {
         let is_settled =
             self.commits.in_flight.is_empty() && self.cuts.cutting.is_none() && self.switch.is_none();
-        let is_done = self.sync == SyncStep::None && self.is_in_sync();
+        let is_done = self.syncing.step == SyncStep::None && self.is_in_sync();
         let stops = self.capture == Capture::On && self.commits.checkpoints.is_empty();
         if !self.config.interval || !is_done || !is_settled || !(stops || self.config.still_budget.is_some())
         {
@@ -55,9 +55,9 @@ impl Primary {
 
     /// When the interval ends: at once, if somebody waits for a checkpoint. `None` where it does not.
     pub(super) fn interval_due(&self) -> Option<Duration> {
-        let is_off = self.capture == Capture::Off && self.sync == SyncStep::None && self.is_in_sync();
+        let is_off = self.capture == Capture::Off && self.syncing.step == SyncStep::None && self.is_in_sync();
         let is_settled = self.commits.in_flight.is_empty() && self.is_connected() && !self.is_stepping_down();
-        let at = self.attempt.begun + self.config.epoch_interval;
+        let at = self.syncing.attempt.begun + self.config.epoch_interval;
         let is_wanted = !self.commits.checkpoints.is_empty() || self.wants_last_cut();
         let at = if is_wanted { Duration::ZERO } else { at };
         (self.config.interval && is_off && is_settled).then_some(at)
@@ -69,10 +69,11 @@ impl Primary {
         }
         match self.plan() {
             Some(Plan { base, since: Some(since), stages: true })
-                if self.expected <= self.config.small_round =>
+                if self.syncing.expected <= self.config.small_round =>
             {
-                self.attempt = Attempt { base, stages: true, since, begun: now, ..Attempt::default() };
-                self.attempts += 1;
+                self.syncing.attempt =
+                    Attempt { base, stages: true, since, begun: now, ..Attempt::default() };
+                self.syncing.attempts += 1;
                 self.last_round(now);
             }
             _ => self.begin_sync(now),
@@ -82,7 +83,7 @@ impl Primary {
     /// The capture began without any round before: what was written before is copied now, or, if it is too much for that,
     /// in rounds.
     pub(super) fn went_straight(&mut self, now: Duration) {
-        if self.attempt.bytes <= self.config.small_round && self.is_stageable() {
+        if self.syncing.attempt.bytes <= self.config.small_round && self.is_stageable() {
             return self.stage(now, SyncStep::LastRound);
         }
         self.enter_capture(Capture::Stopping);

@@ -105,7 +105,7 @@ impl Primary {
             return;
         }
         // Reset only by being in sync for a while: a pair that fails anew at each attempt is not to be hurried.
-        if self.in_sync_since.take().is_some_and(|since| now >= since + STEADY) {
+        if self.syncing.in_sync_since.take().is_some_and(|since| now >= since + STEADY) {
             self.peer.backoff = FIRST_BACKOFF;
         }
         match (self.ask_soon(), &self.peer.link) {
@@ -190,11 +190,11 @@ impl Primary {
 
     fn message(&mut self, now: Duration, frame: &Frame, message: Message) {
         match message {
-            Message::SyncReady if self.sync == SyncStep::Asked => self.sync_ready(now),
+            Message::SyncReady if self.syncing.step == SyncStep::Asked => self.sync_ready(now),
             Message::Staged { epoch, digest } => self.staged_by_backup(now, epoch, digest),
             Message::Report { committed, applied, .. } => {
                 if applied != self.peer.applied {
-                    self.attempt.progressed(now);
+                    self.syncing.attempt.progressed(now);
                 }
                 self.peer.applied = applied;
                 self.reported(now, committed);

@@ -174,23 +174,9 @@ pub struct Primary {
     config: PrimaryConfig,
     replication: Replication,
     capture: Capture,
-    sync: SyncStep,
-    attempt: plan::Attempt,
-    last_sync: Option<SyncFigures>,
-    /// What an interval is expected to have changed: bytes of the last one.
-    expected: u64,
-    /// An operator wants a whole copy.
-    wants_whole: bool,
-    /// How often staging a sync came to nothing for the backup's reasons since it was in sync.
-    staged_in_vain: u32,
-    in_sync_since: Option<Duration>,
-    /// Syncs begun by this incarnation; names each roll's purpose.
-    attempts: u32,
     /// When the next roll is worth its cost.
     rolls: touched::RollClock,
     refusals: refusal::Refusals,
-    /// In-place syncs begun by this incarnation; with it, names each of them.
-    syncs_begun: u32,
     verify: Option<Box<verify::Verify>>,
     /// What earlier ones found that both sides hold.
     agreed: agreed::Agreed,
@@ -205,6 +191,7 @@ pub struct Primary {
     cuts: cut::CutClock,
     peer: link::PeerLink,
     fencing: fence::Fencing,
+    syncing: sync::Syncing,
     actions: VecDeque<PrimaryAction>,
     counters: PrimaryCounters,
 }
@@ -242,17 +229,8 @@ impl Primary {
             config,
             replication: Replication::Degraded { reason: "not connected to the backup yet".into() },
             capture: Capture::Off,
-            sync: SyncStep::None,
-            attempt: plan::Attempt::default(),
-            last_sync: None,
-            expected: 0,
-            wants_whole: false,
-            staged_in_vain: 0,
-            in_sync_since: None,
-            attempts: 0,
             rolls: touched::RollClock::default(),
             refusals: refusal::Refusals::default(),
-            syncs_begun: 0,
             verify: None,
             agreed: agreed::Agreed::default(),
             verify_token: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
@@ -263,6 +241,7 @@ impl Primary {
             cuts: cut::CutClock::new(next_epoch),
             peer: link::PeerLink::default(),
             fencing: fence::Fencing::default(),
+            syncing: sync::Syncing::default(),
             actions: VecDeque::new(),
             counters: PrimaryCounters::default(),
         };
@@ -289,7 +268,7 @@ impl Primary {
             PrimaryEvent::Frame(frame) => self.frame(now, &frame),
             PrimaryEvent::Cut(result) => self.cut_result(now, result),
             PrimaryEvent::ShippingFailed { reason } => self.capture_lost(now, &reason),
-            PrimaryEvent::Widened { bytes } => self.attempt.widened(bytes),
+            PrimaryEvent::Widened { bytes } => self.syncing.attempt.widened(bytes),
             PrimaryEvent::PartEncoded { stored, frames } => self.part_encoded(now, stored, frames),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
             PrimaryEvent::Encoded { epoch, digest, stored, touched } => {
@@ -407,13 +386,13 @@ impl Primary {
     /// The sync under way.
     #[must_use]
     pub fn sync(&self, now: Duration) -> Option<SyncFigures> {
-        (self.sync != SyncStep::None).then(|| self.attempt.figures(now))
+        (self.syncing.step != SyncStep::None).then(|| self.syncing.attempt.figures(now))
     }
 
     /// The last sync that came to its end.
     #[must_use]
     pub fn last_sync(&self) -> Option<SyncFigures> {
-        self.last_sync
+        self.syncing.last
     }
 
     /// Figures for status displays.
@@ -448,14 +427,14 @@ impl Primary {
             self.enter_capture(Capture::Stopping);
             self.order(CutOrder::Stop);
         }
-        if matches!(self.sync, SyncStep::Copying | SyncStep::LastRound) {
+        if matches!(self.syncing.step, SyncStep::Copying | SyncStep::LastRound) {
             self.act(PrimaryAction::StopCopy);
         }
         if self.config.still_budget.is_some() {
             self.cuts.cutting = None;
         }
         self.thaw();
-        self.sync = SyncStep::None;
+        self.syncing.step = SyncStep::None;
         self.interrupt_verify(reason);
         self.commits.in_flight.clear();
         let answered = if mutant::is(Mutant::ForgetCheckpoint) { 1 } else { 0 };

@@ -50,16 +50,16 @@ impl Primary {
     }
 
     fn parts_full(&self) -> bool {
-        self.attempt.parts >= self.config.window
+        self.syncing.attempt.parts >= self.config.window
     }
 
     pub(super) fn part_taken(&mut self, now: Duration) {
-        if self.capture != Capture::On || self.sync != SyncStep::LastRound {
+        if self.capture != Capture::On || self.syncing.step != SyncStep::LastRound {
             return;
         }
         self.cuts.void_run = 0;
-        self.attempt.parts += 1;
-        self.attempt.logged += std::mem::take(&mut self.cuts.log_used);
+        self.syncing.attempt.parts += 1;
+        self.syncing.attempt.logged += std::mem::take(&mut self.cuts.log_used);
         self.cuts.log_percent = 0;
         self.act(PrimaryAction::ShipPart);
         self.cuts.cut_at = now + self.retry_interval();
@@ -68,11 +68,11 @@ impl Primary {
 
     /// A part is out: `stored` bytes of frames were made in all of this sync so far, `frames` of them for it.
     pub(super) fn part_encoded(&mut self, now: Duration, stored: u64, frames: u64) {
-        self.attempt.parts = self.attempt.parts.saturating_sub(1);
-        self.attempt.progressed(now);
-        self.attempt.stored = stored;
-        if self.attempt.carrier == Some(Carrier::InPlace) {
-            self.attempt.frames += frames;
+        self.syncing.attempt.parts = self.syncing.attempt.parts.saturating_sub(1);
+        self.syncing.attempt.progressed(now);
+        self.syncing.attempt.stored = stored;
+        if self.syncing.attempt.carrier == Some(Carrier::InPlace) {
+            self.syncing.attempt.frames += frames;
         }
         if self.guard_journal(now, stored) {
             self.round_over(now);
@@ -93,7 +93,7 @@ impl Primary {
 
     /// The log overflowed, or logging failed; the capture has ended.
     pub(super) fn log_off(&mut self, now: Duration, reason: &str) {
-        match (self.capture, self.sync) {
+        match (self.capture, self.syncing.step) {
             // What it loses is given up already.
             (Capture::Stopping | Capture::Off, _) => {}
             (Capture::On, SyncStep::LastRound) => self.outrun(now),
@@ -108,14 +108,14 @@ impl Primary {
             // The cut that would have been its end is not taken, and the copy has not been ended either.
             return self.outrun(now);
         }
-        self.attempt.is_cut_short = true;
+        self.syncing.attempt.is_cut_short = true;
         self.end_capture_early();
     }
 
     /// Once the backup has everything that was cut before the capture ended early, goes on from there, as after a greeting.
     /// Whether it is committed is not waited for: nobody may ask for that before the pair is in sync.
     pub(super) fn catch_up(&mut self, now: Duration) {
-        let is_due = self.sync == SyncStep::Finishing && self.attempt.is_cut_short;
+        let is_due = self.syncing.step == SyncStep::Finishing && self.syncing.attempt.is_cut_short;
         if !is_due || self.commits.in_flight.iter().any(|one| !one.staged) || !self.is_connected() {
             return;
         }
@@ -126,7 +126,7 @@ impl Primary {
         {
             (welcome.held, welcome.chain_digest) = (Some(epoch), digest);
         }
-        self.staged_in_vain = 0;
+        self.syncing.staged_in_vain = 0;
         if self.enter_sync(now, SyncStep::None) {
             self.begin_sync(now);
         }
@@ -135,7 +135,7 @@ impl Primary {
     /// The guest writes faster than parts go out, or than a cut ends: without a log, the round goes on as one that is not the
     /// last.
     fn outrun(&mut self, now: Duration) {
-        let attempt = &mut self.attempt;
+        let attempt = &mut self.syncing.attempt;
         let written = attempt.logged + self.cuts.log_used;
         let sent = attempt.stored.saturating_sub(attempt.stored_before);
         attempt.overrun = Rates::of(written, sent, now.saturating_sub(attempt.captured_at));
@@ -159,13 +159,15 @@ impl Primary {
 
     /// Goes on where a round is complete, and all of its parts are out.
     pub(super) fn round_over(&mut self, now: Duration) {
-        let waits = self.attempt.parts > 0;
-        match self.sync {
-            _ if !self.attempt.is_copied => {}
+        let waits = self.syncing.attempt.parts > 0;
+        match self.syncing.step {
+            _ if !self.syncing.attempt.is_copied => {}
             SyncStep::Copying if waits => {}
-            SyncStep::Copying if self.attempt.is_last_next(self.config.small_round) => self.last_round(now),
+            SyncStep::Copying if self.syncing.attempt.is_last_next(self.config.small_round) => {
+                self.last_round(now)
+            }
             SyncStep::Copying => {
-                let since = self.attempt.since.clone();
+                let since = self.syncing.attempt.since.clone();
                 self.roll(now, Some(since));
             }
             // What the cut under way takes is to go before the end of the copy. And the log that waits for the last
@@ -179,8 +181,8 @@ impl Primary {
     /// For people, while syncing: that the guest writes faster than is copied, and how fast.
     #[must_use]
     pub fn sync_text(&self) -> Option<String> {
-        let attempt = &self.attempt;
-        if self.sync == SyncStep::None {
+        let attempt = &self.syncing.attempt;
+        if self.syncing.step == SyncStep::None {
             return None;
         }
         if attempt.is_cut_short {

@@ -38,22 +38,22 @@ impl Primary {
     /// Whether a sync in place may begin only after a trial.
     pub(super) fn needs_trial(&self) -> bool {
         let captures = self.config.still_budget.is_none();
-        captures && !self.attempt.is_proven && !mutant::is(Mutant::OverwriteUntried)
+        captures && !self.syncing.attempt.is_proven && !mutant::is(Mutant::OverwriteUntried)
     }
 
     pub(super) fn try_capture(&mut self, now: Duration) {
         if self.enter_sync(now, SyncStep::Trying) {
-            self.order(CutOrder::Try { attempt: self.attempts });
+            self.order(CutOrder::Try { attempt: self.syncing.attempts });
         }
     }
 
     pub(super) fn capture_tried(&mut self, now: Duration, attempt: u32, result: Result<(), String>) {
-        if self.sync != SyncStep::Trying || attempt != self.attempts {
+        if self.syncing.step != SyncStep::Trying || attempt != self.syncing.attempts {
             return;
         }
         match result {
             Ok(()) => {
-                self.attempt.is_proven = true;
+                self.syncing.attempt.is_proven = true;
                 self.overwrite(now);
             }
             Err(reason) => self.capture_refused(now, &reason),
@@ -95,13 +95,13 @@ impl Primary {
 
     /// A capture has begun.
     pub(super) fn capture_proven(&mut self) {
-        self.attempt.is_proven = true;
+        self.syncing.attempt.is_proven = true;
         self.refusals = Refusals::default();
     }
 
     /// When a connected pair, which does nothing because the capture was refused, tries again.
     pub(super) fn refusal_due(&self) -> Option<Duration> {
-        let rests = matches!(self.peer.link, Link::Up { .. }) && self.sync == SyncStep::None;
+        let rests = matches!(self.peer.link, Link::Up { .. }) && self.syncing.step == SyncStep::None;
         self.refusals.until.filter(|_| rests && !self.has_failed() && !self.is_stepping_down())
     }
 

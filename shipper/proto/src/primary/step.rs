@@ -36,8 +36,9 @@ pub(super) enum Capture {
     Stopping,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SyncStep {
+    #[default]
     None,
     /// dm-era is being rolled: what the next round copies is what was written before.
     Rolling,
@@ -91,11 +92,11 @@ impl SyncStep {
 impl Primary {
     /// Takes the next step of a sync. False: there is no such way, and replication is degraded.
     pub(super) fn enter_sync(&mut self, now: Duration, next: SyncStep) -> bool {
-        let from = self.sync;
+        let from = self.syncing.step;
         let is_legal = from.may_become(next);
         if is_legal {
-            self.sync = next;
-            self.attempt.progressed(now);
+            self.syncing.step = next;
+            self.syncing.attempt.progressed(now);
         } else {
             self.lose_replication(
                 now,

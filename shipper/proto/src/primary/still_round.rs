@@ -21,19 +21,19 @@ impl Primary {
     }
 
     pub(super) fn order_still_round(&mut self, budget: Duration) {
-        let (attempt, since) = (self.attempts, self.attempt.since.clone());
+        let (attempt, since) = (self.syncing.attempts, self.syncing.attempt.since.clone());
         let epoch = self.begin_cut();
         self.order(CutOrder::Still { attempt, since, epoch, budget });
     }
 
     fn is_still(&self, attempt: u32) -> bool {
-        self.sync == SyncStep::Still && attempt == self.attempts
+        self.syncing.step == SyncStep::Still && attempt == self.syncing.attempts
     }
 
     pub(super) fn still_read(&mut self, now: Duration, attempt: u32, eras: Vec<Era>, bytes: u64) {
         let Some(epoch) = self.cuts.cutting.filter(|_| self.is_still(attempt)) else { return };
         self.thaw();
-        if self.attempt.carrier.is_none() && !self.would_stage(bytes) {
+        if self.syncing.attempt.carrier.is_none() && !self.would_stage(bytes) {
             // It is written in place, which takes a round of its own.
             self.cuts.cutting = None;
             self.note_round(now, false, eras, bytes);
@@ -42,10 +42,10 @@ impl Primary {
         self.cuts.next_epoch = epoch.next();
         self.rolls.begin_interval(now);
         self.note_round(now, true, eras, bytes);
-        if !self.guard_journal(now, self.attempt.stored.saturating_add(bytes)) {
+        if !self.guard_journal(now, self.syncing.attempt.stored.saturating_add(bytes)) {
             return;
         }
-        match self.attempt.carrier {
+        match self.syncing.attempt.carrier {
             Some(_) => self.copy(now, SyncStep::LastRound),
             None => self.stage(now, SyncStep::LastRound),
         }

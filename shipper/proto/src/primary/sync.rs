@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ftdm_units::{Era, Sectors};
 
-use super::plan::{Attempt, Carrier, CompareSizes, Plan};
+use super::plan::{Attempt, Carrier, CompareSizes, Plan, SyncFigures};
 use super::{Capture, CutOrder, Link, Primary, PrimaryAction, Replication, SyncStep, Told};
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
@@ -36,6 +36,25 @@ const PATIENCE: u32 = 10;
 const STAGED_ATTEMPTS: u32 = 2;
 /// What their count is set to then: with each interval it is halved, so the next one is in place at once.
 const IN_PLACE: u32 = 2 * STAGED_ATTEMPTS;
+
+/// The sync under way, and what is known of those before.
+#[derive(Debug, Default)]
+pub(super) struct Syncing {
+    pub(super) step: SyncStep,
+    pub(super) attempt: Attempt,
+    pub(super) last: Option<SyncFigures>,
+    /// What an interval is expected to have changed: bytes of the last one.
+    pub(super) expected: u64,
+    /// An operator wants a whole copy.
+    pub(super) wants_whole: bool,
+    /// How often staging a sync came to nothing for the backup's reasons since it was in sync.
+    pub(super) staged_in_vain: u32,
+    pub(super) in_sync_since: Option<Duration>,
+    /// Syncs begun by this incarnation; names each roll's purpose.
+    pub(super) attempts: u32,
+    /// In-place syncs begun by this incarnation; with it, names each of them.
+    begun: u32,
+}
 
 impl Primary {
     /// Whatever the backup holds: a sync begins.
@@ -57,8 +76,9 @@ impl Primary {
 
     pub(super) fn begin_sync(&mut self, now: Duration) {
         let Some(Plan { base, since, stages }) = self.plan() else { return };
-        self.attempt = Attempt { base, stages, is_whole: since.is_none(), begun: now, ..Attempt::default() };
-        self.attempts += 1;
+        self.syncing.attempt =
+            Attempt { base, stages, is_whole: since.is_none(), begun: now, ..Attempt::default() };
+        self.syncing.attempts += 1;
         self.roll(now, since);
     }
 
@@ -66,13 +86,13 @@ impl Primary {
         let Link::Up { welcome, .. } = &self.peer.link else { return None };
         // What is staged continues the backup's own generation.
         let is_older = welcome.lineage.last() != self.durable.state.lineage.last();
-        let in_place = self.staged_in_vain >= STAGED_ATTEMPTS || is_older;
-        Some(Plan::new(welcome, &self.durable.state.rolls, self.wants_whole, in_place))
+        let in_place = self.syncing.staged_in_vain >= STAGED_ATTEMPTS || is_older;
+        Some(Plan::new(welcome, &self.durable.state.rolls, self.syncing.wants_whole, in_place))
     }
 
     pub(super) fn roll(&mut self, now: Duration, since: Option<Vec<Era>>) {
         if self.enter_sync(now, SyncStep::Rolling) {
-            let attempt = self.attempts;
+            let attempt = self.syncing.attempts;
             self.order(CutOrder::Roll { attempt, since });
         }
     }
@@ -81,11 +101,11 @@ impl Primary {
     pub(super) fn full_sync(&mut self, now: Duration, id: u64) {
         let result = match (&self.peer.link, &self.replication) {
             (_, Replication::Failed { reason }) => Err(reason.clone()),
-            (Link::Up { .. }, _) if self.sync != SyncStep::None && self.attempt.is_whole => {
+            (Link::Up { .. }, _) if self.syncing.step != SyncStep::None && self.syncing.attempt.is_whole => {
                 Err("a full sync is under way".to_owned())
             }
             (Link::Up { .. }, _) => {
-                self.wants_whole = true;
+                self.syncing.wants_whole = true;
                 self.forget_refusals(now);
                 self.sync_anew(now, "a full sync was asked for");
                 Ok(())
@@ -109,8 +129,8 @@ impl Primary {
     }
 
     pub(super) fn rolled(&mut self, now: Duration, attempt: u32, eras: Vec<Era>, bytes: u64) {
-        let is_awaited = attempt == self.attempts || mutant::is(Mutant::RollOfEarlierAttempt);
-        if self.sync != SyncStep::Rolling || !is_awaited {
+        let is_awaited = attempt == self.syncing.attempts || mutant::is(Mutant::RollOfEarlierAttempt);
+        if self.syncing.step != SyncStep::Rolling || !is_awaited {
             return;
         }
         self.note_round(now, false, eras, bytes);
@@ -119,13 +139,13 @@ impl Primary {
 
     /// Copies what the last roll noted, live; the first one decides how it reaches the backup.
     pub(super) fn copy_round(&mut self, now: Duration) {
-        match self.attempt.carrier {
+        match self.syncing.attempt.carrier {
             Some(_) => self.copy(now, SyncStep::Copying),
             None if self.is_stageable() => self.stage(now, SyncStep::Copying),
             None => {
-                self.staged_in_vain = self.staged_in_vain.max(STAGED_ATTEMPTS);
+                self.syncing.staged_in_vain = self.syncing.staged_in_vain.max(STAGED_ATTEMPTS);
                 // What is staged and not committed is no base to write over.
-                if self.plan().is_some_and(|plan| plan.base != self.attempt.base) {
+                if self.plan().is_some_and(|plan| plan.base != self.syncing.attempt.base) {
                     return self.begin_sync(now);
                 }
                 self.overwrite(now);
@@ -134,7 +154,9 @@ impl Primary {
     }
 
     pub(super) fn roll_failed(&mut self, now: Duration, attempt: u32, reason: &str) {
-        if matches!(self.sync, SyncStep::Rolling | SyncStep::Still) && attempt == self.attempts {
+        if matches!(self.syncing.step, SyncStep::Rolling | SyncStep::Still)
+            && attempt == self.syncing.attempts
+        {
             self.lose_replication(now, &format!("what was written is not known: {reason}"));
         }
     }
@@ -142,8 +164,8 @@ impl Primary {
     /// Notes a roll, and the round that copies what was written before it.
     pub(super) fn note_round(&mut self, now: Duration, at_cut: bool, eras: Vec<Era>, bytes: u64) {
         self.note_roll(at_cut, eras.clone());
-        self.attempt.since = eras;
-        self.attempt.round(now, bytes);
+        self.syncing.attempt.since = eras;
+        self.syncing.attempt.round(now, bytes);
     }
 
     /// Makes a roll durable. One that does not follow the others begins a new history.
@@ -170,19 +192,19 @@ impl Primary {
 
     /// Half of the journal is for what later rounds add, and for what the capture takes.
     pub(super) fn is_stageable(&self) -> bool {
-        self.would_stage(self.attempt.bytes)
+        self.would_stage(self.syncing.attempt.bytes)
     }
 
     pub(super) fn would_stage(&self, bytes: u64) -> bool {
-        self.attempt.stages && bytes <= self.journal_size() / 2
+        self.syncing.attempt.stages && bytes <= self.journal_size() / 2
     }
 
     pub(super) fn stage(&mut self, now: Duration, step: SyncStep) {
         let Link::Up { welcome, .. } = &self.peer.link else { return };
         let previous = welcome.chain_digest;
-        let first = self.attempt.base.unwrap_or_default().next();
-        self.attempt.carrier = Some(Carrier::Staged);
-        self.attempt.compares = self.compares_staged();
+        let first = self.syncing.attempt.base.unwrap_or_default().next();
+        self.syncing.attempt.carrier = Some(Carrier::Staged);
+        self.syncing.attempt.compares = self.compares_staged();
         self.act(PrimaryAction::OpenChain { previous });
         let (epoch, staged) = (self.cuts.cutting.unwrap_or(self.cuts.next_epoch), self.known_durable());
         self.act(PrimaryAction::OpenCatchUp { first, epoch, staged });
@@ -196,12 +218,12 @@ impl Primary {
         let Link::Up { welcome, .. } = &self.peer.link else { return };
         let previous = welcome.chain_digest;
         let mut base_id = self.config.incarnation.0;
-        for (byte, count) in base_id.iter_mut().zip(self.syncs_begun.to_le_bytes()) {
+        for (byte, count) in base_id.iter_mut().zip(self.syncing.begun.to_le_bytes()) {
             *byte ^= count;
         }
-        self.syncs_begun += 1;
-        self.attempt.carrier = Some(Carrier::InPlace);
-        self.attempt.compares = (welcome.features & COMPARE != 0).then_some(Epoch::NONE);
+        self.syncing.begun += 1;
+        self.syncing.attempt.carrier = Some(Carrier::InPlace);
+        self.syncing.attempt.compares = (welcome.features & COMPARE != 0).then_some(Epoch::NONE);
         if !self.enter_sync(now, SyncStep::Asked) {
             return;
         }
@@ -212,7 +234,7 @@ impl Primary {
         self.commits.word = Epoch::NONE;
         self.words_unknown("a sync overwrites what the backup has staged");
         self.act(PrimaryAction::OpenChain { previous });
-        let base = self.attempt.base;
+        let base = self.syncing.attempt.base;
         self.act(PrimaryAction::Send(Message::SyncBegin { base_id, base }));
     }
 
@@ -221,12 +243,12 @@ impl Primary {
     fn compares_staged(&self) -> Option<Epoch> {
         let Link::Up { welcome, .. } = &self.peer.link else { return None };
         let is_certain = self.config.commit == CommitPolicy::Auto || welcome.held == Some(welcome.committed);
-        self.attempt.base.filter(|_| welcome.features & COMPARE != 0 && is_certain)
+        self.syncing.attempt.base.filter(|_| welcome.features & COMPARE != 0 && is_certain)
     }
 
     /// What has one digest in the present round.
     fn unit(&self) -> Sectors {
-        let is_all = self.attempt.is_whole && self.attempt.rounds <= 1;
+        let is_all = self.syncing.attempt.is_whole && self.syncing.attempt.rounds <= 1;
         let CompareSizes { whole, changed } = self.config.compare;
         let coarsest = self.config.group.volumes().iter().map(|volume| volume.block()).max();
         let unit = if is_all { whole } else { changed };
@@ -234,21 +256,22 @@ impl Primary {
     }
 
     pub(super) fn is_comparing(&self) -> bool {
-        self.attempt.compares.is_some() && matches!(self.sync, SyncStep::Copying | SyncStep::LastRound)
+        self.syncing.attempt.compares.is_some()
+            && matches!(self.syncing.step, SyncStep::Copying | SyncStep::LastRound)
     }
 
     /// A batch is about to be read: asks what the backup has there.
     pub(super) fn compares(&mut self, number: u64, places: Vec<Place>) {
-        let Some(epoch) = self.attempt.compares.filter(|_| self.is_comparing()) else { return };
+        let Some(epoch) = self.syncing.attempt.compares.filter(|_| self.is_comparing()) else { return };
         let (unit, length) = (self.unit(), DigestLength::Short);
         let question = Message::Hash(HashRequest { token: number, epoch, unit, length, places });
-        self.attempt.digests += question.wire_len();
+        self.syncing.attempt.digests += question.wire_len();
         self.act(PrimaryAction::Send(question));
     }
 
     /// What the backup has of a batch.
     pub(super) fn told(&mut self, frame: &Frame, number: u64, told: Told) {
-        self.attempt.digests += frame.wire_len();
+        self.syncing.attempt.digests += frame.wire_len();
         self.act(PrimaryAction::Told { number, told });
     }
 
@@ -256,10 +279,10 @@ impl Primary {
     pub(super) fn differs(&mut self, now: Duration, frame: &Frame) {
         let Link::Up { heard, .. } = &mut self.peer.link else { return };
         *heard = now;
-        if self.sync != SyncStep::Asked || self.attempt.base.is_none() {
+        if self.syncing.step != SyncStep::Asked || self.syncing.attempt.base.is_none() {
             return self.lose_link(now, "the backup names changes of its own that nobody asked for");
         }
-        self.attempt.progressed(now);
+        self.syncing.attempt.progressed(now);
         match self.extents_of(frame) {
             Ok(scope) => self.act(PrimaryAction::Widen(scope)),
             Err(error) => self.lose_link(now, &format!("the backup sent nonsense: {error}")),
@@ -280,9 +303,9 @@ impl Primary {
     }
 
     pub(super) fn copy(&mut self, now: Duration, step: SyncStep) {
-        self.attempt.is_copied = false;
+        self.syncing.attempt.is_copied = false;
         if self.enter_sync(now, step) {
-            let unit = self.attempt.compares.map(|_| self.unit());
+            let unit = self.syncing.attempt.compares.map(|_| self.unit());
             self.act(PrimaryAction::Copy { unit });
             if mutant::is(Mutant::CutInLastRound) && step == SyncStep::LastRound {
                 self.enter_sync(now, SyncStep::Finishing);
@@ -293,17 +316,17 @@ impl Primary {
     /// Part of a round is out: `stored` bytes of frames in all rounds so far, while `skipped` bytes of the volumes were not
     /// sent.
     pub(super) fn copy_progressed(&mut self, now: Duration, stored: u64, skipped: u64) {
-        (self.attempt.stored, self.attempt.skipped) = (stored, skipped);
-        self.attempt.progressed(now);
+        (self.syncing.attempt.stored, self.syncing.attempt.skipped) = (stored, skipped);
+        self.syncing.attempt.progressed(now);
         self.guard_journal(now, stored);
     }
 
     /// What is staged has to fit the journal whole, with what the capture adds to it. Returns whether it does.
     pub(super) fn guard_journal(&mut self, now: Duration, stored: u64) -> bool {
         let size = self.journal_size();
-        let fits = self.attempt.carrier != Some(Carrier::Staged) || stored <= size - size / 8;
-        if !fits && self.sync != SyncStep::None {
-            self.staged_in_vain = IN_PLACE;
+        let fits = self.syncing.attempt.carrier != Some(Carrier::Staged) || stored <= size - size / 8;
+        if !fits && self.syncing.step != SyncStep::None {
+            self.syncing.staged_in_vain = IN_PLACE;
             self.sync_anew(now, "what has changed does not fit the backup's journal: it is written in place");
         }
         fits
@@ -311,27 +334,27 @@ impl Primary {
 
     /// The backup ended the connection on purpose while something was being staged.
     pub(super) fn staging_refused(&mut self) {
-        if self.sync != SyncStep::None && self.attempt.carrier == Some(Carrier::Staged) {
-            self.staged_in_vain += 1;
-            if self.staged_in_vain >= STAGED_ATTEMPTS {
-                self.staged_in_vain = IN_PLACE;
+        if self.syncing.step != SyncStep::None && self.syncing.attempt.carrier == Some(Carrier::Staged) {
+            self.syncing.staged_in_vain += 1;
+            if self.syncing.staged_in_vain >= STAGED_ATTEMPTS {
+                self.syncing.staged_in_vain = IN_PLACE;
             }
         }
     }
 
     pub(super) fn copied(&mut self, now: Duration, frames: u64) {
-        self.attempt.frames += frames;
-        self.attempt.is_copied = true;
+        self.syncing.attempt.frames += frames;
+        self.syncing.attempt.is_copied = true;
         self.round_over(now);
     }
 
     pub(super) fn finish(&mut self, now: Duration) {
-        if !self.guard_journal(now, self.attempt.stored.saturating_add(self.cuts.log_used))
+        if !self.guard_journal(now, self.syncing.attempt.stored.saturating_add(self.cuts.log_used))
             || !self.enter_sync(now, SyncStep::Finishing)
         {
             return;
         }
-        self.attempt.epoch = self.cuts.cutting.unwrap_or(self.cuts.next_epoch);
+        self.syncing.attempt.epoch = self.cuts.cutting.unwrap_or(self.cuts.next_epoch);
         if self.config.still_budget.is_some() {
             return self.cut_taken(now, None);
         }
@@ -342,9 +365,9 @@ impl Primary {
 
     /// A cut is taken. Where it ends a sync in place, what was copied is complete.
     pub(super) fn end_copy(&mut self) {
-        let is_first = self.sync == SyncStep::Finishing && self.commits.in_flight.is_empty();
-        if is_first && self.attempt.carrier == Some(Carrier::InPlace) {
-            let (frames, bytes) = (self.attempt.frames, self.attempt.total);
+        let is_first = self.syncing.step == SyncStep::Finishing && self.commits.in_flight.is_empty();
+        if is_first && self.syncing.attempt.carrier == Some(Carrier::InPlace) {
+            let (frames, bytes) = (self.syncing.attempt.frames, self.syncing.attempt.total);
             self.act(PrimaryAction::SendInOrder(Message::BaseEnd { frames, bytes }));
         }
     }
@@ -361,9 +384,9 @@ impl Primary {
 
     fn start_capture(&mut self) {
         // A capture that is still winding up starts anew from `capture_stopped`.
-        if self.capture == Capture::Off && self.sync == SyncStep::Switching {
+        if self.capture == Capture::Off && self.syncing.step == SyncStep::Switching {
             self.enter_capture(Capture::Starting);
-            let since = self.attempt.since.clone();
+            let since = self.syncing.attempt.since.clone();
             self.order(CutOrder::Start { since });
         }
     }
@@ -378,8 +401,8 @@ impl Primary {
         self.rolls.begin_interval(now);
         self.capture_proven();
         self.note_round(now, false, eras, bytes);
-        self.attempt.begin_capture(now);
-        if self.attempt.carrier.is_none() {
+        self.syncing.attempt.begin_capture(now);
+        if self.syncing.attempt.carrier.is_none() {
             return self.went_straight(now);
         }
         if mutant::is(Mutant::LastRoundForgotten) {
@@ -398,17 +421,20 @@ impl Primary {
     /// The first commit point is acknowledged.
     pub(super) fn synced(&mut self, now: Duration) {
         if self.enter_sync(now, SyncStep::None) {
-            self.in_sync_since = Some(now);
+            self.syncing.in_sync_since = Some(now);
             self.cuts.stall.ended(now);
-            let after = self.attempt.base.filter(|_| self.attempt.carrier == Some(Carrier::Staged));
-            self.commits.synced_by = Some((after.unwrap_or_default(), self.attempt.epoch));
-            self.wants_whole = false;
-            self.expected = if self.attempt.is_whole { 0 } else { self.attempt.total };
+            let after =
+                self.syncing.attempt.base.filter(|_| self.syncing.attempt.carrier == Some(Carrier::Staged));
+            self.commits.synced_by = Some((after.unwrap_or_default(), self.syncing.attempt.epoch));
+            self.syncing.wants_whole = false;
+            self.syncing.expected =
+                if self.syncing.attempt.is_whole { 0 } else { self.syncing.attempt.total };
             // The next interval may well change as much.
-            self.staged_in_vain = if self.config.interval { self.staged_in_vain / 2 } else { 0 };
-            let figures = self.attempt.figures(now);
+            self.syncing.staged_in_vain =
+                if self.config.interval { self.syncing.staged_in_vain / 2 } else { 0 };
+            let figures = self.syncing.attempt.figures(now);
             self.rolls.learn(&figures);
-            self.last_sync = Some(figures);
+            self.syncing.last = Some(figures);
             self.set_replication(Replication::InSync);
         }
     }
@@ -421,15 +447,15 @@ impl Primary {
 
     /// When the present step is given up unless there is progress.
     pub(super) fn sync_deadline(&self) -> Option<Duration> {
-        match self.sync {
+        match self.syncing.step {
             SyncStep::None => None,
             SyncStep::Skipping => self.skipped_until(),
-            _ => Some(self.attempt.progressed + self.config.timeout * PATIENCE),
+            _ => Some(self.syncing.attempt.progressed + self.config.timeout * PATIENCE),
         }
     }
 
     pub(super) fn sync_timeout(&mut self, now: Duration) {
-        if self.sync != SyncStep::Skipping && self.sync_deadline().is_some_and(|at| at <= now) {
+        if self.syncing.step != SyncStep::Skipping && self.sync_deadline().is_some_and(|at| at <= now) {
             let reason = format!("the sync made no progress for {:?}", self.config.timeout * PATIENCE);
             self.lose_replication(now, &reason);
         }

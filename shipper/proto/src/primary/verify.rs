@@ -228,7 +228,9 @@ impl Primary {
         let refused = match (&self.peer.link, &self.replication) {
             (Link::Up { welcome, .. }, _) if welcome.features & VERIFY == 0 => Some(VerifyError::Unknown),
             (Link::Up { .. }, Replication::InSync)
-                if self.capture == Capture::On && self.sync == SyncStep::None && !self.config.interval =>
+                if self.capture == Capture::On
+                    && self.syncing.step == SyncStep::None
+                    && !self.config.interval =>
             {
                 None
             }

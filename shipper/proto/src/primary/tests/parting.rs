@@ -19,7 +19,7 @@ fn in_last_round(config: PrimaryConfig) -> Primary {
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Started { eras: eras(9), bytes: 1 << 20 }));
     actions(&mut primary);
-    assert_eq!(primary.sync, SyncStep::LastRound);
+    assert_eq!(primary.syncing.step, SyncStep::LastRound);
     primary
 }
 
@@ -85,7 +85,7 @@ fn a_part_that_is_being_cut_goes_before_the_end_of_the_copy() {
     for _ in 0..10 {
         primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Void { reason: "too slow".into() }));
     }
-    assert_eq!(primary.sync, SyncStep::Finishing, "a part that is void does not matter");
+    assert_eq!(primary.syncing.step, SyncStep::Finishing, "a part that is void does not matter");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn writers_that_outrun_the_parts_cost_another_round_and_not_the_sync() {
     part(&mut primary, 2 * SECOND);
     let done = log(&mut primary, 3 * SECOND, 900);
     assert!(done.iter().any(|action| matches!(action, PrimaryAction::Cut(CutOrder::Stop))), "{done:?}");
-    assert_eq!((primary.sync, primary.replication()), (SyncStep::Copying, &Replication::Syncing));
+    assert_eq!((primary.syncing.step, primary.replication()), (SyncStep::Copying, &Replication::Syncing));
     assert!(primary.sync_text().is_some_and(|text| text.contains("MB/s")), "{:?}", primary.sync_text());
     primary.handle(3 * SECOND, PrimaryEvent::Cut(CutResult::Stopped));
     primary.handle(3 * SECOND, PrimaryEvent::Copied { frames: 3 });
@@ -112,7 +112,7 @@ fn writers_that_outrun_the_parts_cost_another_round_and_not_the_sync() {
 fn a_log_that_overflows_in_a_last_round_costs_another_round_too() {
     let mut primary = in_last_round(config());
     primary.handle(2 * SECOND, PrimaryEvent::Cut(CutResult::LogOff { reason: "log off".into() }));
-    assert_eq!((primary.sync, primary.replication()), (SyncStep::Copying, &Replication::Syncing));
+    assert_eq!((primary.syncing.step, primary.replication()), (SyncStep::Copying, &Replication::Syncing));
     let mut primary = switching::in_sync();
     primary.handle(2 * SECOND, PrimaryEvent::Cut(CutResult::LogOff { reason: "log off".into() }));
     assert!(matches!(primary.replication(), Replication::Degraded { .. }));
