@@ -31,7 +31,7 @@ mod held;
 mod recover;
 mod rescue;
 mod shut;
-pub mod standing;
+pub mod still_round;
 pub mod written;
 mod written_error;
 

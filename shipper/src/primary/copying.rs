@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ftdm::block_io::{AlignedBuffer, BlockDevice};
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm::stack::standing::StillContent;
+use ftdm::stack::still_round::StillContent;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told};
 use ftship_proto::scope::Scope;

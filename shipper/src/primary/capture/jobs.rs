@@ -7,7 +7,7 @@ use std::time::Duration;
 use ftdm::cut::CutStats;
 use ftdm::discard::DiscardFigures;
 use ftdm::log_writes::epoch_log::EpochLog;
-use ftdm::stack::standing::StillContent;
+use ftdm::stack::still_round::StillContent;
 use ftdm_units::Sectors;
 use ftship_proto::primary::{Cut, CutOrder, CutResult};
 use ftship_proto::scope::Scope;

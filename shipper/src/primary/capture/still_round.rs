@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ftdm::block_io::BlockDevice;
-use ftdm::stack::standing::{StandRequest, stand};
+use ftdm::stack::still_round::{StillRequest, still_round};
 use ftdm_units::{Era, SECTOR_SIZE};
 use ftship_proto::ids::Epoch;
 use ftship_proto::primary::CutResult;
@@ -33,34 +33,34 @@ impl Capturing {
         };
         let room =
             usize::try_from(self.settings.log_size.0).unwrap_or(usize::MAX).saturating_mul(SECTOR_SIZE);
-        let request = StandRequest {
+        let request = StillRequest {
             since,
             budget,
             room,
             in_pause: if self.audit.is_some() { Some(&mut audited) } else { None },
         };
-        let stood = match stand(&self.stacks, request, pulse) {
-            Ok(stood) => stood,
+        let round = match still_round(&self.stacks, request, pulse) {
+            Ok(round) => round,
             Err((stack, error)) => {
                 let (reason, tracking_lost) = (format!("volume {stack}: {error}"), error.tracking_lost());
                 return CutResult::RollFailed { attempt, reason, tracking_lost }.into();
             }
         };
-        if let (Some(file), Ok(_)) = (&mut self.audit, &stood.content)
+        if let (Some(file), Ok(_)) = (&mut self.audit, &round.content)
             && let Err(error) = audit::note_digests(file, epoch, digests)
         {
             let (reason, tracking_lost) = (format!("{error:#}"), false);
             return CutResult::RollFailed { attempt, reason, tracking_lost }.into();
         }
-        let Rolled { eras, scope } = Rolled::of(&stood.volumes);
+        let Rolled { eras, scope } = Rolled::of(&round.volumes);
         let bytes = bytes_of(&scope);
-        let (result, content) = match stood.content {
+        let (result, content) = match round.content {
             Ok(content) => (CutResult::Still { attempt, eras, bytes }, Some(content)),
             Err(reason) => {
                 let reason = reason.to_owned();
                 (CutResult::StillUnread { attempt, eras, bytes, reason }, None)
             }
         };
-        CutReport::Result(result, Cargo::Still(scope, content, stood.pause))
+        CutReport::Result(result, Cargo::Still(scope, content, round.pause))
     }
 }

@@ -38,10 +38,10 @@ const CHUNK: Sectors = Sectors(2048);
 const ALIGN: usize = 4096;
 
 /// What may be given to do with each volume, told with its place in the group, in the pause.
-pub type InStand<'a> = &'a mut dyn FnMut(usize, &BlockDevice);
+pub type InStill<'a> = &'a mut dyn FnMut(usize, &BlockDevice);
 
 /// What is wanted.
-pub struct StandRequest<'a> {
+pub struct StillRequest<'a> {
     /// The era of each volume to start from.
     pub since: &'a [Era],
     /// How long the volumes may stand still, all together.
@@ -49,12 +49,12 @@ pub struct StandRequest<'a> {
     /// Bytes of memory for what is read.
     pub room: usize,
     /// Called for each volume once everything was read; the budget does not apply to it. For audits.
-    pub in_pause: Option<InStand<'a>>,
+    pub in_pause: Option<InStill<'a>>,
 }
 
 /// What was found.
 #[derive(Debug)]
-pub struct Stood {
+pub struct StillRound {
     /// What was written to each volume before the pause; and the era that began in it.
     pub volumes: Vec<Written>,
     /// What the volumes held there in the pause; or why it was not read.
@@ -177,11 +177,11 @@ struct Reading {
 ///
 /// # Errors
 /// The first one's, with the volume's name; nothing is lost by an error.
-pub fn stand(
+pub fn still_round(
     stacks: &[Stack],
-    request: StandRequest<'_>,
+    request: StillRequest<'_>,
     pulse: &dyn Pulse,
-) -> Result<Stood, (StackName, WrittenError)> {
+) -> Result<StillRound, (StackName, WrittenError)> {
     let named = |at: usize| move |error| (stacks[at].name().clone(), error);
     let mut volumes = Vec::with_capacity(stacks.len());
     for (at, (stack, since)) in stacks.iter().zip(request.since).enumerate() {
@@ -201,7 +201,7 @@ pub fn stand(
         let shape = stacks[at].shape().map_err(|error| named(at)(error.into()))?;
         written.push(Written { delta, pause, read: Duration::ZERO, shape });
     }
-    Ok(Stood { volumes: written, content: complete.map(|()| content), pause })
+    Ok(StillRound { volumes: written, content: complete.map(|()| content), pause })
 }
 
 /// What was read in the pause, and how long it was.
@@ -209,7 +209,7 @@ fn read_still(
     mut pause: Pause<&mut Volume<'_>>,
     deadline: Instant,
     content: &mut StillContent,
-    in_pause: Option<InStand<'_>>,
+    in_pause: Option<InStill<'_>>,
 ) -> Result<(Reading, Duration), Failed<WrittenError>> {
     pause.suspend().map_err(|failed| failed.map(step("suspend the visible device")))?;
     fault::at("stand-suspended");
