@@ -5,7 +5,7 @@
 //! as the reason, and degrades. Every step of a sync has a deadline, which progress puts off.
 //!
 //! ```text
-//!   sync       None ──greeted──► Rolling ──scope known: staged──────────► Copying ──small──► Switching, or Still
+//!   sync       None ──greeted──► Rolling ──scope known: staged──────────► Copying ──small──► Attaching, or Still
 //!               ▲ ▲                │  ▲                                    ▲   │                │ capture on, rolled;
 //!               │ │                │  └──────────── one more round ────────│───┘                ▼ or read
 //!               │ │                └─in place─► Trying ─► Asked ─SyncReady─┘                LastRound
@@ -16,10 +16,11 @@
 //!   Where the guest writes faster than parts of the log go out, or than the cut after them ends, LastRound and Finishing
 //!   become Copying again; where it is faster than the acknowledgement, Finishing becomes None, and at once Rolling.
 //!
-//!   An interval of which little is expected goes from None to Switching or Still at once; where it was more, on from
-//!   there as from Rolling. Where a hook fails, Finishing and Still become Skipping, and an interval later Rolling. What the volumes stood still for too long to be read goes on as one more round.
+//!   An interval of which little is expected goes from None to Attaching or Still at once; where it was more, on from
+//!   there as from Rolling. Where a hook fails, Finishing and Still become Skipping, and an interval later Rolling. What a still
+//!   round could not read in time goes on as one more round.
 //!
-//!   capture    Off ──StartCapture──► Starting ──started──► On
+//!   capture    Off ──── Start ─────► Starting ──started──► On
 //!               ▲                        │ degraded          │ degraded
 //!               └─────── stopped ◄───── Stopping ◄───────────┘
 //! ```
@@ -48,12 +49,12 @@ pub(super) enum SyncStep {
     Asked,
     /// A round is being copied; the volumes run, uncaptured.
     Copying,
-    /// The capture is starting; in its switch's pause dm-era is rolled.
-    Switching,
+    /// The capture is starting; in the pause in which its log is attached dm-era is rolled.
+    Attaching,
     /// A still round: dm-era is rolled, and what was written before is read into memory.
     Still,
-    /// What was written before the switch is being copied, while the log has what is written since; or what was read
-    /// while the volumes stood still.
+    /// What was written before the log was attached is being copied, while the log has what is written since; or what
+    /// a still round read.
     LastRound,
     /// Everything is queued; the first commit point is not acknowledged yet.
     Finishing,
@@ -71,16 +72,16 @@ impl Capture {
 impl SyncStep {
     pub(super) fn may_become(self, next: Self) -> bool {
         use SyncStep::{
-            Asked, Copying, Finishing, LastRound, None, Rolling, Skipping, Still, Switching, Trying,
+            Asked, Attaching, Copying, Finishing, LastRound, None, Rolling, Skipping, Still, Trying,
         };
         matches!(
             (self, next),
-            (None, Rolling | Switching | Still)
+            (None, Rolling | Attaching | Still)
                 | (Rolling, Rolling | Trying | Asked | Copying)
                 | (Trying, Asked)
                 | (Asked, Copying)
-                | (Copying, Rolling | Switching | Still)
-                | (Switching | Still, LastRound | Rolling | Asked | Copying)
+                | (Copying, Rolling | Attaching | Still)
+                | (Attaching | Still, LastRound | Rolling | Asked | Copying)
                 | (LastRound, Finishing | Copying)
                 | (Finishing, None | Copying)
                 | (Finishing | Still, Skipping)
@@ -123,22 +124,22 @@ mod tests {
     #[test]
     fn a_sync_ends_only_by_a_last_round_under_the_capture() {
         use SyncStep::{
-            Asked, Copying, Finishing, LastRound, None, Rolling, Skipping, Still, Switching, Trying,
+            Asked, Attaching, Copying, Finishing, LastRound, None, Rolling, Skipping, Still, Trying,
         };
-        let all = [None, Rolling, Trying, Asked, Copying, Switching, Still, LastRound, Finishing, Skipping];
+        let all = [None, Rolling, Trying, Asked, Copying, Attaching, Still, LastRound, Finishing, Skipping];
         let into = |to: SyncStep| all.into_iter().filter(|from| from.may_become(to)).collect::<Vec<_>>();
         assert_eq!(into(None), [Finishing]);
         assert_eq!(into(Finishing), [LastRound]);
-        assert_eq!(into(LastRound), [Switching, Still]);
-        assert_eq!(into(Switching), [None, Copying]);
+        assert_eq!(into(LastRound), [Attaching, Still]);
+        assert_eq!(into(Attaching), [None, Copying]);
         assert_eq!(into(Still), [None, Copying, Skipping]);
         assert_eq!(into(Skipping), [Still, Finishing]);
-        assert_eq!(into(Copying), [Rolling, Asked, Switching, Still, LastRound, Finishing]);
-        assert_eq!(into(Asked), [Rolling, Trying, Switching, Still]);
+        assert_eq!(into(Copying), [Rolling, Asked, Attaching, Still, LastRound, Finishing]);
+        assert_eq!(into(Asked), [Rolling, Trying, Attaching, Still]);
         assert_eq!(into(Trying), [Rolling]);
         assert_eq!(
             into(Rolling),
-            [None, Rolling, Copying, Switching, Still, Skipping],
+            [None, Rolling, Copying, Attaching, Still, Skipping],
             "too much to be staged: another plan"
         );
     }

@@ -1,10 +1,10 @@
 //! A sync: rounds of copying while the volumes run, then a capture, and one exact state.
 //!
-//! Round 0 copies what the backup lacks, or everything; each further round what was written during the one before,
-//! as dm-era's roll before it says. When a round is small, or rounds do not shrink any more, the capture starts; in
-//! its switch's pause dm-era is rolled once more. What that roll names is read while the log has what is written
-//! meanwhile, and which overrides it; when the log fills, part of it goes out (`parts.rs`). The first cut after that
-//! read is the commit point.
+//! Round 0 copies what the backup lacks, or everything; each further round what was written during the one before, as
+//! dm-era's roll before it says. When a round is small, or rounds do not shrink any more, the capture starts; in the
+//! pause in which the log is attached dm-era is rolled once more. What that roll names is read while the log has what
+//! is written meanwhile, and which overrides it; when the log fills, part of it goes out (`parts.rs`). The first cut
+//! after that read is the commit point.
 //!
 //! Always holds:
 //! - Nothing but parts is cut between the beginning of a sync and the end of its last round.
@@ -377,14 +377,14 @@ impl Primary {
         if let Some(budget) = self.config.still_budget {
             return self.still_round(now, budget);
         }
-        if self.enter_sync(now, SyncStep::Switching) {
+        if self.enter_sync(now, SyncStep::Attaching) {
             self.start_capture();
         }
     }
 
     fn start_capture(&mut self) {
         // A capture that is still winding up starts anew from `capture_stopped`.
-        if self.capture == Capture::Off && self.syncing.step == SyncStep::Switching {
+        if self.capture == Capture::Off && self.syncing.step == SyncStep::Attaching {
             self.enter_capture(Capture::Starting);
             let since = self.syncing.attempt.since.clone();
             self.order(CutOrder::Start { since });
