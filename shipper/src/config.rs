@@ -4,10 +4,12 @@
 //! keys are refused, so that a misspelt one is never ignored silently, and all that is wrong is told at once.
 
 mod check;
+mod devices;
 mod live;
 mod schema;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use ftship_proto::state::Role;
 use serde::{Deserialize, Serialize};
 
 pub use check::Fault;
+pub use devices::NamedDevices;
 pub use live::Taken;
 
 /// Where `GROUP` is looked for when no path is given.
@@ -532,6 +535,15 @@ impl Config {
             let faults = vec![Fault { line: None, key, reason, nearest: None }];
             return Err(ConfigError::Refused { path: name, faults });
         }
+        if config.hooks.policy().is_some() && is_writable_by_all(path) {
+            let (key, reason) =
+                ("hooks".to_owned(), "every user may write this file, and hooks run as root".into());
+            let nearest = Some(format!("`chmod o-w {name}`"));
+            return Err(ConfigError::Refused {
+                path: name,
+                faults: vec![Fault { line: None, key, reason, nearest }],
+            });
+        }
         config.path = path.to_owned();
         Ok(config)
     }
@@ -544,12 +556,41 @@ impl Config {
         check::read(text).map_err(|faults| ConfigError::Refused { path: path.into(), faults })
     }
 
+    /// What this group and another one of the same host would both use.
+    #[must_use]
+    pub fn collides(&self, other: &Self) -> Option<String> {
+        let parts = |config: &Self| {
+            let volumes =
+                config.volume.iter().flat_map(|volume| volume.metadata.iter().chain([&volume.device]));
+            let logs = config.log.devices.iter();
+            let all = volumes.chain([&config.journal.device, &config.state]).chain(logs);
+            all.cloned().collect::<Vec<_>>()
+        };
+        let theirs = parts(other);
+        if let Some(device) = parts(self).into_iter().find(|device| theirs.contains(device)) {
+            return Some(format!("it uses {}", device.display()));
+        }
+        let names: Vec<&str> = other.volume.iter().map(|volume| volume.name.top()).collect();
+        if let Some(volume) = self.volume.iter().find(|volume| names.contains(&volume.name.top())) {
+            return Some(format!("it calls a volume {}", volume.name));
+        }
+        let (mine, theirs) = (self.address, other.address);
+        let meet = mine.ip().to_canonical() == theirs.ip().to_canonical()
+            || mine.ip().is_unspecified()
+            || theirs.ip().is_unspecified();
+        (mine.port() == theirs.port() && meet).then(|| format!("it listens at port {}", mine.port()))
+    }
+
     /// The two RAM disks of each volume. `None` when none are named.
     #[must_use]
     pub fn log_pairs(&self) -> Option<Vec<[PathBuf; 2]>> {
         let (pairs, _) = self.log.devices.as_chunks::<2>();
         (!pairs.is_empty()).then(|| pairs.to_vec())
     }
+}
+
+fn is_writable_by_all(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
 }
 
 /// What comes twice.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ftship::config::{self, Config, path_of};
+use ftship::config::{self, Config, NamedDevices, path_of};
 use ftship::control::exit::Code;
 use ftship::control::{Request, Response};
 use ftship::provision::{format, stacks};
@@ -21,9 +21,19 @@ pub(crate) fn check_config(groups: &[String], file: Option<PathBuf>) -> Result<(
         return Err(failure(Code::Usage, &format!("{} holds no configuration", config::DIRECTORY)));
     }
     let mut refused = 0;
+    let mut sound: Vec<Config> = Vec::new();
     for file in &files {
         match Config::load(file) {
-            Ok(config) => say!("{}: sound, group {}", file.display(), config.group)?,
+            Ok(config) => match sound.iter().find_map(|other| Some((other, config.collides(other)?))) {
+                Some((other, what)) => {
+                    refused += 1;
+                    note!("{}: {what}, as does {}", file.display(), other.path.display());
+                }
+                None => {
+                    say!("{}: sound, group {}", file.display(), config.group)?;
+                    sound.push(config);
+                }
+            },
             Err(error) => {
                 refused += 1;
                 note!("{error}");
@@ -60,8 +70,8 @@ pub(crate) fn set_up(config: &Config, wait: u64, remove: bool) -> Result<(), Fai
 /// `KEY=VALUE` lines, none where it is nobody's.
 pub(crate) fn claim(names: &[PathBuf]) -> Result<(), Failure> {
     let files = config::installed().map_err(|error| failure(Code::Failed, &error))?;
-    let configs: Vec<Config> = files.iter().filter_map(|file| Config::load(file).ok()).collect();
-    if let Some(claim) = stacks::claim(&configs, names, &|path| path.exists()) {
+    let named: Vec<NamedDevices> = files.iter().filter_map(|file| NamedDevices::read(file)).collect();
+    if let Some(claim) = stacks::claim(&named, names, &|path| path.exists()) {
         say!("FTDM_GROUP={}\nFTDM_PART={}", claim.group, claim.part)?;
         if claim.is_complete {
             say!("FTDM_COMPLETE=1")?;
@@ -71,10 +81,11 @@ pub(crate) fn claim(names: &[PathBuf]) -> Result<(), Failure> {
 }
 
 pub(crate) fn reload(group: &str) -> Result<(), Failure> {
-    let Response::Reloaded { live, restart } = request(group, &Request::Reload, ANSWER_TIMEOUT)? else {
+    let Response::Reloaded { live, restart, ignored } = request(group, &Request::Reload, ANSWER_TIMEOUT)?
+    else {
         return Err(unexpected());
     };
-    if live.is_empty() && restart.is_empty() {
+    if live.is_empty() && restart.is_empty() && ignored.is_empty() {
         say!("nothing has changed")?;
     }
     for key in live {
@@ -82,6 +93,9 @@ pub(crate) fn reload(group: &str) -> Result<(), Failure> {
     }
     for key in restart {
         say!("{key}: needs a restart of the daemon")?;
+    }
+    for key in ignored {
+        say!("{key}: not in force: the state on disk says it; see `ftship switch` and `ftship promote`")?;
     }
     Ok(())
 }

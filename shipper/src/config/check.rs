@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -365,15 +366,72 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
         let reason = "hooks are for mode = \"interval\": epochs of the other end many times a second";
         found.push(contradiction("hooks", reason.into()));
     }
-    if config.address == config.peer {
-        found.push(contradiction("peer", "is the address of this host itself".into()));
+    if !config.hooks.freeze.is_empty() && config.hooks.thaw.is_empty() {
+        let reason = "is missing: nothing would let the guest go on that `hooks.freeze` holds still";
+        found.push(contradiction("hooks.thaw", reason.into()));
     }
+    found.extend(addresses(config));
+    found.extend(places(config));
     let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
     let on_a_network = !(is_local(config.address) && is_local(config.peer));
     if config.tls == Protection::Off && on_a_network && !config.tls_off_on_a_network {
         let text = "is off, and others can reach `address` or the path to `peer`: leave it out and see `ftship keygen` \
             and `ftship pair`, or add tls-off-on-a-network = true";
         found.push(contradiction("tls", text.into()));
+    }
+    found
+}
+
+/// Addresses that no host can have, or that are the same host's.
+fn addresses(config: &Config) -> Vec<OutOfRange> {
+    let mut found = Vec::new();
+    for (key, address) in [("address", config.address), ("peer", config.peer)] {
+        let ip = address.ip().to_canonical();
+        if address.port() == 0 {
+            let nearest = Some(format!("\"{}\"", SocketAddr::new(address.ip(), 7789)));
+            found.push(OutOfRange { key: key.into(), reason: "port 0 is no port".into(), nearest });
+        } else if ip.is_multicast() || (key == "peer" && ip.is_unspecified()) {
+            found.push(contradiction(key, format!("{ip} is no host's address: name the host's own one")));
+        }
+    }
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    if canonical(config.address) == canonical(config.peer) {
+        found.push(contradiction("peer", "is the address of this host itself".into()));
+    }
+    found
+}
+
+/// Devices and files where they cannot be.
+fn places(config: &Config) -> Vec<OutOfRange> {
+    let mut found = Vec::new();
+    let visible = |path: &Path| {
+        let name = path.strip_prefix("/dev/mapper").ok().and_then(Path::to_str);
+        name.is_some_and(|name| config.volume.iter().any(|volume| volume.name.top() == name))
+    };
+    for volume in &config.volume {
+        for (key, path) in
+            [("volume.device", Some(&volume.device)), ("volume.metadata", volume.metadata.as_ref())]
+        {
+            if let Some(path) = path.filter(|path| visible(path)) {
+                let path = path.display();
+                let reason = format!("{path} is made by ftdm itself: name the logical volume below it");
+                found.push(contradiction(key, reason));
+            }
+        }
+    }
+    for (key, path) in [("state", &config.state), ("journal.device", &config.journal.device)] {
+        let emptied = ["/tmp", "/var/tmp", "/run", "/dev/shm", "/proc", "/sys"];
+        if let Some(folder) = emptied.iter().find(|folder| path.starts_with(folder)) {
+            let reason =
+                format!("{} does not outlive a boot: everything below {folder} goes", path.display());
+            found.push(contradiction(key, reason));
+        } else if path.is_relative() {
+            let reason = format!("{} is relative: give the whole path", path.display());
+            found.push(contradiction(key, reason));
+        } else if visible(path) {
+            let reason = format!("{} is the VM's own disk", path.display());
+            found.push(contradiction(key, reason));
+        }
     }
     found
 }

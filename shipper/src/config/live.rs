@@ -10,8 +10,10 @@ use super::{Config, ConfigError, Limits, Snapshots, Verify, check};
 pub struct Taken {
     /// Keys whose new values hold from now on.
     pub live: Vec<&'static str>,
-    /// Keys whose old values hold until the daemon is started anew.
+    /// Keys whose old values hold until the daemon is restarted.
     pub restart: Vec<&'static str>,
+    /// Keys that a daemon never looks at, also after a restart.
+    pub ignored: Vec<&'static str>,
 }
 
 impl Config {
@@ -44,11 +46,10 @@ impl Config {
         taken
     }
 
-    fn note(&self, new: &Self, Taken { live, restart }: &mut Taken) {
+    fn note(&self, new: &Self, Taken { live, restart, ignored }: &mut Taken) {
         let Self {
             group,
-            // Only `ftship format` looks at it.
-            role: _,
+            role,
             address,
             peer,
             tls,
@@ -73,6 +74,8 @@ impl Config {
             audit,
             path: _,
         } = new;
+        // Only `ftship format` looks at it.
+        ignored.extend(keys([("role", *role != self.role)]));
         let Snapshots { every, keep } = snapshots;
         let changed = [
             ("epoch", *epoch != self.epoch),

@@ -105,6 +105,9 @@ fn fitting(key: &str, value: &str, text: String) -> String {
         ("tls", _) => format!("tls-off-on-a-network = true\n{text}"),
         ("mode", "\"interval\"") => format!("epoch = \"1s\"\n{text}"),
         ("capture", "\"era\"") => format!("{interval}{text}"),
+        ("[hooks] freeze", _) => {
+            format!("{interval}{text}").replace("[hooks]\n", "[hooks]\nthaw = [\"/bin/true\"]\n")
+        }
         _ if key.starts_with("[hooks]") => format!("{interval}{text}"),
         _ => text,
     }

@@ -198,3 +198,54 @@ fn plaintext_on_a_network_is_said_twice() {
     assert_eq!(Config::parse("t.toml", &twice).unwrap().tls, Protection::Off);
     assert!(refusal(&off.replace("off", "on")).contains("required"));
 }
+
+#[test]
+fn what_can_only_be_a_mistake_is_refused() {
+    let with = |from: &str, to: &str| refusal(&GOOD.replace(from, to));
+    let freeze = "mode = \"interval\"\nepoch = \"60s\"\nhooks = { freeze = [\"/bin/true\"] }\n    [[volume]]";
+    for (from, to, what) in [
+        ("[[volume]]", freeze, "`hooks.thaw`: is missing"),
+        ("10.9.0.1:7789", "10.9.0.1:0", "`address`: port 0"),
+        ("10.9.0.2:7789", "10.9.0.2:0", "`peer`: port 0"),
+        ("10.9.0.2:7789", "0.0.0.0:7789", "`peer`: 0.0.0.0 is no host's address"),
+        ("10.9.0.2:7789", "[::ffff:10.9.0.1]:7789", "`peer`: is the address of this host itself"),
+        (
+            "device = \"/dev/vg/vm1\"",
+            "device = \"/dev/mapper/vm1\"",
+            "`volume.device`: /dev/mapper/vm1 is made by ftdm",
+        ),
+        ("\"/dev/vg/vm1_state\"", "\"/tmp/state\"", "`state`: /tmp/state does not outlive a boot"),
+        ("\"/dev/vg/vm1_state\"", "\"state\"", "`state`: state is relative"),
+        ("\"/dev/vg/vm1_journal\"", "\"/dev/shm/j\"", "`journal.device`: /dev/shm/j does not outlive a boot"),
+        (
+            "\"/dev/vg/vm1_journal\"",
+            "\"/dev/mapper/vm1\"",
+            "`journal.device`: /dev/mapper/vm1 is the VM's own disk",
+        ),
+    ] {
+        let text = with(from, to);
+        assert!(text.contains(what), "{what}: {text}");
+    }
+}
+
+#[test]
+fn two_groups_of_a_host_share_nothing() {
+    let config = |text: &str| Config::parse("t.toml", text).unwrap();
+    let one = config(GOOD);
+    let apart = GOOD.replace("vm1", "vm2").replace(":7789", ":7790");
+    assert_eq!(one.collides(&config(&apart)), None);
+    let port = GOOD.replace("vm1", "vm2");
+    assert_eq!(one.collides(&config(&port)), Some("it listens at port 7789".into()));
+    let device = apart.replace("/dev/vg/vm2_journal", "/dev/vg/vm1_state");
+    assert_eq!(one.collides(&config(&device)), Some("it uses /dev/vg/vm1_state".into()));
+    let name = apart.replace("name = \"vm2\"", "name = \"vm1\"");
+    assert_eq!(one.collides(&config(&name)), Some("it calls a volume vm1".into()));
+}
+
+#[test]
+fn a_role_that_was_changed_is_not_called_unchanged() {
+    let mut config = Config::parse("t.toml", GOOD).unwrap();
+    let new = Config::parse("t.toml", &GOOD.replace("\"primary\"", "\"backup\"")).unwrap();
+    let taken = config.take(&new).unwrap();
+    assert_eq!((taken.live.len(), taken.restart.len(), taken.ignored), (0, 0, vec!["role"]));
+}

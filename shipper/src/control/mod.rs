@@ -170,8 +170,11 @@ pub enum Response {
     Reloaded {
         /// Keys whose new values hold.
         live: Vec<String>,
-        /// Keys whose old values hold until the daemon is started anew.
+        /// Keys whose old values hold until the daemon is restarted.
         restart: Vec<String>,
+        /// Keys that no daemon looks at, also after a restart.
+        #[serde(default)]
+        ignored: Vec<String>,
     },
     /// To `full-sync`, `switch`, `demote` and `discard-mine`.
     Started,

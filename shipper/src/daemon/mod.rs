@@ -79,7 +79,7 @@ impl Service for Group {
 
     fn reload(&mut self, now: Duration, driver: &mut dyn Driver) -> Response {
         let taken = Config::load(&self.config.path).and_then(|new| self.config.take(&new));
-        let Taken { live, restart } = match taken {
+        let Taken { live, restart, ignored } = match taken {
             Ok(taken) => taken,
             Err(error) => {
                 log::error!("the configuration stays as it was: {error}");
@@ -89,7 +89,7 @@ impl Service for Group {
         driver.reload(now, &self.config);
         log::info!("configuration read again: in force {live:?}, after a restart {restart:?}");
         let named = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();
-        Response::Reloaded { live: named(live), restart: named(restart) }
+        Response::Reloaded { live: named(live), restart: named(restart), ignored: named(ignored) }
     }
 
     fn supervise(&mut self, now: Duration, driver: &dyn Driver) -> Option<Duration> {

@@ -73,7 +73,7 @@ impl Door {
             listener,
             registry,
             protection,
-            peer: config.peer.ip(),
+            peer: config.peer.ip().to_canonical(),
             patience: config.limits.timeout.min(LONGEST_PATIENCE),
             arrivals: BTreeMap::new(),
             admitted: VecDeque::new(),
@@ -148,7 +148,8 @@ impl Door {
     }
 
     fn arrived(&mut self, now: Duration, stream: TcpStream, address: SocketAddr) {
-        let is_stranger = address.ip() != self.peer;
+        // An IPv4 peer of a listener at `[::]` comes with a mapped address.
+        let is_stranger = address.ip().to_canonical() != self.peer;
         let Some(credentials) = &mut self.protection else {
             let token = Token(FIRST_ARRIVAL);
             match PeerConnection::accepted(stream, address, None, &self.registry, token) {
@@ -183,10 +184,9 @@ impl Door {
         }
         let peer = self.peer;
         let oldest = |strangers_only: bool| {
-            let eligible = self
-                .arrivals
-                .iter()
-                .filter(|(_, arrival)| !strangers_only || arrival.connection.peer().ip() != peer);
+            let eligible = self.arrivals.iter().filter(|(_, arrival)| {
+                !strangers_only || arrival.connection.peer().ip().to_canonical() != peer
+            });
             eligible.min_by_key(|(_, arrival)| arrival.until).map(|(at, _)| *at)
         };
         let at = oldest(true).or_else(|| if is_stranger { None } else { oldest(false) })?;

@@ -18,7 +18,7 @@ use ftdm::table::{BlockSectors, FtTable};
 use ftdm::units::DevNum;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 
-use crate::config::{Config, Volume};
+use crate::config::{Config, NamedDevices, Volume};
 use crate::control::VolumeFigures;
 use crate::store::state_file::agreed_sizes;
 
@@ -158,25 +158,27 @@ pub struct Claim {
     pub is_complete: bool,
 }
 
-/// Whose a logical volume is that has these names; the first of the configurations that has it. Those that are
-/// refused have none.
+/// Whose a logical volume is that has these names; the first of the configurations that has it, whether or not
+/// something else is wrong with that one.
 #[must_use]
-pub fn claim(configs: &[Config], names: &[PathBuf], exists: &dyn Fn(&Path) -> bool) -> Option<Claim> {
+pub fn claim(configs: &[NamedDevices], names: &[PathBuf], exists: &dyn Fn(&Path) -> bool) -> Option<Claim> {
     configs.iter().find_map(|config| {
         let is = |device: &PathBuf| names.contains(device);
-        let part = if config.volume.iter().any(|volume| is(&volume.device)) {
+        let part = if config.volumes.iter().any(|(device, _)| is(device)) {
             "origin"
-        } else if config.volume.iter().filter_map(|volume| volume.metadata.as_ref()).any(is) {
+        } else if config.volumes.iter().filter_map(|(_, metadata)| metadata.as_ref()).any(is) {
             "metadata"
-        } else if is(&config.journal.device) {
+        } else if config.journal.as_ref().is_some_and(is) {
             "journal"
-        } else if is(&config.state) {
+        } else if config.state.as_ref().is_some_and(is) {
             "state"
         } else {
             return None;
         };
-        let is_complete = devices(config).iter().all(|device| is(device) || exists(device));
-        Some(Claim { group: config.group.to_string(), part, is_complete })
+        let mut all =
+            config.volumes.iter().flat_map(|(device, metadata)| [Some(device), metadata.as_ref()]).flatten();
+        let is_complete = all.all(|device| is(device) || exists(device));
+        Some(Claim { group: config.group.clone(), part, is_complete })
     })
 }
 
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_logical_volume_is_claimed_by_its_use_and_the_last_to_come_completes_the_group() {
-        let configs = [Config::parse("t.toml", TEXT).unwrap()];
+        let configs = [NamedDevices::parse("vm1", TEXT)];
         let names = |lv: &str| [format!("/dev/vg/{lv}").into(), format!("/dev/mapper/vg-{lv}").into()];
         let found = |lv: &str, there: &[&str]| {
             let exists = |path: &Path| there.iter().any(|lv| path == Path::new(&format!("/dev/vg/{lv}")));
