@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::*;
 use crate::ids::Digest;
 use crate::generations::LineageEntry;
-use crate::ids::{Generation, Incarnation};
+use crate::ids::{Digest, Generation, Incarnation};
 use crate::message::{Message, Welcome};
 use crate::protocol::PROTOCOL;
 use crate::state::{Content, Role};
