@@ -151,7 +151,7 @@ pub(crate) fn make_nodes(dm: &mut Dm, given: &args::Which) -> Result<(), Failure
     }
     for address in found.addresses {
         if let Some(info) = dm.info(&address)? {
-            dm.add_node(&info.name, info.number, USUAL_OWNER);
+            dm.ensure_node(&info.name, info.number, USUAL_OWNER);
         } else {
             dm.remove_node(&address.name);
         }
@@ -169,7 +169,7 @@ pub(crate) fn all_nodes(dm: &mut Dm) -> Result<(), Failure> {
         }
     }
     for device in devices {
-        dm.add_node(&device.name, device.number, USUAL_OWNER);
+        dm.ensure_node(&device.name, device.number, USUAL_OWNER);
     }
     Ok(())
 }
