@@ -68,7 +68,7 @@ impl Udev {
         } else {
             (self.cookie, find(self.cookie)?, false)
         };
-        semaphore.add(1).map_err(|e| not_counted_up(cookie, e))?;
+        semaphore.count(1).map_err(|e| not_counted_up(cookie, e))?;
         Ok(Event { number: flags << 16 | cookie & 0xffff, semaphore: Some(semaphore), own })
     }
 }
@@ -78,10 +78,10 @@ impl Event {
     pub(crate) fn end(self, sent: bool) {
         let Some(semaphore) = self.semaphore else { return };
         if !sent {
-            let _ = semaphore.add(-1);
+            let _ = semaphore.count(-1);
         }
         if self.own {
-            let waited = semaphore.add(-1).and_then(|()| semaphore.wait());
+            let waited = semaphore.count(-1).and_then(|()| semaphore.wait());
             let removed = semaphore.remove();
             if let Err(e) = waited.and(removed) {
                 log::warn!("udev's cookie: {e}");
