@@ -41,10 +41,7 @@ fn main() -> ExitCode {
         }
         Err(e) => {
             say(&format!("ftdm: {}", e.message.trim_start_matches("error: ")));
-            let unknown = matches!(
-                e.kind,
-                ErrorKind::InvalidSubcommand | ErrorKind::UnrecognizedSubcommand | ErrorKind::UnknownArgument
-            );
+            let unknown = matches!(e.kind, ErrorKind::InvalidSubcommand | ErrorKind::UnrecognizedSubcommand);
             return ExitCode::from(if unknown { FAILED } else { USAGE });
         }
     };

@@ -1,5 +1,5 @@
 #!/bin/bash
-# lab: timeout=900
+# lab: timeout=1800
 # `ftdm` stands where dmsetup stood: several hundred command lines have the same output, errors, exit code and devices.
 # dmsetup runs them on one host and ftdm on the other, at the same time. (CASES=SECTION: only sections of that name.)
 here=$(dirname "${BASH_SOURCE[0]}")/dmsetup

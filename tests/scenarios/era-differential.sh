@@ -34,7 +34,7 @@ expect_code 6 on primary ftdm create fine --table "$table" --recorded-era "$now"
 
 step "what a killed process left is cleared; who is at it already is respected"
 track odd 24
-on primary dmsetup message odd-era 0 take_metadata_snap
+on primary dmsetup message odd@era 0 take_metadata_snap
 on primary ftdm written-since odd 1 > /dev/null
 [[ $(on primary ftdm status odd) == *" -" ]] || fail "the metadata snapshot is still held"
 expect_code 4 on primary bash -c \

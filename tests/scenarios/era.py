@@ -77,11 +77,11 @@ def differ(name, meta, *eras):
     _, sectors, _, _, _, block = run("ftdm", "table", name).split()
     for era in eras:
         ours, following = written_since(name, era)
-        run("dmsetup", "message", name + "-era", "0", "take_metadata_snap")
+        run("dmsetup", "message", name + "@era", "0", "take_metadata_snap")
         try:
             theirs = invalidated(meta, era, int(block), int(sectors))
         finally:
-            run("dmsetup", "message", name + "-era", "0", "drop_metadata_snap")
+            run("dmsetup", "message", name + "@era", "0", "drop_metadata_snap")
         if ours != theirs:
             sys.exit(f"since {era}: ftdm says {ours}\nera_invalidate says {theirs}")
         print(f"since {era}: {len(ours)} extents, {sum(n for _, n in ours)} sectors, the same; next {following}")

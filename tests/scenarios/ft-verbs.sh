@@ -63,6 +63,7 @@ on primary ftdm create vm1 --notable
 on primary ftdm load vm1 --table "$table"
 on primary ftdm resume vm1
 on primary ftdm status vm1 | grep ' ft tracking '
-expect_equal "$(on primary cat "/sys/block/$(on primary basename "$(on primary readlink -f /dev/mapper/vm1)")/queue/discard_max_bytes")" 0 "discards"
+minor=$(on primary dmsetup info -c --noheadings -o minor vm1)
+expect_equal "$(on primary cat "/sys/block/dm-$minor/queue/discard_max_bytes")" 0 "discards"
 on primary ftdm remove vm1
 expect_equal "$(devices)" "" "devices after the removal"

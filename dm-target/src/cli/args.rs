@@ -34,7 +34,7 @@ EXIT CODES:
 /// What concerns all verbs.
 #[derive(StructOpt)]
 #[structopt(about = "Device-mapper devices, and among them volumes that ftship replicates", after_help = AFTER_HELP,
-    settings = &[AppSettings::DisableHelpSubcommand, AppSettings::DisableVersion, AppSettings::ColorNever])]
+    settings = &[AppSettings::DisableHelpSubcommand, AppSettings::DisableVersion, AppSettings::VersionlessSubcommands, AppSettings::ColorNever])]
 pub(crate) struct Options {
     /// Says more: -v steps, -vv every device-mapper call
     #[structopt(short, long, parse(from_occurrences))]

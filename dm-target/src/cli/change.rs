@@ -16,10 +16,13 @@ use super::dm::{AddNode, Dm, fail, say};
 use super::show::{info_lines, visible};
 use super::{Failure, Which, ft, nodes, tables, usage, which};
 
-/// The devices that a verb is to change: at least one.
-pub(crate) fn changed(dm: &Dm, given: &args::Which) -> Result<Vec<Address>, Failure> {
+/// The devices that a verb is to change: at least one, or those that are selected.
+pub(crate) fn changed(dm: &mut Dm, given: &args::Which) -> Result<Vec<Address>, Failure> {
     let found = which(dm, given, usize::MAX)?;
-    if found.addresses.is_empty() { Ok(fail("No device specified.")?) } else { Ok(found.addresses) }
+    if !found.addresses.is_empty() {
+        return Ok(found.addresses);
+    }
+    if given.select.is_some() { all(dm) } else { Ok(fail("No device specified.")?) }
 }
 
 fn how(given: &args::Suspend) -> u32 {
@@ -59,6 +62,9 @@ pub(crate) fn resume(dm: &mut Dm, given: &args::Resume) -> Result<(), Failure> {
 
 pub(crate) fn clear(dm: &mut Dm, given: &args::Which) -> Result<(), Failure> {
     for address in changed(dm, given)? {
+        if !super::show::selects(dm, given, &address)? {
+            continue;
+        }
         ft::refuse(dm, &address, "clear")?;
         dm.exchange(Command::TableClear, &Request { address, ..Request::default() })?;
     }
@@ -116,7 +122,7 @@ pub(crate) fn message(dm: &mut Dm, given: &args::Which, out: &mut dyn Write) -> 
     if reply.flags & flags::DATA_OUT != 0 {
         let end = reply.data.iter().position(|b| *b == 0).unwrap_or(reply.data.len());
         out.write_all(&reply.data[..end])?;
-        if !reply.data[..end].ends_with(b"\n") {
+        if end > 0 && !reply.data[..end].ends_with(b"\n") {
             writeln!(out)?;
         }
     }
@@ -145,7 +151,7 @@ pub(crate) fn make_nodes(dm: &mut Dm, given: &args::Which) -> Result<(), Failure
     }
     for address in found.addresses {
         if let Some(info) = dm.info(&address)? {
-            dm.add_node(&info.name, info.number, USUAL_OWNER);
+            dm.ensure_node(&info.name, info.number, USUAL_OWNER);
         } else {
             dm.remove_node(&address.name);
         }
@@ -163,7 +169,7 @@ pub(crate) fn all_nodes(dm: &mut Dm) -> Result<(), Failure> {
         }
     }
     for device in devices {
-        dm.add_node(&device.name, device.number, USUAL_OWNER);
+        dm.ensure_node(&device.name, device.number, USUAL_OWNER);
     }
     Ok(())
 }
@@ -224,7 +230,7 @@ pub(crate) fn wait(dm: &mut Dm, given: &args::Wait, out: &mut dyn Write) -> Resu
     let [address] = &addresses[..] else { return Ok(fail("No device specified.")?) };
     let event = match rest.first() {
         Some(word) => atoi(word),
-        None => dm.info(address)?.map_or(0, |info| info.event),
+        None => 0,
     };
     let flags = if given.noflush { flags::NOFLUSH } else { 0 };
     let request = Request { address: address.clone(), event, flags, ..Request::default() };
@@ -235,8 +241,8 @@ pub(crate) fn wait(dm: &mut Dm, given: &args::Wait, out: &mut dyn Write) -> Resu
     Ok(())
 }
 
-/// Not to be suspended, loaded or removed by a verb for all devices.
-pub(crate) fn stock(dm: &mut Dm) -> Result<Vec<Address>, Failure> {
+/// All devices, hidden layers too: what may not be changed is refused where it is looked at.
+pub(crate) fn all(dm: &mut Dm) -> Result<Vec<Address>, Failure> {
     let all = visible(dm, true)?;
     Ok(all.into_iter().map(|device| Address { name: device.name, ..Address::default() }).collect())
 }

@@ -47,7 +47,7 @@ pub(crate) struct Event {
 impl Udev {
     /// Whether udev, and not this program, makes and removes nodes.
     pub(crate) fn makes_nodes(&self) -> bool {
-        udev_runs() && self.rules && self.sync && !self.verify
+        udev_runs() && self.rules && !self.verify
     }
 
     /// Begins an event. `flags` for udev's rules.
@@ -68,7 +68,7 @@ impl Udev {
         } else {
             (self.cookie, find(self.cookie)?, false)
         };
-        semaphore.add(1).map_err(|e| failed_to("increment", "incremented", cookie, e))?;
+        semaphore.count(1).map_err(|e| not_counted_up(cookie, e))?;
         Ok(Event { number: flags << 16 | cookie & 0xffff, semaphore: Some(semaphore), own })
     }
 }
@@ -78,10 +78,10 @@ impl Event {
     pub(crate) fn end(self, sent: bool) {
         let Some(semaphore) = self.semaphore else { return };
         if !sent {
-            let _ = semaphore.add(-1);
+            let _ = semaphore.count(-1);
         }
         if self.own {
-            let waited = semaphore.add(-1).and_then(|()| semaphore.wait());
+            let waited = semaphore.count(-1).and_then(|()| semaphore.wait());
             let removed = semaphore.remove();
             if let Err(e) = waited.and(removed) {
                 log::warn!("udev's cookie: {e}");
@@ -90,11 +90,9 @@ impl Event {
     }
 }
 
-fn failed_to(what: &str, _: &str, cookie: u32, error: Errno) -> String {
-    format!(
-        "Failed to {what} notification semaphore identified by cookie value {cookie} (0x{cookie:x}): {}",
-        error.desc()
-    )
+fn not_counted_up(cookie: u32, error: Errno) -> String {
+    let key = format!("{cookie} (0x{cookie:x})");
+    format!("Failed to increment notification semaphore identified by cookie value {key}: {}", error.desc())
 }
 
 /// A new one.

@@ -283,9 +283,13 @@ impl Dm {
 
     /// Makes a node, unless udev does.
     pub(crate) fn add_node(&self, name: &[u8], number: DevNum, owner: Owner) {
-        if self.udev.makes_nodes() && nodes::leads_to(name, number) {
-            return;
+        if !self.udev.makes_nodes() {
+            self.ensure_node(name, number, owner);
         }
+    }
+
+    /// Makes a node where there is none, udev or not.
+    pub(crate) fn ensure_node(&self, name: &[u8], number: DevNum, owner: Owner) {
         if let Err(why) = nodes::add(name, number, owner) {
             say(why);
         }
@@ -299,7 +303,7 @@ impl Dm {
         let request = Request { address, flags: persistent, ..Request::default() };
         let made = self.exchange(Command::Create, &request)?;
         if form.add == AddNode::OnCreate {
-            self.add_node(&new.name, made.number, form.owner);
+            self.ensure_node(&new.name, made.number, form.owner);
         }
         let Some(table) = new.table.as_ref().filter(|table| !table.is_empty()) else { return Ok(()) };
         let here = Address { number: Some(made.number), ..Address::default() };

@@ -158,7 +158,7 @@ pub(crate) fn refuse_resume(dm: &mut Dm, address: &Address) -> Result<Option<Sta
         Stack::open(&name).and_then(|stack| stack.status()).is_ok_and(|status| status.mode == Mode::Shut);
     if shut {
         return Err(Failure::Refused(format!(
-            "cannot resume {name}: this side gave the volume up. `ftship recover` or a start of the daemon decides"
+            "cannot resume {name}: this side gave the volume up. start the daemon of its group, which decides"
         )));
     }
     let first = info.flags & flags::ACTIVE_PRESENT == 0 && info.flags & flags::INACTIVE_PRESENT != 0;

@@ -60,7 +60,7 @@ pub(crate) fn ls(dm: &mut Dm, given: &args::List, out: &mut dyn Write) -> Result
         let name = dm.unmangle_name(&device.name)?;
         if let Some(command) = &given.exec {
             out.flush()?;
-            dm.add_node(&device.name, device.number, USUAL_OWNER);
+            dm.ensure_node(&device.name, device.number, USUAL_OWNER);
             run(command, &device.name)?;
             continue;
         }

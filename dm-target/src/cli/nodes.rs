@@ -36,12 +36,6 @@ pub(crate) fn path(name: &[u8]) -> PathBuf {
     folder().join(OsStr::from_bytes(name))
 }
 
-/// Whether the node is there and leads to this device.
-pub(crate) fn leads_to(name: &[u8], number: DevNum) -> bool {
-    fs::metadata(path(name))
-        .is_ok_and(|found| found.file_type().is_block_device() && DevNum::from_rdev(found.rdev()) == number)
-}
-
 /// Makes the node, unless it is there.
 pub(crate) fn add(name: &[u8], number: DevNum, owner: Owner) -> Result<(), String> {
     let path = path(name);

@@ -83,21 +83,17 @@ pub(crate) fn remove_all(dm: &mut Dm, given: &args::RemoveAll) -> Result<(), Fai
     }
     ft::refuse_all(dm)?;
     if given.force {
-        let mut left = 0;
-        for address in super::change::stock(dm)? {
-            let gone = fails_from_now(dm, &address, flags::NOFLUSH | flags::SKIP_LOCKFS)
-                .and_then(|()| dm.remove(&address, 0));
-            if gone.is_err() {
-                left += 1;
-            }
+        for address in super::change::all(dm)? {
+            let _ = fails_from_now(dm, &address, flags::NOFLUSH | flags::SKIP_LOCKFS);
         }
-        if left > 0 {
-            say(format!("Unable to remove {left} device(s)."));
-        }
-        all_nodes(dm)?;
-        return Ok(());
     }
     let flags = if given.deferred { flags::DEFERRED_REMOVE } else { 0 };
     dm.exchange(Command::RemoveAll, &Request { flags, ..Request::default() })?;
+    if given.force {
+        let left = dm.list()?.len();
+        if left > 0 {
+            say(format!("Unable to remove {left} device(s)."));
+        }
+    }
     all_nodes(dm)
 }

@@ -101,8 +101,11 @@ pub(crate) fn info_lines(dm: &Dm, info: &Reply, out: &mut dyn Write) -> Result<(
     Ok(writeln!(out)?)
 }
 
-/// The read-ahead of a device that has a node: standard error says when it has not.
+/// The read-ahead of a device. Of one without a table, standard error says that it has no node.
 fn read_ahead(info: &Reply) -> Option<u64> {
+    if let Some(sectors) = super::dm::read_ahead(info.number) {
+        return Some(sectors);
+    }
     let path = nodes::path(&info.name);
     match std::fs::File::open(&path) {
         Ok(_) => super::dm::read_ahead(info.number),
@@ -433,7 +436,7 @@ fn write_lines(
         info_lines(dm, reply, out)?;
     }
     let name = if with_name { [&dm.unmangle_name(&reply.name)?[..], b": "].concat() } else { Vec::new() };
-    if lines.is_empty() && several && !of_target {
+    if lines.is_empty() && !of_target {
         out.write_all(&[&name[..], b"\n"].concat())?;
     }
     for line in lines {

@@ -87,7 +87,7 @@ fn release(cookie: u32) -> Done {
         return Ok(());
     }
     let semaphore = find(cookie).or_else(fail)?;
-    let released = semaphore.add(-1).and_then(|()| semaphore.wait()).and_then(|()| semaphore.remove());
+    let released = semaphore.count(-1).and_then(|()| semaphore.wait()).and_then(|()| semaphore.remove());
     released.or_else(|e| fail(format!("Failed to release the cookie: {}", e.desc())))
 }
 
@@ -97,7 +97,7 @@ fn complete(cookie: u32) -> Done {
     }
     let cookie = MAGIC << 16 | cookie & 0xffff;
     let semaphore = find(cookie).or_else(fail)?;
-    semaphore.add(-1).or_else(|e| fail(format!("Failed to decrement the cookie: {}", e.desc())))
+    semaphore.count(-1).or_else(|e| fail(format!("Failed to decrement the cookie: {}", e.desc())))
 }
 
 /// A cookie that is there: what /proc says of its semaphore.

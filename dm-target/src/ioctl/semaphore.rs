@@ -19,7 +19,7 @@ impl Semaphore {
     /// `EEXIST` when there is one; the kernel's.
     pub fn create(key: u32) -> Result<Self, Errno> {
         let made = super::semget(key, libc::IPC_CREAT | libc::IPC_EXCL | 0o600).map(Self)?;
-        made.add(1)?;
+        made.count(1)?;
         Ok(made)
     }
 
@@ -41,7 +41,7 @@ impl Semaphore {
     ///
     /// # Errors
     /// `EAGAIN` when it would be negative; the kernel's.
-    pub fn add(self, count: i16) -> Result<(), Errno> {
+    pub fn count(self, count: i16) -> Result<(), Errno> {
         super::semop(self.0, count, libc::IPC_NOWAIT)
     }
 
@@ -86,8 +86,8 @@ mod tests {
         assert_eq!(Semaphore::create(key), Err(Errno::EEXIST));
         assert_eq!(Semaphore::find(key), Ok(made));
         assert_eq!(made.value(), Ok(1));
-        made.add(-1).unwrap();
-        assert_eq!(made.add(-1), Err(Errno::EAGAIN));
+        made.count(-1).unwrap();
+        assert_eq!(made.count(-1), Err(Errno::EAGAIN));
         made.wait().unwrap();
         made.remove().unwrap();
         assert_eq!(Semaphore::find(key), Err(Errno::ENOENT));

@@ -39,11 +39,11 @@ def nodes():
     return found
 
 
-def state():
+def state(loads):
     return {
         "devices": output("dmsetup", "--manglename", "none", "info", "-c", "--noheadings", "-o", FIELDS).splitlines(),
         "tables": output("dmsetup", "table", "--manglename", "none").splitlines(),
-        "inactive": output("dmsetup", "table", "--inactive", "--manglename", "none").splitlines(),
+        "inactive": output("dmsetup", "table", "--inactive", "--manglename", "none").splitlines() if loads else [],
         "nodes": nodes(),
         "cookies": len(open("/proc/sysvipc/sem").readlines()) - 1,
     }
@@ -54,6 +54,9 @@ def clean():
         if "No devices found" in output("dmsetup", "remove_all", "--force") + output("dmsetup", "ls"):
             break
     output("dmsetup", "mknodes")
+    for name in os.listdir("/dev/mapper"):
+        if name != "control":
+            os.remove(f"/dev/mapper/{name}")
     for line in open("/proc/sysvipc/sem").readlines()[1:]:
         output("ipcrm", "-s", line.split()[1])
     for name in os.listdir("/tmp"):
@@ -86,7 +89,7 @@ def run(program, cases, record, wanted=""):
                 os.killpg(command.pid, signal.SIGKILL)
                 code, out, err = "timeout", b"", b""
             text = [part.decode(errors="backslashreplace") for part in (out, err)]
-            found = {} if LOOKS.match(line) and "--exec" not in line else state()
+            found = {} if LOOKS.match(line) and "--exec" not in line else state("load" in line)
             records.append({"line": line, "allowed": allowed, "code": code, "out": text[0], "err": text[1], **found})
             allowed = ""
             with open(record, "a") as file:
