@@ -311,7 +311,7 @@ impl Primary {
     /// The backup ended the connection on purpose while something was being staged. Only what its journal does not take
     /// is better written in place: a backup that is restarted keeps what it has.
     pub(super) fn staging_refused(&mut self, cause: ByeCause) {
-        if cause == ByeCause::Other && !mutant::is(Mutant::AnyByeInPlace) {
+        if cause == ByeCause::Other {
             return;
         }
         if self.sync != SyncStep::None && self.attempt.carrier == Some(Carrier::Staged) {
