@@ -35,6 +35,13 @@ grep -qi 'in use\|open' "$SHARE/refused" || fail "$(cat "$SHARE/refused")"
 on backup ftship snapshots vm1 --remove try
 expect_equal "$(on backup ftship snapshots vm1)" ""
 is_state primary "in sync" || fail "replication has ended"
+step "one that is not whole, as a daemon leaves it that is killed between two volumes, is said to be so, and goes"
+read -r _ _ _ _ THICK < <(on backup ftship promote vm1 --test part)
+on backup lvremove -q -y "${THICK#/dev/}"
+on backup ftship snapshots vm1 | grep -q 'part.* INCOMPLETE$' || fail "$(on backup ftship snapshots vm1)"
+on backup ftship promote vm1 --test whole
+expect_equal "$(on backup ftship snapshots vm1 --json | jq -c '[.[] | [.name, .complete]]')" '[["whole",true]]'
+on backup ftship snapshots vm1 --remove whole
 step "two volumes of one size that changed places are noticed; promote"
 kill_background "$WRITER" KILL
 stop_backup

@@ -51,6 +51,15 @@ failing vm1_state "flakey % 0 0 3600 1 error_writes" degrade_cut_off resync_now
 # One that says ok and keeps nothing: the slot is read back.
 failing vm1_state "flakey % 0 0 3600 1 drop_writes" degrade_cut_off resync_now
 
+step "it begins again by itself once the device is sound"
+before=$(acknowledged)
+eventually 120 goes_on "$before"
+table bad-vm1_journal vm1_journal "flakey % 0 0 3600 1 error_writes"
+expect_failed vm1_journal
+mend bad-vm1_journal vm1_journal
+before=$(acknowledged)
+eventually 180 goes_on "$before"
+
 step "a promote whose state cannot be written"
 before=$(acknowledged)
 eventually 120 goes_on "$before"

@@ -54,7 +54,8 @@ damaged 7 "$((middle + 4096))" $((middle + 4096 + 140))
 restore
 damaged 7 "$first" "$first"
 restore
-damaged 0 0 100
+# One of two slots: nothing is lost, and it is no longer what it was.
+damaged 7 0 100
 restore
 damaged 7 "" 100 $((65536 + 100))
 expect_fail on backup ftship run vm1

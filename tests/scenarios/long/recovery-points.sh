@@ -26,6 +26,22 @@ step "and the oldest goes"
 is_gone() { ! points | grep -qx "$FIRST"; }
 eventually 90 is_gone
 (($(points | wc -l) <= 3)) || fail "$(points)"
+step "one in use keeps no other one"
+read -r NAME POINT _ DEVICE < <(on backup ftship snapshots vm1 | head -n 1)
+on backup lvchange -ay -K "${DEVICE#/dev/}"
+background backup bash -c "exec 9< $DEVICE; sleep 600"
+HOLDER=$JOB
+reported() { status backup '.warnings[]' | grep -q "$NAME stays"; }
+eventually 90 reported
+NEXT=$(points | sed -n 2p)
+next_is_gone() { ! points | grep -qx "$NEXT"; }
+eventually 90 next_is_gone
+points | grep -qx "$POINT" || fail "the one in use is gone"
+kill_background "$HOLDER" KILL
+wait_background "$HOLDER" || true
+on backup lvchange -an "${DEVICE#/dev/}"
+goes_too() { ! points | grep -qx "$POINT"; }
+eventually 90 goes_too
 step "a point is its epoch, exactly"
 kill_background "$WRITER" KILL
 stop_backup

@@ -66,8 +66,7 @@ impl Backup {
     pub(super) fn refuse(&mut self, code: RefuseCode, text: String) {
         let reason = format!("refused the peer: {text}");
         // Until the new generation is durable nobody may act on it.
-        let is_told = !matches!(self.phase, Phase::Promoting(PromoteStep::Marking))
-            || mutant::is(Mutant::PromoteToldEarly);
+        let is_told = !matches!(self.phase, Phase::Promoting(PromoteStep::Marking));
         let standing = is_told.then(|| Box::new(self.standing()));
         self.act(BackupAction::Send(Message::Refuse { code, text, standing }));
         self.link = Link::Down;
