@@ -68,7 +68,6 @@ pub mod flags {
     pub const UUID: u32 = 1 << 14;
     pub const DATA_OUT: u32 = 1 << 16;
     pub const DEFERRED_REMOVE: u32 = 1 << 17;
-    pub const INTERNAL_SUSPEND: u32 = 1 << 18;
 }
 
 /// `PR_SET_IO_FLUSHER` of `linux/prctl.h`.

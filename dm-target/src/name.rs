@@ -13,7 +13,7 @@ use crate::ioctl::exchange::MAX_NAME;
 use crate::mangle::{Mangling, mangled};
 
 /// What the UUID of every device of a stack begins with.
-pub const UUID_PREFIX: &str = "FTDM-";
+pub(crate) const UUID_PREFIX: &str = "FTDM-";
 /// Characters of one UUID of LVM, without its hyphens.
 const LVM_UUID: usize = 32;
 /// How much of a name is in those of hidden devices when it is too long for all of it.

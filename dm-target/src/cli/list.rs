@@ -13,7 +13,7 @@ use ftdm::units::DevNum;
 use super::args::{self, Words};
 use super::create::USUAL_OWNER;
 use super::dm::Dm;
-use super::show::{block_name, info_lines, names, none_found, shown, visible};
+use super::show::{block_name, has_target, info_lines, names, none_found, shown, visible};
 use super::{Failure, ft, tree, usage};
 
 /// How devices are named.
@@ -74,15 +74,6 @@ pub(crate) fn ls(dm: &mut Dm, given: &args::List, out: &mut dyn Write) -> Result
         out.write_all(&[&name[..], b"\t(", &called, b")\n"].concat())?;
     }
     Ok(())
-}
-
-pub(crate) fn has_target(dm: &mut Dm, device: &Listed, target: &OsStr) -> Result<bool, Failure> {
-    let address = Address { name: device.name.clone(), ..Address::default() };
-    let found = match ft::lines(dm, &address, flags::STATUS_TABLE)? {
-        Some((_, lines)) => lines,
-        None => dm.lines(&address, flags::STATUS_TABLE)?.1,
-    };
-    Ok(found.iter().any(|line| line.kind == target.as_bytes()))
 }
 
 /// Runs a command with a device's node as its last word.

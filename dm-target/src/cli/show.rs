@@ -4,6 +4,7 @@
 //! layers only when they are asked for.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -34,6 +35,16 @@ pub(crate) fn shown(
     }
     let all = visible(dm, hidden_too)?;
     Ok((all.into_iter().map(|d| Address { name: d.name, ..Address::default() }).collect(), true))
+}
+
+/// Whether a device has a target of this type. An ft device has its own.
+pub(crate) fn has_target(dm: &mut Dm, device: &Listed, target: &OsStr) -> Result<bool, Failure> {
+    let address = Address { name: device.name.clone(), ..Address::default() };
+    let found = match ft::lines(dm, &address, flags::STATUS_TABLE)? {
+        Some((_, lines)) => lines,
+        None => dm.lines(&address, flags::STATUS_TABLE)?.1,
+    };
+    Ok(found.iter().any(|line| line.kind == target.as_bytes()))
 }
 
 /// All devices, hidden layers of ft devices only if they are asked for.
@@ -172,7 +183,7 @@ fn info_columns(dm: &mut Dm, given: &args::Info, out: &mut dyn Write) -> Result<
 }
 
 /// A number that may not be below `least`.
-fn number(word: Option<&std::ffi::OsStr>, wrong: &str, least: i64) -> Result<Option<u64>, Failure> {
+fn number(word: Option<&OsStr>, wrong: &str, least: i64) -> Result<Option<u64>, Failure> {
     let Some(word) = word else { return Ok(None) };
     let value = word.to_str().and_then(|text| text.trim().parse::<i64>().ok()).unwrap_or(0);
     match u64::try_from(value) {

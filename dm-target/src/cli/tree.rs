@@ -11,8 +11,7 @@ use ftdm::units::DevNum;
 
 use super::args::List;
 use super::dm::Dm;
-use super::list::has_target;
-use super::show::{block_name, none_found, uses, visible};
+use super::show::{block_name, has_target, none_found, uses, visible};
 use super::{Failure, ft};
 
 /// The lines between devices.

@@ -71,7 +71,7 @@ impl Vacating {
         log::warn!("the volumes are given up, and a process still has one of them open: close it");
         Ok(Self {
             config: config.clone(),
-            state_file: state_file,
+            state_file,
             state,
             stacks,
             door: Door::open(config, reactor.registry()?)?,

@@ -277,7 +277,7 @@ impl Driver for PrimaryDriver {
         let id = client.0 as u64;
         match request {
             Request::Status => {
-                self.clients.answer_at_once(client, Response::Status(Box::new(self.status(now))))
+                self.clients.answer_at_once(client, Response::Status(Box::new(self.status(now))));
             }
             Request::Checkpoint { quiesced: true, .. } if self.config.mode == Mode::Interval => {
                 let reason = "with mode = \"interval\" every checkpoint suspends the volume".into();

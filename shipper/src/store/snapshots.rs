@@ -122,7 +122,7 @@ impl Order {
             match left.remove() {
                 Ok(()) => log::warn!("removed snapshot {}, which is not whole", left.name),
                 Err(error) => {
-                    log::error!("snapshot {}, which is not whole, is left over: {error:#}", left.name)
+                    log::error!("snapshot {}, which is not whole, is left over: {error:#}", left.name);
                 }
             }
         }

@@ -164,7 +164,7 @@ impl Primary {
             _ if !self.syncing.attempt.is_copied => {}
             SyncStep::Copying if waits => {}
             SyncStep::Copying if self.syncing.attempt.is_last_next(self.config.small_round) => {
-                self.last_round(now)
+                self.last_round(now);
             }
             SyncStep::Copying => {
                 let since = self.syncing.attempt.since.clone();

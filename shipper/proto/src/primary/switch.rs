@@ -140,7 +140,7 @@ impl Primary {
         let is_in_sync = self.is_in_sync();
         match &mut self.switch {
             Some(Switch { step: Step::Settling, .. }) if is_settled => {
-                self.cuts.cut_at = self.cuts.cut_at.min(now)
+                self.cuts.cut_at = self.cuts.cut_at.min(now);
             }
             Some(Switch { step: step @ Step::Holding(_), .. }) if is_settled && is_in_sync => {
                 if matches!(step, Step::Holding(epoch) if *epoch <= committed) {

@@ -198,7 +198,7 @@ impl Scan<'_> {
             let offset = self.offset(dropped.position);
             self.epochs.push(dropped_line(dropped.through, offset, dropped.position, 0));
         }
-        self.unfinished()
+        self.unfinished();
     }
 
     /// The drop markers between two epochs.

@@ -17,7 +17,6 @@ mod verifying;
 use std::time::Duration;
 
 use super::*;
-use crate::ids::Digest;
 use crate::generations::LineageEntry;
 use crate::ids::{Digest, Generation, Incarnation};
 use crate::message::{Message, Welcome};
