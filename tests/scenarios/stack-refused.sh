@@ -33,7 +33,7 @@ wait_state primary "in sync" 60
 sysfs_read_only
 kill_background "$BACKUP_JOB" KILL
 wait_background "$BACKUP_JOB" || true
-has_ended() { on primary bash -c 'ftdm status vm1 | grep -q " ft tracking " && ! dmsetup info vm1-log > /dev/null 2>&1'; }
+has_ended() { on primary bash -c 'ftdm status vm1 | grep -q " ft tracking " && ! dmsetup info vm1@log > /dev/null 2>&1'; }
 eventually 20 has_ended
 job_errors "$PRIMARY_JOB" | grep 'vm1 runs, but without all its settings: .*kernel' || fail "the refusal is not in the log"
 if status primary .reason | grep 'ending the last capture'; then fail "the capture is not ended"; fi
