@@ -35,7 +35,7 @@ pub enum RefuseCode {
     Other(u16),
 }
 
-const REFUSE_CODES: [(RefuseCode, u16); 12] = [
+pub(super) const REFUSE_CODES: [(RefuseCode, u16); 12] = [
     (RefuseCode::Version, 1),
     (RefuseCode::Group, 2),
     (RefuseCode::VolumeMismatch, 3),

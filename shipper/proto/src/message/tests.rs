@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::cause::REFUSE_CODES;
 use super::*;
 use crate::ids::Generation;
 use crate::ids::VolumeIndex;
