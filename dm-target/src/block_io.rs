@@ -289,7 +289,7 @@ fn holders(number: DevNum) -> io::Result<Vec<String>> {
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn write_attribute(attribute: &File, value: &str) -> io::Result<()> {
+pub fn write_attribute(attribute: &File, value: &str) -> io::Result<()> {
     debug_assert!(!Standstill::is_here(), "an attribute is written in a pause");
     attribute.write_all_at(value.as_bytes(), 0)
 }

@@ -5,11 +5,13 @@
 //! for udev ends that event, on every path.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use ftdm::block_io::write_attribute;
 use ftdm::ioctl::exchange::{Address, MAX_NAME, MAX_UUID, Reply, Request, Target, packed};
 use ftdm::ioctl::{Command, DmControl, flags};
 use ftdm::units::DevNum;
@@ -397,7 +399,8 @@ fn set_read_ahead(number: DevNum, wanted: ReadAhead) {
         ReadAhead::AtLeast(sectors) | ReadAhead::Exactly(sectors) => sectors,
     };
     let text = format!("{}", sectors.div_ceil(2));
-    if let Err(e) = std::fs::write(sysfs(number).join("bdi/read_ahead_kb"), text) {
+    let attribute = File::options().write(true).open(sysfs(number).join("bdi/read_ahead_kb"));
+    if let Err(e) = attribute.and_then(|attribute| write_attribute(&attribute, &text)) {
         log::warn!("read-ahead of {number}: {e}");
     }
 }
