@@ -327,10 +327,8 @@ impl Message {
             }
             Self::Bye { text, cause } => {
                 fields.field(1, cut(text).as_bytes());
-                match cause {
-                    ByeCause::Unsaid => {}
-                    ByeCause::Journal => fields.field(OPTIONAL | 1, &[1]),
-                    ByeCause::Other => fields.field(OPTIONAL | 1, &[2]),
+                if let Some(number) = cause.number() {
+                    fields.field(OPTIONAL | 1, &[number]);
                 }
             }
         }

@@ -80,14 +80,26 @@ pub enum ByeCause {
     Journal,
     /// Another reason: the same may be tried again.
     Other,
+    /// A cause that this version does not know: as [`Self::Other`].
+    Unknown(u8),
 }
 
 impl ByeCause {
+    /// The frozen number; none where nothing is said.
+    pub(super) fn number(self) -> Option<u8> {
+        match self {
+            Self::Unsaid => None,
+            Self::Journal => Some(1),
+            Self::Other => Some(2),
+            Self::Unknown(number) => Some(number),
+        }
+    }
+
     pub(super) fn decode(mut value: Value<'_>) -> Result<Self, TlvError> {
         let cause = match value.u8()? {
             1 => Self::Journal,
-            // A later version may know more of them.
-            _ => Self::Other,
+            2 => Self::Other,
+            number => Self::Unknown(number),
         };
         value.end()?;
         Ok(cause)

@@ -335,7 +335,7 @@ impl Primary {
     /// The backup ended the connection on purpose while something was being staged. Only what its journal does not take
     /// is better written in place: a backup that is restarted keeps what it has.
     pub(super) fn staging_refused(&mut self, cause: ByeCause) {
-        if cause == ByeCause::Other {
+        if matches!(cause, ByeCause::Other | ByeCause::Unknown(_)) {
             return;
         }
         if self.syncing.step != SyncStep::None && self.syncing.attempt.carrier == Some(Carrier::Staged) {

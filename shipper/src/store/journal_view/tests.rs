@@ -139,7 +139,7 @@ impl Journal {
         assert_eq!(picture.verdict.code(), Some(Code::Damaged));
         let finding = picture.findings.last().unwrap();
         assert_eq!(finding.offset, offset, "{finding:?}");
-        assert!(finding.advice.contains("ftship --accept-loss"), "{finding:?}");
+        assert!(finding.advice.contains("ftship promote GROUP --accept-loss"), "{finding:?}");
         let what = finding.what.clone();
         assert!(text::journal(&picture).contains(&what));
         (picture, what)
