@@ -38,7 +38,7 @@ on primary dmsetup message odd@era 0 take_metadata_snap
 on primary ftdm written-since odd 1 > /dev/null
 [[ $(on primary ftdm status odd) == *" -" ]] || fail "the metadata snapshot is still held"
 expect_code 4 on primary bash -c \
-    'flock "/dev/$(dmsetup info -c --noheadings -o blkdevname odd-era)" ftdm written-since odd 1'
+    'flock "/dev/$(dmsetup info -c --noheadings -o blkdevname odd@era)" ftdm written-since odd 1'
 on primary dmsetup suspend odd
 expect_code 4 on primary ftdm written-since odd 1
 on primary dmsetup resume odd

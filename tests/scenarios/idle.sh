@@ -18,7 +18,8 @@ b=$(($(flushes backup) - b)) p=$(($(flushes primary) - p)) e=$(($(events) - e)) 
 echo "$c cuts, $e resumes, $p flushes on the primary, $b on the backup; idle ticks: $(status primary .primary.idle_ticks)"
 # A cut that is void, as on a busy machine, resumes once more.
 if ((c < 8 || c > 13 || e > 2 * c)); then fail "$c cuts and $e resumes in ten idle seconds"; fi
-if ((p > 4 * c || b > 4 * c)); then fail "$p flushes on the primary, $b on the backup"; fi
+# The backup writes a superblock to two slots, with a flush after each.
+if ((p > 4 * c || b > 7 * c)); then fail "$p flushes on the primary, $b on the backup"; fi
 
 step "the first tick after a single write cuts"
 written() { status primary .primary.bytes_written; }

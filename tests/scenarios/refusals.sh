@@ -72,12 +72,12 @@ expect_code 10 as_user --clear-groups status
 as_user "--groups=$operators" status > /dev/null
 expect_code 10 as_user "--groups=$operators" promote
 wait_state primary "in sync"
-step "a backup whose volume has another size"
+step "a backup whose volume is smaller"
 stop_backup
 on backup ftdm remove vm1
-on backup lvextend -q -L +4M vg/vm1
+on backup lvreduce -q -f -y -L -4M vg/vm1
 on backup dd if=/dev/zero of=/dev/vg/vm1_meta bs=4k count=1 oflag=direct conv=fsync status=none
-make_stack backup vm1 $((VOLUME_MB + 4))
+make_stack backup vm1 $((VOLUME_MB - 4))
 on backup ftship format --force vm1
 start_backup
 refused() { status primary .link_error | grep -q "sectors"; }
