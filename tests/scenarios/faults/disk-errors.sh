@@ -39,9 +39,12 @@ failing() {
     table "bad-$1" "$1" "$2"
     ${4-}
     expect_failed "$1"
+    # Without it a whole copy that was asked for begins again at once, and a promote is rightly refused.
+    link down
     mend "bad-$1" "$1"
     restart_killed
     expect_promoted "$ACKNOWLEDGED" "$1"
+    link up
     renew_backup
 }
 # dm-flakey answers every write and flush with an error; dm-error reads as well.
