@@ -182,14 +182,14 @@ step "a state that the device does not take: another one is made"
 put_back applied
 punch bad-vm1_state vm1_state 0
 on backup bash -c 'dd if=/dev/urandom of=/dev/vg/vm1_state bs=4096 seek=16 count=2 oflag=direct conv=notrunc,fsync status=none'
-exchange /dev/mapper/bad-vm1_state /run/new.state
+exchange /dev/mapper/bad-vm1_state /etc/ftdm/new.state
 accept "a new state"
 says "will be made"
 expect_primary "a new state" 1
 
 step "the old primary comes back: it never went on alone, so this side's content counts"
 is_synced() { is_state backup "in sync" && is_state primary "in sync"; }
-exchange /run/new.state /dev/mapper/bad-vm1_state
+exchange /etc/ftdm/new.state /dev/mapper/bad-vm1_state
 punch bad-vm1_state vm1_state
 put_back filled
 punch bad-vm1_journal vm1_journal "$DATA"
