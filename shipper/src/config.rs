@@ -527,15 +527,9 @@ impl Config {
     /// What this group and another one of the same host would both use.
     #[must_use]
     pub fn collides(&self, other: &Self) -> Option<String> {
-        let parts = |config: &Self| {
-            let volumes =
-                config.volume.iter().flat_map(|volume| volume.metadata.iter().chain([&volume.device]));
-            let logs = config.log.devices.iter();
-            let all = volumes.chain([&config.journal.device, &config.state]).chain(logs);
-            all.cloned().collect::<Vec<_>>()
-        };
-        let theirs = parts(other);
-        if let Some(device) = parts(self).into_iter().find(|device| theirs.contains(device)) {
+        let (mine, theirs) = (NamedDevices::from(self), NamedDevices::from(other));
+        let theirs: Vec<_> = theirs.all().chain(&other.log.devices).collect();
+        if let Some(device) = mine.all().chain(&self.log.devices).find(|device| theirs.contains(device)) {
             return Some(format!("it uses {}", device.display()));
         }
         let names: Vec<&str> = other.volume.iter().map(|volume| volume.name.top()).collect();

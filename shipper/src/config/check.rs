@@ -18,7 +18,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::schema::{self, Schema};
-use super::{CaptureBy, Config, Mode, Protection, twice};
+use super::{CaptureBy, Config, Mode, NamedDevices, Protection, twice};
 
 /// More faults than these help nobody.
 const MOST: usize = 50;
@@ -344,9 +344,7 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
     if let Some(device) = twice(config.volume.iter().map(|volume| &volume.device)) {
         found.push(contradiction("volume.device", format!("{} is given twice", device.display())));
     }
-    let devices = config.volume.iter().flat_map(|volume| volume.metadata.iter().chain([&volume.device]));
-    let parts = devices.chain([&config.journal.device, &config.state]);
-    if let Some(device) = twice(parts).filter(|_| found.is_empty()) {
+    if let Some(device) = twice(NamedDevices::from(config).all()).filter(|_| found.is_empty()) {
         let text = format!("{} has another use in this configuration", device.display());
         found.push(contradiction("volume.metadata", text));
     }

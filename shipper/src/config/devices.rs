@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::{Config, Volume};
+
 /// What a file names, whether or not its configuration is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamedDevices {
@@ -27,6 +29,16 @@ impl NamedDevices {
         let text = std::fs::read_to_string(path).ok()?;
         let named = path.file_stem()?.to_str()?;
         Some(Self::parse(named, &text))
+    }
+
+    /// What has to be there before the group can be set up.
+    pub fn needed(&self) -> impl Iterator<Item = &PathBuf> {
+        self.volumes.iter().flat_map(|(device, metadata)| [Some(device), metadata.as_ref()]).flatten()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.needed().chain(&self.journal).chain(&self.state)
     }
 
     /// Takes what can be found in `text`, the file of group `named`.
@@ -58,6 +70,18 @@ impl NamedDevices {
     }
 }
 
+impl From<&Config> for NamedDevices {
+    fn from(config: &Config) -> Self {
+        let volume = |volume: &Volume| (volume.device.clone(), volume.metadata.clone());
+        Self {
+            group: config.group.to_string(),
+            volumes: config.volume.iter().map(volume).collect(),
+            journal: Some(config.journal.device.clone()),
+            state: Some(config.state.clone()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +93,7 @@ mod tests {
     #[test]
     fn a_fault_elsewhere_hides_no_device() {
         let good = NamedDevices::parse("vm1", GOOD);
+        assert_eq!(NamedDevices::from(&Config::parse("vm1.toml", GOOD).unwrap()), good);
         assert_eq!(good.volumes, [("/dev/vg/d".into(), Some("/dev/vg/m".into()))]);
         assert_eq!(
             (good.journal.clone(), good.state.clone()),
@@ -82,7 +107,7 @@ mod tests {
             ("role = 'primary'", "role = 'primary"),
             ("name = 'v'", "name = "),
         ] {
-            assert!(crate::config::Config::parse("vm1.toml", &GOOD.replace(what, by)).is_err(), "{by}");
+            assert!(Config::parse("vm1.toml", &GOOD.replace(what, by)).is_err(), "{by}");
             assert_eq!(NamedDevices::parse("vm1", &GOOD.replace(what, by)), good, "{by}");
         }
     }

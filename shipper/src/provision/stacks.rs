@@ -36,7 +36,8 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
     let name = nix::sys::utsname::uname().context("asking for the kernel's release")?;
     kernel_gate::check(&name.release().to_string_lossy(), &name.version().to_string_lossy())?;
     let begun = Instant::now();
-    while let Some(missing) = devices(config).into_iter().find(|device| !device.exists()) {
+    let named = NamedDevices::from(config);
+    while let Some(missing) = named.needed().find(|device| !device.exists()) {
         let has_come = begun.elapsed() < patience;
         anyhow::ensure!(has_come, "{}: it did not come within {patience:?}", missing.display());
         std::thread::sleep(LOOK);
@@ -74,9 +75,9 @@ fn table(volume: &Volume, agreed: Option<Sectors>) -> anyhow::Result<FtTable> {
     })?;
     let device = BlockDevice::open(&volume.device, Access::default())?.size();
     let block = block(volume)?;
-    let tracked = stack::tracked_before(&metadata, block, device);
     // What is wrong with the metadata is reported where the stack is created.
-    let sectors = agreed.or(tracked.unwrap_or_default()).unwrap_or(device);
+    let tracked = || stack::tracked_before(&metadata, block, device).unwrap_or_default();
+    let sectors = agreed.or_else(tracked).unwrap_or(device);
     anyhow::ensure!(
         sectors <= device,
         "volume {}: {} has {device}, the pair agreed on {sectors}: enlarge it again (`lvextend`)",
@@ -141,12 +142,6 @@ pub fn take_down(config: &Config) -> anyhow::Result<()> {
     first
 }
 
-/// Everything that has to be there before the group can be set up.
-fn devices(config: &Config) -> Vec<PathBuf> {
-    let of = |volume: &Volume| [Some(volume.device.clone()), volume.metadata.clone()];
-    config.volume.iter().flat_map(of).flatten().collect()
-}
-
 /// What a group has a logical volume for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -175,9 +170,7 @@ pub fn claim(configs: &[NamedDevices], names: &[PathBuf], exists: &dyn Fn(&Path)
         } else {
             return None;
         };
-        let mut all =
-            config.volumes.iter().flat_map(|(device, metadata)| [Some(device), metadata.as_ref()]).flatten();
-        let is_complete = all.all(|device| is(device) || exists(device));
+        let is_complete = config.needed().all(|device| is(device) || exists(device));
         Some(Claim { group: config.group.clone(), part, is_complete })
     })
 }
@@ -186,13 +179,14 @@ pub fn claim(configs: &[NamedDevices], names: &[PathBuf], exists: &dyn Fn(&Path)
 mod tests {
     use super::*;
 
-    const TEXT: &str = "group = 'vm1'\nrole = 'primary'\naddress = '10.9.0.1:7'\npeer = '10.9.0.2:7'\n\
-        state = '/dev/vg/s'\n[[volume]]\nname = 'v'\ndevice = '/dev/vg/d'\nmetadata = '/dev/vg/m'\n\
-        [journal]\ndevice = '/dev/vg/j'\n";
-
     #[test]
     fn a_logical_volume_is_claimed_by_its_use_and_the_last_to_come_completes_the_group() {
-        let configs = [NamedDevices::parse("vm1", TEXT)];
+        let configs = [NamedDevices {
+            group: "vm1".into(),
+            volumes: vec![("/dev/vg/d".into(), Some("/dev/vg/m".into()))],
+            journal: Some("/dev/vg/j".into()),
+            state: Some("/dev/vg/s".into()),
+        }];
         let names = |lv: &str| [format!("/dev/vg/{lv}").into(), format!("/dev/mapper/vg-{lv}").into()];
         let found = |lv: &str, there: &[&str]| {
             let exists = |path: &Path| there.iter().any(|lv| path == Path::new(&format!("/dev/vg/{lv}")));
