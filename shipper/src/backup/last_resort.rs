@@ -1,5 +1,5 @@
-//! The last resort: the volumes of a backup are made usable without a daemon, whatever is left of its state and journal,
-//! for the hour when the primary is gone.
+//! The last resort: the volumes of a backup are made usable without a daemon, with any part of its state and journal
+//! missing, for the hour when the primary is gone.
 //!
 //! Always holds: what can be said of the volumes is said before anybody agrees; until then neither the volumes nor what
 //! the state says are changed; the state machine decides about this promote as about any other, so its new generation is
@@ -25,7 +25,7 @@ use super::opened::{Journal, Opened, open_journal};
 use crate::config::Config;
 use crate::runtime::reactor::{Reactor, Reports};
 use crate::store::journal_device::JournalFault;
-use crate::store::state_file::{StateError, StateFile};
+use crate::store::state_file::{StateError, StateFile, of_another_group};
 use crate::store::storage::StorageError;
 
 /// How often timers are looked at while the disks work.
@@ -69,7 +69,7 @@ enum Known {
 }
 
 impl LastResort {
-    /// Opens whatever is left of a backup, and its volumes.
+    /// Opens what is left of a backup, and its volumes.
     ///
     /// # Errors
     /// When the volumes cannot be used; or another remedy is the right one.
@@ -245,13 +245,10 @@ fn open_state(
         Err(error) => return Err(anyhow::anyhow!("{error}. {elsewhere}").into()),
     };
     match file.load() {
-        Ok(state) if state.group_name != config.group => Err(LastResortError::Refused(format!(
-            "state {} belongs to group {}, not {}: is `state` right in the configuration?",
-            config.state.display(),
-            state.group_name,
-            config.group
-        ))),
         Ok(state) => {
+            if let Some(reason) = of_another_group(&config.state, &state, &config.group) {
+                return Err(LastResortError::Refused(reason));
+            }
             findings.extend(file.damage().map(str::to_owned));
             Ok((Some(file), Some(state)))
         }

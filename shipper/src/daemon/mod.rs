@@ -23,7 +23,8 @@ use crate::control::{Request, Response};
 use crate::primary::PrimaryDriver;
 use crate::runtime::reactor::{Driver, Reactor, Service};
 use crate::runtime::supervisor::Supervisor;
-use crate::store::state_file::{StateError, StateFile};
+use crate::store::state_file::{StateError, StateFile, of_another_group};
+use crate::store::storage::StorageError;
 use stranded::Stranded;
 use vacating::Vacating;
 
@@ -108,18 +109,16 @@ impl Service for Group {
 fn role(config: &Config, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
     let opened = StateFile::open(&config.state).and_then(|mut file| file.load().map(|state| (file, state)));
     let (state_file, state) = opened.map_err(|error| match error {
+        // Another process serves the group: nothing is lost.
+        StateError::Storage(StorageError::InUse(_)) => error.into(),
         StateError::Storage(_) | StateError::Io { .. } | StateError::Damaged { .. } => {
             anyhow::anyhow!("{error}. {}", without_state(config))
         }
         other => other.into(),
     })?;
-    anyhow::ensure!(
-        state.group_name == config.group,
-        "state {} belongs to group {}, not {}: is `state` right in the configuration?",
-        config.state.display(),
-        state.group_name,
-        config.group
-    );
+    if let Some(reason) = of_another_group(&config.state, &state, &config.group) {
+        anyhow::bail!(reason);
+    }
     if let Some(damage) = state_file.damage() {
         log::error!("{damage}");
     }

@@ -9,7 +9,7 @@ use mio::event::Event;
 
 use crate::config::Config;
 use crate::control::server::ClientId;
-use crate::control::{Epochs, Request, Response, Status};
+use crate::control::{Request, Response, Status};
 use crate::runtime::reactor::{Driver, summary};
 use crate::store::state_file::StateFile;
 
@@ -46,21 +46,11 @@ impl Stranded {
             role: self.role(),
             state: "failed".into(),
             reason: Some(format!("{}; it is tried again", self.reason)),
-            connected: false,
             peer: self.config.peer.to_string(),
-            link_error: None,
-            peer_key: None,
             generation: self.generation,
             commit: self.config.commit,
             ack: Some(self.config.ack),
-            epochs: Epochs::default(),
-            volumes: Vec::new(),
-            warnings: Vec::new(),
-            verify: None,
-            peer_standing: None,
-            alone_since: None,
-            primary: None,
-            backup: None,
+            ..Status::default()
         }
     }
 }

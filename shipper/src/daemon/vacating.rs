@@ -13,7 +13,7 @@ use mio::event::Event;
 
 use crate::config::Config;
 use crate::control::server::ClientId;
-use crate::control::{Epochs, Request, Response, Status};
+use crate::control::{Request, Response, Status};
 use crate::link::door::Door;
 use crate::link::visitor::Visitor;
 use crate::runtime::reactor::{Driver, Reactor, summary};
@@ -98,21 +98,12 @@ impl Vacating {
             role: self.state.role.to_string(),
             state: "outdated".into(),
             reason: Some(REASON.into()),
-            connected: false,
             peer: self.config.peer.to_string(),
-            link_error: None,
             generation: self.state.generation_number(),
             commit: self.config.commit,
             ack: Some(self.config.ack),
-            epochs: Epochs::default(),
-            volumes: Vec::new(),
             warnings: self.state_file.damage().map(str::to_owned).into_iter().collect(),
-            verify: None,
-            peer_key: None,
-            peer_standing: None,
-            alone_since: None,
-            primary: None,
-            backup: None,
+            ..Status::default()
         }
     }
 }

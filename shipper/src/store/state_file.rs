@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ftdm::block_io::AlignedBuffer;
 use ftdm_units::Sectors;
+use ftship_proto::ids::GroupName;
 use ftship_proto::slot::{Chosen, SLOT_SIZE, SlotError, SlotKind};
 use ftship_proto::state::{DurableState, StateError as LoadError};
 
@@ -170,7 +171,7 @@ impl StateFile {
         self.slots.write(&self.storage, &state.encode()).map_err(|fault| self.fault(fault))
     }
 
-    /// Makes the state blank and writes `state` to both slots, durably: whatever was there is gone.
+    /// Makes the state blank and writes `state` to both slots, durably: what was there is gone.
     ///
     /// # Errors
     /// When the device fails.
@@ -193,6 +194,17 @@ impl StateFile {
     fn io(&self, action: &'static str, error: io::Error) -> StateError {
         StateError::Io { path: self.path.clone(), action, error }
     }
+}
+
+/// Why a state is not the one of `group`, where it is not.
+pub(crate) fn of_another_group(path: &Path, state: &DurableState, group: &GroupName) -> Option<String> {
+    (state.group_name != *group).then(|| {
+        format!(
+            "state {} belongs to group {}, not {group}: is `state` right in the configuration?",
+            path.display(),
+            state.group_name
+        )
+    })
 }
 
 /// The sizes on which a pair agreed, in the group's order; none where it never met. Its devices may be larger.
