@@ -56,12 +56,10 @@ pub(crate) fn format(config: &str, force: bool) -> Result<(), Failure> {
 }
 
 pub(crate) fn set_up(config: &Config, wait: u64, remove: bool) -> Result<(), Failure> {
-    let failed =
-        |error: anyhow::Error| Failure { code: Code::Failed, text: format!("{}: {error:#}", config.group) };
     if remove {
-        return stacks::take_down(config).map_err(failed);
+        return stacks::take_down(config).map_err(Failure::of(config));
     }
-    for name in stacks::set_up(config, Duration::from_secs(wait)).map_err(failed)? {
+    for name in stacks::set_up(config, Duration::from_secs(wait)).map_err(Failure::of(config))? {
         say!("/dev/mapper/{name}")?;
     }
     Ok(())

@@ -28,6 +28,11 @@ impl Failure {
     pub(crate) fn failed(error: anyhow::Error) -> Self {
         Self { code: Code::Failed, text: format!("{error:#}") }
     }
+
+    /// The same, of a group.
+    pub(crate) fn of(config: &Config) -> impl Fn(anyhow::Error) -> Self {
+        |error| Self { code: Code::Failed, text: format!("{}: {error:#}", config.group) }
+    }
 }
 
 pub(crate) fn failure(code: Code, error: &dyn std::fmt::Display) -> Failure {
@@ -75,6 +80,12 @@ pub(crate) fn unexpected() -> Failure {
         code: Code::Failed,
         text: "unexpected reply from the daemon: are `ftship` and the daemon of the same version?".into(),
     }
+}
+
+/// Whether a daemon serves the group on this host.
+pub(crate) fn is_served(group: &str) -> bool {
+    let answer = ask(group, &Request::Status, Some(ANSWER_TIMEOUT));
+    !matches!(answer, Err(ClientError::NoDaemon { .. }))
 }
 
 /// Asks for what the daemon only begins now.

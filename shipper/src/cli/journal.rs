@@ -3,12 +3,10 @@
 //! Always holds: it changes nothing.
 
 use ftship::config::Config;
-use ftship::control::Request;
-use ftship::control::client::{ClientError, ask};
 use ftship::store::journal_view::{View, text};
 use ftship::store::state_file::StateFile;
 
-use crate::cli::failure::{ANSWER_TIMEOUT, Failure, failure};
+use crate::cli::failure::{Failure, failure, is_served};
 use crate::cli::output;
 
 pub(crate) fn journal(config: &Config, check: bool, all: bool, json: bool) -> Result<(), Failure> {
@@ -18,13 +16,12 @@ pub(crate) fn journal(config: &Config, check: bool, all: bool, json: bool) -> Re
         note!("ftship: {error}; so the last committed epoch is not known");
     }
     let (state, damage) = state.unwrap_or_default();
-    let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));
     let view = View {
         path: &config.journal.device,
         group: &config.group,
         state: state.as_ref(),
         state_damage: damage.as_deref(),
-        daemon: !matches!(answer, Err(ClientError::NoDaemon { .. })),
+        daemon: is_served(config.group.as_str()),
         all,
     };
     let picture = view.take().map_err(|error| failure(error.code(), &error))?;

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use ftship::backup::last_resort::{LastResort, LastResortError};
 use ftship::config::Config;
-use ftship::control::client::{ClientError, ask};
 use ftship::control::exit::Code;
 use ftship::control::{Request, Response};
 use ftship_proto::ids::Epoch;
 
-use crate::cli::failure::{ANSWER_TIMEOUT, Failure, failure, request, unexpected};
+use crate::cli::failure::{Failure, failure, is_served, request, unexpected};
 use crate::cli::snapshots::print_snapshot;
 
 pub(crate) fn promote(
@@ -55,8 +54,7 @@ pub(crate) fn accept_loss(
     with_journal: bool,
 ) -> Result<(), Failure> {
     let group = config.group.as_str();
-    let answer = ask(group, &Request::Status, Some(ANSWER_TIMEOUT));
-    if !matches!(answer, Err(ClientError::NoDaemon { .. })) {
+    if is_served(group) {
         let text = format!(
             "{group}: its daemon runs: try `ftship promote {group}` first. If that is refused for good, stop the daemon \
              (systemctl stop ftship@{group}), and say this again"

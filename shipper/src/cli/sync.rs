@@ -42,7 +42,7 @@ fn follow_full_sync(group: &str, json: bool) -> Result<(), Failure> {
                 }
                 return Ok(());
             }
-            // Whatever broke off is begun again by itself.
+            // What broke off begins again by itself.
             ("in sync" | "syncing" | "degraded", _) => {}
             (state, _) => {
                 let reason = status.reason.map(|reason| format!(": {reason}")).unwrap_or_default();

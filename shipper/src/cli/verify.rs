@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 
 use ftship::config::Config;
-use ftship::control::client::{ClientError, ask};
 use ftship::control::exit::Code;
 use ftship::control::text;
 use ftship::control::{Differing, Request, Response};
 use ftship::store::digest_list;
 
-use crate::cli::failure::{ANSWER_TIMEOUT, Failure, PROGRESS_INTERVAL, failure, request, unexpected};
+use crate::cli::failure::{
+    ANSWER_TIMEOUT, Failure, PROGRESS_INTERVAL, failure, is_served, request, unexpected,
+};
 
 pub(crate) fn verify(group: &str, repair: bool, progress: Option<&Option<String>>) -> Result<(), Failure> {
     let json = matches!(progress, Some(Some(_)));
@@ -64,13 +65,11 @@ pub(crate) fn verify_offline(
     against: Option<&Path>,
 ) -> Result<(), Failure> {
     let refused = |text: String| Failure { code: Code::Refused, text: format!("{}: {text}", config.group) };
-    let failed =
-        |error: anyhow::Error| Failure { code: Code::Failed, text: format!("{}: {error:#}", config.group) };
-    let answer = ask(config.group.as_str(), &Request::Status, Some(ANSWER_TIMEOUT));
-    if !matches!(answer, Err(ClientError::NoDaemon { .. })) {
+    let failed = Failure::of(config);
+    if is_served(config.group.as_str()) {
         return Err(refused("its daemon runs here: stop it first, or verify without --offline".into()));
     }
-    if let Some(reason) = digest_list::unapplied(config).map_err(failed)? {
+    if let Some(reason) = digest_list::unapplied(config).map_err(&failed)? {
         return Err(refused(reason));
     }
     let file = |path: &Path, result: std::io::Result<File>| {
@@ -79,13 +78,13 @@ pub(crate) fn verify_offline(
     match (write, against) {
         (Some(path), _) => {
             let mut out = BufWriter::new(file(path, File::create(path))?);
-            let bytes = digest_list::write(config, &mut out).map_err(failed)?;
+            let bytes = digest_list::write(config, &mut out).map_err(&failed)?;
             note!("{bytes} bytes: {}", path.display());
             Ok(())
         }
         (None, Some(path)) => {
             let mut list = BufReader::new(file(path, File::open(path))?);
-            let found = digest_list::against(config, &mut list).map_err(failed)?;
+            let found = digest_list::against(config, &mut list).map_err(&failed)?;
             for Differing { volume, sector, sectors } in &found.differing {
                 say!("{volume} {sector} {sectors}")?;
             }
