@@ -100,7 +100,8 @@ impl Stack {
     /// tracked.
     ///
     /// # Errors
-    /// When another process has the visible device open, it does not only track, or the kernel refuses the table.
+    /// When it does not only track, or the kernel refuses the table. It does not ask whether the visible device is open:
+    /// that is for the caller, before a VM is.
     pub fn limit(&mut self, size: Sectors) -> Result<(), StackError> {
         if size >= self.size {
             return Ok(());

@@ -35,16 +35,8 @@ pub fn union(one: Scope, other: Scope) -> Scope {
 
 #[cfg(test)]
 mod tests {
-    use ftdm_units::{Sector, Sectors};
-
     use super::*;
-
-    fn scope(extents: &[(u16, u64, u64)]) -> Scope {
-        let one = |(volume, start, len): &(u16, u64, u64)| {
-            (VolumeIndex(*volume), Extent::new(Sector(*start), Sectors(*len)).unwrap())
-        };
-        extents.iter().map(one).collect()
-    }
+    use crate::testing::scope;
 
     #[test]
     fn a_union_has_what_either_has_once() {

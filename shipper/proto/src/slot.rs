@@ -3,7 +3,7 @@
 //!
 //! Used for the durable state and the journal's superblock. Always holds: a version is written to slot a, made
 //! durable, then to slot b, and made durable; only then does anybody act on it. So a sound slot never holds less
-//! than the last version that somebody acted on, whatever happened to the other slot. A slot that is damaged,
+//! than the last version that was acted on, also if the other slot is damaged. A slot that is damaged,
 //! cannot be read or is of a newer version is never taken for a blank one. Formatting writes both slots, so
 //! afterwards one damaged and one blank slot mean loss, not a first write.
 //!

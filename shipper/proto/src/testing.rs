@@ -9,11 +9,17 @@ use crate::group::{GroupDescription, VolumeDescription};
 use crate::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use crate::protocol::PROTOCOL;
 use crate::record::Content;
+use crate::scope::Scope;
 
 pub(crate) const INCARNATION: Incarnation = Incarnation([0xa1; 16]);
 
 pub(crate) fn extent(start: u64, len: u64) -> Extent {
     Extent::new(Sector(start), Sectors(len)).unwrap()
+}
+
+/// A scope of these (volume, first sector, sectors).
+pub(crate) fn scope(extents: &[(u16, u64, u64)]) -> Scope {
+    extents.iter().map(|&(volume, start, len)| (VolumeIndex(volume), extent(start, len))).collect()
 }
 
 /// Two volumes: one of 512-byte and one of 4096-byte blocks.

@@ -1,6 +1,6 @@
 //! Processes of their own beside the daemon: the watchdog, and the one that runs the hooks.
 //!
-//! Always holds: each undoes what a daemon left behind that was killed, and needs nothing from that daemon for it.
+//! Always holds: each undoes what a killed daemon left, and needs nothing from that daemon for it.
 
 pub mod hooks;
 pub mod watchdog;

@@ -99,7 +99,7 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Of a journal that is given up: nothing is in it, and nothing behind the last epoch that the state names is held.
+    /// Of a journal that is given up: nothing is in it, and nothing after the last epoch that the state names is held.
     ///
     /// # Errors
     /// Never: the smallest journal is large enough.

@@ -20,7 +20,7 @@ pub(crate) enum SlotFault {
     Io {
         /// What was tried.
         action: &'static str,
-        /// Why it failed. Told by the message, so it is no `source`.
+        /// Why it failed. The message has it, so it is no `source`.
         error: io::Error,
     },
     /// A slot holds something else than what was written to it.
@@ -90,7 +90,7 @@ impl SlotWriter {
         Self { kind, points, sequence: 0, broken: None, buffer }
     }
 
-    /// Goes on behind the version that was chosen, once both slots hold it; returns what is wrong with one of them, for
+    /// Goes on after the version that was chosen, once both slots hold it; returns what is wrong with one of them, for
     /// people.
     ///
     /// # Errors

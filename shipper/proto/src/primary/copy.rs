@@ -258,13 +258,7 @@ impl<P> CopyPlan<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn scope(extents: &[(u16, u64, u64)]) -> Scope {
-        let one = |(volume, start, len): &(u16, u64, u64)| {
-            (VolumeIndex(*volume), Extent::new(Sector(*start), Sectors(*len)).unwrap())
-        };
-        extents.iter().map(one).collect()
-    }
+    use crate::testing::scope;
 
     fn places(batch: &Batch) -> Vec<(u16, u64, u64)> {
         batch.places.iter().map(|one| (one.volume.0, one.extent.start().0, one.extent.len().0)).collect()

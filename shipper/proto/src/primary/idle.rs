@@ -2,7 +2,7 @@
 //!
 //! The core orders each cut and says with it whether it may be left out. The thread that cuts looks at the kernel's
 //! counters before it touches anything. If they prove that nothing was written since the last cut, it does nothing and
-//! says [`NothingWritten`](super::PrimaryEvent::Cut(CutResult::Idle)). It looks at each tick: the first tick after a write
+//! says [`CutResult::Idle`](super::CutResult::Idle). It looks at each tick: the first tick after a write
 //! cuts.
 //!
 //! Always holds: a cut that somebody waits for, or that does more than end an epoch, is never left out; while the pair

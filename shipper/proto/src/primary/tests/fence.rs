@@ -142,10 +142,9 @@ fn an_older_version_that_says_no_more_than_that_it_is_a_primary_changes_nothing(
     assert_eq!(primary.link_error(), Some("the backup refuses: this side is a primary"));
 }
 
-#[test]
-fn whoever_knocks_is_told_where_this_side_stands_and_is_learnt_from() {
-    let mut primary = greeting(with_rolls());
-    let hello = Hello {
+/// How the side that was promoted over this one knocks.
+fn hello_of_promoted(token: u64) -> Message {
+    Message::Hello(Hello {
         protocol_min: 1,
         protocol_max: 1,
         features_optional: 0,
@@ -155,10 +154,15 @@ fn whoever_knocks_is_told_where_this_side_stands_and_is_learnt_from() {
         last_epoch: Epoch(120),
         last_digest: Digest::ZERO,
         alone: Some(FORK),
-        token: 7,
-    };
+        token,
+    })
+}
+
+#[test]
+fn whoever_knocks_is_told_where_this_side_stands_and_is_learnt_from() {
+    let mut primary = greeting(with_rolls());
     let mine = primary.standing();
-    let frame = Message::Hello(hello).encode(2, Incarnation([9; 16]));
+    let frame = hello_of_promoted(7).encode(2, Incarnation([9; 16]));
     primary.handle(SECOND, PrimaryEvent::Visited(frame));
     let ordered = actions(&mut primary);
     let told = ordered.iter().find_map(|action| match action {
@@ -188,18 +192,7 @@ fn the_older_history_is_taken_up_again_as_a_generation_of_its_own() {
     assert_eq!((state.role, state.fenced, state.lineage.len()), (Role::Primary, None, 2));
     assert_eq!(state.token, 5);
     // Nobody may act on the new generation before it is durable.
-    let hello = Message::Hello(Hello {
-        protocol_min: 1,
-        protocol_max: 1,
-        features_optional: 0,
-        features_mandatory: 0,
-        group: group(),
-        lineage: promoted().lineage,
-        last_epoch: Epoch(120),
-        last_digest: Digest::ZERO,
-        alone: Some(FORK),
-        token: 0,
-    });
+    let hello = hello_of_promoted(0);
     primary.handle(SECOND, PrimaryEvent::Visited(hello.encode(2, Incarnation([9; 16]))));
     let is_told = actions(&mut primary)
         .into_iter()
