@@ -67,7 +67,7 @@ load() {
     if [[ $1 == ftdm* ]]; then group=vm1; fi
     # shellcheck disable=SC2086
     counted "$3" "$group" fio --name="$2" --filename="$DEVICE" --direct=1 --ioengine=libaio --bs=4k --size=${VOLUME_MB}M \
-        --norandommap --randseed="$ROUND" --time_based --runtime="$4" --ramp_time="$RAMP" \
+        --norandommap --randseed="$ROUND" --refill_buffers --time_based --runtime="$4" --ramp_time="$RAMP" \
         --output-format=json --output="/share/fio/$3.json" ${WORKLOADS[$2]} > "$SHARE/fio.log" 2>&1 \
         || fail "fio: $(cat "$SHARE/fio.log")"
 }
@@ -86,6 +86,7 @@ measure() {
 
 # touch_all: a write to every granule, but for the last few: DRBD's device is a little shorter.
 touch_all() {
+    IS_TOUCHED=yes
     on primary fio --name=touch --filename="$DEVICE" --direct=1 --ioengine=libaio --rw=write:60k --bs=4k --iodepth=8 \
         --number_ios=$((VOLUME_MB * 16 - 32)) > "$SHARE/fio.log" 2>&1 || fail "fio: $(cat "$SHARE/fio.log")"
 }
@@ -103,10 +104,11 @@ done
 for ((ROUND = 1; ROUND <= ROUNDS; ROUND++)); do
     for subject in "${SUBJECTS[@]}"; do
         prepare "$subject"
+        IS_TOUCHED=
         for workload in "${ORDER[@]}"; do
             step "round $ROUND of $ROUNDS: $subject, $workload"
+            if [[ $workload == first-touch ]]; then IS_TOUCHED=; elif [[ -z $IS_TOUCHED ]]; then touch_all; fi
             measure "$subject" "$workload"
-            if [[ $workload == first-touch ]]; then touch_all; fi
         done
         finish "$subject"
     done

@@ -15,6 +15,7 @@
 //! signals that would end the process wait meanwhile; a device that cannot be resumed is tried again before that is given
 //! up; from the first suspend to the last resume nothing here allocates.
 
+pub(crate) mod expedite;
 pub(crate) mod helper;
 pub mod pool;
 pub mod pulse;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 use crate::fault;
 use crate::ioctl::{DmControl, Urgency};
 use crate::units::{DevNum, Sectors};
+use expedite::Expedited;
 use helper::{Helper, Task};
 use pulse::{Phase, Pulse};
 use signals::HeldSignals;
@@ -190,6 +192,8 @@ pub(crate) struct Pause<V: Pausable> {
     suspended: bool,
     /// From the first suspend to the last resume.
     standstill: Option<Standstill>,
+    /// As long.
+    expedited: Option<Expedited>,
     /// What the counters said of each volume at the beginning, when they are to prove that nobody writes.
     looks: Vec<Look>,
     _signals: HeldSignals,
@@ -234,6 +238,7 @@ impl<V: Pausable> Pause<V> {
             loaded,
             suspended,
             standstill,
+            expedited: None,
             looks,
             _signals: signals,
         }
@@ -274,6 +279,7 @@ impl<V: Pausable> Pause<V> {
     pub(crate) fn suspend(&mut self) -> Result<(), Failed<io::Error>> {
         // Before: a device that may be half way is resumed too.
         self.suspended = true;
+        self.expedited = Some(Expedited::begin());
         self.standstill = Some(Standstill::begin());
         let task = |volume: &V| Task::Suspend(volume.layers().top);
         self.at_once(task, "one-suspended", |volume| {

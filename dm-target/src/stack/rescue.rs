@@ -14,6 +14,7 @@ use super::{Stack, StackError, io_step, unless_refused};
 use crate::block_io::{Access, BlockDevice, LayerSettings, SettingError};
 use crate::discard::valve::Valve;
 use crate::ioctl::{DeviceState, DmControl};
+use crate::pause::expedite::Found;
 use crate::pause::{self, SHUT};
 use crate::units::DevNum;
 
@@ -25,6 +26,8 @@ pub struct Rescue {
     /// Or why the kernel does not have them made: no reason to leave the volume without a rescue.
     settings: Result<LayerSettings, SettingError>,
     valve: Valve,
+    /// Of the kernel's grace periods.
+    expedited: Found,
     /// What the visible device pointed at when it was moved.
     log: Option<DevNum>,
 }
@@ -49,7 +52,7 @@ impl Rescue {
         let control = DmControl::open().map_err(io_step("open device-mapper"))?;
         let settings = LayerSettings::open(stack.top);
         let valve = stack.valve()?;
-        Ok(Self { stack, control, settings, valve, log: None })
+        Ok(Self { stack, control, settings, valve, expedited: Found::look(), log: None })
     }
 
     /// The stack.
@@ -75,6 +78,7 @@ impl Rescue {
     pub fn act(&mut self) -> io::Result<Rescued> {
         let began = Instant::now();
         let top = self.stack.top;
+        self.expedited.put_back();
         let shut = self.valve.shut();
         if let Err(error) = &shut {
             log::error!("shutting off discards of {}: {error}", self.stack.name);
