@@ -90,7 +90,9 @@ pub enum EpochError {
         source: TlvError,
     },
     /// A protocol that is not spoken here.
-    #[error("epoch {epoch} is of protocol {found}, this host speaks {PROTOCOL}: upgrade this host")]
+    #[error(
+        "epoch {epoch} is of protocol {found}, this host speaks {PROTOCOL}: use a version that speaks {found}"
+    )]
     Protocol {
         /// The epoch.
         epoch: Epoch,

@@ -4,10 +4,10 @@
 //! an optional one is ignored. The numbers of the bits are frozen.
 
 /// The lowest protocol version spoken here.
-pub const PROTOCOL_MIN: u16 = 1;
+pub const PROTOCOL_MIN: u16 = 2;
 
 /// The highest protocol version spoken here.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// Mandatory: a coordinator commits epochs, nobody else does.
 pub const EXTERNAL_COMMIT: u64 = 1 << 0;
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_highest_version_that_both_speak() {
-        assert_eq!(common_version(1, 1), Some(1));
+        assert_eq!(common_version(PROTOCOL, PROTOCOL), Some(PROTOCOL));
         assert_eq!(common_version(0, 9), Some(PROTOCOL));
         assert_eq!(common_version(PROTOCOL + 1, PROTOCOL + 5), None);
         assert_eq!(common_version(0, 0), None);

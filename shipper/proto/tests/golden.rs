@@ -5,7 +5,7 @@
 //! length, then each 32 bytes that are not all zero with their offset.
 
 use ftdm_units::{Era, Extent, Sector, Sectors};
-use ftship_proto::epoch::{EpochHeader, EpochTrailer};
+use ftship_proto::epoch::{EpochError, EpochHeader, EpochTrailer};
 use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
 use ftship_proto::generations::LineageEntry;
@@ -90,7 +90,7 @@ fn lineage() -> Vec<LineageEntry> {
 
 fn epoch_header() -> EpochHeader {
     EpochHeader {
-        protocol: 1,
+        protocol: 2,
         features_optional: 6,
         features_mandatory: 0,
         group: group(),
@@ -271,9 +271,10 @@ fn epoch() {
 }
 
 #[test]
-fn an_epoch_with_a_resize_is_read_and_its_records_are_refused() {
+fn an_epoch_of_protocol_1_is_refused_by_name_and_so_is_its_resize() {
     let frozen = frames_in(&golden("epoch"));
-    assert_eq!(EpochHeader::decode(&frozen[0]), Ok(epoch_header()));
+    let refused = EpochHeader::decode(&frozen[0]).unwrap_err();
+    assert_eq!(refused, EpochError::Protocol { epoch: Epoch(4712), found: 1 });
     assert!(EpochTrailer::decode(&frozen[2]).is_ok());
     let (kind, count) = (frozen[1].header.kind, frozen[1].header.record_count);
     let records = RecordIter::new(&frozen[1].payload, kind, count, &group());

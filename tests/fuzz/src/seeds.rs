@@ -8,7 +8,7 @@ use ftship_proto::generations::LineageEntry;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::message::{ByeCause, Hello, Message};
-use ftship_proto::protocol::{ACK_RECEIVED, COMPARE, CommitPolicy, EXTERNAL_COMMIT, VERIFY};
+use ftship_proto::protocol::{ACK_RECEIVED, COMPARE, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, VERIFY};
 use ftship_proto::record::Content;
 use ftship_proto::verify::{DigestLength, HashRequest, Place};
 
@@ -29,7 +29,7 @@ const GOLDEN: [(&str, &str); 26] = golden![
     "compressed",
     "digests",
     "digests_none",
-    "epoch",
+    "epoch_content",
     "hash",
     "hello",
     "journal_begin",
@@ -97,7 +97,7 @@ pub(crate) fn group() -> Option<GroupDescription> {
 /// What begins an epoch of that group.
 pub(crate) fn epoch_header(epoch: u64, previous: Digest, commit_point: bool) -> Option<EpochHeader> {
     Some(EpochHeader {
-        protocol: 1,
+        protocol: PROTOCOL,
         features_optional: 0,
         features_mandatory: 0,
         group: group()?,
@@ -136,8 +136,8 @@ pub(crate) fn session(commit: CommitPolicy) -> Vec<u8> {
 fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
     let entry = LineageEntry { generation: GENERATION, first_epoch: Epoch(1), digest: Digest::ZERO };
     let hello = Message::Hello(Hello {
-        protocol_min: 1,
-        protocol_max: 1,
+        protocol_min: PROTOCOL,
+        protocol_max: PROTOCOL,
         features_optional: ACK_RECEIVED | VERIFY | COMPARE,
         features_mandatory: if commit == CommitPolicy::External { EXTERNAL_COMMIT } else { 0 },
         group: group()?,

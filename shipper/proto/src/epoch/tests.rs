@@ -78,8 +78,8 @@ fn a_header_must_agree_with_its_frame_and_itself() {
 fn what_is_not_understood_is_named() {
     let sound = epoch_header(7, Digest::ZERO);
     let decode = |header: EpochHeader| EpochHeader::decode(&header.encode()).unwrap_err();
-    let newer = EpochHeader { protocol: 2, ..sound.clone() };
-    assert_eq!(decode(newer), EpochError::Protocol { epoch: Epoch(7), found: 2 });
+    let newer = EpochHeader { protocol: 3, ..sound.clone() };
+    assert_eq!(decode(newer), EpochError::Protocol { epoch: Epoch(7), found: 3 });
     let features = EpochHeader { features_mandatory: 1 << 40, ..sound.clone() };
     assert_eq!(decode(features), EpochError::Features { epoch: Epoch(7), unknown: 1 << 40 });
     let mut frame = sound.encode();

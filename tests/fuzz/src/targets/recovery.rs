@@ -14,6 +14,7 @@ use ftship_proto::journal::{
 };
 use ftship_proto::slot::{SlotKind, encode};
 use sha2::{Digest as _, Sha256};
+use twox_hash::XxHash3_128;
 
 use crate::image::{BLOCK, Image};
 use crate::input::Input;
@@ -168,7 +169,8 @@ fn own_digest(disk: &Disk, sealed: &SealedEpoch, previous: Digest) -> Digest {
         assert_eq!(field(64), crc32c::crc32c(&bytes[FRAME_HEADER..len]));
         position += len.next_multiple_of(BLOCK) as u64;
         if position < sealed.end {
-            hasher.update(&bytes[..len]);
+            hasher.update(&bytes[..FRAME_HEADER]);
+            hasher.update(XxHash3_128::oneshot(&bytes[FRAME_HEADER..len]).to_le_bytes());
         } else {
             assert_eq!(kind, FrameKind::EpochEnd.number(), "it does not end with its last frame");
             last = &bytes[FRAME_HEADER..len];

@@ -263,7 +263,7 @@ fn row_16_an_epoch_for_a_newer_version() {
     );
     assert!(matches!(ordinary(newer(STRANGER, 1 << 63)), EndReason::Newer(_)));
     let protocol = between(|journal, at| {
-        let header = EpochHeader { protocol: 2, ..journal.header() };
+        let header = EpochHeader { protocol: 1, ..journal.header() };
         journal.put(at, &header.encode());
     });
     assert_eq!(protocol.class, EndClass::Refused);
