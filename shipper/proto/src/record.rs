@@ -293,7 +293,18 @@ impl RecordBuilder {
     /// An empty builder for frames of `frame`: [`FrameKind::BaseData`] or [`FrameKind::EpochData`].
     #[must_use]
     pub fn new(frame: FrameKind) -> Self {
-        Self { frame, descriptors: Vec::new(), data: Vec::new(), reach: Reach::default() }
+        Self::reusing(frame, Vec::new())
+    }
+
+    /// The same, which gathers data in the memory of `data`, an empty buffer.
+    pub(crate) fn reusing(frame: FrameKind, data: Vec<u8>) -> Self {
+        Self { frame, descriptors: Vec::new(), data, reach: Reach::default() }
+    }
+
+    /// Gives the memory for data back. What was gathered is lost.
+    pub(crate) fn give_up(&mut self) -> Vec<u8> {
+        self.descriptors.clear();
+        std::mem::take(&mut self.data)
     }
 
     /// Adds an extent's content; `Data` becomes a base record in a base frame.

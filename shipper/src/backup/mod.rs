@@ -189,7 +189,7 @@ impl BackupDriver {
                     log::info!("connection closed: {reason}");
                     self.hang_up();
                 }
-                BackupAction::SendFrame(frame) => self.send_frame(&frame),
+                BackupAction::SendFrame(frame) => self.send_frame(frame),
                 BackupAction::Snapshot { id, epoch, .. } => self.take_snapshot(now, id, epoch),
                 BackupAction::SnapshotRefused { id, reason } => self.snapshot_refused(id, reason),
                 BackupAction::ReportLoss { text } => log::error!("{text}"),
@@ -206,14 +206,13 @@ impl BackupDriver {
     fn send(&mut self, message: &Message) {
         let generation = self.core.state().generation_number();
         let incarnation = self.core.peer_incarnation().unwrap_or(Incarnation([0; 16]));
-        self.send_frame(&message.encode(generation, incarnation));
+        self.send_frame(message.encode(generation, incarnation));
     }
 
-    fn send_frame(&mut self, frame: &Frame) {
-        let Some(peer) = &mut self.peer else { return };
-        let mut bytes = Vec::new();
-        frame.encode_into(&mut bytes);
-        peer.queue(bytes);
+    fn send_frame(&mut self, frame: Frame) {
+        if let Some(peer) = &mut self.peer {
+            peer.queue(frame);
+        }
     }
 
     fn promote_done(&mut self, result: &Result<Epoch, PromoteRefused>) {

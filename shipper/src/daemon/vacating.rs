@@ -87,9 +87,7 @@ impl Vacating {
         let standing = Some(Box::new(self.state.standing(self.state.highest_epoch_seen)));
         let refusal = Message::Refuse { code: RefuseCode::Busy, text, standing };
         let generation = self.state.generation_number();
-        let mut bytes = Vec::new();
-        refusal.encode(generation, visitor.header.incarnation).encode_into(&mut bytes);
-        self.visitor.answer(bytes);
+        self.visitor.answer(refusal.encode(generation, visitor.header.incarnation));
     }
 
     fn status(&self) -> Status {

@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 
 use ftdm::fault;
-use ftship_proto::frame::{Frame, FrameDecoder, FrameError, FrameHeader, FrameKind};
+use ftship_proto::epoch_encoder::Buffers;
+use ftship_proto::frame::{Frame, FrameDecoder, FrameError, FrameKind};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
@@ -28,6 +29,8 @@ pub struct PeerConnection {
     peer: SocketAddr,
     decoder: FrameDecoder,
     output: VecDeque<Vec<u8>>,
+    /// Where the memory of output goes that has left.
+    buffers: Option<Buffers>,
     /// Bytes of the first output buffer that have left.
     sent: usize,
     /// Bytes that have left in all, or been taken by what protects the connection.
@@ -88,6 +91,7 @@ impl PeerConnection {
             peer,
             decoder: FrameDecoder::new(),
             output: VecDeque::new(),
+            buffers: None,
             sent: 0,
             total: 0,
             queued: 0,
@@ -220,18 +224,24 @@ impl PeerConnection {
         self.session.as_ref().map_or(self.total, |session| session.sent())
     }
 
-    /// Queues encoded frames.
-    pub fn queue(&mut self, bytes: Vec<u8>) {
-        self.queued += bytes.len();
+    /// Queues a frame.
+    pub fn queue(&mut self, frame: Frame) {
+        let Frame { header, payload } = frame;
         self.unflushed = true;
-        let header = bytes.first_chunk().filter(|_| cfg!(feature = "faults"));
-        let kind = header.and_then(|header| FrameHeader::decode(header).ok()).map(|header| header.kind);
-        self.output.push_back(bytes);
-        if let Some(kind) = kind
-            && self.flush().is_ok()
-        {
-            meet(kind, "sent");
+        for bytes in [header.encode().to_vec(), payload] {
+            if !bytes.is_empty() {
+                self.queued += bytes.len();
+                self.output.push_back(bytes);
+            }
         }
+        if cfg!(feature = "faults") && self.flush().is_ok() {
+            meet(header.kind, "sent");
+        }
+    }
+
+    /// Payloads are given there when they were sent.
+    pub(crate) fn give_sent_to(&mut self, buffers: Buffers) {
+        self.buffers = Some(buffers);
     }
 
     /// Sends what the socket takes.
@@ -274,7 +284,9 @@ impl PeerConnection {
                 break;
             }
             self.sent -= first.len();
-            self.output.pop_front();
+            if let (Some(bytes), Some(buffers)) = (self.output.pop_front(), &self.buffers) {
+                buffers.give(bytes);
+            }
         }
     }
 

@@ -55,10 +55,10 @@ impl Visitor {
         None
     }
 
-    /// Answers with these bytes, and sees the visitor off.
-    pub(crate) fn answer(&mut self, bytes: Vec<u8>) {
+    /// Answers with this frame, and sees the visitor off.
+    pub(crate) fn answer(&mut self, frame: Frame) {
         if let Some((visitor, _)) = &mut self.present {
-            visitor.queue(bytes);
+            visitor.queue(frame);
         }
         self.dismiss();
     }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use ftship_proto::frame::Frame;
 use ftship_proto::message::Message;
 use ftship_proto::primary::PrimaryEvent;
 
@@ -16,7 +17,10 @@ use crate::runtime::tokens::PEER;
 impl PrimaryDriver {
     pub(super) fn connect(&mut self, now: Duration) {
         match self.door.connect(now, self.config.peer, PEER) {
-            Ok(peer) => self.peer = Some(peer),
+            Ok(mut peer) => {
+                peer.give_sent_to(self.encoder.buffers());
+                self.peer = Some(peer);
+            }
             Err(error) => self.lost(now, format!("{}: {error}", self.config.peer)),
         }
     }
@@ -58,16 +62,14 @@ impl PrimaryDriver {
     }
 
     pub(super) fn send(&mut self, message: &Message) {
-        let bytes = self.encoded(message);
+        let frame = self.encoded(message);
         if let Some(peer) = &mut self.peer {
-            peer.queue(bytes);
+            peer.queue(frame);
         }
     }
 
-    pub(super) fn encoded(&self, message: &Message) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        message.encode(self.stamp.generation, self.stamp.incarnation).encode_into(&mut bytes);
-        bytes
+    pub(super) fn encoded(&self, message: &Message) -> Frame {
+        message.encode(self.stamp.generation, self.stamp.incarnation)
     }
 
     /// Moves what the encoder has made to the connection, as far as that wants it.
@@ -80,9 +82,9 @@ impl PrimaryDriver {
                 EncodedItem::Copied(encoded) => self.piece_encoded(now, encoded),
                 // A chain that was given up.
                 _ if !is_current => {}
-                EncodedItem::Bytes(bytes) => {
+                EncodedItem::Frame(frame) => {
                     if let Some(peer) = &mut self.peer {
-                        peer.queue(bytes);
+                        peer.queue(frame);
                     }
                 }
                 EncodedItem::Part { frames, stored } => self.part_encoded(now, frames, stored),

@@ -11,7 +11,7 @@ use ftdm::fold::{self, split_zeroes};
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::epoch::EpochHeader;
-use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
+use ftship_proto::epoch_encoder::{Buffers, EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, FrameKind, Stamp};
 use ftship_proto::ids::{Digest, Epoch, VolumeIndex};
 use ftship_proto::message::Message;
@@ -106,8 +106,8 @@ pub(super) struct Encoded {
 /// See [`Encoded`].
 #[derive(Debug)]
 pub(super) enum EncodedItem {
-    /// Bytes to be sent.
-    Bytes(Vec<u8>),
+    /// To be sent.
+    Frame(Frame),
     /// All frames of this epoch but the last are out.
     Epoch {
         /// Its number.
@@ -150,6 +150,7 @@ pub(super) struct Encoder {
     // Dropped first: without it the thread finds its output closed and ends its queue quickly.
     output: Receiver<Encoded>,
     worker: Worker<EncodeJob>,
+    buffers: Buffers,
 }
 
 impl Encoder {
@@ -165,18 +166,34 @@ impl Encoder {
     ) -> anyhow::Result<Self> {
         let (sender, output) = mpsc::sync_channel(FRAMES_AHEAD);
         let sink = Sink { chain: 0, sender, reports };
-        let base = PlainEncoder::base(header.group.clone(), stamp.generation, stamp.incarnation);
+        let buffers = Buffers::default();
+        let base = PlainEncoder::base(header.group.clone(), stamp.generation, stamp.incarnation)
+            .reusing(buffers.clone());
         let comparison = Comparison::in_place();
         let inspecting = Inspecting::default();
-        let mut encoding =
-            Encoding { stamp, header, base, catch_up: None, comparison, sink, inspecting, touched };
+        let mut encoding = Encoding {
+            stamp,
+            header,
+            base,
+            catch_up: None,
+            comparison,
+            sink,
+            inspecting,
+            touched,
+            buffers: buffers.clone(),
+        };
         let worker = Worker::start("encoder", 512 << 10, move |queue| {
             run_in_background("encoder");
             for job in queue {
                 encoding.perform(job);
             }
         })?;
-        Ok(Self { output, worker })
+        Ok(Self { output, worker, buffers })
+    }
+
+    /// Where payloads belong that were sent.
+    pub(super) fn buffers(&self) -> Buffers {
+        self.buffers.clone()
     }
 
     /// Queues a job. The driver bounds how many: by the window, and by the pieces that are copied.
@@ -206,10 +223,8 @@ impl Sink {
         }
     }
 
-    fn frame(&self, frame: &Frame) {
-        let mut bytes = Vec::new();
-        frame.encode_into(&mut bytes);
-        self.put(EncodedItem::Bytes(bytes));
+    fn frame(&self, frame: Frame) {
+        self.put(EncodedItem::Frame(frame));
     }
 }
 
@@ -226,6 +241,8 @@ struct Encoding {
     inspecting: Inspecting,
     /// Granules that were written to.
     touched: Touched,
+    /// Memory of payloads.
+    buffers: Buffers,
 }
 
 impl Encoding {
@@ -237,19 +254,20 @@ impl Encoding {
                 self.header.previous = previous;
                 self.catch_up = None;
                 let Stamp { generation, incarnation, .. } = self.stamp;
-                self.base = PlainEncoder::base(self.header.group.clone(), generation, incarnation);
+                self.base = PlainEncoder::base(self.header.group.clone(), generation, incarnation)
+                    .reusing(self.buffers.clone());
                 self.comparison = Comparison::in_place();
                 // A chain begins with a capture, and that with a roll.
                 self.touched.end_epoch(AfterEpoch::Rolled);
             }
             EncodeJob::Message(message) => {
-                self.sink.frame(&message.encode(self.stamp.generation, self.stamp.incarnation));
+                self.sink.frame(message.encode(self.stamp.generation, self.stamp.incarnation));
             }
             EncodeJob::Inspect(job) => self.inspecting.perform(job),
             EncodeJob::CatchUp { first, epoch, staged } => {
                 let header = &mut self.header;
                 (header.first_epoch, header.last_epoch, header.staged) = (first, epoch, staged);
-                self.catch_up = Some(EpochEncoder::new(header.clone()));
+                self.catch_up = Some(EpochEncoder::reusing(header.clone(), self.buffers.clone()));
                 self.comparison = Comparison::staged();
             }
             EncodeJob::Copied(piece) => self.copied(piece),
@@ -272,7 +290,7 @@ impl Encoding {
     fn epoch(&mut self, epoch: Epoch, logs: &[EpochLog], after: AfterEpoch) -> anyhow::Result<()> {
         let mut encoder = self.catch_up.take().unwrap_or_else(|| {
             (self.header.first_epoch, self.header.last_epoch) = (epoch, epoch);
-            EpochEncoder::new(self.header.clone())
+            EpochEncoder::reusing(self.header.clone(), self.buffers.clone())
         });
         let sink = &self.sink;
         // The last frame makes the backup answer: the digest has to be known here before.
@@ -281,7 +299,7 @@ impl Encoding {
             if frame.header.kind == FrameKind::EpochEnd {
                 last = Some(frame);
             } else {
-                sink.frame(&frame);
+                sink.frame(frame);
             }
         };
         for (volume, log) in (0..).map(VolumeIndex).zip(logs) {
@@ -301,7 +319,7 @@ impl Encoding {
         let (digest, stored) = (summary.digest, summary.stored_bytes);
         sink.put(EncodedItem::Epoch { epoch, digest, stored, touched });
         if let Some(frame) = last {
-            sink.frame(&frame);
+            sink.frame(frame);
         }
         Ok(())
     }
@@ -312,7 +330,7 @@ impl Encoding {
         let mut put = |frame: Frame| {
             frames += 1;
             stored += frame.wire_len();
-            sink.frame(&frame);
+            sink.frame(frame);
         };
         for (volume, log) in (0..).map(VolumeIndex).zip(logs) {
             fold::fold(log, |extent, content| {
@@ -339,7 +357,7 @@ impl Encoding {
         let mut put = |frame: Frame| {
             frames += 1;
             stored += frame.wire_len();
-            sink.frame(&frame);
+            sink.frame(frame);
         };
         let mut skipped = piece.batch.sectors().0;
         for Run { place: Place { volume, extent }, at } in

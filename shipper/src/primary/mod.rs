@@ -160,8 +160,8 @@ impl PrimaryDriver {
             match action {
                 PrimaryAction::WriteState(state) => self.state.push(state),
                 PrimaryAction::Answer(message) => {
-                    let bytes = self.encoded(&message);
-                    self.visitor.answer(bytes);
+                    let frame = self.encoded(&message);
+                    self.visitor.answer(frame);
                 }
                 PrimaryAction::RoleEnded => {
                     log::info!("this host is the {} from now on", self.core.state().role);

@@ -183,9 +183,7 @@ fn echo(poll: &mut Poll, mut door: Door, admitted: &AtomicUsize, stop: &AtomicBo
         }
         let talked = peer.as_mut().map_or(Ok(()), |peer| {
             while let Some(frame) = peer.next_frame()? {
-                let mut bytes = Vec::new();
-                frame.encode_into(&mut bytes);
-                peer.queue(bytes);
+                peer.queue(frame);
             }
             peer.flush()
         });
@@ -235,9 +233,7 @@ impl Link {
         let stamp = Stamp { epoch: Epoch(0), generation: 1, incarnation: Incarnation([7; 16]) };
         self.seq += 1;
         let payload: Vec<u8> = (0..len as u64).map(|at| (at * self.seq).to_le_bytes()[0]).collect();
-        let mut bytes = Vec::new();
-        Frame::plain(FrameKind::Ping, stamp, self.seq, payload.clone()).encode_into(&mut bytes);
-        self.peer.queue(bytes);
+        self.peer.queue(Frame::plain(FrameKind::Ping, stamp, self.seq, payload.clone()));
         let begun = Instant::now();
         loop {
             self.peer.flush()?;

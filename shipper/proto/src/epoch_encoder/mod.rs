@@ -4,6 +4,7 @@
 //! blocks, lengths within the limits), each pushed extent comes out once, in the order pushed, and a frame
 //! is never larger than its raw payload plus its header.
 
+mod buffers;
 mod compression;
 
 use ftdm_units::{Extent, SECTOR_SIZE, Sectors};
@@ -15,6 +16,7 @@ use crate::group::GroupDescription;
 use crate::ids::{Epoch, Incarnation, VolumeIndex};
 use crate::record::{Content, DESCRIPTOR_LEN, RecordBuilder, RecordError, check_content};
 
+pub use buffers::Buffers;
 use compression::Compressor;
 
 /// Raw bytes at which a data frame is closed.
@@ -32,7 +34,13 @@ impl EpochEncoder {
     /// An encoder for the epoch that `header` describes.
     #[must_use]
     pub fn new(header: EpochHeader) -> Self {
-        let frames = DataFrames::new(FrameKind::EpochData, header.stamp(), 1);
+        Self::reusing(header, Buffers::default())
+    }
+
+    /// The same. Payloads are in `buffers`: give them back when they are sent.
+    #[must_use]
+    pub fn reusing(header: EpochHeader, buffers: Buffers) -> Self {
+        let frames = DataFrames::new(FrameKind::EpochData, header.stamp(), 1, buffers);
         let hasher = EpochHasher::new(header.previous);
         let chain = Chain { begin: Some(header.encode()), hasher, stored_bytes: 0 };
         Self { group: header.group, frames, chain }
@@ -111,6 +119,14 @@ impl PlainEncoder {
         Self::new(FrameKind::BaseData, group, generation, incarnation)
     }
 
+    /// Has payloads in `buffers` from now on: give them back when they are sent.
+    #[must_use]
+    pub fn reusing(mut self, buffers: Buffers) -> Self {
+        let DataFrames { kind, stamp, .. } = self.frames;
+        self.frames = DataFrames::new(kind, stamp, 0, buffers);
+        self
+    }
+
     /// An encoder of [`FrameKind::Differs`] frames, of unknown content, stamped for the primary that is greeted.
     #[must_use]
     pub fn differs(group: GroupDescription, generation: u64, incarnation: Incarnation) -> Self {
@@ -119,7 +135,7 @@ impl PlainEncoder {
 
     fn new(kind: FrameKind, group: GroupDescription, generation: u64, incarnation: Incarnation) -> Self {
         let stamp = Stamp { epoch: Epoch::NONE, generation, incarnation };
-        Self { group, frames: DataFrames::new(kind, stamp, 0) }
+        Self { group, frames: DataFrames::new(kind, stamp, 0, Buffers::default()) }
     }
 
     /// Adds an extent's content; frames that are full go to `sink`.
@@ -152,12 +168,14 @@ struct DataFrames {
     raw_bytes: u64,
     builder: RecordBuilder,
     compressor: Compressor,
+    buffers: Buffers,
 }
 
 impl DataFrames {
-    fn new(kind: FrameKind, stamp: Stamp, seq: u64) -> Self {
-        let builder = RecordBuilder::new(kind);
-        Self { kind, stamp, seq, raw_bytes: 0, builder, compressor: Compressor::default() }
+    fn new(kind: FrameKind, stamp: Stamp, seq: u64, buffers: Buffers) -> Self {
+        let builder = RecordBuilder::reusing(kind, buffers.take());
+        let compressor = Compressor::new(buffers.clone());
+        Self { kind, stamp, seq, raw_bytes: 0, builder, compressor, buffers }
     }
 
     /// Adds an extent, cut where a frame is full.
@@ -218,11 +236,14 @@ impl DataFrames {
         if self.builder.is_empty() {
             return;
         }
-        let mut raw = Vec::new();
+        let mut raw = self.buffers.take();
         let record_count = self.builder.take(&mut raw);
         let raw_len = length(raw.len());
         let (compressed, payload) = match self.compressor.compress(&raw) {
-            Some(smaller) => (true, smaller),
+            Some(smaller) => {
+                self.buffers.give(raw);
+                (true, smaller)
+            }
             None => (false, raw),
         };
         let Stamp { epoch, generation, incarnation } = self.stamp;
@@ -241,6 +262,12 @@ impl DataFrames {
         self.seq += 1;
         self.raw_bytes += u64::from(raw_len);
         sink(Frame { header, payload });
+    }
+}
+
+impl Drop for DataFrames {
+    fn drop(&mut self) {
+        self.buffers.give(self.builder.give_up());
     }
 }
 

@@ -124,3 +124,31 @@ fn compression_is_used_where_it_helps_and_never_grows_a_frame() {
         assert!(summary.stored_bytes <= summary.raw_bytes + overhead);
     }
 }
+
+#[test]
+fn payloads_that_were_sent_hold_the_next_epoch() {
+    let (data, buffers) = (noise(3, 2 << 20), Buffers::default());
+    let mut encode = |epoch| {
+        let mut frames = Vec::new();
+        let mut encoder = EpochEncoder::reusing(epoch_header(epoch, Digest::ZERO), buffers.clone());
+        let whole = extent(0, 4 << 10);
+        encoder.push(VolumeIndex(0), whole, Content::Data(&data), &mut |frame| frames.push(frame)).unwrap();
+        encoder.finish(&mut |frame| frames.push(frame));
+        let large = frames.into_iter().map(|frame| frame.payload).filter(|payload| payload.len() > 64 << 10);
+        let places: Vec<_> = large
+            .map(|payload| {
+                let place = payload.as_ptr();
+                buffers.give(payload);
+                place
+            })
+            .collect();
+        assert!(places.len() > 2);
+        places
+    };
+    // What records were gathered in takes its turn as a payload.
+    let known: Vec<_> = (1..5).flat_map(&mut encode).collect();
+    for epoch in 5..9 {
+        let places = encode(epoch);
+        assert!(places.iter().all(|place| known.contains(place)), "epoch {epoch}: {places:?}, {known:?}");
+    }
+}
