@@ -354,6 +354,27 @@ pub struct Epochs {
     pub committed_count: u64,
 }
 
+/// The stages of a cut, in the order in which they come.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct PauseStages {
+    /// Before the pause: reading the log so far.
+    pub follow: Percentiles,
+    /// Draining what is in flight.
+    pub suspend: Percentiles,
+    /// Flushing.
+    pub flush: Percentiles,
+    /// Reading the headers of the rest of the log.
+    pub log: Percentiles,
+    /// Reading suspects.
+    pub suspects: Percentiles,
+    /// Checking, and changing the log where that was due.
+    pub verify: Percentiles,
+    /// Letting the volumes run.
+    pub resume: Percentiles,
+    /// After the pause: reading the data of the rest of the log.
+    pub data: Percentiles,
+}
+
 /// Figures of a primary.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct PrimaryFigures {
@@ -361,6 +382,9 @@ pub struct PrimaryFigures {
     pub epoch_ms: f64,
     /// How long the volumes were paused by a cut.
     pub pause_ms: Percentiles,
+    /// What of it each stage took.
+    #[serde(default)]
+    pub pause_stages_ms: PauseStages,
     /// How long giving discards to the volume took, in the pauses that had any; a part of `pause_ms`.
     #[serde(default)]
     pub discard_ms: Percentiles,

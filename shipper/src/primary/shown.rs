@@ -11,14 +11,35 @@ use ftdm_units::{SECTOR_SIZE, Sectors};
 use super::capture::jobs::LogUse;
 use super::volumes::Volumes;
 use crate::config::Config;
-use crate::control::{PrimaryFigures, VolumeFigures};
+use crate::control::{PauseStages, PrimaryFigures, VolumeFigures};
 use crate::runtime::metrics::Latencies;
+
+/// What each stage of the cuts took, in the order of [`CutStats`].
+#[derive(Debug, Default)]
+pub(super) struct Stages([Latencies; 8]);
+
+impl Stages {
+    fn record(&mut self, stats: &CutStats) {
+        let CutStats { follow, suspend, flush, log, suspects, verify, resume, data, .. } = *stats;
+        for (stage, took) in self.0.iter_mut().zip([follow, suspend, flush, log, suspects, verify, resume, data]) {
+            stage.record(took);
+        }
+    }
+
+    /// What each took.
+    pub(super) fn percentiles(&self) -> PauseStages {
+        let [follow, suspend, flush, log, suspects, verify, resume, data] =
+            self.0.each_ref().map(Latencies::percentiles);
+        PauseStages { follow, suspend, flush, log, suspects, verify, resume, data }
+    }
+}
 
 /// Figures, and alarms that no later event takes back by itself.
 #[derive(Debug)]
 pub(super) struct Shown {
     pub(super) figures: PrimaryFigures,
     pub(super) pauses: Latencies,
+    pub(super) stages: Stages,
     /// The parts of pauses that discards took, where there were any.
     pub(super) discard_times: Latencies,
     pub(super) lags: Latencies,
@@ -40,6 +61,7 @@ impl Shown {
         Self {
             figures,
             pauses: Latencies::default(),
+            stages: Stages::default(),
             discard_times: Latencies::default(),
             lags: Latencies::default(),
             volumes: volumes.figures(config, readers),
@@ -51,6 +73,7 @@ impl Shown {
     /// A cut was taken.
     pub(super) fn note_cut(&mut self, logs: &[EpochLog], stats: &CutStats) {
         self.pauses.record(stats.pause);
+        self.stages.record(stats);
         for (volume, log) in self.volumes.iter_mut().zip(logs) {
             let sectors: u64 = log.entries().iter().map(|entry| entry.extent.len().0).sum();
             volume.bytes_written += sectors * SECTOR_SIZE as u64;

@@ -74,6 +74,7 @@ impl PrimaryDriver {
             alone_since: core.state().alone.map(|epoch| epoch.0),
             primary: Some(PrimaryFigures {
                 pause_ms: self.shown.pauses.percentiles(),
+                pause_stages_ms: self.shown.stages.percentiles(),
                 discard_ms: self.shown.discard_times.percentiles(),
                 commit_lag_ms: self.shown.lags.percentiles(),
                 void_cuts: counters.void_cuts,

@@ -18,6 +18,7 @@ use nix::sys::prctl;
 use nix::unistd::{Pid, getppid};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use twox_hash::XxHash3_128;
 
 /// Means of which the least counts.
 const BATCHES: usize = 5;
@@ -49,6 +50,8 @@ pub(crate) struct Costs {
     fork: f64,
     /// SHA-256 of a MiB.
     sha256_mib: f64,
+    /// XXH3-128 of a MiB: what the digest of an epoch takes of payloads.
+    xxh3_mib: f64,
     /// Trying to compress a MiB that does not shrink, with lz4.
     lz4_mib: f64,
     /// Copying a MiB.
@@ -81,6 +84,10 @@ pub(crate) fn measure(program: &Path) -> anyhow::Result<Costs> {
         fork: (least(|| forks(FORKS + 1))? - least(|| forks(1))?) / f64::from(FORKS),
         sha256_mib: each_mib(|| {
             black_box(Sha256::digest(black_box(&noise)));
+            Ok(())
+        })?,
+        xxh3_mib: each_mib(|| {
+            black_box(XxHash3_128::oneshot(black_box(&noise)));
             Ok(())
         })?,
         lz4_mib: each_mib(|| {
