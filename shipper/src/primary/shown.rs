@@ -21,7 +21,9 @@ pub(super) struct Stages([Latencies; 8]);
 impl Stages {
     fn record(&mut self, stats: &CutStats) {
         let CutStats { follow, suspend, flush, log, suspects, verify, resume, data, .. } = *stats;
-        for (stage, took) in self.0.iter_mut().zip([follow, suspend, flush, log, suspects, verify, resume, data]) {
+        for (stage, took) in
+            self.0.iter_mut().zip([follow, suspend, flush, log, suspects, verify, resume, data])
+        {
             stage.record(took);
         }
     }
