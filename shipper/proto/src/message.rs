@@ -128,6 +128,8 @@ pub enum Message {
         committed: Epoch,
         /// Last epoch applied to the volumes.
         applied: Epoch,
+        /// Last epoch that is durable, committed or not, where it says so.
+        durable: Option<Epoch>,
         /// Bytes of the journal in use.
         journal_used: u64,
         /// Bytes of the journal.
@@ -295,11 +297,14 @@ impl Message {
             }
             Self::Commit { epoch } => fields.u64(1, epoch.0),
             Self::TakeOver { generation } => fields.field(1, generation),
-            Self::Report { committed, applied, journal_used, journal_size } => {
+            Self::Report { committed, applied, durable, journal_used, journal_size } => {
                 fields.u64(1, committed.0);
                 fields.u64(2, applied.0);
                 fields.u64(3, *journal_used);
                 fields.u64(4, *journal_size);
+                if let Some(durable) = durable {
+                    fields.u64(OPTIONAL | 1, durable.0);
+                }
             }
             Self::Ping { token } | Self::Pong { token } => fields.u64(1, *token),
             Self::Hash(request) => {
@@ -359,6 +364,7 @@ impl Message {
             FrameKind::Report => Self::Report {
                 committed: Epoch(fields.u64(1)?),
                 applied: Epoch(fields.u64(2)?),
+                durable: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
                 journal_used: fields.u64(3)?,
                 journal_size: fields.u64(4)?,
             },

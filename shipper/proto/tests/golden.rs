@@ -178,6 +178,17 @@ fn messages() {
             Message::Report {
                 committed: Epoch(4712),
                 applied: Epoch(4700),
+                durable: None,
+                journal_used: 12345,
+                journal_size: 1 << 30,
+            },
+        ),
+        (
+            "report_durable",
+            Message::Report {
+                committed: Epoch(4712),
+                applied: Epoch(4700),
+                durable: Some(Epoch(4715)),
                 journal_used: 12345,
                 journal_size: 1 << 30,
             },

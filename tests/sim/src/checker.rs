@@ -69,7 +69,7 @@ pub(crate) struct Checker {
     /// What the guest's two paired blocks ever held together.
     pairs: HashSet<[u64; 2]>,
     is_struck: bool,
-    commit: CommitPolicy,
+    pub(crate) commit: CommitPolicy,
     ack: AckPolicy,
     /// The coordinator's last word to each primary.
     words: HashMap<Incarnation, Epoch>,
@@ -79,6 +79,8 @@ pub(crate) struct Checker {
     /// What the present primary was told is staged, where it must not be lost.
     promise: Option<Epoch>,
     present: Incarnation,
+    /// The epoch that ends the sync with which the present chain began, once it is encoded.
+    pub(crate) first_of_chain: Option<Epoch>,
     /// The highest epoch that the backup reported as committed.
     reported: Epoch,
     /// Blocks that nobody wrote to and that hold something else on the backup.
@@ -106,6 +108,7 @@ impl Checker {
             chosen: Epoch::NONE,
             promise: None,
             present: Incarnation::default(),
+            first_of_chain: None,
             reported: Epoch::NONE,
             rolls: Rolls::default(),
             flipped: HashSet::new(),
@@ -153,6 +156,7 @@ impl Checker {
     pub(crate) fn encoded(&mut self, incarnation: Incarnation, epoch: Epoch, digest: Digest) {
         let content = Rc::clone(&self.cuts[&(incarnation, epoch)].content);
         self.known.insert(digest, Known { epoch, incarnation, content });
+        self.first_of_chain.get_or_insert(epoch);
     }
 
     /// The primary has told the backup to begin a full sync.
@@ -267,7 +271,7 @@ impl Checker {
     /// Another primary starts: its greeting will end what only its predecessor's coordinator could commit.
     pub(crate) fn present(&mut self, incarnation: Incarnation) {
         self.present = incarnation;
-        self.promise = None;
+        (self.promise, self.first_of_chain) = (None, None);
     }
 
     /// Invariant 5: nothing between the durable tail and the head is overwritten.

@@ -6,6 +6,7 @@
 //! the checker, from disks and messages alone.
 
 mod aftermath;
+mod arrival;
 mod backup_host;
 mod bounds;
 mod capture;

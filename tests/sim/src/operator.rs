@@ -403,8 +403,9 @@ impl World {
         let (now, host) = (self.now, &mut self.primary);
         if let Some(daemon) = host.daemon.as_mut().filter(|daemon| daemon.core.is_in_sync()) {
             daemon.last_cut = now;
-            host.alone_since = None;
         }
+        self.judge_in_sync();
+        self.is_alone_no_more();
         let Some(daemon) = &self.primary.daemon else { return };
         match daemon.core.replication() {
             Replication::InSync => {

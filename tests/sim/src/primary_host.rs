@@ -69,6 +69,9 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) log_used: u64,
     /// When it last heard of a cut that was taken, or came in sync.
     pub(crate) last_cut: u64,
+    /// What it said last.
+    pub(crate) says_in_sync: bool,
+    pub(crate) says_alone: bool,
     pub(crate) refusals: Refusals,
     pub(crate) cut: Lane<CutOrder>,
     pub(crate) read: Lane<Piece>,
@@ -174,6 +177,7 @@ impl World {
         let config = host.config(scenario, incarnation);
         let granule = Sectors(scenario.granule as u64);
         let touched = Touched::new(scenario.shape.0.iter().map(|blocks| (Sectors(*blocks as u64), granule)));
+        let says_alone = state.alone.is_some();
         let core = Primary::new(config, state);
         host.daemon = Some(Box::new(PrimaryDaemon {
             core,
@@ -198,6 +202,8 @@ impl World {
             dirty: None,
             log_used: 0,
             last_cut: 0,
+            says_in_sync: false,
+            says_alone,
             refusals: Refusals::default(),
             cut: Lane::default(),
             read: Lane::default(),
@@ -278,7 +284,10 @@ impl World {
     fn primary_perform(&mut self, action: PrimaryAction) {
         let Some(daemon) = &mut self.primary.daemon else { return };
         match action {
-            PrimaryAction::WriteState(state) => self.state_push(state),
+            PrimaryAction::WriteState(state) => {
+                self.judge_alone(&state);
+                self.state_push(state);
+            }
             PrimaryAction::Connect => {
                 let conn = self.net_connect();
                 if let Some(daemon) = &mut self.primary.daemon {
@@ -331,6 +340,7 @@ impl World {
             PrimaryAction::Committed { epoch, .. } => {
                 let incarnation = daemon.incarnation;
                 self.checker.committed(incarnation, epoch);
+                self.is_alone_no_more();
             }
             PrimaryAction::CommitDone { id, result } => self.commit_done(id, &result),
             PrimaryAction::StateChanged => self.state_changed(),

@@ -106,8 +106,11 @@ impl Backup {
 
     pub(super) fn report(&mut self) {
         let (journal_used, journal_size) = self.journal_use();
-        let (committed, applied) = (self.committed, self.applied);
-        self.act(BackupAction::Send(Message::Report { committed, applied, journal_used, journal_size }));
+        let (committed, applied, durable) = (self.committed, self.applied, self.durable());
+        self.reported = durable;
+        let durable = Some(durable);
+        let report = Message::Report { committed, applied, durable, journal_used, journal_size };
+        self.act(BackupAction::Send(report));
     }
 
     pub(super) fn hello(&mut self, now: Duration, header: &FrameHeader, hello: Hello) {

@@ -179,6 +179,8 @@ pub struct Backup {
     synced: Epoch,
     /// The last epoch that STAGED was due for.
     acknowledged: Epoch,
+    /// The last epoch that a report called durable.
+    reported: Epoch,
     /// The coordinator's last word.
     word: Epoch,
     /// The last epoch that was committed when the daemon started: an earlier one may have redone it in part.
@@ -255,6 +257,7 @@ impl Backup {
             sealed: sealed.into(),
             synced: applied,
             acknowledged: applied,
+            reported: applied,
             word: named.unwrap_or(last),
             found: named.unwrap_or(last),
             committed,

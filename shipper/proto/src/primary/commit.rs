@@ -2,7 +2,9 @@
 //!
 //! Always holds: the backup is told of no epoch as committed that the coordinator did not name, or that it did not
 //! acknowledge itself; the coordinator is told of no epoch as committed before it is so durably. A word outlives the
-//! connection: it is told again at the next one, for as long as the chain of epochs is the same.
+//! connection: it is told again at the next one, for as long as the chain of epochs is the same. A sync ends only once the
+//! backup has said that its epoch is durable, by STAGED where that means it, else by a report; that this side went on alone
+//! is forgotten only once that epoch is committed: from then on every promote gives it, or a later one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -79,6 +81,8 @@ pub(super) struct Commits {
     pub(super) checkpoints: Vec<Checkpoint>,
     /// The last commit point of this chain that the backup acknowledged.
     pub(super) staged: Epoch,
+    /// The last epoch that a report of the backup called durable.
+    pub(super) durable: Epoch,
     /// The last sync: the epoch that it came after, and the one that it made of all since.
     pub(super) synced_by: Option<(Epoch, Epoch)>,
     pub(super) committed: Epoch,
@@ -94,6 +98,7 @@ impl Default for Commits {
             in_flight: VecDeque::new(),
             checkpoints: Vec::new(),
             staged: Epoch::NONE,
+            durable: Epoch::NONE,
             synced_by: None,
             committed: Epoch::NONE,
             committed_digest: Digest::ZERO,
@@ -179,6 +184,19 @@ impl Primary {
         self.commits.stored().saturating_add(self.cuts.log_used) <= size / 2
     }
 
+    /// The sync has come to its end once the backup cannot lose its epoch any more.
+    fn end_sync(&mut self, now: Duration) {
+        let durable = match self.acks_received() && !mutant::is(Mutant::EndsOnReceipt) {
+            true => self.commits.committed.max(self.commits.durable).min(self.commits.staged),
+            false => self.commits.staged,
+        };
+        let attempt = &self.syncing.attempt;
+        if self.syncing.step == SyncStep::Finishing && !attempt.is_cut_short && durable >= attempt.epoch {
+            self.synced(now);
+        }
+        self.alone_no_more();
+    }
+
     /// STAGED(N) covers all earlier epochs as well.
     pub(super) fn staged_by_backup(&mut self, now: Duration, epoch: Epoch, digest: Digest) {
         let Some(named) = self.commits.in_flight.iter().find(|one| one.epoch == epoch) else {
@@ -193,9 +211,7 @@ impl Primary {
         if !self.is_external() && !self.acks_received() || mutant::is(Mutant::StagedIsCommitted) {
             self.committed_up_to(now, epoch);
         }
-        if self.syncing.step == SyncStep::Finishing && !self.syncing.attempt.is_cut_short {
-            self.synced(now);
-        }
+        self.end_sync(now);
         self.answer_checkpoints();
         self.switch_committed(now);
         self.rest();
@@ -204,8 +220,10 @@ impl Primary {
     }
 
     /// The backup says how far it has committed.
-    pub(super) fn reported(&mut self, now: Duration, committed: Epoch) {
+    pub(super) fn reported(&mut self, now: Duration, committed: Epoch, durable: Option<Epoch>) {
+        self.commits.durable = durable.unwrap_or(committed);
         self.committed_up_to(now, committed);
+        self.end_sync(now);
         self.answer_words();
         self.answer_checkpoints();
         self.switch_committed(now);

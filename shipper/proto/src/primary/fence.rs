@@ -166,9 +166,12 @@ impl Primary {
         }
     }
 
-    /// Everything that this side has is on the backup too, or on its way there.
+    /// Once every promote of the backup gives all that this side wrote without it, nothing of that is its own any more.
     pub(super) fn alone_no_more(&mut self) {
-        if self.durable.state.alone.take().is_some() {
+        let synced_by = self.commits.synced_by.map(|(_, epoch)| epoch);
+        let is_committed = synced_by.is_some_and(|epoch| self.commits.committed >= epoch);
+        let is_there = self.is_in_sync() && (is_committed || mutant::is(Mutant::AloneUncommitted));
+        if is_there && self.durable.state.alone.take().is_some() {
             self.write_state();
         }
     }

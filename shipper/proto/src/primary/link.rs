@@ -192,12 +192,12 @@ impl Primary {
         match message {
             Message::SyncReady if self.syncing.step == SyncStep::Asked => self.sync_ready(now),
             Message::Staged { epoch, digest } => self.staged_by_backup(now, epoch, digest),
-            Message::Report { committed, applied, .. } => {
+            Message::Report { committed, applied, durable, .. } => {
                 if applied != self.peer.applied {
                     self.syncing.attempt.progressed(now);
                 }
                 self.peer.applied = applied;
-                self.reported(now, committed);
+                self.reported(now, committed, durable);
             }
             Message::Digests { token, result } => match result {
                 Ok(Digests::Short(digests)) => self.told(frame, token, Some(digests)),

@@ -14,7 +14,7 @@
 //!   capture is stopped.
 //!
 //! ```text
-//!                    greeted            first commit point acknowledged
+//!                    greeted            first commit point durable there
 //!   Degraded ───────────────────► Syncing ─────────────────────────────► InSync
 //!      ▲                             │                                     │
 //!      └── link, log or agreement lost ────────────────────────────────────┘
@@ -410,9 +410,7 @@ impl Primary {
         if self.replication != replication {
             let was_in_sync = self.is_in_sync();
             self.replication = replication;
-            if self.is_in_sync() {
-                self.alone_no_more();
-            } else if was_in_sync {
+            if was_in_sync {
                 self.went_alone();
             }
             self.act(PrimaryAction::StateChanged);

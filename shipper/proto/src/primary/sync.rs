@@ -422,7 +422,7 @@ impl Primary {
         self.start_capture();
     }
 
-    /// The first commit point is acknowledged.
+    /// The first commit point is on the backup, durably.
     pub(super) fn synced(&mut self, now: Duration) {
         if self.enter_sync(now, SyncStep::None) {
             self.syncing.in_sync_since = Some(now);

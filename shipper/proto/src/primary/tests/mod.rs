@@ -2,6 +2,7 @@
 
 mod comparing;
 mod durable;
+mod ending;
 mod fence;
 mod hold;
 mod interval;
