@@ -46,6 +46,10 @@ pub struct Hello {
     pub alone: Option<Epoch>,
     /// The highest fencing token that it has seen; 0: none.
     pub token: u64,
+    /// It never gave a higher number to an epoch, where it can tell.
+    pub numbered: Option<Epoch>,
+    /// Its generation began with less than what was acknowledged.
+    pub with_loss: bool,
 }
 
 /// The backup accepts and says where it stands.
@@ -396,6 +400,8 @@ impl Hello {
             lineage: self.lineage.clone(),
             last_epoch: self.last_epoch,
             alone: self.alone,
+            numbered: self.numbered,
+            with_loss: self.with_loss,
         }
     }
 
@@ -410,11 +416,17 @@ impl Hello {
         fields.field(4, &encode_lineage(&self.lineage));
         fields.u64(5, self.last_epoch.0);
         fields.field(6, &self.last_digest.0);
+        if self.with_loss {
+            fields.field(7, &[]);
+        }
         if let Some(alone) = self.alone {
             fields.u64(OPTIONAL | 1, alone.0);
         }
         if self.token > 0 {
             fields.u64(OPTIONAL | 2, self.token);
+        }
+        if let Some(numbered) = self.numbered {
+            fields.u64(OPTIONAL | 3, numbered.0);
         }
     }
 
@@ -439,6 +451,8 @@ impl Hello {
             last_digest: Digest(fields.array(6)?),
             alone: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
             token: fields.optional_array(OPTIONAL | 2)?.map_or(0, u64::from_le_bytes),
+            numbered: fields.optional_array(OPTIONAL | 3)?.map(u64::from_le_bytes).map(Epoch),
+            with_loss: fields.flag(7)?,
         })
     }
 }

@@ -146,6 +146,8 @@ fn messages() {
         last_digest: Digest([0xd2; 32]),
         alone: None,
         token: 0,
+        numbered: None,
+        with_loss: false,
     });
     let welcome = Message::Welcome(Welcome {
         protocol: 1,
@@ -183,16 +185,6 @@ fn messages() {
                 journal_size: 1 << 30,
             },
         ),
-        (
-            "report_durable",
-            Message::Report {
-                committed: Epoch(4712),
-                applied: Epoch(4700),
-                durable: Some(Epoch(4715)),
-                journal_used: 12345,
-                journal_size: 1 << 30,
-            },
-        ),
         ("ping", Message::Ping { token: 0x0102_0304_0506_0708 }),
         ("pong", Message::Pong { token: 0x0102_0304_0506_0708 }),
         ("bye", Message::Bye { text: "promoted".into(), cause: ByeCause::Unsaid }),
@@ -221,6 +213,19 @@ fn refusals() {
     for (frame, code) in frames_in(&golden("refusals")).iter().zip(&codes) {
         assert_eq!(Message::decode(frame), Ok(refuse(code)));
     }
+}
+
+#[test]
+fn a_report_with_its_optional_field() {
+    let report = Message::Report {
+        committed: Epoch(4712),
+        applied: Epoch(4700),
+        durable: Some(Epoch(4715)),
+        journal_used: 12345,
+        journal_size: 1 << 30,
+    };
+    check("report_durable", &bytes_of(&[report.encode(2, INCARNATION)]));
+    assert_eq!(Message::decode(&frames_in(&golden("report_durable"))[0]), Ok(report));
 }
 
 #[test]
@@ -322,6 +327,8 @@ fn durable_state() {
         devices: Vec::new(),
         token: 0,
         lost: None,
+        numbered: None,
+        with_loss: false,
     };
     check_state("state", 7, state);
 }
@@ -348,6 +355,8 @@ fn a_state_with_its_rolls() {
         devices: Vec::new(),
         token: 0,
         lost: None,
+        numbered: None,
+        with_loss: false,
     };
     check_state("state_rolls", 8, state);
 }
@@ -385,6 +394,8 @@ fn a_refusal_that_says_where_its_sender_stands() {
         lineage: lineage(),
         last_epoch: Epoch(4712),
         alone: Some(Epoch(4710)),
+        numbered: None,
+        with_loss: false,
     };
     let (code, text) = (RefuseCode::Promoted, "this side is a primary".to_owned());
     let refuse = Message::Refuse { code, text, standing: Some(Box::new(standing)) };
@@ -467,7 +478,40 @@ fn fencing_tokens() {
         last_digest: Digest([0xd2; 32]),
         alone: Some(Epoch(4710)),
         token: 0x0102_0304_0506_0708,
+        numbered: None,
+        with_loss: false,
     });
     check("hello_token", &bytes_of(&[hello.encode(2, INCARNATION)]));
     assert_eq!(Message::decode(&frames_in(&golden("hello_token"))[0]), Ok(hello));
+}
+
+/// What tells that disks were put back, and that a generation began with less than was acknowledged.
+#[test]
+fn numbers_that_were_given_and_a_loss_that_was_taken() {
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
+    let (numbered, with_loss) = (Some(Epoch(4800)), true);
+    let role = Role::Primary;
+    let state = DurableState { role, lineage: lineage(), numbered, with_loss, ..blank };
+    let standing = Box::new(Standing { numbered, ..state.standing(Epoch(4712)) });
+    check_state("state_numbered", 9, state);
+    let hello = Message::Hello(Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        features_optional: 1,
+        features_mandatory: 0,
+        group: group(),
+        lineage: lineage(),
+        last_epoch: Epoch(4712),
+        last_digest: Digest([0xd2; 32]),
+        alone: None,
+        token: 0,
+        numbered,
+        with_loss,
+    });
+    let (code, text) = (RefuseCode::Promoted, "this side is a primary".to_owned());
+    let refuse = Message::Refuse { code, text, standing: Some(standing) };
+    for (name, message) in [("hello_numbered", hello), ("refuse_standing_numbered", refuse)] {
+        check(name, &bytes_of(&[message.encode(2, INCARNATION)]));
+        assert_eq!(Message::decode(&frames_in(&golden(name))[0]), Ok(message), "{name}");
+    }
 }

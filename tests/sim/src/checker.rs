@@ -27,9 +27,9 @@ struct Cut {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+pub(crate) struct Known {
     epoch: Epoch,
-    incarnation: Incarnation,
+    pub(crate) incarnation: Incarnation,
     content: Rc<Content>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Checker {
     shape: Shape,
     group: GroupDescription,
     cuts: HashMap<(Incarnation, Epoch), Cut>,
-    known: HashMap<Digest, Known>,
+    pub(crate) known: HashMap<Digest, Known>,
     /// The highest epoch of each primary that the backup said is staged.
     staged: HashMap<Incarnation, Epoch>,
     /// The last epoch that a primary saw committed.
@@ -78,7 +78,7 @@ pub(crate) struct Checker {
     chosen: Epoch,
     /// What the present primary was told is staged, where it must not be lost.
     promise: Option<Epoch>,
-    present: Incarnation,
+    pub(crate) present: Incarnation,
     /// The epoch that ends the sync with which the present chain began, once it is encoded.
     pub(crate) first_of_chain: Option<Epoch>,
     /// The highest epoch that the backup reported as committed.
@@ -163,6 +163,12 @@ impl Checker {
     pub(crate) fn superseded(&mut self) {
         self.is_superseded = true;
         (self.promise, self.last_word) = (None, Epoch::NONE);
+    }
+
+    /// A person gives up what the backup holds.
+    pub(crate) fn disowned(&mut self) {
+        self.superseded();
+        (self.floor, self.reported) = (Epoch::NONE, Epoch::NONE);
     }
 
     /// Invariant 2, its first half: committed means acknowledged.

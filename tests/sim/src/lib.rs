@@ -26,6 +26,7 @@ mod operator;
 mod primary_config;
 mod primary_host;
 mod primary_state;
+mod put_back;
 mod random;
 mod refusal;
 mod rounds;
@@ -57,14 +58,23 @@ pub enum Kind {
     LostWrites,
     /// Logs are smaller than what is written during a last round, also when nothing goes wrong any more.
     SmallLogs,
+    /// The primary's disks are copied, and put back when the backup has come further.
+    PutBack,
     /// Whatever is drawn; and where the old primary has become a backup, the pair's second life.
     Failback,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Any, Self::PowerCuts, Self::BrokenCopies, Self::LostWrites, Self::SmallLogs, Self::Failback];
+    pub const ALL: [Self; 7] = [
+        Self::Any,
+        Self::PowerCuts,
+        Self::BrokenCopies,
+        Self::LostWrites,
+        Self::SmallLogs,
+        Self::PutBack,
+        Self::Failback,
+    ];
 
     /// As it is written.
     #[must_use]
@@ -75,6 +85,7 @@ impl Kind {
             Self::BrokenCopies => "broken-copies",
             Self::LostWrites => "lost-writes",
             Self::SmallLogs => "small-logs",
+            Self::PutBack => "put-back",
             Self::Failback => "failback",
         }
     }
@@ -87,6 +98,7 @@ impl Kind {
             Self::BrokenCopies => drawn.of_broken_copies(random),
             Self::LostWrites => drawn.of_lost_writes(random),
             Self::SmallLogs => drawn.of_small_logs(random),
+            Self::PutBack => drawn.of_put_back(random),
             Self::Failback => Scenario { fails_back: true, ..drawn },
         }
     }

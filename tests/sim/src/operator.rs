@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     BreakAndLose,
     /// The primary is given up, and the backup promoted, after a crash of its own or not.
     Failover,
+    /// The primary's disks are copied, and put back later.
+    PutBack,
 }
 
 impl Fault {
@@ -225,6 +227,7 @@ impl World {
                 self.operator.is_breaking = true;
             }
             Fault::Failover => self.failover(),
+            Fault::PutBack => self.copy_disks(),
         }
     }
 

@@ -172,6 +172,7 @@ impl World {
             return self.nobody_is_primary();
         }
         host.gate = Gate::Open;
+        host.generation = state.generation().expect("a primary has one");
         (host.daemon_since, host.daemon_until) = (Some(self.now), None);
         let header = host.header(incarnation);
         let config = host.config(scenario, incarnation);
@@ -374,11 +375,13 @@ impl World {
 
     fn primary_send(&mut self, message: &Message) {
         let Some(daemon) = &self.primary.daemon else { return };
+        let incarnation = daemon.incarnation;
         if let Message::SyncBegin { .. } = message {
             self.expect_capture();
+            self.expect_decided(incarnation);
             self.checker.superseded();
         }
-        let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
+        let generation = self.primary.generation.number;
         let frame = match message {
             Message::Hello(hello) if self.scenario.is_older => {
                 let features_optional = hello.features_optional & !COMPARE;

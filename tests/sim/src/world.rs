@@ -17,6 +17,7 @@ use crate::cut_reports::PrimaryReport;
 use crate::net::{ConnId, Net};
 use crate::operator::Operator;
 use crate::primary_host::PrimaryHost;
+use crate::put_back::PutBack;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::verify::Verifier;
@@ -86,6 +87,10 @@ pub(crate) enum Event {
     Request,
     Coordinator,
     Restart(Side, u32),
+    /// The primary's disks are put back.
+    PutBack,
+    /// A person decides whose history counts.
+    Decide,
     Calm,
 }
 
@@ -141,6 +146,7 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) coordinator: Coordinator,
     pub(crate) verifier: Verifier,
+    pub(crate) put_back: PutBack,
     pub(crate) stalled_until: [u64; 6],
     /// A write to the journal's ring goes astray, behind so many others.
     pub(crate) misdirects: Option<u64>,
@@ -185,6 +191,7 @@ impl World {
             checker,
             operator: Operator::default(),
             coordinator: Coordinator::default(),
+            put_back: PutBack::default(),
             stalled_until: [0; 6],
             misdirects: None,
             trace,
@@ -232,6 +239,8 @@ impl World {
             Event::Request => self.request(),
             Event::Coordinator => self.coordinate(),
             Event::Restart(side, run) => self.restart(side, run),
+            Event::PutBack => self.put_back(),
+            Event::Decide => self.decide(),
             Event::Calm => self.calm(),
         }
     }

@@ -94,6 +94,11 @@ fn what_no_daemon_had_the_time_to_note_is_not_missed() {
 }
 
 #[test]
+fn disks_that_are_put_back_overwrite_nothing_unasked() {
+    all_hold(Kind::PutBack, 0..150);
+}
+
+#[test]
 fn old_primaries_come_back_and_take_their_role_again() {
     all_hold(Kind::Failback, 0..600);
 }
@@ -109,5 +114,6 @@ mod found_by_simulation {
     regression!(a_redo_takes_only_the_frames_of_its_epoch, LostWrites, 3, RedoWhateverLiesThere);
     regression!(the_same_epoch_in_another_attempt_is_another_content, LostWrites, 273, IdentityIsProof);
     regression!(what_is_half_applied_was_noted_before, LostWrites, 350, ApplyUnnoted);
+    regression!(a_backup_that_is_ahead_of_disks_that_were_put_back_is_kept, PutBack, 10, PutBackUnseen);
     regression!(what_an_old_primary_has_of_its_own_is_overwritten, Failback, 28, OwnUntold);
 }

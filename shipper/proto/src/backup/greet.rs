@@ -115,7 +115,9 @@ impl Backup {
 
     pub(super) fn hello(&mut self, now: Duration, header: &FrameHeader, hello: Hello) {
         self.correspondent = Some(header.incarnation);
-        if let Err((code, text)) = self.check_hello(header, &hello) {
+        let checked = self.check_hello(header, &hello);
+        self.is_disputed = checked.is_err() && self.differs_from(&hello);
+        if let Err((code, text)) = checked {
             return self.refuse(code, text);
         }
         let peer = Peer {
@@ -205,6 +207,12 @@ impl Backup {
         self.check_history(hello)
     }
 
+    /// Whether a person has to choose between this side's history and the peer's.
+    fn differs_from(&self, hello: &Hello) -> bool {
+        let relation = compare(&self.standing(), &hello.standing());
+        matches!(relation, Relation::SplitBrain { .. } | Relation::Overtakes { .. })
+    }
+
     fn check_history(&self, hello: &Hello) -> Result<(), (RefuseCode, String)> {
         let (mine, theirs) = (self.standing(), hello.standing());
         let text = match compare(&mine, &theirs) {
@@ -214,7 +222,13 @@ impl Backup {
                 .to_owned(),
             Relation::Overtakes { fork } => format!(
                 "this backup's history is newer than the peer's, which ends at epoch {fork}: promote this side, or \
-                 format it again if its content may be overwritten"
+                 `ftship resolve --discard-mine` here if its content may be overwritten"
+            ),
+            Relation::SplitBrain { .. } if theirs.was_put_back(&mine) => format!(
+                "this backup holds epoch {}, and the peer, the {theirs}, never made it: the peer's disks were put back to an \
+                 earlier time. `ftship promote` here goes on with what this side holds; `ftship resolve --discard-mine` here \
+                 gives that up for what the peer has",
+                mine.last_epoch
             ),
             Relation::SplitBrain { fork } => format!(
                 "split brain: both sides went on behind epoch {fork}; the peer is the {theirs}, this side the {mine}: \

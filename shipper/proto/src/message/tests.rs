@@ -71,6 +71,8 @@ fn any_refuse() -> impl Strategy<Value = Message> {
             lineage,
             last_epoch: Epoch(last),
             alone: alone.map(Epoch),
+            numbered: alone.map(|_| Epoch(last)),
+            with_loss: last % 3 == 0,
         });
     (any::<u16>(), LINE, prop::option::of(standing)).prop_map(|(code, text, standing)| {
         let (code, standing) = (RefuseCode::from_number(code), standing.map(Box::new));
@@ -92,6 +94,8 @@ fn any_message() -> impl Strategy<Value = Message> {
                 last_digest: Digest(digest),
                 alone: (last % 2 == 0).then_some(Epoch(optional)),
                 token: mandatory,
+                numbered: (last % 3 == 0).then_some(Epoch(last)),
+                with_loss: last % 5 == 0,
             })
         },
     );

@@ -84,7 +84,9 @@ impl Primary {
             self.cuts.cut_at = now + self.retry_interval();
             return self.follow();
         }
-        if self.commits.in_flight.len() >= self.config.window || !self.journal_has_room() {
+        let waits_for_number = !self.has_number() && self.syncing.step != SyncStep::LastRound;
+        if self.commits.in_flight.len() >= self.config.window || !self.journal_has_room() || waits_for_number
+        {
             self.counters.void_ticks += 1;
             self.cuts.cut_at = now + self.retry_interval();
             return self.follow();
@@ -153,6 +155,7 @@ impl Primary {
             return;
         }
         self.cuts.taken(now, epoch);
+        self.note_numbers();
         self.round_cut(epoch);
         self.end_copy();
         let after = self.after_epoch(now, eras);

@@ -127,6 +127,7 @@ impl Primary {
         Standing {
             role: Role::Primary,
             content: Content::Consistent,
+            numbered: self.numbered(),
             ..self.durable.state.standing(self.commits.committed.max(fork).max(known))
         }
     }
@@ -264,6 +265,17 @@ impl Primary {
             None => format!("generation {}", generation.number),
         };
         let (mine, hold) = (self.standing(), self.hold_text());
+        let is_put_back =
+            self.fencing.theirs.as_deref().is_some_and(|theirs| self.standing().was_put_back(theirs));
+        if is_put_back {
+            return format!(
+                "the other side, the {}, holds epochs that this side never made, whose last number was {}: the disks of this \
+                 host were put back to an earlier time. Nothing is overwritten. `ftship promote` there goes on with what it \
+                 holds; `ftship resolve --discard-mine` there gives that up for what is here",
+                self.fencing.theirs.as_deref().map_or_else(String::new, Standing::to_string),
+                self.last_cut()
+            );
+        }
         if split {
             format!(
                 "both sides went on behind epoch {fork}: the other is the {theirs}; this one the {mine}. Nothing is \
@@ -348,18 +360,30 @@ impl Primary {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(DemoteRefused::NotFenced) });
         };
         let at = self.last_cut().max(self.durable.state.highest_epoch_seen).max(fence.fork);
+        let at = at.max(self.disown(fence));
         let number = self.durable.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
         self.durable.state.lineage.push(LineageEntry {
             generation: Generation { number, id: generation },
             first_epoch: at.next(),
             digest: self.commits.committed_digest,
         });
-        self.durable.state.highest_epoch_seen = at;
+        (self.durable.state.highest_epoch_seen, self.durable.state.numbered) = (at, Some(at));
+        self.durable.state.with_loss = false;
         self.durable.state.token = token.unwrap_or(self.durable.state.token);
         (self.durable.state.alone, self.durable.state.fenced) = (Some(at), None);
         self.let_go();
         self.end_role(now, "this side begins a generation of its own");
         self.fencing.demoting = Some(id);
+    }
+
+    /// A person goes on with disks that were put back: what the other side holds of the same generation, up to the epoch that
+    /// this returns, is given up, and nothing here tells where it differs.
+    fn disown(&mut self, fence: Fence) -> Epoch {
+        if Some(fence.generation) != self.durable.state.generation() {
+            return Epoch::NONE;
+        }
+        self.durable.state.rolls.clear();
+        self.fencing.theirs.as_ref().map_or(Epoch::NONE, |theirs| theirs.last_epoch)
     }
 
     /// Why a promote of this side is refused that comes with this token, if it is.
@@ -380,7 +404,9 @@ impl Primary {
 
     /// The state of a backup that holds the volumes of epoch `fork`, but for what this side wrote behind it.
     pub(super) fn put_away(&mut self, fork: Epoch) {
-        let is_known = self.durable.state.rolls.start(fork).is_some();
+        // What it never made it never held.
+        let is_own = self.numbered().is_none_or(|numbered| fork <= numbered);
+        let is_known = is_own && self.durable.state.rolls.start(fork).is_some();
         self.durable.state.role = Role::Backup;
         self.durable.state.content = Content::Outdated { fork: is_known.then_some(fork) };
         self.durable.state.group = Some(self.config.group.clone());

@@ -80,6 +80,8 @@ impl Primary {
             last_digest: self.commits.committed_digest,
             alone: self.durable.state.alone,
             token: self.durable.state.token,
+            numbered: self.numbered(),
+            with_loss: self.durable.state.with_loss,
         };
         self.act(PrimaryAction::Send(Message::Hello(hello)));
         self.peer.link = Link::Greeting { deadline: now + self.config.timeout };
@@ -233,6 +235,8 @@ impl Primary {
             lineage: welcome.lineage.clone(),
             last_epoch: welcome.committed,
             alone: None,
+            numbered: None,
+            with_loss: false,
         };
         if !self.meet(now, &standing) {
             let text = match self.fence_text() {

@@ -63,6 +63,8 @@ impl Primary {
         if !mutant::is(Mutant::NumberFromOne) {
             self.cuts.next_epoch = self.cuts.next_epoch.max(welcome.highest_epoch_seen.next());
         }
+        self.note_numbers();
+        let Link::Up { welcome, .. } = &self.peer.link else { return };
         if welcome.content == Content::Consistent {
             self.commits.committed = welcome.committed;
             self.repeat_word();

@@ -12,7 +12,7 @@ fn finishing(commit: CommitPolicy, features: u64) -> Primary {
     let mut state = DurableState { alone: Some(Epoch(7)), ..state() };
     let eras = vec![Era(7); group().volumes().len()];
     state.rolls.push(Roll { epoch: Epoch(6), at_cut: true, eras: eras.clone() }).unwrap();
-    let mut primary = Primary::new(PrimaryConfig { commit, ..config() }, state);
+    let mut primary = new_primary(PrimaryConfig { commit, ..config() }, state);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
     let welcome = Message::Welcome(Welcome { features, ..welcome(&primary) });

@@ -18,7 +18,8 @@ fn second() -> LineageEntry {
 pub(super) fn promoted() -> Standing {
     let lineage = [state().lineage, vec![second()]].concat();
     let (role, content) = (Role::Primary, Content::Consistent);
-    Standing { role, content, lineage, last_epoch: Epoch(120), alone: Some(FORK) }
+    let (last_epoch, alone) = (Epoch(120), Some(FORK));
+    Standing { role, content, lineage, last_epoch, alone, numbered: None, with_loss: false }
 }
 
 pub(super) fn refusal(standing: Option<Standing>) -> PrimaryEvent {
@@ -29,7 +30,7 @@ pub(super) fn refusal(standing: Option<Standing>) -> PrimaryEvent {
 
 /// A primary of this state, its first write of which is done, that waits for an answer to its greeting.
 pub(super) fn greeting(state: DurableState) -> Primary {
-    let mut primary = Primary::new(config(), state);
+    let mut primary = new_primary(config(), state);
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
@@ -155,6 +156,8 @@ fn hello_of_promoted(token: u64) -> Message {
         last_digest: Digest::ZERO,
         alone: Some(FORK),
         token,
+        numbered: None,
+        with_loss: false,
     })
 }
 
@@ -199,7 +202,7 @@ fn the_older_history_is_taken_up_again_as_a_generation_of_its_own() {
         .any(|action| matches!(action, PrimaryAction::Answer(Message::Refuse { standing: Some(_), .. })));
     assert!(!is_told);
     assert!(state.alone.is_some() && has_ended(&all_written(&mut primary)));
-    let again = Primary::new(config(), state).standing();
+    let again = new_primary(config(), state).standing();
     let relation = crate::lineage::compare(&again, &promoted());
     assert_eq!(relation, crate::lineage::Relation::SplitBrain { fork: FORK });
 }

@@ -67,7 +67,7 @@ fn greeted(still_budget: Option<Duration>) -> Primary {
         .push(Roll { epoch: Epoch(6), at_cut: true, eras: vec![Era(7); group().volumes().len()] })
         .unwrap();
     let settings = PrimaryConfig { interval: true, still_budget, epoch_interval: SECOND * 60, ..config() };
-    let mut primary = Primary::new(settings, state);
+    let mut primary = new_primary(settings, state);
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
