@@ -104,6 +104,10 @@ impl Content {
     }
 }
 
+/// Tells whether a host's volumes were written to between two looks at them: two marks are the same only if they were not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteMark(pub [u8; 16]);
+
 /// A promote that was decided before another one that this side knows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the fencing token {token} is not above {seen}, which was seen before: a later decision stands")]
@@ -151,6 +155,8 @@ pub struct DurableState {
     pub numbered: Option<Epoch>,
     /// A primary: its generation began with less than what was acknowledged, or with a mixture, because a person took that.
     pub with_loss: bool,
+    /// A primary: its daemon ended while everything was committed and its volumes were closed, and this was their mark.
+    pub ended_at: Option<WriteMark>,
 }
 
 /// Identities, 16 bytes each.
@@ -212,6 +218,7 @@ mod tag {
     /// Mandatory: a version that does not know it would promote to less than was acknowledged, without a word.
     pub(super) const LOST: u16 = 12;
     pub(super) const NUMBERED: u16 = super::OPTIONAL | 3;
+    pub(super) const ENDED_AT: u16 = super::OPTIONAL | 4;
     /// Mandatory: a version that does not know it would overwrite what is better than its own.
     pub(super) const WITH_LOSS: u16 = 13;
 }
@@ -248,6 +255,7 @@ impl DurableState {
             lost: None,
             numbered: None,
             with_loss: false,
+            ended_at: None,
         }
     }
 
@@ -306,6 +314,9 @@ impl DurableState {
         if let Some(numbered) = self.numbered {
             fields.u64(tag::NUMBERED, numbered.0);
         }
+        if let Some(mark) = self.ended_at {
+            fields.field(tag::ENDED_AT, &mark.0);
+        }
         fields.finish()
     }
 
@@ -327,6 +338,7 @@ impl DurableState {
         let lost = fields.optional_array(tag::LOST)?.map(u64::from_le_bytes).map(Epoch);
         let with_loss = fields.flag(tag::WITH_LOSS)?;
         let numbered = fields.optional_array(tag::NUMBERED)?.map(u64::from_le_bytes).map(Epoch);
+        let ended_at = fields.optional_array(tag::ENDED_AT)?.map(WriteMark);
         let rolls = fields.optional(tag::ROLLS).map(RollHistory::decode).transpose()?.unwrap_or_default();
         let devices = fields.optional(tag::DEVICES).map(decode_devices).transpose()?.unwrap_or_default();
         fields.finish()?;
@@ -347,6 +359,7 @@ impl DurableState {
             lost,
             numbered,
             with_loss,
+            ended_at,
         })
     }
 

@@ -17,7 +17,7 @@ use ftship_proto::message::{ByeCause, Hello, Message, RefuseCode, Welcome};
 use ftship_proto::record::{Content as Data, RecordError, RecordIter};
 use ftship_proto::rolls::{Roll, RollHistory};
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, encode};
-use ftship_proto::state::{Content, DurableState, Fence, Role};
+use ftship_proto::state::{Content, DurableState, Fence, Role, WriteMark};
 use ftship_proto::verify::{DigestLength, Digests, HashRequest, Place, ShortDigest};
 
 const INCARNATION: Incarnation = Incarnation([0xa1; 16]);
@@ -329,6 +329,7 @@ fn durable_state() {
         lost: None,
         numbered: None,
         with_loss: false,
+        ended_at: None,
     };
     check_state("state", 7, state);
 }
@@ -357,6 +358,7 @@ fn a_state_with_its_rolls() {
         lost: None,
         numbered: None,
         with_loss: false,
+        ended_at: None,
     };
     check_state("state_rolls", 8, state);
 }
@@ -514,4 +516,12 @@ fn numbers_that_were_given_and_a_loss_that_was_taken() {
         check(name, &bytes_of(&[message.encode(2, INCARNATION)]));
         assert_eq!(Message::decode(&frames_in(&golden(name))[0]), Ok(message), "{name}");
     }
+}
+
+#[test]
+fn a_primary_that_ended_with_everything_committed() {
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
+    let ended_at = Some(WriteMark([0xe9; 16]));
+    let state = DurableState { role: Role::Primary, lineage: lineage(), ended_at, ..blank };
+    check_state("state_ended", 9, state);
 }

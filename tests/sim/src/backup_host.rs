@@ -282,7 +282,7 @@ impl World {
         }
     }
 
-    fn backup_send(&mut self, message: &Message) {
+    pub(crate) fn backup_send(&mut self, message: &Message) {
         if let Message::Staged { epoch, digest } = message {
             let Self { checker, backup, .. } = self;
             checker.acknowledges(&backup.disks, *epoch, *digest);

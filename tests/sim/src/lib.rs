@@ -16,6 +16,7 @@ mod coordinator;
 mod cut_reports;
 mod disk;
 mod encoding;
+mod ending;
 mod eras;
 mod failback;
 mod lanes;
@@ -60,19 +61,22 @@ pub enum Kind {
     SmallLogs,
     /// The primary's disks are copied, and put back when the backup has come further.
     PutBack,
+    /// At the end the roles are changed without a switch: VM and daemon are stopped, the other side promoted.
+    Planned,
     /// Whatever is drawn; and where the old primary has become a backup, the pair's second life.
     Failback,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Any,
         Self::PowerCuts,
         Self::BrokenCopies,
         Self::LostWrites,
         Self::SmallLogs,
         Self::PutBack,
+        Self::Planned,
         Self::Failback,
     ];
 
@@ -86,6 +90,7 @@ impl Kind {
             Self::LostWrites => "lost-writes",
             Self::SmallLogs => "small-logs",
             Self::PutBack => "put-back",
+            Self::Planned => "planned",
             Self::Failback => "failback",
         }
     }
@@ -99,6 +104,7 @@ impl Kind {
             Self::LostWrites => drawn.of_lost_writes(random),
             Self::SmallLogs => drawn.of_small_logs(random),
             Self::PutBack => drawn.of_put_back(random),
+            Self::Planned => Scenario { plans: true, ..drawn },
             Self::Failback => Scenario { fails_back: true, ..drawn },
         }
     }

@@ -27,6 +27,7 @@ fn best(mutant: Mutant) -> Kind {
     match mutant {
         Mutant::OwnUntold => Kind::Failback,
         Mutant::PutBackUnseen => Kind::PutBack,
+        Mutant::EndForgotten | Mutant::EndAssumed => Kind::Planned,
         Mutant::RedoWhateverLiesThere
         | Mutant::IdentityIsProof
         | Mutant::ApplyUnnoted

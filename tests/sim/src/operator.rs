@@ -47,10 +47,13 @@ pub(crate) enum Fault {
     Failover,
     /// The primary's disks are copied, and put back later.
     PutBack,
+    /// A daemon is stopped on purpose.
+    StopPrimary,
+    StopBackup,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::KillBackup,
         Self::CutBackup,
         Self::CutBackup,
@@ -72,6 +75,8 @@ impl Fault {
         Self::SlowDisks,
         Self::Failover,
         Self::Failover,
+        Self::StopPrimary,
+        Self::StopBackup,
     ];
 }
 
@@ -228,6 +233,8 @@ impl World {
             }
             Fault::Failover => self.failover(),
             Fault::PutBack => self.copy_disks(),
+            Fault::StopPrimary => self.ask_primary_to_end(),
+            Fault::StopBackup => self.end_backup(),
         }
     }
 
@@ -458,7 +465,7 @@ impl World {
         self.primary_handle(PrimaryEvent::FullSync { id });
     }
 
-    fn ask_for_checkpoint(&mut self, until: Until) -> u64 {
+    pub(crate) fn ask_for_checkpoint(&mut self, until: Until) -> u64 {
         let id = self.operator.id();
         if self.primary.daemon.is_some() {
             self.note(|_| format!("operator: checkpoint {id} until {until:?}"));
@@ -539,7 +546,7 @@ impl World {
             let backup = self.backup.daemon.as_ref().map(|daemon| daemon.core.phase().clone());
             panic!("stuck: the primary is {primary:?}, the backup {backup:?}");
         }
-        if self.operator.is_last_committed && self.operator.promoting.is_none() {
+        if self.operator.is_last_committed && self.operator.promoting.is_none() && !self.plan_failover() {
             self.checker.all_answered();
             self.operator.deadline = self.now + PATIENCE;
             let power = self.random.coin();

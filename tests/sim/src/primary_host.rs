@@ -16,11 +16,11 @@ use ftship_proto::message::{Hello, Message};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
     Comparison, CopyPlan, Cut, CutOrder, CutResult, LONGEST_REST, Primary, PrimaryAction, PrimaryEvent,
-    Replication, Touched,
+    Replication, Touched, Usage,
 };
 use ftship_proto::protocol::COMPARE;
 use ftship_proto::scope::Scope;
-use ftship_proto::state::{DurableState, Role};
+use ftship_proto::state::{DurableState, Role, WriteMark};
 
 use crate::content::Content;
 use crate::cut_reports::{Cargo, PrimaryReport};
@@ -105,6 +105,8 @@ pub(crate) struct PrimaryHost {
     pub(crate) gate: Gate,
     /// It wrote since the host was powered on.
     pub(crate) written: bool,
+    /// How often it was powered on.
+    pub(crate) boots: u64,
     /// When it first wrote while nobody but this side had it, since the pair was last in sync.
     pub(crate) alone_since: Option<u64>,
     pub(crate) daemon_since: Option<u64>,
@@ -143,6 +145,7 @@ impl PrimaryHost {
             has_guest: true,
             gate: Gate::Open,
             written: false,
+            boots: 0,
             alone_since: None,
             daemon_since: None,
             daemon_until: None,
@@ -152,6 +155,15 @@ impl PrimaryHost {
             hook_failed: false,
             daemon: None,
         }
+    }
+}
+
+impl PrimaryHost {
+    /// What the daemon sees of whoever uses the volumes.
+    pub(crate) fn usage(&self) -> Usage {
+        let mark = [self.boots.to_le_bytes(), self.writes.to_le_bytes()].concat();
+        let mark = mark.first_chunk().copied().map(WriteMark);
+        Usage { open: self.has_guest, written: self.written, mark }
     }
 }
 
@@ -333,6 +345,7 @@ impl World {
                 let incarnation = daemon.incarnation;
                 self.checker.checkpoint_reached(id, incarnation, epoch, until);
                 self.operator.checkpoint_answered(id, true);
+                self.planned_checkpoint(id, true);
             }
             PrimaryAction::CheckpointFailed { id, .. } => {
                 self.checker.checkpoint_failed(id);
@@ -373,7 +386,7 @@ impl World {
         self.cut_push(order);
     }
 
-    fn primary_send(&mut self, message: &Message) {
+    pub(crate) fn primary_send(&mut self, message: &Message) {
         let Some(daemon) = &self.primary.daemon else { return };
         let incarnation = daemon.incarnation;
         if let Message::SyncBegin { .. } = message {

@@ -14,6 +14,7 @@ use crate::backup_host::BackupHost;
 use crate::checker::Checker;
 use crate::coordinator::Coordinator;
 use crate::cut_reports::PrimaryReport;
+use crate::ending::Planned;
 use crate::net::{ConnId, Net};
 use crate::operator::Operator;
 use crate::primary_host::PrimaryHost;
@@ -91,6 +92,8 @@ pub(crate) enum Event {
     PutBack,
     /// A person decides whose history counts.
     Decide,
+    /// The primary's daemon, of this run, ends as it was asked to.
+    EndPrimary(u32),
     Calm,
 }
 
@@ -147,6 +150,7 @@ pub(crate) struct World {
     pub(crate) coordinator: Coordinator,
     pub(crate) verifier: Verifier,
     pub(crate) put_back: PutBack,
+    pub(crate) planned: Planned,
     pub(crate) stalled_until: [u64; 6],
     /// A write to the journal's ring goes astray, behind so many others.
     pub(crate) misdirects: Option<u64>,
@@ -192,6 +196,7 @@ impl World {
             operator: Operator::default(),
             coordinator: Coordinator::default(),
             put_back: PutBack::default(),
+            planned: Planned::default(),
             stalled_until: [0; 6],
             misdirects: None,
             trace,
@@ -241,6 +246,7 @@ impl World {
             Event::Restart(side, run) => self.restart(side, run),
             Event::PutBack => self.put_back(),
             Event::Decide => self.decide(),
+            Event::EndPrimary(run) => self.end_primary(run),
             Event::Calm => self.calm(),
         }
     }

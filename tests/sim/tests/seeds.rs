@@ -99,6 +99,11 @@ fn disks_that_are_put_back_overwrite_nothing_unasked() {
 }
 
 #[test]
+fn planned_failovers_need_no_switch() {
+    all_hold(Kind::Planned, 0..200);
+}
+
+#[test]
 fn old_primaries_come_back_and_take_their_role_again() {
     all_hold(Kind::Failback, 0..600);
 }
@@ -115,5 +120,7 @@ mod found_by_simulation {
     regression!(the_same_epoch_in_another_attempt_is_another_content, LostWrites, 273, IdentityIsProof);
     regression!(what_is_half_applied_was_noted_before, LostWrites, 350, ApplyUnnoted);
     regression!(a_backup_that_is_ahead_of_disks_that_were_put_back_is_kept, PutBack, 10, PutBackUnseen);
+    regression!(an_end_with_everything_committed_is_not_forgotten, Planned, 0, EndForgotten);
+    regression!(an_end_with_something_uncommitted_is_not_called_so, Planned, 159, EndAssumed);
     regression!(what_an_old_primary_has_of_its_own_is_overwritten, Failback, 28, OwnUntold);
 }

@@ -14,6 +14,7 @@ use crate::ids::{Digest, Epoch};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
 use crate::protocol::{ACK_RECEIVED, CommitPolicy};
+use crate::state::WriteMark;
 
 /// Why a COMMIT was not done, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +73,8 @@ pub(super) struct Checkpoint {
     pub(super) epoch: Option<Epoch>,
     /// That cut is done.
     pub(super) is_cut: bool,
+    /// The volumes were closed when it was asked for, and this was their mark.
+    pub(super) closed_at: Option<WriteMark>,
 }
 
 /// How far the epochs of this chain have come, and who waits for them.
@@ -89,6 +92,8 @@ pub(super) struct Commits {
     pub(super) committed_digest: Digest,
     /// The last epoch that the coordinator named, and who waits for that to be done.
     pub(super) word: Epoch,
+    /// While the volumes were closed, with this mark, this epoch was cut.
+    closed: Option<(WriteMark, Epoch)>,
     words: Vec<(u64, Epoch)>,
 }
 
@@ -103,6 +108,7 @@ impl Default for Commits {
             committed: Epoch::NONE,
             committed_digest: Digest::ZERO,
             word: Epoch::NONE,
+            closed: None,
             words: Vec::new(),
         }
     }
@@ -121,7 +127,13 @@ impl Commits {
         self.in_flight.push_back(InFlight { epoch, cut_at: now, digest: None, stored, staged: false });
         for checkpoint in self.checkpoints.iter_mut().filter(|one| one.epoch == Some(epoch)) {
             checkpoint.is_cut = true;
+            self.closed = checkpoint.closed_at.map(|mark| (mark, epoch)).or(self.closed);
         }
+    }
+
+    /// Whether volumes of this mark hold nothing that is not committed.
+    pub(super) fn holds_all(&self, mark: Option<WriteMark>) -> bool {
+        self.closed.is_some_and(|(at, epoch)| Some(at) == mark && epoch <= self.committed)
     }
 
     /// It is framed.

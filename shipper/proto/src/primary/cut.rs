@@ -138,7 +138,8 @@ impl Primary {
         // The cut under way may have paused the volume before the request came: only the next one
         // holds everything written before it.
         let epoch = self.cuts.cutting.filter(|_| mutant::is(Mutant::CheckpointOfRunningCut));
-        self.commits.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false });
+        let closed_at = self.fencing.usage.filter(|usage| !usage.open).and_then(|usage| usage.mark);
+        self.commits.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false, closed_at });
         self.cuts.cut_at = now;
         self.cut_timeout(now);
         self.interval_timeout(now);

@@ -25,7 +25,7 @@ use crate::ids::{Epoch, Generation};
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Message, RefuseCode};
 use crate::mutant::{self, Mutant};
-use crate::state::{Content, Fence, Role, StaleToken};
+use crate::state::{Content, Fence, Role, StaleToken, WriteMark};
 
 /// Why a primary does not step down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +90,8 @@ pub struct Usage {
     pub open: bool,
     /// One of them was written to since its stack was made.
     pub written: bool,
+    /// Where that can be told: how often they were.
+    pub mark: Option<WriteMark>,
 }
 
 /// How far a primary has come with stepping down.
@@ -172,7 +174,9 @@ impl Primary {
         let synced_by = self.commits.synced_by.map(|(_, epoch)| epoch);
         let is_committed = synced_by.is_some_and(|epoch| self.commits.committed >= epoch);
         let is_there = self.is_in_sync() && (is_committed || mutant::is(Mutant::AloneUncommitted));
-        if is_there && self.durable.state.alone.take().is_some() {
+        if is_there
+            && (self.durable.state.alone.take().is_some() | self.durable.state.ended_at.take().is_some())
+        {
             self.write_state();
         }
     }
@@ -291,7 +295,8 @@ impl Primary {
     }
 
     /// The driver looked who uses the volumes.
-    pub(super) fn used(&mut self, now: Duration, usage: Usage) {
+    pub(super) fn used(&mut self, now: Duration, mut usage: Usage) {
+        usage.written &= !self.is_as_it_ended(usage);
         self.fencing.usage = Some(usage);
         if usage.written && !self.is_in_sync() {
             self.went_alone();
@@ -307,11 +312,28 @@ impl Primary {
         self.step_down(now);
     }
 
+    /// Whether nothing was written since the daemon ended the last time, with everything committed.
+    fn is_as_it_ended(&self, usage: Usage) -> bool {
+        usage.mark.is_some() && usage.mark == self.durable.state.ended_at && !mutant::is(Mutant::EndForgotten)
+    }
+
     /// The daemon is about to end; whoever has a volume open goes on without it.
     pub(super) fn stopping(&mut self, usage: Usage) {
-        if usage.open && !self.is_stepping_down() && !self.switch_bars_link() {
+        if self.is_stepping_down() || self.switch_bars_link() || self.has_failed() {
+            return;
+        }
+        if usage.open {
             self.went_alone();
         }
+        let is_all_there = !usage.open && self.is_in_sync() && self.commits.holds_all(usage.mark);
+        if is_all_there || mutant::is(Mutant::EndAssumed) {
+            self.durable.state.ended_at = usage.mark;
+        }
+        // Nothing is cut any more.
+        let last = self.last_cut();
+        self.durable.state.numbered = Some(last);
+        self.durable.state.highest_epoch_seen = self.durable.state.highest_epoch_seen.max(last);
+        self.write_state();
     }
 
     /// Steps down by itself, where that loses nothing.

@@ -37,6 +37,8 @@ impl Primary {
         let noted = self.durable.state.numbered.unwrap_or(Epoch::NONE);
         if noted.0 < last.saturating_add(ahead / 2) {
             self.durable.state.numbered = Some(Epoch(last.saturating_add(ahead)));
+            // For people: how far this side had come.
+            self.durable.state.highest_epoch_seen = self.durable.state.highest_epoch_seen.max(Epoch(last));
             self.write_state();
         }
     }

@@ -54,6 +54,7 @@ fn any_state() -> impl Strategy<Value = DurableState> {
             lost: (seen % 7 == 0).then_some(Epoch(seen)),
             numbered: (seen % 11 == 0).then_some(Epoch(seen)),
             with_loss: seen % 13 == 0,
+            ended_at: incarnation.map(WriteMark),
         },
     )
 }
@@ -101,6 +102,7 @@ fn the_largest_state_fits_a_slot() {
         lost: Some(Epoch(u64::MAX)),
         numbered: Some(Epoch(u64::MAX)),
         with_loss: true,
+        ended_at: Some(WriteMark([6; 16])),
     };
     let body = state.encode();
     assert!(body.len() <= MAX_BODY, "{}", body.len());

@@ -7,7 +7,7 @@ use crate::rolls::Roll;
 use crate::state::{Content, Fence, StaleToken};
 
 pub(super) const FORK: Epoch = Epoch(100);
-const IDLE: Usage = Usage { open: false, written: false };
+const IDLE: Usage = Usage { open: false, written: false, mark: None };
 
 fn second() -> LineageEntry {
     let generation = Generation { number: 2, id: [0xe2; 16] };
@@ -75,7 +75,7 @@ fn one_that_never_went_alone_becomes_the_backup_once_nobody_uses_it_and_that_is_
     assert_eq!(written(&actions(&mut primary)).unwrap().fenced, Some(fence));
     // Nobody knows yet who uses it, then somebody does.
     assert!(!has_ended(&all_written(&mut primary)));
-    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: false }));
+    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: false, mark: None }));
     assert!(written(&actions(&mut primary)).is_none());
     primary.handle(SECOND, PrimaryEvent::Used(IDLE));
     let ordered = actions(&mut primary);
@@ -104,7 +104,7 @@ fn one_that_went_alone_gives_nothing_up_by_itself_also_after_a_restart() {
         let mut primary = greeting(DurableState { alone, ..with_rolls() });
         if alone.is_none() {
             // The volume was written to, and no daemon was there to see it.
-            primary.handle(SECOND, PrimaryEvent::Used(Usage { open: false, written: true }));
+            primary.handle(SECOND, PrimaryEvent::Used(Usage { open: false, written: true, mark: None }));
         }
         primary.handle(SECOND, refusal(Some(promoted())));
         let state = written(&actions(&mut primary)).unwrap().clone();
@@ -128,7 +128,7 @@ fn one_that_went_alone_gives_nothing_up_by_itself_also_after_a_restart() {
 fn one_that_is_written_to_after_it_was_told_is_outdated_no_more_but_a_split_brain() {
     let mut primary = greeting(with_rolls());
     primary.handle(SECOND, refusal(Some(promoted())));
-    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: true }));
+    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: true, mark: None }));
     assert!(written(&actions(&mut primary)).unwrap().fenced.unwrap().split);
     primary.handle(SECOND, PrimaryEvent::Used(IDLE));
     assert!(!has_ended(&all_written(&mut primary)));

@@ -34,7 +34,7 @@ pub(super) fn in_sync() -> Primary {
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     staged(&mut primary, 8);
     assert!(primary.is_in_sync(), "{:?}", primary.replication());
-    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: true }));
+    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: true, mark: None }));
     all_written(&mut primary);
     primary
 }
