@@ -279,6 +279,7 @@ impl Primary {
             PrimaryEvent::Widened { bytes } => self.syncing.attempt.widened(bytes),
             PrimaryEvent::PartEncoded { stored, frames } => self.part_encoded(now, stored, frames),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
+            PrimaryEvent::ThawedEarly { token } => self.thawed_early(now, token),
             PrimaryEvent::Encoded { epoch, digest, stored, touched } => {
                 self.rolls.note(touched);
                 self.encoded(epoch, digest, stored);
