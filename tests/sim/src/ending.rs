@@ -74,7 +74,8 @@ impl World {
 
     /// It ends.
     pub(crate) fn end_primary(&mut self, run: u32) {
-        if run != self.primary.run || self.primary.daemon.is_none() {
+        let is_over = self.operator.is_calm() && self.planned.step == Step::No;
+        if run != self.primary.run || self.primary.daemon.is_none() || is_over {
             return;
         }
         self.note(|_| "operator: the primary's daemon is stopped".into());
