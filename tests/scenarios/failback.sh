@@ -87,3 +87,13 @@ status primary .primary.last_sync
 on primary ftship checkpoint vm1 --wait
 same() { [[ $(digest primary /dev/vg/vm1) == $(digest backup /dev/vg/vm1) ]]; }
 eventually 20 same
+
+step "a planned failover without a switch: the old primary becomes the backup by itself, in the same boot"
+kill_background "$PRIMARY_JOB" TERM
+wait_background "$PRIMARY_JOB" || fail "the primary's daemon did not stop cleanly"
+promote
+background primary ftship run vm1
+PRIMARY_JOB=$JOB
+eventually 30 is_role primary backup
+wait_state backup "in sync" 60
+expect_equal "$(status backup .role)" primary

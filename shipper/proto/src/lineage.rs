@@ -15,6 +15,10 @@
 //!     any             they ran alone                             SplitBrain
 //!   a generation    another one, from a common one               SplitBrain: both were promoted
 //!   a primary       a primary of the same generation             SplitBrain: a copied state
+//!   a primary       a backup of the same generation, with an
+//!                   epoch that this primary never numbered       SplitBrain: disks that were put back
+//!   a newer one,    an older primary of my history, whatever
+//!     with loss       it wrote                                   SplitBrain: it may have what was lost
 //!   any             a backup that stepped down, of my history     Overtakes: I am its primary
 //!   a generation    none (formatted anew, a replaced disk)       Fresh
 //!   a generation    nothing in common                            Unrelated
@@ -41,6 +45,10 @@ pub struct Standing {
     pub last_epoch: Epoch,
     /// A primary that went on without its backup: since this epoch.
     pub alone: Option<Epoch>,
+    /// A primary, where it can tell: it never gave a higher number to an epoch.
+    pub numbered: Option<Epoch>,
+    /// A primary whose generation began with less than what was acknowledged.
+    pub with_loss: bool,
 }
 
 /// How the other side's history stands to mine.
@@ -109,6 +117,14 @@ fn ancestry(mine: &[LineageEntry], theirs: &[LineageEntry]) -> Ancestry {
     }
 }
 
+/// Whether the newer of these two generations began with less than what was acknowledged: then the older side may have the
+/// rest, whether it wrote since or not.
+fn has_loss(mine: &Standing, theirs: &Standing) -> bool {
+    let number = |side: &Standing| side.generation().map_or(0, |generation| generation.number);
+    let newer = if number(mine) > number(theirs) { mine } else { theirs };
+    newer.with_loss && !mutant::is(Mutant::LossForgotten)
+}
+
 /// Compares my side with the other.
 #[must_use]
 pub fn compare(mine: &Standing, theirs: &Standing) -> Relation {
@@ -130,7 +146,13 @@ pub fn compare(mine: &Standing, theirs: &Standing) -> Relation {
         Ancestry::Same if both_primary => {
             Relation::SplitBrain { fork: mine.last_epoch.min(theirs.last_epoch) }
         }
+        Ancestry::Same if mine.was_put_back(theirs) || theirs.was_put_back(mine) => {
+            Relation::SplitBrain { fork: mine.last_epoch.min(theirs.last_epoch) }
+        }
         Ancestry::Same => Relation::Same,
+        Ancestry::Ancestor(fork) | Ancestry::Descendant(fork) if both_primary && has_loss(mine, theirs) => {
+            Relation::SplitBrain { fork }
+        }
         Ancestry::Ancestor(fork) if mine.went_on(fork) => Relation::SplitBrain { fork },
         Ancestry::Ancestor(fork) => Relation::Outdated { fork },
         Ancestry::Descendant(fork) if theirs.went_on(fork) => Relation::SplitBrain { fork },
@@ -142,8 +164,9 @@ impl DurableState {
     /// Where a side with this state stands, whose history goes to `last_epoch`.
     #[must_use]
     pub fn standing(&self, last_epoch: Epoch) -> Standing {
-        let Self { role, content, ref lineage, alone, .. } = *self;
-        Standing { role, content, lineage: lineage.clone(), last_epoch, alone }
+        let Self { role, content, ref lineage, alone, with_loss, .. } = *self;
+        let with_loss = with_loss && role == Role::Primary;
+        Standing { role, content, lineage: lineage.clone(), last_epoch, alone, numbered: None, with_loss }
     }
 }
 
@@ -166,6 +189,14 @@ impl Standing {
         }
     }
 
+    /// Whether this is a primary that never made what `backup` holds of its generation: its disks are those of an earlier
+    /// time.
+    pub(crate) fn was_put_back(&self, backup: &Self) -> bool {
+        let is_pair = (self.role, backup.role) == (Role::Primary, Role::Backup);
+        let is_ahead = self.numbered.is_some_and(|numbered| backup.last_epoch > numbered);
+        is_pair && is_ahead && backup.content == Content::Consistent && !mutant::is(Mutant::PutBackUnseen)
+    }
+
     /// Its generation.
     #[must_use]
     pub fn generation(&self) -> Option<Generation> {
@@ -179,8 +210,14 @@ impl Standing {
         fields.field(2, &self.content.encode());
         fields.field(3, &encode_lineage(&self.lineage));
         fields.u64(4, self.last_epoch.0);
+        if self.with_loss {
+            fields.field(5, &[]);
+        }
         if let Some(alone) = self.alone {
             fields.u64(OPTIONAL | 1, alone.0);
+        }
+        if let Some(numbered) = self.numbered {
+            fields.u64(OPTIONAL | 2, numbered.0);
         }
         fields.finish()
     }
@@ -195,6 +232,8 @@ impl Standing {
             lineage: decode_lineage(fields.required(3)?)?,
             last_epoch: Epoch(fields.u64(4)?),
             alone: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
+            numbered: fields.optional_array(OPTIONAL | 2)?.map(u64::from_le_bytes).map(Epoch),
+            with_loss: fields.flag(5)?,
         };
         fields.finish()?;
         Ok(standing)

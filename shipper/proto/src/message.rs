@@ -46,6 +46,10 @@ pub struct Hello {
     pub alone: Option<Epoch>,
     /// The highest fencing token that it has seen; 0: none.
     pub token: u64,
+    /// It never gave a higher number to an epoch, where it can tell.
+    pub numbered: Option<Epoch>,
+    /// Its generation began with less than what was acknowledged.
+    pub with_loss: bool,
 }
 
 /// The backup accepts and says where it stands.
@@ -128,6 +132,8 @@ pub enum Message {
         committed: Epoch,
         /// Last epoch applied to the volumes.
         applied: Epoch,
+        /// Last epoch that is durable, committed or not, where it says so.
+        durable: Option<Epoch>,
         /// Bytes of the journal in use.
         journal_used: u64,
         /// Bytes of the journal.
@@ -295,11 +301,14 @@ impl Message {
             }
             Self::Commit { epoch } => fields.u64(1, epoch.0),
             Self::TakeOver { generation } => fields.field(1, generation),
-            Self::Report { committed, applied, journal_used, journal_size } => {
+            Self::Report { committed, applied, durable, journal_used, journal_size } => {
                 fields.u64(1, committed.0);
                 fields.u64(2, applied.0);
                 fields.u64(3, *journal_used);
                 fields.u64(4, *journal_size);
+                if let Some(durable) = durable {
+                    fields.u64(OPTIONAL | 1, durable.0);
+                }
             }
             Self::Ping { token } | Self::Pong { token } => fields.u64(1, *token),
             Self::Hash(request) => {
@@ -359,6 +368,7 @@ impl Message {
             FrameKind::Report => Self::Report {
                 committed: Epoch(fields.u64(1)?),
                 applied: Epoch(fields.u64(2)?),
+                durable: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
                 journal_used: fields.u64(3)?,
                 journal_size: fields.u64(4)?,
             },
@@ -390,6 +400,8 @@ impl Hello {
             lineage: self.lineage.clone(),
             last_epoch: self.last_epoch,
             alone: self.alone,
+            numbered: self.numbered,
+            with_loss: self.with_loss,
         }
     }
 
@@ -404,11 +416,17 @@ impl Hello {
         fields.field(4, &encode_lineage(&self.lineage));
         fields.u64(5, self.last_epoch.0);
         fields.field(6, &self.last_digest.0);
+        if self.with_loss {
+            fields.field(7, &[]);
+        }
         if let Some(alone) = self.alone {
             fields.u64(OPTIONAL | 1, alone.0);
         }
         if self.token > 0 {
             fields.u64(OPTIONAL | 2, self.token);
+        }
+        if let Some(numbered) = self.numbered {
+            fields.u64(OPTIONAL | 3, numbered.0);
         }
     }
 
@@ -433,6 +451,8 @@ impl Hello {
             last_digest: Digest(fields.array(6)?),
             alone: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
             token: fields.optional_array(OPTIONAL | 2)?.map_or(0, u64::from_le_bytes),
+            numbered: fields.optional_array(OPTIONAL | 3)?.map(u64::from_le_bytes).map(Epoch),
+            with_loss: fields.flag(7)?,
         })
     }
 }

@@ -104,6 +104,10 @@ impl Content {
     }
 }
 
+/// Tells whether a host's volumes were written to between two looks at them: two marks are the same only if they were not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteMark(pub [u8; 16]);
+
 /// A promote that was decided before another one that this side knows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the fencing token {token} is not above {seen}, which was seen before: a later decision stands")]
@@ -147,6 +151,12 @@ pub struct DurableState {
     /// A backup: its journal has lost epochs that count, up to this one. Of no meaning any more once it holds that one or
     /// a later one.
     pub lost: Option<Epoch>,
+    /// A primary: it may have given numbers up to this one to epochs, and no higher one. None: a version that did not say so.
+    pub numbered: Option<Epoch>,
+    /// A primary: its generation began with less than what was acknowledged, or with a mixture, because a person took that.
+    pub with_loss: bool,
+    /// A primary: its daemon ended while everything was committed and its volumes were closed, and this was their mark.
+    pub ended_at: Option<WriteMark>,
 }
 
 /// Identities, 16 bytes each.
@@ -207,6 +217,10 @@ mod tag {
     pub(super) const TOKEN: u16 = 11;
     /// Mandatory: a version that does not know it would promote to less than was acknowledged, without a word.
     pub(super) const LOST: u16 = 12;
+    pub(super) const NUMBERED: u16 = super::OPTIONAL | 3;
+    pub(super) const ENDED_AT: u16 = super::OPTIONAL | 4;
+    /// Mandatory: a version that does not know it would overwrite what is better than its own.
+    pub(super) const WITH_LOSS: u16 = 13;
 }
 
 /// A durable state that cannot be used.
@@ -239,6 +253,9 @@ impl DurableState {
             devices: Vec::new(),
             token: 0,
             lost: None,
+            numbered: None,
+            with_loss: false,
+            ended_at: None,
         }
     }
 
@@ -284,12 +301,21 @@ impl DurableState {
         if let Some(lost) = self.lost {
             fields.u64(tag::LOST, lost.0);
         }
+        if self.with_loss {
+            fields.field(tag::WITH_LOSS, &[]);
+        }
         if self.rolls.last().is_some() {
             fields.field(tag::ROLLS, &self.rolls.encode());
         }
         if !self.devices.is_empty() {
             let ids: Vec<_> = self.devices.iter().map(|device| device.0).collect();
             fields.field(tag::DEVICES, ids.as_flattened());
+        }
+        if let Some(numbered) = self.numbered {
+            fields.u64(tag::NUMBERED, numbered.0);
+        }
+        if let Some(mark) = self.ended_at {
+            fields.field(tag::ENDED_AT, &mark.0);
         }
         fields.finish()
     }
@@ -310,6 +336,9 @@ impl DurableState {
         let fenced = fields.optional(tag::FENCED).map(Fence::decode).transpose()?;
         let token = fields.optional_array(tag::TOKEN)?.map_or(0, u64::from_le_bytes);
         let lost = fields.optional_array(tag::LOST)?.map(u64::from_le_bytes).map(Epoch);
+        let with_loss = fields.flag(tag::WITH_LOSS)?;
+        let numbered = fields.optional_array(tag::NUMBERED)?.map(u64::from_le_bytes).map(Epoch);
+        let ended_at = fields.optional_array(tag::ENDED_AT)?.map(WriteMark);
         let rolls = fields.optional(tag::ROLLS).map(RollHistory::decode).transpose()?.unwrap_or_default();
         let devices = fields.optional(tag::DEVICES).map(decode_devices).transpose()?.unwrap_or_default();
         fields.finish()?;
@@ -328,6 +357,9 @@ impl DurableState {
             fenced,
             token,
             lost,
+            numbered,
+            with_loss,
+            ended_at,
         })
     }
 

@@ -178,6 +178,11 @@ impl<'a> Reader<'a> {
         Ok(Some(array))
     }
 
+    /// Whether the field is there, which has no value.
+    pub fn flag(&mut self, tag: u16) -> Result<bool, TlvError> {
+        Ok(self.optional_array::<0>(tag)?.is_some())
+    }
+
     /// Ends the reading: whatever nobody took must be skippable.
     pub fn finish(self) -> Result<(), TlvError> {
         match self.fields.iter().find(|(tag, _)| tag & OPTIONAL == 0) {

@@ -17,7 +17,7 @@ use ftship_proto::message::{ByeCause, Hello, Message, RefuseCode, Welcome};
 use ftship_proto::record::{Content as Data, RecordError, RecordIter};
 use ftship_proto::rolls::{Roll, RollHistory};
 use ftship_proto::slot::{SLOT_SIZE, SlotKind, encode};
-use ftship_proto::state::{Content, DurableState, Fence, Role};
+use ftship_proto::state::{Content, DurableState, Fence, Role, WriteMark};
 use ftship_proto::verify::{DigestLength, Digests, HashRequest, Place, ShortDigest};
 
 /// Bytes of the first frame of these epochs.
@@ -148,6 +148,8 @@ fn messages() {
         last_digest: Digest([0xd2; 32]),
         alone: None,
         token: 0,
+        numbered: None,
+        with_loss: false,
     });
     let welcome = Message::Welcome(Welcome {
         protocol: 1,
@@ -180,6 +182,7 @@ fn messages() {
             Message::Report {
                 committed: Epoch(4712),
                 applied: Epoch(4700),
+                durable: None,
                 journal_used: 12345,
                 journal_size: 1 << 30,
             },
@@ -212,6 +215,19 @@ fn refusals() {
     for (frame, code) in frames_in(&golden("refusals")).iter().zip(&codes) {
         assert_eq!(Message::decode(frame), Ok(refuse(code)));
     }
+}
+
+#[test]
+fn a_report_with_its_optional_field() {
+    let report = Message::Report {
+        committed: Epoch(4712),
+        applied: Epoch(4700),
+        durable: Some(Epoch(4715)),
+        journal_used: 12345,
+        journal_size: 1 << 30,
+    };
+    check("report_durable", &bytes_of(&[report.encode(2, INCARNATION)]));
+    assert_eq!(Message::decode(&frames_in(&golden("report_durable"))[0]), Ok(report));
 }
 
 #[test]
@@ -316,6 +332,9 @@ fn durable_state() {
         devices: Vec::new(),
         token: 0,
         lost: None,
+        numbered: None,
+        with_loss: false,
+        ended_at: None,
     };
     check_state("state", 7, state);
 }
@@ -342,6 +361,9 @@ fn a_state_with_its_rolls() {
         devices: Vec::new(),
         token: 0,
         lost: None,
+        numbered: None,
+        with_loss: false,
+        ended_at: None,
     };
     check_state("state_rolls", 8, state);
 }
@@ -379,6 +401,8 @@ fn a_refusal_that_says_where_its_sender_stands() {
         lineage: lineage(),
         last_epoch: Epoch(4712),
         alone: Some(Epoch(4710)),
+        numbered: None,
+        with_loss: false,
     };
     let (code, text) = (RefuseCode::Promoted, "this side is a primary".to_owned());
     let refuse = Message::Refuse { code, text, standing: Some(Box::new(standing)) };
@@ -461,7 +485,48 @@ fn fencing_tokens() {
         last_digest: Digest([0xd2; 32]),
         alone: Some(Epoch(4710)),
         token: 0x0102_0304_0506_0708,
+        numbered: None,
+        with_loss: false,
     });
     check("hello_token", &bytes_of(&[hello.encode(2, INCARNATION)]));
     assert_eq!(Message::decode(&frames_in(&golden("hello_token"))[0]), Ok(hello));
+}
+
+/// What tells that disks were put back, and that a generation began with less than was acknowledged.
+#[test]
+fn numbers_that_were_given_and_a_loss_that_was_taken() {
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
+    let (numbered, with_loss) = (Some(Epoch(4800)), true);
+    let role = Role::Primary;
+    let state = DurableState { role, lineage: lineage(), numbered, with_loss, ..blank };
+    let standing = Box::new(Standing { numbered, ..state.standing(Epoch(4712)) });
+    check_state("state_numbered", 9, state);
+    let hello = Message::Hello(Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        features_optional: 1,
+        features_mandatory: 0,
+        group: group(),
+        lineage: lineage(),
+        last_epoch: Epoch(4712),
+        last_digest: Digest([0xd2; 32]),
+        alone: None,
+        token: 0,
+        numbered,
+        with_loss,
+    });
+    let (code, text) = (RefuseCode::Promoted, "this side is a primary".to_owned());
+    let refuse = Message::Refuse { code, text, standing: Some(standing) };
+    for (name, message) in [("hello_numbered", hello), ("refuse_standing_numbered", refuse)] {
+        check(name, &bytes_of(&[message.encode(2, INCARNATION)]));
+        assert_eq!(Message::decode(&frames_in(&golden(name))[0]), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn a_primary_that_ended_with_everything_committed() {
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
+    let ended_at = Some(WriteMark([0xe9; 16]));
+    let state = DurableState { role: Role::Primary, lineage: lineage(), ended_at, ..blank };
+    check_state("state_ended", 9, state);
 }

@@ -19,7 +19,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ftdm::fault;
-use ftship_proto::backup::{Backup, BackupAction, BackupEvent, Phase, PromoteRefused};
+use ftship_proto::backup::{Backup, BackupAction, BackupEvent, GiveUpRefused, Phase, PromoteRefused};
 use ftship_proto::frame::Frame;
 use ftship_proto::group::LocalVolume;
 use ftship_proto::ids::{Epoch, Incarnation};
@@ -60,6 +60,8 @@ pub struct BackupDriver {
     discards: Arc<DiscardCounts>,
     reports: Receiver<LaneReport>,
     waiting: Vec<ClientId>,
+    /// Who wants what this side holds to be given up.
+    giving_up: Vec<ClientId>,
     answers: Vec<(ClientId, Response)>,
     shown: (&'static str, Option<String>),
     /// Not everything that has arrived was read: others have their turn first.
@@ -114,6 +116,7 @@ impl BackupDriver {
             discards,
             reports: received,
             waiting: Vec::new(),
+            giving_up: Vec::new(),
             answers: Vec::new(),
             shown: ("", None),
             has_more: false,
@@ -194,6 +197,7 @@ impl BackupDriver {
                 BackupAction::SnapshotRefused { id, reason } => self.snapshot_refused(id, reason),
                 BackupAction::ReportLoss { text } => log::error!("{text}"),
                 BackupAction::PromoteDone(result) => self.promote_done(&result),
+                BackupAction::GivenUp(result) => self.given_up(&result),
                 disk => unreachable!("{disk:?} is disk work"),
             }
         }
@@ -225,6 +229,19 @@ impl BackupDriver {
             Err(refused) => Response::Refused { reason: refused.to_string() },
         };
         let waiting = std::mem::take(&mut self.waiting);
+        self.answers.extend(waiting.into_iter().map(|client| (client, answer.clone())));
+    }
+
+    fn given_up(&mut self, result: &Result<(), GiveUpRefused>) {
+        let answer = match result {
+            Ok(()) => {
+                log::info!("what this backup holds is given up");
+                Response::Started
+            }
+            Err(refused @ GiveUpRefused::NoSplit) => Response::Refused { reason: refused.to_string() },
+            Err(failed @ GiveUpRefused::Failed(_)) => Response::Failed { reason: failed.to_string() },
+        };
+        let waiting = std::mem::take(&mut self.giving_up);
         self.answers.extend(waiting.into_iter().map(|client| (client, answer.clone())));
     }
 
@@ -391,7 +408,11 @@ impl Driver for BackupDriver {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
             Request::Promote { epoch, force, token } => self.promote(now, client, epoch, force, token),
             Request::Switch { .. } => self.answers.push((client, refuse("switch"))),
-            Request::Demote | Request::DiscardMine => self.answers.push((client, refuse("stepping down"))),
+            Request::Demote => self.answers.push((client, refuse("stepping down"))),
+            Request::DiscardMine => {
+                self.giving_up.push(client);
+                self.core.handle(now, BackupEvent::GiveUp);
+            }
             Request::TestCopy { name, size } => self.test_copy(now, client, name, size),
             Request::Commit { .. } => self.answers.push((client, refuse("commit"))),
             Request::Checkpoint { .. } => self.answers.push((client, refuse("checkpoint"))),

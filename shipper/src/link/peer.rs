@@ -2,7 +2,7 @@
 //!
 //! Always holds: a frame handed out has its header and payload checksums verified; input held here is
 //! bounded by one frame and what TLS has taken in, output by what the driver queues while
-//! [`PeerConnection::wants_output`]; over TLS nothing is sent or handed out before the handshake has ended.
+//! [`PeerConnection::wants_output`], and by [`OUTPUT_LIMIT`] where it answers: who does not take answers is not read; over TLS nothing is sent or handed out before the handshake has ended.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -19,6 +19,9 @@ use crate::link::tls::session::Session;
 
 /// Queued output beyond which the driver should wait.
 const OUTPUT_TARGET: usize = 4 << 20;
+/// Queued output beyond which nothing more is read, since it might want an answer: the target, the frame with which data may
+/// exceed it, and as much again for answers.
+const OUTPUT_LIMIT: usize = 2 * OUTPUT_TARGET;
 
 /// A connection, connecting or connected.
 #[derive(Debug)]
@@ -168,7 +171,7 @@ impl PeerConnection {
     /// # Errors
     /// When the connection ended, or carried something that is not a frame.
     pub fn next_frame(&mut self) -> io::Result<Option<Frame>> {
-        while self.readable && self.established {
+        while self.readable && self.established && self.queued < OUTPUT_LIMIT {
             let spare = self.decoder.spare();
             let result = match &mut self.session {
                 Some(session) => session.read(&mut self.stream, spare),
@@ -323,4 +326,64 @@ fn meet(kind: FrameKind, what: &str) {
         _ => return,
     };
     fault::at(&format!("{name}-{what}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
+
+    use ftship_proto::ids::Incarnation;
+    use ftship_proto::message::Message;
+    use mio::Poll;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn frame(message: &Message) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        message.encode(1, Incarnation([7; 16])).encode_into(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn whoever_asks_and_takes_no_answers_is_read_no_further() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut asker = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        asker.set_nonblocking(true).unwrap();
+        let (stream, from) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let poll = Poll::new().unwrap();
+        let stream = TcpStream::from_std(stream);
+        let mut peer = PeerConnection::accepted(stream, from, None, poll.registry(), Token(0)).unwrap();
+        let (ping, answer) = (frame(&Message::Ping { token: 1 }), vec![0x5a; 64 << 10]);
+        let (mut asked, mut answered, begun) = (0, 0, Instant::now());
+        // Each question costs an answer that is much larger, and nobody takes any.
+        while begun.elapsed() < PATIENCE && peer.queued < OUTPUT_LIMIT {
+            while asked < answered + 16 && asker.write(&ping).is_ok_and(|taken| taken == ping.len()) {
+                asked += 1;
+            }
+            peer.mark_readable();
+            while peer.next_frame().unwrap().is_some() {
+                answered += 1;
+                peer.queue(answer.clone());
+            }
+            peer.flush().unwrap();
+        }
+        assert!((OUTPUT_LIMIT..OUTPUT_LIMIT + answer.len()).contains(&peer.queued), "{}", peer.queued);
+        asker.write_all(&ping).unwrap();
+        peer.mark_readable();
+        assert!(peer.next_frame().unwrap().is_none(), "it is not read while its answers wait");
+        // Once it takes them, it is.
+        let mut taken = vec![0; 1 << 20];
+        let is_read = |peer: &mut PeerConnection| {
+            let _ = (&asker).read(&mut taken);
+            peer.flush().unwrap();
+            peer.mark_readable();
+            peer.next_frame().unwrap().is_some()
+        };
+        let read = std::iter::repeat_with(|| ()).scan(is_read, |is_read, ()| Some(is_read(&mut peer)));
+        assert!(read.take_while(|_| begun.elapsed() < PATIENCE).any(|is_read| is_read));
+    }
 }

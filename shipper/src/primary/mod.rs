@@ -293,6 +293,8 @@ impl Driver for PrimaryDriver {
                     (true, true) => Until::Staged,
                     (true, false) => Until::Committed,
                 };
+                // Whether the volumes are closed tells whether this is all that there is.
+                self.core.handle(now, PrimaryEvent::Used(self.usage.look()));
                 self.core.handle(now, PrimaryEvent::Checkpoint { id, until });
             }
             Request::FullSync => {

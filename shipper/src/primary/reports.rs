@@ -87,6 +87,13 @@ impl PrimaryDriver {
                 }
                 self.core.handle(now, PrimaryEvent::Froze { token, result });
             }
+            HookReport::Expired { token } => {
+                let text = "the guest was thawed before its cut was over, by the hooks' time-out or because the process \
+                            that holds it was killed";
+                log::error!("{text}");
+                self.shown.hook_alarm = Some(text.to_owned());
+                self.core.handle(now, PrimaryEvent::ThawedEarly { token });
+            }
             HookReport::Thawed(Ok(())) => {}
             HookReport::Thawed(Err(reason)) => {
                 log::error!("the thaw hook failed: {reason}");

@@ -31,6 +31,8 @@ use crate::runtime::worker::Worker;
 #[derive(Debug, PartialEq, Eq)]
 enum Word {
     Frozen,
+    /// Nobody said anything within the time-out: it thaws by itself.
+    Expired,
     Thawed,
     Failed(String),
 }
@@ -42,6 +44,7 @@ impl Word {
     fn parse(line: &str) -> Option<Self> {
         match line {
             "frozen" => Some(Self::Frozen),
+            "expired" => Some(Self::Expired),
             "thawed" => Some(Self::Thawed),
             other => other.strip_prefix(FAILED).map(|reason| Self::Failed(reason.to_owned())),
         }
@@ -56,6 +59,7 @@ impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frozen => f.write_str("frozen"),
+            Self::Expired => f.write_str("expired"),
             Self::Thawed => f.write_str("thawed"),
             // A hook's words may have several lines, and any of them could be a word of this process.
             Self::Failed(reason) => write!(f, "{FAILED}{}", one_line(reason)),
@@ -80,8 +84,9 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
         Ok(()) => writeln!(out, "{}", Word::Frozen),
         Err(_) => Ok(()),
     };
-    if frozen.is_ok() && said.is_ok() {
-        wait(config.hooks.timeout);
+    if frozen.is_ok() && said.is_ok() && !wait(config.hooks.timeout) {
+        // Before the guest goes on; whoever does not listen any more need not hear it.
+        let _ = writeln!(out, "{}", Word::Expired);
     }
     let thawed = thaw(config, epoch);
     if let Err(error) = frozen {
@@ -92,8 +97,8 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
     Ok(said?)
 }
 
-/// Until the other end says something or closes its line.
-fn wait(limit: Duration) {
+/// Until the other end says something or closes its line. Returns whether it did.
+fn wait(limit: Duration) -> bool {
     let input = std::io::stdin();
     let ends = Instant::now() + limit;
     loop {
@@ -102,7 +107,8 @@ fn wait(limit: Duration) {
         let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, left) {
             Err(nix::errno::Errno::EINTR) => {}
-            _ => return,
+            Ok(0) => return false,
+            _ => return true,
         }
     }
 }
@@ -148,6 +154,11 @@ pub(crate) enum HookReport {
         /// Or why not.
         result: Result<(), String>,
     },
+    /// It goes on, though nobody ordered that.
+    Expired {
+        /// As ordered.
+        token: u64,
+    },
     /// It goes on: as it should, or why not.
     Thawed(Result<(), String>),
 }
@@ -189,9 +200,9 @@ impl Hooks {
         let holding = Worker::start("hooks", 128 << 10, move |queue: Receiver<Order>| {
             thaw_leftover(&config);
             for order in queue {
-                let (token, epoch) = (order.token, order.epoch.0);
+                let token = order.token;
                 match spawn(&config, &order) {
-                    Ok(Some(process)) => listen(&config, token, epoch, process, &reports),
+                    Ok(Some(process)) => listen(&config, &order, process, &reports),
                     Ok(None) => {}
                     Err(error) => {
                         let result = Err(format!("{error:#}"));
@@ -248,10 +259,16 @@ fn spawn(config: &Config, order: &Order) -> anyhow::Result<Option<Child>> {
 }
 
 /// Tells what the process says; does its work when it ends without.
-fn listen(config: &Config, token: u64, epoch: u64, mut process: Child, reports: &Reports<HookReport>) {
+fn listen(config: &Config, order: &Order, mut process: Child, reports: &Reports<HookReport>) {
+    let (token, epoch) = (order.token, order.epoch.0);
     let froze = |result| reports.send(HookReport::Froze { token, result });
+    let expired = || reports.send(HookReport::Expired { token });
     let output = process.stdout.take().map(BufReader::new);
-    let (is_told, thawed) = output.map_or((false, None), |output| follow(output, froze));
+    let (is_told, thawed) = output.map_or((false, None), |output| follow(output, froze, expired));
+    // It was killed: the guest goes on, or is about to.
+    if is_told && thawed.is_none() && !matches!(*lock(&order.line), Line::Closed) {
+        expired();
+    }
     if let Err(error) = process.wait() {
         log::warn!("the process that runs the hooks: {error}");
     }
@@ -262,9 +279,13 @@ fn listen(config: &Config, token: u64, epoch: u64, mut process: Child, reports: 
     reports.send(HookReport::Thawed(thawed));
 }
 
-/// Reads what the process says, to its end: gives on what became of the freeze, and returns whether it said that, and
+/// Reads what the process says, to its end: gives on what became of the freeze, and that it thaws unasked, and returns whether it said that, and
 /// what became of the thaw. `None`: it did not say.
-fn follow(output: impl BufRead, froze: impl Fn(Result<(), String>)) -> (bool, Option<Result<(), String>>) {
+fn follow(
+    output: impl BufRead,
+    froze: impl Fn(Result<(), String>),
+    expired: impl Fn(),
+) -> (bool, Option<Result<(), String>>) {
     let (mut is_told, mut thawed) = (false, None);
     for line in output.lines().map_while(Result::ok) {
         match Word::parse(&line) {
@@ -276,6 +297,7 @@ fn follow(output: impl BufRead, froze: impl Fn(Result<(), String>)) -> (bool, Op
                 is_told = true;
                 froze(Err(format!("the freeze hook failed: {reason}")));
             }
+            Some(Word::Expired) => expired(),
             // A failure stays one: later lines change nothing.
             Some(Word::Failed(reason)) => thawed = Some(Err(reason)),
             Some(Word::Thawed) if thawed.is_none() => thawed = Some(Ok(())),
@@ -296,7 +318,7 @@ mod tests {
     /// What the daemon makes of these lines.
     fn heard(said: &str) -> (Vec<Outcome>, bool, Option<Outcome>) {
         let froze = RefCell::new(Vec::new());
-        let (is_told, thawed) = follow(said.as_bytes(), |result| froze.borrow_mut().push(result));
+        let (is_told, thawed) = follow(said.as_bytes(), |result| froze.borrow_mut().push(result), || {});
         (froze.into_inner(), is_told, thawed)
     }
 
@@ -328,8 +350,18 @@ mod tests {
         assert_eq!(heard("frozen\nb\n").2, None, "the daemon thaws");
         assert_eq!(heard("b\n"), (Vec::new(), false, None));
         assert_eq!(heard(""), (Vec::new(), false, None));
-        for word in [Word::Frozen, Word::Thawed, Word::Failed("why".into())] {
+        for word in [Word::Frozen, Word::Expired, Word::Thawed, Word::Failed("why".into())] {
             assert_eq!(Word::parse(&word.to_string()), Some(word));
         }
+    }
+
+    #[test]
+    fn a_thaw_that_nobody_ordered_is_told_before_it_is_done() {
+        let count = std::cell::Cell::new(0);
+        let expired = || count.set(count.get() + 1);
+        let end = follow("frozen\nexpired\nthawed\n".as_bytes(), |_| {}, expired);
+        assert_eq!((end, count.get()), ((true, Some(Ok(()))), 1));
+        follow("frozen\nthawed\n".as_bytes(), |_| {}, expired);
+        assert_eq!(count.get(), 1);
     }
 }

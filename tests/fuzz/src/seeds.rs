@@ -146,6 +146,8 @@ fn session_frames(commit: CommitPolicy) -> Option<Vec<Frame>> {
         last_digest: Digest::ZERO,
         alone: None,
         token: 7,
+        numbered: Some(Epoch(9)),
+        with_loss: false,
     });
     let say = |message: Message| message.encode(GENERATION.number, INCARNATION);
     let mut frames = vec![say(hello), say(Message::SyncBegin { base_id: [0xb1; 16], base: None })];

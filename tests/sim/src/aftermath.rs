@@ -7,7 +7,7 @@
 
 use ftship_proto::backup::Phase;
 use ftship_proto::ids::Epoch;
-use ftship_proto::primary::{PrimaryEvent, Usage};
+use ftship_proto::primary::PrimaryEvent;
 
 use crate::switching::Gate;
 use crate::world::{Event, Side, World};
@@ -53,6 +53,7 @@ impl World {
     pub(crate) fn forget_unnoted(&mut self) {
         let (now, host) = (self.now, &mut self.primary);
         host.written = false;
+        host.boots += 1;
         let noted = |since: u64| {
             let until = match &host.daemon {
                 // Its state's disk stalls.
@@ -89,6 +90,7 @@ impl World {
                 self.guest_power_cut();
                 self.primary.alone_since = None;
                 self.primary.written = false;
+                self.primary.boots += 1;
                 self.primary.has_guest = self.random.once_in(3);
             }
             let run = self.primary.run;
@@ -119,7 +121,7 @@ impl World {
         }
         let next = if self.in_aftermath() { LOOK } else { EARLY_LOOK };
         self.schedule(self.now + next, Event::Look);
-        let usage = Usage { open: self.primary.has_guest, written: self.primary.written };
+        let usage = self.primary.usage();
         if self.primary.daemon.as_ref().is_some_and(|daemon| daemon.core.wants_usage()) {
             self.primary_handle(PrimaryEvent::Used(usage));
         }
@@ -127,8 +129,12 @@ impl World {
 
     /// The primary stepped down by itself.
     pub(crate) fn stepped_down(&mut self) {
+        if self.taken_up() {
+            return;
+        }
         let alone = self.primary.alone_since;
         let is_legal = alone.is_none() || self.operator.aftermath.is_discarding;
+        self.judge_planned(self.operator.aftermath.promoted);
         assert!(is_legal, "what the guest wrote alone since {alone:?} is given up by nobody's word");
         let has_guest = self.primary.has_guest && self.primary.gate != Gate::Shut;
         assert!(!has_guest, "it stepped down while its guest runs");
@@ -140,13 +146,16 @@ impl World {
     fn end_aftermath(&mut self) {
         let Aftermath { promoted, demoted, is_discarding, .. } = self.operator.aftermath;
         let at = promoted.expect("an aftermath follows a promote");
+        self.expect_planned(demoted);
         let alone = self.primary.alone_since;
         let fence = self.primary.daemon.as_ref().map(|daemon| daemon.core.fence());
         match fence {
             _ if demoted => {}
             _ if is_discarding => panic!("the old primary was to be given up, and is not"),
             Some(Some(fence)) => {
-                assert_eq!(fence.fork, at, "the fork is where the other side was promoted");
+                // One that was put back may know of fewer generations.
+                let is_fork = fence.fork == at || self.put_back.is_done && fence.fork < at;
+                assert!(is_fork, "the fork is {}, the other side was promoted at {at}", fence.fork);
                 assert!(alone.is_none() || fence.split, "both sides went on, and it is called {fence:?}");
             }
             Some(None) => panic!("40 seconds after a promote the old primary does not know of it"),

@@ -278,13 +278,16 @@ impl World {
                 assert!(self.checker.is_struck(), "what was never misdirected is reported as lost");
             }
             BackupAction::PromoteDone(result) => self.promote_done(&result),
+            BackupAction::GivenUp(result) => self.given_up(&result),
         }
     }
 
-    fn backup_send(&mut self, message: &Message) {
+    pub(crate) fn backup_send(&mut self, message: &Message) {
         if let Message::Staged { epoch, digest } = message {
             let Self { checker, backup, .. } = self;
             checker.acknowledges(&backup.disks, *epoch, *digest);
+            let maker = self.checker.known[digest].incarnation;
+            self.expect_decided(maker);
         }
         if let Message::Report { committed, .. } | Message::Welcome(Welcome { committed, .. }) = message {
             let Self { checker, backup, .. } = self;

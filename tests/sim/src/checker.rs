@@ -27,9 +27,9 @@ struct Cut {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+pub(crate) struct Known {
     epoch: Epoch,
-    incarnation: Incarnation,
+    pub(crate) incarnation: Incarnation,
     content: Rc<Content>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Checker {
     shape: Shape,
     group: GroupDescription,
     cuts: HashMap<(Incarnation, Epoch), Cut>,
-    known: HashMap<Digest, Known>,
+    pub(crate) known: HashMap<Digest, Known>,
     /// The highest epoch of each primary that the backup said is staged.
     staged: HashMap<Incarnation, Epoch>,
     /// The last epoch that a primary saw committed.
@@ -69,7 +69,7 @@ pub(crate) struct Checker {
     /// What the guest's two paired blocks ever held together.
     pairs: HashSet<[u64; 2]>,
     is_struck: bool,
-    commit: CommitPolicy,
+    pub(crate) commit: CommitPolicy,
     ack: AckPolicy,
     /// The coordinator's last word to each primary.
     words: HashMap<Incarnation, Epoch>,
@@ -78,7 +78,9 @@ pub(crate) struct Checker {
     chosen: Epoch,
     /// What the present primary was told is staged, where it must not be lost.
     promise: Option<Epoch>,
-    present: Incarnation,
+    pub(crate) present: Incarnation,
+    /// The epoch that ends the sync with which the present chain began, once it is encoded.
+    pub(crate) first_of_chain: Option<Epoch>,
     /// The highest epoch that the backup reported as committed.
     reported: Epoch,
     /// Blocks that nobody wrote to and that hold something else on the backup.
@@ -106,6 +108,7 @@ impl Checker {
             chosen: Epoch::NONE,
             promise: None,
             present: Incarnation::default(),
+            first_of_chain: None,
             reported: Epoch::NONE,
             rolls: Rolls::default(),
             flipped: HashSet::new(),
@@ -153,12 +156,19 @@ impl Checker {
     pub(crate) fn encoded(&mut self, incarnation: Incarnation, epoch: Epoch, digest: Digest) {
         let content = Rc::clone(&self.cuts[&(incarnation, epoch)].content);
         self.known.insert(digest, Known { epoch, incarnation, content });
+        self.first_of_chain.get_or_insert(epoch);
     }
 
     /// The primary has told the backup to begin a full sync.
     pub(crate) fn superseded(&mut self) {
         self.is_superseded = true;
         (self.promise, self.last_word) = (None, Epoch::NONE);
+    }
+
+    /// A person gives up what the backup holds.
+    pub(crate) fn disowned(&mut self) {
+        self.superseded();
+        (self.floor, self.reported) = (Epoch::NONE, Epoch::NONE);
     }
 
     /// Invariant 2, its first half: committed means acknowledged.
@@ -267,7 +277,7 @@ impl Checker {
     /// Another primary starts: its greeting will end what only its predecessor's coordinator could commit.
     pub(crate) fn present(&mut self, incarnation: Incarnation) {
         self.present = incarnation;
-        self.promise = None;
+        (self.promise, self.first_of_chain) = (None, None);
     }
 
     /// Invariant 5: nothing between the durable tail and the head is overwritten.

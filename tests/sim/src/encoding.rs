@@ -223,7 +223,10 @@ impl World {
         let Some(job) = daemon.encode.jobs.pop_front() else { return };
         let mut out = Vec::new();
         match job {
-            EncodeJob::Open { chain, previous } => daemon.open_chain(&self.primary.group, chain, previous),
+            EncodeJob::Open { chain, previous } => {
+                daemon.open_chain(&self.primary.group, chain, previous);
+                self.checker.chain_opened();
+            }
             EncodeJob::Inspect(token, inspection) => daemon.inspecting.begin(token, inspection),
             EncodeJob::Fill(token, read) => daemon.inspecting.fill(token, &read),
             EncodeJob::Conclude { token, repair } => daemon.inspecting.conclude(token, repair),

@@ -12,7 +12,7 @@ use crate::content::Shape;
 use crate::scenario::Scenario;
 
 /// The metadata of all volumes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Eras {
     shape: Shape,
     granule: usize,

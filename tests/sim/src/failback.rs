@@ -8,7 +8,7 @@
 
 use ftdm_units::{Era, SECTOR_SIZE};
 use ftship_proto::ids::Epoch;
-use ftship_proto::primary::{PrimaryEvent, Usage};
+use ftship_proto::primary::PrimaryEvent;
 use ftship_proto::scope::{Scope, bytes_of, union};
 use ftship_proto::state::{Content as Held, DurableState};
 
@@ -92,7 +92,7 @@ impl World {
         self.operator.aftermath.is_discarding = true;
         let id = self.operator.id();
         self.note(|_| "operator: discard mine".into());
-        let usage = Usage { open: self.primary.has_guest, written: self.primary.written };
+        let usage = self.primary.usage();
         self.primary_handle(PrimaryEvent::Used(usage));
         self.primary_handle(PrimaryEvent::Demote { id, discard: true });
         true

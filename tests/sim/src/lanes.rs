@@ -236,6 +236,18 @@ impl World {
         self.backup_receive();
     }
 
+    /// All that the lane was given is done, as when its daemon is stopped; nobody hears of it.
+    pub(crate) fn finish_lane(&mut self, lane: LaneId) {
+        while self.lane(lane).is_some_and(|queue| !queue.failed && !queue.jobs.is_empty()) {
+            while let Some(step) = self.next_step(lane, |_| true) {
+                self.step_done(step);
+            }
+            if let Some(queue) = self.lane(lane) {
+                queue.jobs.pop_front();
+            }
+        }
+    }
+
     fn lane(&mut self, lane: LaneId) -> Option<&mut Lane<Work>> {
         let daemon = self.backup.daemon.as_mut()?;
         Some(if lane == LaneId::Journal { &mut daemon.journal } else { &mut daemon.volume })

@@ -6,6 +6,7 @@
 //! the checker, from disks and messages alone.
 
 mod aftermath;
+mod arrival;
 mod backup_host;
 mod bounds;
 mod capture;
@@ -15,6 +16,7 @@ mod coordinator;
 mod cut_reports;
 mod disk;
 mod encoding;
+mod ending;
 mod eras;
 mod failback;
 mod lanes;
@@ -25,6 +27,7 @@ mod operator;
 mod primary_config;
 mod primary_host;
 mod primary_state;
+mod put_back;
 mod random;
 mod refusal;
 mod rounds;
@@ -56,14 +59,26 @@ pub enum Kind {
     LostWrites,
     /// Logs are smaller than what is written during a last round, also when nothing goes wrong any more.
     SmallLogs,
+    /// The primary's disks are copied, and put back when the backup has come further.
+    PutBack,
+    /// At the end the roles are changed without a switch: VM and daemon are stopped, the other side promoted.
+    Planned,
     /// Whatever is drawn; and where the old primary has become a backup, the pair's second life.
     Failback,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Any, Self::PowerCuts, Self::BrokenCopies, Self::LostWrites, Self::SmallLogs, Self::Failback];
+    pub const ALL: [Self; 8] = [
+        Self::Any,
+        Self::PowerCuts,
+        Self::BrokenCopies,
+        Self::LostWrites,
+        Self::SmallLogs,
+        Self::PutBack,
+        Self::Planned,
+        Self::Failback,
+    ];
 
     /// As it is written.
     #[must_use]
@@ -74,6 +89,8 @@ impl Kind {
             Self::BrokenCopies => "broken-copies",
             Self::LostWrites => "lost-writes",
             Self::SmallLogs => "small-logs",
+            Self::PutBack => "put-back",
+            Self::Planned => "planned",
             Self::Failback => "failback",
         }
     }
@@ -86,6 +103,8 @@ impl Kind {
             Self::BrokenCopies => drawn.of_broken_copies(random),
             Self::LostWrites => drawn.of_lost_writes(random),
             Self::SmallLogs => drawn.of_small_logs(random),
+            Self::PutBack => drawn.of_put_back(random),
+            Self::Planned => Scenario { plans: true, ..drawn },
             Self::Failback => Scenario { fails_back: true, ..drawn },
         }
     }

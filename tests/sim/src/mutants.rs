@@ -26,6 +26,8 @@ pub fn all(of: Option<Kind>, most: u64, only: &str) -> impl Iterator<Item = Caug
 fn best(mutant: Mutant) -> Kind {
     match mutant {
         Mutant::OwnUntold => Kind::Failback,
+        Mutant::PutBackUnseen => Kind::PutBack,
+        Mutant::EndForgotten | Mutant::EndAssumed => Kind::Planned,
         Mutant::RedoWhateverLiesThere
         | Mutant::IdentityIsProof
         | Mutant::ApplyUnnoted

@@ -45,10 +45,15 @@ pub(crate) enum Fault {
     BreakAndLose,
     /// The primary is given up, and the backup promoted, after a crash of its own or not.
     Failover,
+    /// The primary's disks are copied, and put back later.
+    PutBack,
+    /// A daemon is stopped on purpose.
+    StopPrimary,
+    StopBackup,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::KillBackup,
         Self::CutBackup,
         Self::CutBackup,
@@ -70,6 +75,8 @@ impl Fault {
         Self::SlowDisks,
         Self::Failover,
         Self::Failover,
+        Self::StopPrimary,
+        Self::StopBackup,
     ];
 }
 
@@ -225,6 +232,9 @@ impl World {
                 self.operator.is_breaking = true;
             }
             Fault::Failover => self.failover(),
+            Fault::PutBack => self.copy_disks(),
+            Fault::StopPrimary => self.ask_primary_to_end(),
+            Fault::StopBackup => self.end_backup(),
         }
     }
 
@@ -403,8 +413,9 @@ impl World {
         let (now, host) = (self.now, &mut self.primary);
         if let Some(daemon) = host.daemon.as_mut().filter(|daemon| daemon.core.is_in_sync()) {
             daemon.last_cut = now;
-            host.alone_since = None;
         }
+        self.judge_in_sync();
+        self.is_alone_no_more();
         let Some(daemon) = &self.primary.daemon else { return };
         match daemon.core.replication() {
             Replication::InSync => {
@@ -454,7 +465,7 @@ impl World {
         self.primary_handle(PrimaryEvent::FullSync { id });
     }
 
-    fn ask_for_checkpoint(&mut self, until: Until) -> u64 {
+    pub(crate) fn ask_for_checkpoint(&mut self, until: Until) -> u64 {
         let id = self.operator.id();
         if self.primary.daemon.is_some() {
             self.note(|_| format!("operator: checkpoint {id} until {until:?}"));
@@ -535,7 +546,7 @@ impl World {
             let backup = self.backup.daemon.as_ref().map(|daemon| daemon.core.phase().clone());
             panic!("stuck: the primary is {primary:?}, the backup {backup:?}");
         }
-        if self.operator.is_last_committed && self.operator.promoting.is_none() {
+        if self.operator.is_last_committed && self.operator.promoting.is_none() && !self.plan_failover() {
             self.checker.all_answered();
             self.operator.deadline = self.now + PATIENCE;
             let power = self.random.coin();

@@ -16,11 +16,11 @@ use ftship_proto::message::{Hello, Message};
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{
     Comparison, CopyPlan, Cut, CutOrder, CutResult, LONGEST_REST, Primary, PrimaryAction, PrimaryEvent,
-    Replication, Touched,
+    Replication, Touched, Usage,
 };
 use ftship_proto::protocol::COMPARE;
 use ftship_proto::scope::Scope;
-use ftship_proto::state::{DurableState, Role};
+use ftship_proto::state::{DurableState, Role, WriteMark};
 
 use crate::content::Content;
 use crate::cut_reports::{Cargo, PrimaryReport};
@@ -69,6 +69,9 @@ pub(crate) struct PrimaryDaemon {
     pub(crate) log_used: u64,
     /// When it last heard of a cut that was taken, or came in sync.
     pub(crate) last_cut: u64,
+    /// What it said last.
+    pub(crate) says_in_sync: bool,
+    pub(crate) says_alone: bool,
     pub(crate) refusals: Refusals,
     pub(crate) cut: Lane<CutOrder>,
     pub(crate) read: Lane<Piece>,
@@ -102,6 +105,8 @@ pub(crate) struct PrimaryHost {
     pub(crate) gate: Gate,
     /// It wrote since the host was powered on.
     pub(crate) written: bool,
+    /// How often it was powered on.
+    pub(crate) boots: u64,
     /// When it first wrote while nobody but this side had it, since the pair was last in sync.
     pub(crate) alone_since: Option<u64>,
     pub(crate) daemon_since: Option<u64>,
@@ -140,6 +145,7 @@ impl PrimaryHost {
             has_guest: true,
             gate: Gate::Open,
             written: false,
+            boots: 0,
             alone_since: None,
             daemon_since: None,
             daemon_until: None,
@@ -149,6 +155,15 @@ impl PrimaryHost {
             hook_failed: false,
             daemon: None,
         }
+    }
+}
+
+impl PrimaryHost {
+    /// What the daemon sees of whoever uses the volumes.
+    pub(crate) fn usage(&self) -> Usage {
+        let mark = [self.boots.to_le_bytes(), self.writes.to_le_bytes()].concat();
+        let mark = mark.first_chunk().copied().map(WriteMark);
+        Usage { open: self.has_guest, written: self.written, mark }
     }
 }
 
@@ -169,11 +184,13 @@ impl World {
             return self.nobody_is_primary();
         }
         host.gate = Gate::Open;
+        host.generation = state.generation().expect("a primary has one");
         (host.daemon_since, host.daemon_until) = (Some(self.now), None);
         let header = host.header(incarnation);
         let config = host.config(scenario, incarnation);
         let granule = Sectors(scenario.granule as u64);
         let touched = Touched::new(scenario.shape.0.iter().map(|blocks| (Sectors(*blocks as u64), granule)));
+        let says_alone = state.alone.is_some();
         let core = Primary::new(config, state);
         host.daemon = Some(Box::new(PrimaryDaemon {
             core,
@@ -198,6 +215,8 @@ impl World {
             dirty: None,
             log_used: 0,
             last_cut: 0,
+            says_in_sync: false,
+            says_alone,
             refusals: Refusals::default(),
             cut: Lane::default(),
             read: Lane::default(),
@@ -278,7 +297,10 @@ impl World {
     fn primary_perform(&mut self, action: PrimaryAction) {
         let Some(daemon) = &mut self.primary.daemon else { return };
         match action {
-            PrimaryAction::WriteState(state) => self.state_push(state),
+            PrimaryAction::WriteState(state) => {
+                self.judge_alone(&state);
+                self.state_push(state);
+            }
             PrimaryAction::Connect => {
                 let conn = self.net_connect();
                 if let Some(daemon) = &mut self.primary.daemon {
@@ -323,6 +345,7 @@ impl World {
                 let incarnation = daemon.incarnation;
                 self.checker.checkpoint_reached(id, incarnation, epoch, until);
                 self.operator.checkpoint_answered(id, true);
+                self.planned_checkpoint(id, true);
             }
             PrimaryAction::CheckpointFailed { id, .. } => {
                 self.checker.checkpoint_failed(id);
@@ -331,6 +354,7 @@ impl World {
             PrimaryAction::Committed { epoch, .. } => {
                 let incarnation = daemon.incarnation;
                 self.checker.committed(incarnation, epoch);
+                self.is_alone_no_more();
             }
             PrimaryAction::CommitDone { id, result } => self.commit_done(id, &result),
             PrimaryAction::StateChanged => self.state_changed(),
@@ -362,13 +386,15 @@ impl World {
         self.cut_push(order);
     }
 
-    fn primary_send(&mut self, message: &Message) {
+    pub(crate) fn primary_send(&mut self, message: &Message) {
         let Some(daemon) = &self.primary.daemon else { return };
+        let incarnation = daemon.incarnation;
         if let Message::SyncBegin { .. } = message {
             self.expect_capture();
+            self.expect_decided(incarnation);
             self.checker.superseded();
         }
-        let (generation, incarnation) = (daemon.stamp.generation, daemon.stamp.incarnation);
+        let generation = self.primary.generation.number;
         let frame = match message {
             Message::Hello(hello) if self.scenario.is_older => {
                 let features_optional = hello.features_optional & !COMPARE;

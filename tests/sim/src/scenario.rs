@@ -74,6 +74,8 @@ pub(crate) struct Scenario {
     pub(crate) is_tracked: bool,
     /// What the old primary wrote behind a promote is given up, and it becomes a backup.
     pub(crate) fails_back: bool,
+    /// The history ends with a planned failover.
+    pub(crate) plans: bool,
     /// Nothing goes wrong before the pair was in step once; then these are the odds, in their order below.
     pub(crate) settles_first: Option<[u64; 4]>,
     /// The log and the threads stay as they are when nothing goes wrong any more.
@@ -154,6 +156,7 @@ impl Scenario {
             settles_first: None,
             is_tracked: false,
             fails_back: false,
+            plans: false,
             keeps_pace: false,
             is_cramped,
             commit: if random.coin() { CommitPolicy::External } else { CommitPolicy::Auto },

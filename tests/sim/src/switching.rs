@@ -5,7 +5,7 @@
 //! old primary's volume, and that has nothing that the promoted one has not.
 
 use ftship_proto::ids::Epoch;
-use ftship_proto::primary::{CutOrder, CutResult, PrimaryEvent, Usage};
+use ftship_proto::primary::{CutOrder, CutResult, PrimaryEvent};
 
 use crate::world::{Event, Side, World};
 
@@ -31,7 +31,7 @@ impl World {
         }
         let (id, generation) = (self.operator.id(), self.random.id());
         self.note(|_| "operator: switch".into());
-        let usage = Usage { open: self.primary.has_guest, written: self.primary.written };
+        let usage = self.primary.usage();
         self.primary_handle(PrimaryEvent::Used(usage));
         self.primary_handle(PrimaryEvent::Switch { id, generation, stall: true });
     }

@@ -14,9 +14,11 @@ use crate::backup_host::BackupHost;
 use crate::checker::Checker;
 use crate::coordinator::Coordinator;
 use crate::cut_reports::PrimaryReport;
+use crate::ending::Planned;
 use crate::net::{ConnId, Net};
 use crate::operator::Operator;
 use crate::primary_host::PrimaryHost;
+use crate::put_back::PutBack;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::verify::Verifier;
@@ -86,6 +88,12 @@ pub(crate) enum Event {
     Request,
     Coordinator,
     Restart(Side, u32),
+    /// The primary's disks are put back.
+    PutBack,
+    /// A person decides whose history counts.
+    Decide,
+    /// The primary's daemon, of this run, ends as it was asked to.
+    EndPrimary(u32),
     Calm,
 }
 
@@ -141,6 +149,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) coordinator: Coordinator,
     pub(crate) verifier: Verifier,
+    pub(crate) put_back: PutBack,
+    pub(crate) planned: Planned,
     pub(crate) stalled_until: [u64; 6],
     /// A write to the journal's ring goes astray, behind so many others.
     pub(crate) misdirects: Option<u64>,
@@ -185,6 +195,8 @@ impl World {
             checker,
             operator: Operator::default(),
             coordinator: Coordinator::default(),
+            put_back: PutBack::default(),
+            planned: Planned::default(),
             stalled_until: [0; 6],
             misdirects: None,
             trace,
@@ -232,6 +244,9 @@ impl World {
             Event::Request => self.request(),
             Event::Coordinator => self.coordinate(),
             Event::Restart(side, run) => self.restart(side, run),
+            Event::PutBack => self.put_back(),
+            Event::Decide => self.decide(),
+            Event::EndPrimary(run) => self.end_primary(run),
             Event::Calm => self.calm(),
         }
     }

@@ -94,6 +94,16 @@ fn what_no_daemon_had_the_time_to_note_is_not_missed() {
 }
 
 #[test]
+fn disks_that_are_put_back_overwrite_nothing_unasked() {
+    all_hold(Kind::PutBack, 0..150);
+}
+
+#[test]
+fn planned_failovers_need_no_switch() {
+    all_hold(Kind::Planned, 0..200);
+}
+
+#[test]
 fn old_primaries_come_back_and_take_their_role_again() {
     all_hold(Kind::Failback, 0..600);
 }
@@ -101,13 +111,12 @@ fn old_primaries_come_back_and_take_their_role_again() {
 mod found_by_simulation {
     use ftdm_sim::Kind;
 
-    regression!(pieces_of_an_old_copy_do_not_stall_the_next, Any, 29, StalledByOldPieces);
-    regression!(a_flush_of_a_copy_that_was_given_up_ends_no_other, BrokenCopies, 2_426, AnyFlushEndsBase);
-    regression!(what_is_synced_while_draining_is_committed, Any, 6_085, CommitsLostInDraining);
-    regression!(a_failed_backup_asks_for_no_timer, Any, 1_828, SpinWhenFailed);
-    regression!(what_a_killed_daemon_left_is_synced_first, Any, 440, TrustUnsyncedDisks);
-    regression!(a_redo_takes_only_the_frames_of_its_epoch, LostWrites, 3, RedoWhateverLiesThere);
-    regression!(the_same_epoch_in_another_attempt_is_another_content, LostWrites, 273, IdentityIsProof);
-    regression!(what_is_half_applied_was_noted_before, LostWrites, 350, ApplyUnnoted);
-    regression!(what_an_old_primary_has_of_its_own_is_overwritten, Failback, 28, OwnUntold);
+    regression!(pieces_of_an_old_copy_do_not_stall_the_next, Any, 4, StalledByOldPieces);
+    regression!(a_failed_backup_asks_for_no_timer, Any, 271, SpinWhenFailed);
+    regression!(a_redo_takes_only_the_frames_of_its_epoch, LostWrites, 6, RedoWhateverLiesThere);
+    regression!(the_same_epoch_in_another_attempt_is_another_content, LostWrites, 754, IdentityIsProof);
+    regression!(a_backup_that_is_ahead_of_disks_that_were_put_back_is_kept, PutBack, 10, PutBackUnseen);
+    regression!(an_end_with_everything_committed_is_not_forgotten, Planned, 0, EndForgotten);
+    regression!(an_end_with_something_uncommitted_is_not_called_so, Planned, 159, EndAssumed);
+    regression!(what_an_old_primary_has_of_its_own_is_overwritten, Failback, 9, OwnUntold);
 }

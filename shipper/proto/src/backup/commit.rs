@@ -63,8 +63,22 @@ impl Backup {
             // In this order: a report says nothing of an epoch that is not acknowledged.
             self.acknowledge();
             self.commit();
+            self.report_durable();
         }
         self.schedule_apply(now);
+    }
+
+    /// The last epoch that no power cut takes away any more, whether it is committed or not.
+    pub(super) fn durable(&self) -> Epoch {
+        if self.is_consistent() { self.synced.min(self.held()) } else { Epoch::NONE }
+    }
+
+    /// Where STAGED does not tell what is durable, a report does, at once.
+    fn report_durable(&mut self) {
+        let is_news = self.durable() > self.reported && self.ack() == AckPolicy::Received;
+        if is_news && matches!(self.link, Link::Up { .. }) {
+            self.report();
+        }
     }
 
     /// STAGED for the last commit point that may be acknowledged.

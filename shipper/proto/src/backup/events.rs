@@ -3,7 +3,7 @@
 //! Always holds: the daemon and the simulation use these alone; a [`BackupAction`] is carried out once, those of one
 //! lane in the order given.
 
-use super::{PromoteRefused, Sealed};
+use super::{GiveUpRefused, PromoteRefused, Sealed};
 use crate::frame::Frame;
 use crate::group::GroupDescription;
 use crate::ids::{Digest, Epoch};
@@ -79,6 +79,8 @@ pub enum BackupEvent {
         /// What failed, for people: the device, the operation and the error.
         reason: String,
     },
+    /// An operator gives up what this backup holds: the history of the primary that greets counts.
+    GiveUp,
     /// An operator or a cluster manager asks to promote; `id` is a fresh random generation id.
     Promote {
         /// Random id of the generation to be made.
@@ -174,6 +176,8 @@ pub enum BackupAction {
         /// For people.
         text: String,
     },
+    /// Tell who wanted what this side holds to be given up.
+    GivenUp(Result<(), GiveUpRefused>),
     /// Tell whoever asked to promote.
     PromoteDone(Result<Epoch, PromoteRefused>),
 }

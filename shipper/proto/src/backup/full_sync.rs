@@ -130,6 +130,7 @@ impl Backup {
         if self.state_writes > 0 {
             return;
         }
+        self.given_up();
         match (self.phase.copying(), &self.phase) {
             (Some(CopyStep::Marking), _) => {
                 self.forget_commits();

@@ -106,13 +106,18 @@ impl Backup {
 
     pub(super) fn report(&mut self) {
         let (journal_used, journal_size) = self.journal_use();
-        let (committed, applied) = (self.committed, self.applied);
-        self.act(BackupAction::Send(Message::Report { committed, applied, journal_used, journal_size }));
+        let (committed, applied, durable) = (self.committed, self.applied, self.durable());
+        self.reported = durable;
+        let durable = Some(durable);
+        let report = Message::Report { committed, applied, durable, journal_used, journal_size };
+        self.act(BackupAction::Send(report));
     }
 
     pub(super) fn hello(&mut self, now: Duration, header: &FrameHeader, hello: Hello) {
         self.correspondent = Some(header.incarnation);
-        if let Err((code, text)) = self.check_hello(header, &hello) {
+        let checked = self.check_hello(header, &hello);
+        self.is_disputed = checked.is_err() && self.differs_from(&hello);
+        if let Err((code, text)) = checked {
             return self.refuse(code, text);
         }
         let peer = Peer {
@@ -202,6 +207,12 @@ impl Backup {
         self.check_history(hello)
     }
 
+    /// Whether a person has to choose between this side's history and the peer's.
+    fn differs_from(&self, hello: &Hello) -> bool {
+        let relation = compare(&self.standing(), &hello.standing());
+        matches!(relation, Relation::SplitBrain { .. } | Relation::Overtakes { .. })
+    }
+
     fn check_history(&self, hello: &Hello) -> Result<(), (RefuseCode, String)> {
         let (mine, theirs) = (self.standing(), hello.standing());
         let text = match compare(&mine, &theirs) {
@@ -211,7 +222,13 @@ impl Backup {
                 .to_owned(),
             Relation::Overtakes { fork } => format!(
                 "this backup's history is newer than the peer's, which ends at epoch {fork}: promote this side, or \
-                 format it again if its content may be overwritten"
+                 `ftship resolve --discard-mine` here if its content may be overwritten"
+            ),
+            Relation::SplitBrain { .. } if theirs.was_put_back(&mine) => format!(
+                "this backup holds epoch {}, and the peer, the {theirs}, never made it: the peer's disks were put back to an \
+                 earlier time. `ftship promote` here goes on with what this side holds; `ftship resolve --discard-mine` here \
+                 gives that up for what the peer has",
+                mine.last_epoch
             ),
             Relation::SplitBrain { fork } => format!(
                 "split brain: both sides went on behind epoch {fork}; the peer is the {theirs}, this side the {mine}: \

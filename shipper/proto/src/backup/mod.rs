@@ -20,6 +20,7 @@ mod apply;
 mod commit;
 mod events;
 mod full_sync;
+mod giving_up;
 mod greet;
 mod loss;
 mod phase;
@@ -46,6 +47,7 @@ use crate::verify::HashRequest;
 use ftdm_units::Era;
 
 pub use events::{BackupAction, BackupEvent};
+pub use giving_up::GiveUpRefused;
 pub use loss::Holding;
 pub use phase::{Copying, Phase};
 pub use promote::PromoteRefused;
@@ -164,6 +166,10 @@ pub struct Backup {
     link: Link,
     /// The primary that greeted over the present connection, or the last one: whoever is answered.
     correspondent: Option<Incarnation>,
+    /// A primary was refused because its history is another one.
+    is_disputed: bool,
+    /// What this side holds is being given up.
+    is_giving_up: bool,
     /// The fencing token of the promote under way: durable with its generation, and not before.
     decision: Option<u64>,
     journal: JournalWriter,
@@ -179,6 +185,8 @@ pub struct Backup {
     synced: Epoch,
     /// The last epoch that STAGED was due for.
     acknowledged: Epoch,
+    /// The last epoch that a report called durable.
+    reported: Epoch,
     /// The coordinator's last word.
     word: Epoch,
     /// The last epoch that was committed when the daemon started: an earlier one may have redone it in part.
@@ -247,6 +255,8 @@ impl Backup {
             phase,
             link: Link::Down,
             correspondent: None,
+            is_disputed: false,
+            is_giving_up: false,
             decision: None,
             journal,
             open: None,
@@ -255,6 +265,7 @@ impl Backup {
             sealed: sealed.into(),
             synced: applied,
             acknowledged: applied,
+            reported: applied,
             word: named.unwrap_or(last),
             found: named.unwrap_or(last),
             committed,
@@ -309,6 +320,7 @@ impl Backup {
             BackupEvent::Failed { .. } if mutant::is(Mutant::IgnoreFailure) => {}
             BackupEvent::Failed { reason } => self.fail(reason),
             BackupEvent::OwnRead { result } => self.own_read(now, result),
+            BackupEvent::GiveUp => self.give_up(),
             BackupEvent::EraRolled { eras } => self.era_rolled(eras),
             BackupEvent::Promote { id, epoch, force, token } => {
                 self.promote_with(now, id, epoch, force, token);
@@ -466,6 +478,9 @@ impl Backup {
         if let Phase::Promoting(_) = self.phase {
             self.act(BackupAction::PromoteDone(Err(PromoteRefused::Failed(reason.clone()))));
         }
+        if std::mem::take(&mut self.is_giving_up) {
+            self.act(BackupAction::GivenUp(Err(GiveUpRefused::Failed(reason.clone()))));
+        }
         for wanted in std::mem::take(&mut self.snapshots) {
             self.act(BackupAction::SnapshotRefused {
                 id: wanted.id(),
@@ -484,6 +499,9 @@ impl Backup {
         match event {
             BackupEvent::Promote { .. } => {
                 self.act(BackupAction::PromoteDone(Err(PromoteRefused::Failed(reason))));
+            }
+            BackupEvent::GiveUp => {
+                self.act(BackupAction::GivenUp(Err(GiveUpRefused::Failed(reason))));
             }
             BackupEvent::Snapshot { id } => {
                 let reason = format!("the daemon has failed: {reason}");

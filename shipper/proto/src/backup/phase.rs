@@ -23,6 +23,7 @@
 //!   another primary greets where a coordinator has committed nothing yet:  Consistent ► Inconsistent
 //!   the journal has lost what was to be applied (`loss.rs`):  Consistent, Copying, Settling ► Inconsistent, unless the
 //!               volumes hold exactly the epoch before: then Settling ► Consistent, which knows what it lacks
+//!   a person gives up what is here (`giving_up.rs`):  Consistent ► Outdated
 //!   a write or flush failed:  any ► Failed
 //! ```
 
@@ -147,7 +148,7 @@ const LEGAL: [(Stage, &[Stage]); 16] = [
     (Blank, &[In(Draining)]),
     (Inconsistent, &[In(Draining), Settling]),
     (Outdated, &[In(Draining), Settling]),
-    (Consistent, &[In(Draining), Settling, Inconsistent]),
+    (Consistent, &[In(Draining), Settling, Inconsistent, Outdated]),
     (In(Draining), &[In(Marking), Blank, Inconsistent, Outdated, Consistent, Settling]),
     (In(Marking), &[In(Clearing), Inconsistent, Settling]),
     (In(Clearing), &[In(Base), Inconsistent]),

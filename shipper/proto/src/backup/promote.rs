@@ -27,7 +27,7 @@ pub enum PromoteRefused {
     Inconsistent,
     /// It was demoted, and its own writes are not overwritten yet.
     #[error(
-        "the backup is outdated: it was a primary that another was promoted over; let that one resynchronise it"
+        "the backup is outdated: what it holds was given up for what the other side has; let that one synchronise it"
     )]
     Outdated,
     /// Its journal has lost what was acknowledged.
@@ -214,7 +214,7 @@ impl Backup {
                 return;
             }
             self.state.rolls.clear();
-            return self.begin_generation(id, at, self.digest);
+            return self.begin_generation(id, at, self.digest, true);
         }
         let has_later = self.sealed.back().is_some_and(|last| last.epoch > at);
         let needs_word = self.committed < at;
@@ -232,7 +232,7 @@ impl Backup {
             self.enter(Phase::Promoting(PromoteStep::Rolling { id }));
             return self.act(BackupAction::RollEra);
         }
-        self.begin_generation(id, self.committed, self.committed_digest);
+        self.begin_generation(id, self.committed, self.committed_digest, false);
     }
 
     /// The volumes hold exactly what is promoted to, and whatever is written to them from now on is in these eras; or it
@@ -249,17 +249,20 @@ impl Backup {
             // Of nothing but what no group can have: then nothing is known.
             let _ = rolls.push(roll);
         }
-        self.begin_generation(id, self.committed, self.committed_digest);
+        self.begin_generation(id, self.committed, self.committed_digest, false);
     }
 
-    fn begin_generation(&mut self, id: [u8; 16], at: Epoch, digest: Digest) {
+    /// `forced`: what the volumes hold may be no epoch at all.
+    fn begin_generation(&mut self, id: [u8; 16], at: Epoch, digest: Digest, forced: bool) {
         let number = self.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
         let (generation, first_epoch) = (Generation { number, id }, at.next());
         self.state.lineage.push(LineageEntry { generation, first_epoch, digest });
         self.state.role = Role::Primary;
+        self.state.with_loss = forced || self.state.lost.is_some_and(|lost| lost > at);
         self.state.lost = None;
         self.state.alone = Some(at);
         self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.highest_epoch());
+        self.state.numbered = Some(self.state.highest_epoch_seen);
         self.state.token = self.state.token.max(self.decision.take().unwrap_or(0));
         self.enter(Phase::Promoting(PromoteStep::Marking));
         self.write_state();

@@ -18,7 +18,8 @@ fn promoted(id: u8, fork: u64) -> Vec<LineageEntry> {
 
 fn primary(lineage: Vec<LineageEntry>, last: u64) -> Standing {
     let (role, content) = (Role::Primary, Content::Consistent);
-    Standing { role, content, lineage, last_epoch: Epoch(last), alone: None }
+    let last_epoch = Epoch(last);
+    Standing { role, content, lineage, last_epoch, alone: None, numbered: None, with_loss: false }
 }
 
 fn alone(standing: Standing, since: u64) -> Standing {
@@ -86,6 +87,33 @@ fn promoted_once() {
 }
 
 #[test]
+fn a_primary_whose_disks_were_put_back() {
+    use Relation::{Same, SplitBrain};
+    let numbered = |last, numbered| Standing { numbered: Some(Epoch(numbered)), ..primary(first(), last) };
+    for (numbers, found) in [(95, Same), (120, Same), (94, SplitBrain { fork: Epoch(90) })] {
+        assert_eq!(both(&numbered(90, numbers), &backup(first(), 95)), (found, found), "{numbers}");
+    }
+    // Nothing of it could be promoted.
+    for content in [Content::Inconsistent { base_id: [1; 16], base: None }, Content::Outdated { fork: None }]
+    {
+        assert_eq!(both(&numbered(90, 94), &holding(backup(first(), 95), content)), (Same, Same));
+    }
+}
+
+#[test]
+fn a_promote_that_took_a_loss_gives_way_to_nobody_and_overwrites_nobody_by_itself() {
+    use Relation::{Outdated, Overtakes, SplitBrain};
+    let fork = Epoch(100);
+    let split = (SplitBrain { fork }, SplitBrain { fork });
+    let old = primary(first(), 100);
+    let lossy = Standing { with_loss: true, ..alone(primary(promoted(2, 100), 130), 100) };
+    assert_eq!(both(&old, &lossy), split, "the old one may have what was lost");
+    let put_away = holding(backup(first(), 100), Content::Outdated { fork: Some(fork) });
+    assert_eq!(both(&put_away, &lossy), (Outdated { fork }, Overtakes { fork }), "a person gave it up");
+    assert_eq!(both(&backup(first(), 90), &lossy), (Outdated { fork }, Overtakes { fork }));
+}
+
+#[test]
 fn promoted_both() {
     let split = |fork| Relation::SplitBrain { fork: Epoch(fork) };
     for (a, b) in [(100, 100), (130, 100), (100, 170), (130, 170)] {
@@ -143,8 +171,10 @@ fn both_sides_always_agree_on_what_is_lost() {
         for content in contents {
             for role in [Role::Primary, Role::Backup] {
                 for alone in [None, Some(Epoch(100))] {
-                    let last_epoch = Epoch(100);
-                    all.push(Standing { role, content, lineage: lineage.clone(), last_epoch, alone });
+                    for (numbered, with_loss) in [(None, false), (Some(Epoch(90)), false), (None, true)] {
+                        let (last_epoch, lineage) = (Epoch(100), lineage.clone());
+                        all.push(Standing { role, content, lineage, last_epoch, alone, numbered, with_loss });
+                    }
                 }
             }
         }

@@ -71,6 +71,8 @@ fn any_refuse() -> impl Strategy<Value = Message> {
             lineage,
             last_epoch: Epoch(last),
             alone: alone.map(Epoch),
+            numbered: alone.map(|_| Epoch(last)),
+            with_loss: last % 3 == 0,
         });
     (any::<u16>(), LINE, prop::option::of(standing)).prop_map(|(code, text, standing)| {
         let (code, standing) = (RefuseCode::from_number(code), standing.map(Box::new));
@@ -92,6 +94,8 @@ fn any_message() -> impl Strategy<Value = Message> {
                 last_digest: Digest(digest),
                 alone: (last % 2 == 0).then_some(Epoch(optional)),
                 token: mandatory,
+                numbered: (last % 3 == 0).then_some(Epoch(last)),
+                with_loss: last % 5 == 0,
             })
         },
     );
@@ -107,12 +111,15 @@ fn any_message() -> impl Strategy<Value = Message> {
             .prop_map(|(epoch, digest)| Message::Staged { epoch: Epoch(epoch), digest: Digest(digest) }),
         any::<u64>().prop_map(|epoch| Message::Commit { epoch: Epoch(epoch) }),
         any::<[u8; 16]>().prop_map(|generation| Message::TakeOver { generation }),
-        any::<[u64; 4]>().prop_map(|[committed, applied, journal_used, journal_size]| Message::Report {
-            committed: Epoch(committed),
-            applied: Epoch(applied),
-            journal_used,
-            journal_size,
-        }),
+        (any::<[u64; 4]>(), any::<Option<u64>>()).prop_map(
+            |([committed, applied, journal_used, journal_size], durable)| Message::Report {
+                durable: durable.map(Epoch),
+                committed: Epoch(committed),
+                applied: Epoch(applied),
+                journal_used,
+                journal_size,
+            }
+        ),
         any_hash_request().prop_map(Message::Hash),
         (any::<u64>(), prop::collection::vec(any::<[u8; 32]>(), 0..40)).prop_map(|(token, digests)| {
             let digests = digests.into_iter().map(Digest);

@@ -2,7 +2,9 @@
 //!
 //! Always holds: the backup is told of no epoch as committed that the coordinator did not name, or that it did not
 //! acknowledge itself; the coordinator is told of no epoch as committed before it is so durably. A word outlives the
-//! connection: it is told again at the next one, for as long as the chain of epochs is the same.
+//! connection: it is told again at the next one, for as long as the chain of epochs is the same. A sync ends only once the
+//! backup has said that its epoch is durable, by STAGED where that means it, else by a report; that this side went on alone
+//! is forgotten only once that epoch is committed: from then on every promote gives it, or a later one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use crate::ids::{Digest, Epoch};
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
 use crate::protocol::{ACK_RECEIVED, CommitPolicy};
+use crate::state::WriteMark;
 
 /// Why a COMMIT was not done, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +73,8 @@ pub(super) struct Checkpoint {
     pub(super) epoch: Option<Epoch>,
     /// That cut is done.
     pub(super) is_cut: bool,
+    /// The volumes were closed when it was asked for, and this was their mark.
+    pub(super) closed_at: Option<WriteMark>,
 }
 
 /// How far the epochs of this chain have come, and who waits for them.
@@ -79,12 +84,16 @@ pub(super) struct Commits {
     pub(super) checkpoints: Vec<Checkpoint>,
     /// The last commit point of this chain that the backup acknowledged.
     pub(super) staged: Epoch,
+    /// The last epoch that a report of the backup called durable.
+    pub(super) durable: Epoch,
     /// The last sync: the epoch that it came after, and the one that it made of all since.
     pub(super) synced_by: Option<(Epoch, Epoch)>,
     pub(super) committed: Epoch,
     pub(super) committed_digest: Digest,
     /// The last epoch that the coordinator named, and who waits for that to be done.
     pub(super) word: Epoch,
+    /// While the volumes were closed, with this mark, this epoch was cut.
+    closed: Option<(WriteMark, Epoch)>,
     words: Vec<(u64, Epoch)>,
 }
 
@@ -94,10 +103,12 @@ impl Default for Commits {
             in_flight: VecDeque::new(),
             checkpoints: Vec::new(),
             staged: Epoch::NONE,
+            durable: Epoch::NONE,
             synced_by: None,
             committed: Epoch::NONE,
             committed_digest: Digest::ZERO,
             word: Epoch::NONE,
+            closed: None,
             words: Vec::new(),
         }
     }
@@ -116,7 +127,13 @@ impl Commits {
         self.in_flight.push_back(InFlight { epoch, cut_at: now, digest: None, stored, staged: false });
         for checkpoint in self.checkpoints.iter_mut().filter(|one| one.epoch == Some(epoch)) {
             checkpoint.is_cut = true;
+            self.closed = checkpoint.closed_at.map(|mark| (mark, epoch)).or(self.closed);
         }
+    }
+
+    /// Whether volumes of this mark hold nothing that is not committed.
+    pub(super) fn holds_all(&self, mark: Option<WriteMark>) -> bool {
+        self.closed.is_some_and(|(at, epoch)| Some(at) == mark && epoch <= self.committed)
     }
 
     /// It is framed.
@@ -179,6 +196,19 @@ impl Primary {
         self.commits.stored().saturating_add(self.cuts.log_used) <= size / 2
     }
 
+    /// The sync has come to its end once the backup cannot lose its epoch any more.
+    fn end_sync(&mut self, now: Duration) {
+        let durable = match self.acks_received() && !mutant::is(Mutant::EndsOnReceipt) {
+            true => self.commits.committed.max(self.commits.durable).min(self.commits.staged),
+            false => self.commits.staged,
+        };
+        let attempt = &self.syncing.attempt;
+        if self.syncing.step == SyncStep::Finishing && !attempt.is_cut_short && durable >= attempt.epoch {
+            self.synced(now);
+        }
+        self.alone_no_more();
+    }
+
     /// STAGED(N) covers all earlier epochs as well.
     pub(super) fn staged_by_backup(&mut self, now: Duration, epoch: Epoch, digest: Digest) {
         let Some(named) = self.commits.in_flight.iter().find(|one| one.epoch == epoch) else {
@@ -193,9 +223,7 @@ impl Primary {
         if !self.is_external() && !self.acks_received() || mutant::is(Mutant::StagedIsCommitted) {
             self.committed_up_to(now, epoch);
         }
-        if self.syncing.step == SyncStep::Finishing && !self.syncing.attempt.is_cut_short {
-            self.synced(now);
-        }
+        self.end_sync(now);
         self.answer_checkpoints();
         self.switch_committed(now);
         self.rest();
@@ -204,8 +232,10 @@ impl Primary {
     }
 
     /// The backup says how far it has committed.
-    pub(super) fn reported(&mut self, now: Duration, committed: Epoch) {
+    pub(super) fn reported(&mut self, now: Duration, committed: Epoch, durable: Option<Epoch>) {
+        self.commits.durable = durable.unwrap_or(committed);
         self.committed_up_to(now, committed);
+        self.end_sync(now);
         self.answer_words();
         self.answer_checkpoints();
         self.switch_committed(now);

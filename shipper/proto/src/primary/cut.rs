@@ -84,7 +84,9 @@ impl Primary {
             self.cuts.cut_at = now + self.retry_interval();
             return self.follow();
         }
-        if self.commits.in_flight.len() >= self.config.window || !self.journal_has_room() {
+        let waits_for_number = !self.has_number() && self.syncing.step != SyncStep::LastRound;
+        if self.commits.in_flight.len() >= self.config.window || !self.journal_has_room() || waits_for_number
+        {
             self.counters.void_ticks += 1;
             self.cuts.cut_at = now + self.retry_interval();
             return self.follow();
@@ -136,7 +138,8 @@ impl Primary {
         // The cut under way may have paused the volume before the request came: only the next one
         // holds everything written before it.
         let epoch = self.cuts.cutting.filter(|_| mutant::is(Mutant::CheckpointOfRunningCut));
-        self.commits.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false });
+        let closed_at = self.fencing.usage.filter(|usage| !usage.open).and_then(|usage| usage.mark);
+        self.commits.checkpoints.push(Checkpoint { id, until, epoch, is_cut: false, closed_at });
         self.cuts.cut_at = now;
         self.cut_timeout(now);
         self.interval_timeout(now);
@@ -153,6 +156,7 @@ impl Primary {
             return;
         }
         self.cuts.taken(now, epoch);
+        self.note_numbers();
         self.round_cut(epoch);
         self.end_copy();
         let after = self.after_epoch(now, eras);

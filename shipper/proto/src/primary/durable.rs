@@ -4,39 +4,56 @@
 //! After one failed write nothing is replicated any more: what the disk holds is not known, and the volume goes on
 //! without it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Primary, PrimaryAction, Replication};
+use crate::ids::Epoch;
 use crate::state::DurableState;
 
 /// The state as last decided, and how far its disk is.
 #[derive(Debug)]
 pub(super) struct Durable {
     pub(super) state: DurableState,
-    /// Writes of it that were ordered and are not done.
-    writes: u32,
+    /// Writes of it that were ordered and are not done: the numbers that each notes.
+    writes: VecDeque<Epoch>,
+    /// Numbers up to this one are noted on the disk.
+    numbered: Epoch,
 }
 
 impl Durable {
     /// As the disk has it.
     pub(super) fn new(state: DurableState) -> Self {
-        Self { state, writes: 0 }
+        let numbered = state.numbered.unwrap_or(Epoch::NONE);
+        Self { state, writes: VecDeque::new(), numbered }
     }
 
     /// Notes that a write is ordered. Returns what is to be written.
     fn order(&mut self) -> Box<DurableState> {
-        self.writes += 1;
+        self.writes.push_back(self.state.numbered.unwrap_or(Epoch::NONE));
         Box::new(self.state.clone())
     }
 
     /// The oldest write is done.
     pub(super) fn written(&mut self) {
-        self.writes = self.writes.saturating_sub(1);
+        self.numbered = self.writes.pop_front().unwrap_or(self.numbered);
     }
 
     /// Whether the disk has what was last decided.
     fn is_written(&self) -> bool {
-        self.writes == 0
+        self.writes.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn note_all_numbers(&mut self) {
+        let all = Epoch(u64::MAX);
+        (self.state.numbered, self.numbered) = (Some(all), all);
+        self.writes.iter_mut().for_each(|noted| *noted = all);
+    }
+
+    /// Up to which number the disk says that it may have been given to an epoch.
+    pub(super) fn numbered(&self) -> Epoch {
+        self.numbered
     }
 }
 

@@ -55,6 +55,11 @@ pub enum PrimaryEvent {
         /// Whether.
         result: Result<(), String>,
     },
+    /// The guest goes on, though no [`PrimaryAction::Thaw`] ordered it.
+    ThawedEarly {
+        /// Of the [`PrimaryAction::Freeze`].
+        token: u64,
+    },
     /// The epoch was folded and framed; this is its digest.
     Encoded {
         /// The epoch.

@@ -25,7 +25,7 @@ use crate::ids::{Epoch, Generation};
 use crate::lineage::{Relation, Standing, compare};
 use crate::message::{Message, RefuseCode};
 use crate::mutant::{self, Mutant};
-use crate::state::{Content, Fence, Role, StaleToken};
+use crate::state::{Content, Fence, Role, StaleToken, WriteMark};
 
 /// Why a primary does not step down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +90,8 @@ pub struct Usage {
     pub open: bool,
     /// One of them was written to since its stack was made.
     pub written: bool,
+    /// Where that can be told: how often they were.
+    pub mark: Option<WriteMark>,
 }
 
 /// How far a primary has come with stepping down.
@@ -127,6 +129,7 @@ impl Primary {
         Standing {
             role: Role::Primary,
             content: Content::Consistent,
+            numbered: self.numbered(),
             ..self.durable.state.standing(self.commits.committed.max(fork).max(known))
         }
     }
@@ -166,9 +169,14 @@ impl Primary {
         }
     }
 
-    /// Everything that this side has is on the backup too, or on its way there.
+    /// Once every promote of the backup gives all that this side wrote without it, nothing of that is its own any more.
     pub(super) fn alone_no_more(&mut self) {
-        if self.durable.state.alone.take().is_some() {
+        let synced_by = self.commits.synced_by.map(|(_, epoch)| epoch);
+        let is_committed = synced_by.is_some_and(|epoch| self.commits.committed >= epoch);
+        let is_there = self.is_in_sync() && (is_committed || mutant::is(Mutant::AloneUncommitted));
+        if is_there
+            && (self.durable.state.alone.take().is_some() | self.durable.state.ended_at.take().is_some())
+        {
             self.write_state();
         }
     }
@@ -261,6 +269,17 @@ impl Primary {
             None => format!("generation {}", generation.number),
         };
         let (mine, hold) = (self.standing(), self.hold_text());
+        let is_put_back =
+            self.fencing.theirs.as_deref().is_some_and(|theirs| self.standing().was_put_back(theirs));
+        if is_put_back {
+            return format!(
+                "the other side, the {}, holds epochs that this side never made, whose last number was {}: the disks of this \
+                 host were put back to an earlier time. Nothing is overwritten. `ftship promote` there goes on with what it \
+                 holds; `ftship resolve --discard-mine` there gives that up for what is here",
+                self.fencing.theirs.as_deref().map_or_else(String::new, Standing::to_string),
+                self.last_cut()
+            );
+        }
         if split {
             format!(
                 "both sides went on behind epoch {fork}: the other is the {theirs}; this one the {mine}. Nothing is \
@@ -276,7 +295,8 @@ impl Primary {
     }
 
     /// The driver looked who uses the volumes.
-    pub(super) fn used(&mut self, now: Duration, usage: Usage) {
+    pub(super) fn used(&mut self, now: Duration, mut usage: Usage) {
+        usage.written &= !self.is_as_it_ended(usage);
         self.fencing.usage = Some(usage);
         if usage.written && !self.is_in_sync() {
             self.went_alone();
@@ -292,11 +312,28 @@ impl Primary {
         self.step_down(now);
     }
 
+    /// Whether nothing was written since the daemon ended the last time, with everything committed.
+    fn is_as_it_ended(&self, usage: Usage) -> bool {
+        usage.mark.is_some() && usage.mark == self.durable.state.ended_at && !mutant::is(Mutant::EndForgotten)
+    }
+
     /// The daemon is about to end; whoever has a volume open goes on without it.
     pub(super) fn stopping(&mut self, usage: Usage) {
-        if usage.open && !self.is_stepping_down() && !self.switch_bars_link() {
+        if self.is_stepping_down() || self.switch_bars_link() || self.has_failed() {
+            return;
+        }
+        if usage.open {
             self.went_alone();
         }
+        let is_all_there = !usage.open && self.is_in_sync() && self.commits.holds_all(usage.mark);
+        if is_all_there || mutant::is(Mutant::EndAssumed) {
+            self.durable.state.ended_at = usage.mark;
+        }
+        // Nothing is cut any more.
+        let last = self.last_cut();
+        self.durable.state.numbered = Some(last);
+        self.durable.state.highest_epoch_seen = self.durable.state.highest_epoch_seen.max(last);
+        self.write_state();
     }
 
     /// Steps down by itself, where that loses nothing.
@@ -345,18 +382,30 @@ impl Primary {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(DemoteRefused::NotFenced) });
         };
         let at = self.last_cut().max(self.durable.state.highest_epoch_seen).max(fence.fork);
+        let at = at.max(self.disown(fence));
         let number = self.durable.state.lineage.last().map_or(0, |entry| entry.generation.number) + 1;
         self.durable.state.lineage.push(LineageEntry {
             generation: Generation { number, id: generation },
             first_epoch: at.next(),
             digest: self.commits.committed_digest,
         });
-        self.durable.state.highest_epoch_seen = at;
+        (self.durable.state.highest_epoch_seen, self.durable.state.numbered) = (at, Some(at));
+        self.durable.state.with_loss = false;
         self.durable.state.token = token.unwrap_or(self.durable.state.token);
         (self.durable.state.alone, self.durable.state.fenced) = (Some(at), None);
         self.let_go();
         self.end_role(now, "this side begins a generation of its own");
         self.fencing.demoting = Some(id);
+    }
+
+    /// A person goes on with disks that were put back: what the other side holds of the same generation, up to the epoch that
+    /// this returns, is given up, and nothing here tells where it differs.
+    fn disown(&mut self, fence: Fence) -> Epoch {
+        if Some(fence.generation) != self.durable.state.generation() {
+            return Epoch::NONE;
+        }
+        self.durable.state.rolls.clear();
+        self.fencing.theirs.as_ref().map_or(Epoch::NONE, |theirs| theirs.last_epoch)
     }
 
     /// Why a promote of this side is refused that comes with this token, if it is.
@@ -377,7 +426,9 @@ impl Primary {
 
     /// The state of a backup that holds the volumes of epoch `fork`, but for what this side wrote behind it.
     pub(super) fn put_away(&mut self, fork: Epoch) {
-        let is_known = self.durable.state.rolls.start(fork).is_some();
+        // What it never made it never held.
+        let is_own = self.numbered().is_none_or(|numbered| fork <= numbered);
+        let is_known = is_own && self.durable.state.rolls.start(fork).is_some();
         self.durable.state.role = Role::Backup;
         self.durable.state.content = Content::Outdated { fork: is_known.then_some(fork) };
         self.durable.state.group = Some(self.config.group.clone());

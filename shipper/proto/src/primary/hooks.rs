@@ -5,8 +5,9 @@
 //!                                       └── failed: this interval is skipped, or cut all the same
 //! ```
 //!
-//! Always holds: nothing is frozen for longer than one try: whatever becomes of the cut, the thaw follows. What is skipped
-//! loses nothing: the same epoch goes on with another round, an interval later; until then the backup keeps what it has.
+//! Always holds: nothing is frozen for longer than one try: whatever becomes of the cut, the thaw follows. A guest that goes
+//! on although nobody ordered it (the hold's own time-out, or its process was killed) counts as a hook that failed, also if its
+//! cut was taken already. What is skipped loses nothing: the same epoch goes on with another round, an interval later; until then the backup keeps what it has.
 
 use std::time::Duration;
 
@@ -91,17 +92,34 @@ impl Primary {
         }
     }
 
+    /// The guest goes on, and nobody ordered that. A cut that was not ordered yet is skipped, or made all the same, as when the
+    /// freeze fails; of one that was, nobody can tell whether it is clean.
+    pub(super) fn thawed_early(&mut self, now: Duration, token: u64) {
+        if token != self.hooks.freezes || self.hooks.is_asked() {
+            return;
+        }
+        self.counters.hooks_failed += 1;
+        let waits = self.hooks.frozen == Frozen::Yes && self.cuts.cutting.is_none();
+        if waits && !self.cuts_unfrozen() {
+            self.skip(now, "the guest went on before its cut, although nobody had it thawed");
+        }
+    }
+
+    /// Whether a cut is made although the guest cannot be frozen for it.
+    fn cuts_unfrozen(&self) -> bool {
+        // Until its first epoch a backup that is overwritten is nothing at all.
+        let is_first =
+            self.syncing.step != SyncStep::None && self.syncing.attempt.carrier == Some(Carrier::InPlace);
+        self.config.hooks == Some(OnFailure::Cut) || is_first
+    }
+
     pub(super) fn froze(&mut self, now: Duration, token: u64, result: Result<(), String>) {
         if !self.hooks.awaits(token) {
             return;
         }
         if let Err(reason) = result {
             self.counters.hooks_failed += 1;
-            // Until its first epoch a backup that is overwritten is nothing at all.
-            let cuts = self.config.hooks == Some(OnFailure::Cut)
-                || self.syncing.step != SyncStep::None
-                    && self.syncing.attempt.carrier == Some(Carrier::InPlace);
-            if !cuts {
+            if !self.cuts_unfrozen() {
                 return self.skip(now, &reason);
             }
         }

@@ -56,7 +56,10 @@ impl Primary {
     /// When the interval ends: at once, if somebody waits for a checkpoint. `None` where it does not.
     pub(super) fn interval_due(&self) -> Option<Duration> {
         let is_off = self.capture == Capture::Off && self.syncing.step == SyncStep::None && self.is_in_sync();
-        let is_settled = self.commits.in_flight.is_empty() && self.is_connected() && !self.is_stepping_down();
+        let is_settled = self.commits.in_flight.is_empty()
+            && self.is_connected()
+            && !self.is_stepping_down()
+            && self.has_number();
         let at = self.syncing.attempt.begun + self.config.epoch_interval;
         let is_wanted = !self.commits.checkpoints.is_empty() || self.wants_last_cut();
         let at = if is_wanted { Duration::ZERO } else { at };

@@ -80,6 +80,8 @@ impl Primary {
             last_digest: self.commits.committed_digest,
             alone: self.durable.state.alone,
             token: self.durable.state.token,
+            numbered: self.numbered(),
+            with_loss: self.durable.state.with_loss,
         };
         self.act(PrimaryAction::Send(Message::Hello(hello)));
         self.peer.link = Link::Greeting { deadline: now + self.config.timeout };
@@ -192,12 +194,12 @@ impl Primary {
         match message {
             Message::SyncReady if self.syncing.step == SyncStep::Asked => self.sync_ready(now),
             Message::Staged { epoch, digest } => self.staged_by_backup(now, epoch, digest),
-            Message::Report { committed, applied, .. } => {
+            Message::Report { committed, applied, durable, .. } => {
                 if applied != self.peer.applied {
                     self.syncing.attempt.progressed(now);
                 }
                 self.peer.applied = applied;
-                self.reported(now, committed);
+                self.reported(now, committed, durable);
             }
             Message::Digests { token, result } => match result {
                 Ok(Digests::Short(digests)) => self.told(frame, token, Some(digests)),
@@ -233,6 +235,8 @@ impl Primary {
             lineage: welcome.lineage.clone(),
             last_epoch: welcome.committed,
             alone: None,
+            numbered: None,
+            with_loss: false,
         };
         if !self.meet(now, &standing) {
             let text = match self.fence_text() {

@@ -14,7 +14,7 @@
 //!   capture is stopped.
 //!
 //! ```text
-//!                    greeted            first commit point acknowledged
+//!                    greeted            first commit point durable there
 //!   Degraded ───────────────────► Syncing ─────────────────────────────► InSync
 //!      ▲                             │                                     │
 //!      └── link, log or agreement lost ────────────────────────────────────┘
@@ -38,6 +38,7 @@ mod hooks;
 mod idle;
 mod interval;
 mod link;
+mod numbers;
 mod orders;
 mod parts;
 mod plan;
@@ -188,6 +189,8 @@ pub struct Primary {
     /// How the guest stands.
     hooks: hooks::GuestHooks,
     durable: durable::Durable,
+    /// Whether it can tell which numbers its earlier runs gave to epochs.
+    knows_numbers: bool,
     commits: commit::Commits,
     cuts: cut::CutClock,
     peer: link::PeerLink,
@@ -224,7 +227,9 @@ impl Primary {
     #[must_use]
     pub fn new(config: PrimaryConfig, state: DurableState) -> Self {
         let last_cut = state.rolls.last().map_or(Epoch::NONE, |roll| roll.epoch);
-        let next_epoch = state.highest_epoch_seen.max(last_cut).next();
+        let numbered = state.numbered.unwrap_or(Epoch::NONE);
+        let next_epoch = state.highest_epoch_seen.max(last_cut).max(numbered).next();
+        let knows_numbers = numbers::known(&state);
         let [a, b, c, d, e, f, g, h, ..] = config.incarnation.0;
         let mut primary = Self {
             config,
@@ -238,6 +243,7 @@ impl Primary {
             switch: None,
             hooks: hooks::GuestHooks::default(),
             durable: durable::Durable::new(state),
+            knows_numbers,
             commits: commit::Commits::default(),
             cuts: cut::CutClock::new(next_epoch),
             peer: link::PeerLink::default(),
@@ -256,6 +262,7 @@ impl Primary {
             PrimaryEvent::StateWritten => {
                 self.durable.written();
                 self.stepped_down(now);
+                self.go_on_numbered(now);
             }
             PrimaryEvent::Visited(frame) => self.visited(now, &frame),
             PrimaryEvent::Used(usage) => self.used(now, usage),
@@ -272,6 +279,7 @@ impl Primary {
             PrimaryEvent::Widened { bytes } => self.syncing.attempt.widened(bytes),
             PrimaryEvent::PartEncoded { stored, frames } => self.part_encoded(now, stored, frames),
             PrimaryEvent::Froze { token, result } => self.froze(now, token, result),
+            PrimaryEvent::ThawedEarly { token } => self.thawed_early(now, token),
             PrimaryEvent::Encoded { epoch, digest, stored, touched } => {
                 self.rolls.note(touched);
                 self.encoded(epoch, digest, stored);
@@ -410,9 +418,7 @@ impl Primary {
         if self.replication != replication {
             let was_in_sync = self.is_in_sync();
             self.replication = replication;
-            if self.is_in_sync() {
-                self.alone_no_more();
-            } else if was_in_sync {
+            if was_in_sync {
                 self.went_alone();
             }
             self.act(PrimaryAction::StateChanged);

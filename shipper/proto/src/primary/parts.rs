@@ -163,6 +163,8 @@ impl Primary {
         match self.syncing.step {
             _ if !self.syncing.attempt.is_copied => {}
             SyncStep::Copying if waits => {}
+            // Its epoch is read at once.
+            SyncStep::Copying if self.config.still_budget.is_some() && !self.has_number() => {}
             SyncStep::Copying if self.syncing.attempt.is_last_next(self.config.small_round) => {
                 self.last_round(now);
             }

@@ -60,6 +60,9 @@ impl Primary {
                 let count = self.commits.in_flight.len();
                 format!("the window is full, {count} epochs wait for the backup{}", self.silence(now))
             }
+            () if !self.has_number() => {
+                "the state that notes the next epoch's number is being written, which is slow".into()
+            }
             () if !self.journal_has_room() => {
                 "the backup's journal has no room for more epochs that nobody has committed".into()
             }

@@ -10,7 +10,7 @@
 //!               │ │                │  └──────────── one more round ────────│───┘                ▼ or read
 //!               │ │                └─in place─► Trying ─► Asked ─SyncReady─┘                LastRound
 //!               │ │                                                                             │ all queued
-//!               │ └───────────── first commit point acknowledged: in sync ────────── Finishing ◄┘
+//!               │ └───────────── first commit point durable there: in sync ───────── Finishing ◄┘
 //!               └── degraded: from every step
 //!
 //!   Where the guest writes faster than parts of the log go out, or than the cut after them ends, LastRound and Finishing

@@ -63,6 +63,8 @@ impl Primary {
         if !mutant::is(Mutant::NumberFromOne) {
             self.cuts.next_epoch = self.cuts.next_epoch.max(welcome.highest_epoch_seen.next());
         }
+        self.note_numbers();
+        let Link::Up { welcome, .. } = &self.peer.link else { return };
         if welcome.content == Content::Consistent {
             self.commits.committed = welcome.committed;
             self.repeat_word();
@@ -422,7 +424,7 @@ impl Primary {
         self.start_capture();
     }
 
-    /// The first commit point is acknowledged.
+    /// The first commit point is on the backup, durably.
     pub(super) fn synced(&mut self, now: Duration) {
         if self.enter_sync(now, SyncStep::None) {
             self.syncing.in_sync_since = Some(now);

@@ -52,6 +52,9 @@ fn any_state() -> impl Strategy<Value = DurableState> {
             devices: (0..generations % 17).map(|n| VolumeUuid([u8::try_from(n).unwrap(); 16])).collect(),
             token: seen / 5,
             lost: (seen % 7 == 0).then_some(Epoch(seen)),
+            numbered: (seen % 11 == 0).then_some(Epoch(seen)),
+            with_loss: seen % 13 == 0,
+            ended_at: incarnation.map(WriteMark),
         },
     )
 }
@@ -97,6 +100,9 @@ fn the_largest_state_fits_a_slot() {
         fenced: Some(Fence { generation: entry(7).generation, fork: Epoch(9), split: true }),
         token: u64::MAX,
         lost: Some(Epoch(u64::MAX)),
+        numbered: Some(Epoch(u64::MAX)),
+        with_loss: true,
+        ended_at: Some(WriteMark([6; 16])),
     };
     let body = state.encode();
     assert!(body.len() <= MAX_BODY, "{}", body.len());

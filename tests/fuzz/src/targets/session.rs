@@ -192,6 +192,7 @@ impl Host {
                 BackupAction::Prove { places } => self.prove(places),
                 BackupAction::Apply { epochs, group } => self.apply(&epochs, &group),
                 BackupAction::ReportLoss { text } => panic!("{text}"),
+                BackupAction::GivenUp(_) => panic!("nobody gives anything up"),
                 // Nobody here asks for any.
                 BackupAction::Snapshot { .. } | BackupAction::SnapshotRefused { .. } => {
                     panic!("a snapshot that nobody asked for")

@@ -188,3 +188,34 @@ fn whoever_is_refused_or_left_is_named() {
     assert_eq!(host.refusal(), Some(RefuseCode::Feature));
     assert_eq!(host.core.peer_incarnation(), Some(STRANGER));
 }
+
+#[test]
+fn what_a_primary_that_was_put_back_never_made_is_given_up_only_by_a_person_and_durably() {
+    let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Durable);
+    host.event(BackupEvent::GiveUp);
+    assert_eq!(host.given_up.pop(), Some(Err(GiveUpRefused::NoSplit)), "its primary is connected");
+    host.event(BackupEvent::Disconnected);
+    host.event(BackupEvent::GiveUp);
+    assert_eq!(host.given_up.pop(), Some(Err(GiveUpRefused::NoSplit)), "nobody has another history");
+    let put_back = |hello: &mut Hello| hello.numbered = Some(Epoch(1));
+    assert_eq!(refused(&mut host, put_back), Some(RefuseCode::SplitBrain));
+    assert_eq!(
+        refused(&mut host, |hello| hello.lineage[0].generation.id[0] ^= 1),
+        Some(RefuseCode::SplitBrain)
+    );
+    host.event(BackupEvent::GiveUp);
+    assert_eq!(
+        host.given_up.pop(),
+        Some(Err(GiveUpRefused::NoSplit)),
+        "one of another group would not be let in"
+    );
+    assert_eq!(refused(&mut host, put_back), Some(RefuseCode::SplitBrain));
+    host.event(BackupEvent::GiveUp);
+    assert_eq!(host.given_up, [], "it is not durable yet");
+    host.finish();
+    assert_eq!((host.given_up.pop(), host.state.content), (Some(Ok(())), Content::Outdated { fork: None }));
+    // A promote would give what a person has given up.
+    host.promote(None);
+    assert_eq!(host.promoted.pop(), Some(Err(PromoteRefused::Outdated)));
+    assert_eq!(refused(&mut host, put_back), None);
+}

@@ -37,6 +37,7 @@ pub(super) struct Host {
     pub(super) losses: Vec<String>,
     /// Durable.
     pub(super) state: DurableState,
+    pub(super) given_up: Vec<Result<(), GiveUpRefused>>,
     pub(super) superblock: Superblock,
     digest: Digest,
     next: u64,
@@ -85,8 +86,19 @@ impl Host {
         let core = Backup::new(config, recovered);
         let (pending, said, promoted, frames) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
         let (digest, losses) = (Digest::ZERO, Vec::new());
-        let mut host =
-            Self { core, pending, said, frames, promoted, losses, state, superblock, digest, next: 1 };
+        let mut host = Self {
+            core,
+            pending,
+            said,
+            frames,
+            promoted,
+            given_up: Vec::new(),
+            losses,
+            state,
+            superblock,
+            digest,
+            next: 1,
+        };
         host.finish();
         host
     }
@@ -120,6 +132,7 @@ impl Host {
                 }
                 BackupAction::ReportLoss { text } => self.losses.push(text),
                 BackupAction::PromoteDone(result) => self.promoted.push(result),
+                BackupAction::GivenUp(result) => self.given_up.push(result),
                 disk => self.pending.push_back(disk),
             }
         }
@@ -187,6 +200,8 @@ impl Host {
             last_digest: Digest::ZERO,
             alone: None,
             token: 0,
+            numbered: None,
+            with_loss: false,
         }
     }
 

@@ -60,6 +60,19 @@ fn received_means_before_the_disk_and_committed_still_means_behind_it() {
 }
 
 #[test]
+fn a_report_says_what_is_durable_before_a_coordinator_commits_it() {
+    let mut host = Host::in_sync(CommitPolicy::External, AckPolicy::Received);
+    host.epoch();
+    let reports = |host: &Host, epoch| {
+        let durable = |message: &&Message| matches!(message, Message::Report { durable: Some(Epoch(at)), .. } if *at == epoch);
+        host.said.iter().filter(durable).count()
+    };
+    assert_eq!((host.staged(), reports(&host, 3)), (vec![2, 3], 0), "it is only received");
+    host.step();
+    assert_eq!((host.core.committed(), reports(&host, 3)), (Epoch::NONE, 1));
+}
+
+#[test]
 fn a_primary_that_does_not_know_received_gets_durable() {
     let mut host = Host::in_sync(CommitPolicy::Auto, AckPolicy::Received);
     host.event(BackupEvent::Accepted);

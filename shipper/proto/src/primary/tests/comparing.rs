@@ -20,7 +20,7 @@ fn asked(settings: PrimaryConfig, welcome: Welcome) -> [(Option<u64>, Option<Has
         .rolls
         .push(Roll { epoch: Epoch(6), at_cut: true, eras: vec![Era(7); group().volumes().len()] })
         .unwrap();
-    let mut primary = Primary::new(settings, state);
+    let mut primary = new_primary(settings, state);
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
@@ -105,7 +105,7 @@ fn what_the_backup_tells_reaches_who_copies_and_is_counted() {
         .rolls
         .push(Roll { epoch: Epoch(6), at_cut: true, eras: vec![Era(7); group().volumes().len()] })
         .unwrap();
-    let mut primary = Primary::new(config(), state);
+    let mut primary = new_primary(config(), state);
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);

@@ -7,7 +7,7 @@ fn roll(era: u32, epoch: u64) -> Roll {
 
 #[test]
 fn a_state_that_cannot_be_written_ends_replication_for_good() {
-    let mut primary = Primary::new(config(), state());
+    let mut primary = new_primary(config(), state());
     assert!(!primary.is_state_durable());
     assert!(matches!(&actions(&mut primary)[..], [PrimaryAction::WriteState(state)]
         if state.last_incarnation == Some(Incarnation([0xa1; 16]))));
@@ -34,7 +34,7 @@ fn a_history_counts_only_if_the_volumes_continue_it() {
     let mut known = state();
     known.rolls.push(roll(7, 40)).unwrap();
     let kept = |eras| {
-        let primary = Primary::new(PrimaryConfig { eras, ..config() }, known.clone());
+        let primary = new_primary(PrimaryConfig { eras, ..config() }, known.clone());
         assert_eq!(primary.last_cut(), Epoch(40), "numbers go on above every epoch that was cut");
         primary.state().rolls == known.rolls
     };

@@ -7,7 +7,7 @@ use crate::rolls::Roll;
 use crate::state::{Content, Fence, StaleToken};
 
 pub(super) const FORK: Epoch = Epoch(100);
-const IDLE: Usage = Usage { open: false, written: false };
+const IDLE: Usage = Usage { open: false, written: false, mark: None };
 
 fn second() -> LineageEntry {
     let generation = Generation { number: 2, id: [0xe2; 16] };
@@ -18,7 +18,8 @@ fn second() -> LineageEntry {
 pub(super) fn promoted() -> Standing {
     let lineage = [state().lineage, vec![second()]].concat();
     let (role, content) = (Role::Primary, Content::Consistent);
-    Standing { role, content, lineage, last_epoch: Epoch(120), alone: Some(FORK) }
+    let (last_epoch, alone) = (Epoch(120), Some(FORK));
+    Standing { role, content, lineage, last_epoch, alone, numbered: None, with_loss: false }
 }
 
 pub(super) fn refusal(standing: Option<Standing>) -> PrimaryEvent {
@@ -29,7 +30,7 @@ pub(super) fn refusal(standing: Option<Standing>) -> PrimaryEvent {
 
 /// A primary of this state, its first write of which is done, that waits for an answer to its greeting.
 pub(super) fn greeting(state: DurableState) -> Primary {
-    let mut primary = Primary::new(config(), state);
+    let mut primary = new_primary(config(), state);
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
@@ -74,7 +75,7 @@ fn one_that_never_went_alone_becomes_the_backup_once_nobody_uses_it_and_that_is_
     assert_eq!(written(&actions(&mut primary)).unwrap().fenced, Some(fence));
     // Nobody knows yet who uses it, then somebody does.
     assert!(!has_ended(&all_written(&mut primary)));
-    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: false }));
+    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: false, mark: None }));
     assert!(written(&actions(&mut primary)).is_none());
     primary.handle(SECOND, PrimaryEvent::Used(IDLE));
     let ordered = actions(&mut primary);
@@ -103,7 +104,7 @@ fn one_that_went_alone_gives_nothing_up_by_itself_also_after_a_restart() {
         let mut primary = greeting(DurableState { alone, ..with_rolls() });
         if alone.is_none() {
             // The volume was written to, and no daemon was there to see it.
-            primary.handle(SECOND, PrimaryEvent::Used(Usage { open: false, written: true }));
+            primary.handle(SECOND, PrimaryEvent::Used(Usage { open: false, written: true, mark: None }));
         }
         primary.handle(SECOND, refusal(Some(promoted())));
         let state = written(&actions(&mut primary)).unwrap().clone();
@@ -127,7 +128,7 @@ fn one_that_went_alone_gives_nothing_up_by_itself_also_after_a_restart() {
 fn one_that_is_written_to_after_it_was_told_is_outdated_no_more_but_a_split_brain() {
     let mut primary = greeting(with_rolls());
     primary.handle(SECOND, refusal(Some(promoted())));
-    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: true }));
+    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: true, mark: None }));
     assert!(written(&actions(&mut primary)).unwrap().fenced.unwrap().split);
     primary.handle(SECOND, PrimaryEvent::Used(IDLE));
     assert!(!has_ended(&all_written(&mut primary)));
@@ -155,6 +156,8 @@ fn hello_of_promoted(token: u64) -> Message {
         last_digest: Digest::ZERO,
         alone: Some(FORK),
         token,
+        numbered: None,
+        with_loss: false,
     })
 }
 
@@ -199,7 +202,7 @@ fn the_older_history_is_taken_up_again_as_a_generation_of_its_own() {
         .any(|action| matches!(action, PrimaryAction::Answer(Message::Refuse { standing: Some(_), .. })));
     assert!(!is_told);
     assert!(state.alone.is_some() && has_ended(&all_written(&mut primary)));
-    let again = Primary::new(config(), state).standing();
+    let again = new_primary(config(), state).standing();
     let relation = crate::lineage::compare(&again, &promoted());
     assert_eq!(relation, crate::lineage::Relation::SplitBrain { fork: FORK });
 }

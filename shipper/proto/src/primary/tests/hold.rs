@@ -5,7 +5,7 @@ use super::*;
 use crate::state::Content;
 
 const LEASE: Duration = Duration::from_secs(60);
-const IN_USE: Usage = Usage { open: true, written: true };
+const IN_USE: Usage = Usage { open: true, written: true, mark: None };
 
 macro_rules! has {
     ($actions:expr, $wanted:pat) => {

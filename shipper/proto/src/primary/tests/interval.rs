@@ -67,7 +67,7 @@ fn greeted(still_budget: Option<Duration>) -> Primary {
         .push(Roll { epoch: Epoch(6), at_cut: true, eras: vec![Era(7); group().volumes().len()] })
         .unwrap();
     let settings = PrimaryConfig { interval: true, still_budget, epoch_interval: SECOND * 60, ..config() };
-    let mut primary = Primary::new(settings, state);
+    let mut primary = new_primary(settings, state);
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
@@ -245,4 +245,57 @@ fn a_cut_follows_the_freeze_at_once_and_a_hook_that_fails_costs_one_interval() {
     }
     primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
     assert!(actions(&mut primary).iter().any(|action| matches!(action, PrimaryAction::Thaw)));
+}
+
+/// Frozen for the epoch that a checkpoint asked for; the cut is ordered, unless the window is full. The freeze's token.
+fn frozen(policy: OnFailure, window: usize) -> (Primary, u64) {
+    let mut primary = resting();
+    (primary.config.hooks, primary.config.window) = (Some(policy), window);
+    primary.handle(SECOND, PrimaryEvent::Checkpoint { id: 3, until: Until::Cut });
+    primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Started { eras: eras(11), bytes: 4096 }));
+    primary.config.window = 4;
+    primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
+    let freezes = |action: &PrimaryAction| match action {
+        PrimaryAction::Freeze { token, .. } => Some(*token),
+        _ => None,
+    };
+    let token = actions(&mut primary).iter().find_map(freezes).expect("the guest is frozen first");
+    primary.config.window = window;
+    primary.handle(SECOND, PrimaryEvent::Froze { token, result: Ok(()) });
+    (primary, token)
+}
+
+fn is_cut(actions: &[PrimaryAction]) -> bool {
+    actions.iter().any(|action| matches!(action, PrimaryAction::Cut(CutOrder::Cut(_))))
+}
+
+#[test]
+fn a_guest_that_goes_on_unordered_before_its_cut_is_a_hook_that_failed() {
+    // The cut waits for the window: it is skipped, or made all the same.
+    let (mut primary, token) = frozen(OnFailure::Skip, 0);
+    assert!(!is_cut(&actions(&mut primary)));
+    primary.handle(SECOND, PrimaryEvent::ThawedEarly { token });
+    let done = actions(&mut primary);
+    let failed = done.iter().any(|action| matches!(action, PrimaryAction::CheckpointFailed { id: 3, .. }));
+    assert!(failed && stops_capture(&done) && primary.counters().hooks_failed == 1, "{done:?}");
+    let (mut primary, token) = frozen(OnFailure::Cut, 0);
+    primary.handle(SECOND, PrimaryEvent::ThawedEarly { token });
+    primary.config.window = 4;
+    primary.handle_timeout(SECOND + SECOND / 3);
+    assert!(is_cut(&actions(&mut primary)) && primary.counters().hooks_failed == 1);
+}
+
+#[test]
+fn a_guest_that_goes_on_unordered_during_its_cut_leaves_none_that_counts_as_clean() {
+    for is_taken in [false, true] {
+        let (mut primary, token) = frozen(OnFailure::Skip, 4);
+        assert!(is_cut(&actions(&mut primary)));
+        if is_taken {
+            primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Taken { eras: None }));
+        }
+        primary.handle(SECOND, PrimaryEvent::ThawedEarly { token: token + 1 });
+        assert_eq!(primary.counters().hooks_failed, 0, "that is of no freeze");
+        primary.handle(SECOND, PrimaryEvent::ThawedEarly { token });
+        assert_eq!(primary.counters().hooks_failed, 1);
+    }
 }

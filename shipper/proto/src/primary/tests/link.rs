@@ -30,7 +30,7 @@ fn hung_up(primary: &mut Primary, now: Duration) {
 
 #[test]
 fn whoever_cannot_be_reached_is_tried_steadily_and_whoever_hangs_up_ever_more_rarely() {
-    let mut primary = Primary::new(PrimaryConfig { timeout: 10 * SECOND, ..config() }, state());
+    let mut primary = new_primary(PrimaryConfig { timeout: 10 * SECOND, ..config() }, state());
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     let mut gaps = |fail: fn(&mut Primary, Duration)| {
         let times: Vec<Duration> = (0..8).map(|_| attempt(&mut primary, fail)).collect();
@@ -44,7 +44,7 @@ fn whoever_cannot_be_reached_is_tried_steadily_and_whoever_hangs_up_ever_more_ra
 
 /// After two goodbyes of this kind while a sync is staged, how the next one goes about it.
 fn staged_again_after(cause: ByeCause) -> bool {
-    let mut primary = Primary::new(config(), fence::with_rolls());
+    let mut primary = new_primary(config(), fence::with_rolls());
     let mut now = SECOND;
     for _ in 0..3 {
         primary.handle_timeout(now);

@@ -2,10 +2,12 @@
 
 mod comparing;
 mod durable;
+mod ending;
 mod fence;
 mod hold;
 mod interval;
 mod link;
+mod numbering;
 mod parting;
 mod refusal;
 mod resting;
@@ -30,7 +32,10 @@ const STAMP: Incarnation = Incarnation([0xa1; 16]);
 fn state() -> DurableState {
     let generation = Generation { number: 1, id: [0xe0; 16] };
     let lineage = vec![LineageEntry { generation, first_epoch: Epoch(1), digest: Digest::ZERO }];
-    DurableState { role: Role::Primary, lineage, ..DurableState::new_backup("vm1".parse().unwrap(), [1; 16]) }
+    // Of a version that did not note which numbers it gave.
+    let last_incarnation = Some(Incarnation([0xa0; 16]));
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [1; 16]);
+    DurableState { role: Role::Primary, lineage, last_incarnation, ..blank }
 }
 
 /// Of a volume whose writes go to era 7.
@@ -58,6 +63,13 @@ fn config() -> PrimaryConfig {
         verify: VerifySizes::default(),
         compare: CompareSizes::default(),
     }
+}
+
+/// A primary that has noted more numbers of epochs than any test uses: `numbering.rs` is about those.
+fn new_primary(config: PrimaryConfig, state: DurableState) -> Primary {
+    let mut primary = Primary::new(config, state);
+    primary.durable.note_all_numbers();
+    primary
 }
 
 /// What of a configuration may change while it runs.

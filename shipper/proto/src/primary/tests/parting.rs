@@ -8,7 +8,7 @@ fn eras(era: u32) -> Vec<Era> {
 
 /// Writes are captured, and the last round of a sync in place is being copied.
 fn in_last_round(config: PrimaryConfig) -> Primary {
-    let mut primary = Primary::new(config, state());
+    let mut primary = new_primary(config, state());
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
     let greeting = Message::Welcome(welcome(&primary));

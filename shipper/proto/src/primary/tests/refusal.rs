@@ -35,7 +35,7 @@ fn reason(primary: &Primary) -> String {
 
 /// Refused at 1 and at 11 seconds.
 fn refused_twice() -> Primary {
-    let mut primary = Primary::new(config(), state());
+    let mut primary = new_primary(config(), state());
     for (attempt, at) in [(1, SECOND), (2, 11 * SECOND)] {
         assert!(tries(&rolled(&mut primary, at, attempt)));
         assert!(!overwrites(&refuse(&mut primary, at, attempt)));
@@ -45,7 +45,7 @@ fn refused_twice() -> Primary {
 
 #[test]
 fn a_backup_is_overwritten_only_after_a_capture_was_tried() {
-    let mut primary = Primary::new(config(), state());
+    let mut primary = new_primary(config(), state());
     let done = rolled(&mut primary, SECOND, 1);
     assert!(tries(&done) && !overwrites(&done), "{done:?}");
     primary.handle(SECOND, PrimaryEvent::Cut(CutResult::Tried { attempt: 0, result: Ok(()) }));

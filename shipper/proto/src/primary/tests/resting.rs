@@ -90,7 +90,7 @@ fn a_verify_a_roll_and_a_switch_get_their_cuts() {
 
     let (mut primary, now) = resting();
     assert_eq!(tick(&mut primary, now + TICK), Some(true));
-    let usage = Usage { open: false, written: true };
+    let usage = Usage { open: false, written: true, mark: None };
     primary.handle(now + TICK, PrimaryEvent::Used(usage));
     primary.handle(now + TICK, PrimaryEvent::Switch { id: 1, generation: [7; 16], stall: true });
     primary.commits.in_flight.clear();

@@ -20,7 +20,7 @@ fn staged(primary: &mut Primary, epoch: u64) -> Vec<PrimaryAction> {
 
 /// In sync at epoch 8, somebody has the volume open, and every state is durable.
 pub(super) fn in_sync() -> Primary {
-    let mut primary = Primary::new(config(), state());
+    let mut primary = new_primary(config(), state());
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
     let greeting = Message::Welcome(welcome(&primary));
@@ -34,7 +34,7 @@ pub(super) fn in_sync() -> Primary {
     primary.handle(SECOND, PrimaryEvent::Copied { frames: 0 });
     staged(&mut primary, 8);
     assert!(primary.is_in_sync(), "{:?}", primary.replication());
-    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: true }));
+    primary.handle(SECOND, PrimaryEvent::Used(Usage { open: true, written: true, mark: None }));
     all_written(&mut primary);
     primary
 }
@@ -112,6 +112,8 @@ fn promoted(primary: &Primary) -> Message {
         lineage,
         last_epoch: Epoch(9),
         alone: Some(Epoch(9)),
+        numbered: None,
+        with_loss: false,
     };
     let text = "this side is a primary".to_owned();
     Message::Refuse { code: RefuseCode::Promoted, text, standing: Some(Box::new(standing)) }
@@ -248,7 +250,7 @@ fn a_state_that_cannot_be_written_shuts_the_volumes() {
 #[test]
 fn without_a_capture_nothing_can_be_held_back() {
     let settings = PrimaryConfig { interval: true, still_budget: Some(SECOND), ..config() };
-    let mut primary = Primary::new(settings, state());
+    let mut primary = new_primary(settings, state());
     assert_eq!(answer(&ask(&mut primary, true)), Some(&Err(DemoteRefused::NoCapture)));
 }
 
@@ -267,6 +269,8 @@ fn a_token_that_is_seen_in_a_switch_that_fails_stays_seen() {
         last_digest: Digest::ZERO,
         alone: None,
         token: 7,
+        numbered: None,
+        with_loss: false,
     };
     let frame = Message::Hello(hello).encode(1, Incarnation([9; 16]));
     primary.handle(SECOND, PrimaryEvent::Visited(frame));

@@ -7,7 +7,7 @@ use ftdm_units::Sectors;
 
 /// A primary that is connected to a backup with these features, and not in sync.
 fn connected(features: u64) -> Primary {
-    let mut primary = Primary::new(config(), state());
+    let mut primary = new_primary(config(), state());
     primary.handle(SECOND, PrimaryEvent::StateWritten);
     primary.handle_timeout(SECOND);
     primary.handle(SECOND, PrimaryEvent::Connected);
@@ -46,7 +46,7 @@ fn a_backup_that_does_not_know_how_is_named_as_the_reason() {
 #[test]
 fn there_is_nothing_to_compare_with_but_in_sync() {
     assert!(matches!(refusal(&mut connected(VERIFY)), VerifyError::NotInSync(_)));
-    let mut alone = Primary::new(config(), state());
+    let mut alone = new_primary(config(), state());
     assert!(
         matches!(refusal(&mut alone), VerifyError::NotInSync(reason) if reason.contains("not connected"))
     );
