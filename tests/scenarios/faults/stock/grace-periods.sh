@@ -11,7 +11,7 @@ is_set() { [[ $(on primary cat $SETTING) == "$1" ]]; }
 # stays VALUE: between pauses, which are short and many. Looked at often enough that not all looks can meet one.
 stays() {
     local values
-    values=$(on primary bash -c "for ((n = 0; n < 200; n++)); do cat $SETTING; sleep 0.005; done")
+    values=$(on primary bash -c "for ((n = 0; n < 200; n++)); do read -r value < $SETTING; echo \$value; read -rt 0.005 <> <(:); done")
     (($(grep -c "^$1$" <<< "$values") > 100)) || fail "$SETTING was $1 only $(grep -c "^$1$" <<< "$values") of 200 times"
 }
 
@@ -37,7 +37,7 @@ kill_background "$PRIMARY_JOB" TERM
 wait_background "$PRIMARY_JOB"
 start_primary
 again
-[[ $(on primary bash -c "for ((n = 0; n < 100; n++)); do cat $SETTING; sleep 0.005; done" | sort -u) == 1 ]] \
+[[ $(on primary bash -c "for ((n = 0; n < 200; n++)); do read -r value < $SETTING; echo \$value; read -rt 0.005 <> <(:); done" | sort -u) == 1 ]] \
     || fail "a pause has put back what the administrator had set"
 killed_at after-suspend
 is_set 1 || fail "the watchdog has put back what the administrator had set"
