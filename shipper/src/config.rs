@@ -7,6 +7,7 @@ mod check;
 mod devices;
 mod files;
 mod live;
+mod places;
 mod schema;
 
 use std::net::SocketAddr;

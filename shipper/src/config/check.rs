@@ -6,7 +6,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -18,7 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::schema::{self, Schema};
-use super::{CaptureBy, Config, Mode, NamedDevices, Protection, twice};
+use super::{CaptureBy, Config, Mode, NamedDevices, Protection, places, twice};
 
 /// More faults than these help nobody.
 const MOST: usize = 50;
@@ -313,7 +312,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// A value that the schema takes and the daemon does not.
-struct OutOfRange {
+pub(super) struct OutOfRange {
     key: String,
     reason: String,
     nearest: Option<String>,
@@ -328,7 +327,7 @@ fn out_of_range(config: &Config) -> Vec<OutOfRange> {
     found
 }
 
-fn contradiction(key: &str, reason: String) -> OutOfRange {
+pub(super) fn contradiction(key: &str, reason: String) -> OutOfRange {
     OutOfRange { key: key.to_owned(), reason, nearest: None }
 }
 
@@ -369,7 +368,7 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
         found.push(contradiction("hooks.thaw", reason.into()));
     }
     found.extend(addresses(config));
-    found.extend(places(config));
+    found.extend(places::wrong(config));
     let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
     let on_a_network = !(is_local(config.address) && is_local(config.peer));
     if config.tls == Protection::Off && on_a_network && !config.tls_off_on_a_network {
@@ -395,41 +394,6 @@ fn addresses(config: &Config) -> Vec<OutOfRange> {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     if canonical(config.address) == canonical(config.peer) {
         found.push(contradiction("peer", "is the address of this host itself".into()));
-    }
-    found
-}
-
-/// Devices and files where they cannot be.
-fn places(config: &Config) -> Vec<OutOfRange> {
-    let mut found = Vec::new();
-    let visible = |path: &Path| {
-        let name = path.strip_prefix("/dev/mapper").ok().and_then(Path::to_str);
-        name.is_some_and(|name| config.volume.iter().any(|volume| volume.name.top() == name))
-    };
-    for volume in &config.volume {
-        for (key, path) in
-            [("volume.device", Some(&volume.device)), ("volume.metadata", volume.metadata.as_ref())]
-        {
-            if let Some(path) = path.filter(|path| visible(path)) {
-                let path = path.display();
-                let reason = format!("{path} is made by ftdm itself: name the logical volume below it");
-                found.push(contradiction(key, reason));
-            }
-        }
-    }
-    for (key, path) in [("state", &config.state), ("journal.device", &config.journal.device)] {
-        let emptied = ["/tmp", "/var/tmp", "/run", "/dev/shm", "/proc", "/sys"];
-        if let Some(folder) = emptied.iter().find(|folder| path.starts_with(folder)) {
-            let reason =
-                format!("{} does not outlive a boot: everything below {folder} goes", path.display());
-            found.push(contradiction(key, reason));
-        } else if path.is_relative() {
-            let reason = format!("{} is relative: give the whole path", path.display());
-            found.push(contradiction(key, reason));
-        } else if visible(path) {
-            let reason = format!("{} is the VM's own disk", path.display());
-            found.push(contradiction(key, reason));
-        }
     }
     found
 }

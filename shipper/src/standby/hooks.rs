@@ -2,14 +2,17 @@
 //! starter is gone, and thaws.
 //!
 //! Always holds: the thaw follows the freeze, whether that succeeded or not, whether the daemon lives or not, at the latest
-//! when the time-out is over; a mark in `/run` says that it has not been done yet, and whoever finds it thaws first. Each
-//! hook ends in its time, or is killed with all that it started.
+//! when the time-out is over; a mark in `/run` says that it has not been done yet, and how to do it. A mark that no
+//! process holds is a leftover: the next daemon thaws before it does anything else, in any role, and so does the service
+//! manager after each end of the daemon, because it may end this process together with the daemon. Each hook ends in its
+//! time, or is killed with all that it started.
+
+mod mark;
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,10 +25,11 @@ use ftship_proto::text::one_line;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::Config;
-use crate::control::DIRECTORY;
 use crate::runtime::command;
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
+use mark::Mark;
+pub use mark::thaw_leftover;
 
 /// What the process says, each in a line: when the guest is frozen, when it could not be, and at its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,8 +77,7 @@ const THAW: &[u8] = b"thaw\n";
 pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<()> {
     // Whoever ends the daemon's service may mean this process too: it has something to do first.
     let _unasked = HeldSignals::hold();
-    let mark = mark(config);
-    std::fs::write(&mark, format!("{epoch}\n")).with_context(|| mark.display().to_string())?;
+    let mark = Mark::set(config, epoch)?;
     let frozen = run(config, &config.hooks.freeze, epoch);
     let said = match &frozen {
         Ok(()) => writeln!(out, "{}", Word::Frozen),
@@ -83,7 +86,7 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
     if frozen.is_ok() && said.is_ok() {
         wait(config.hooks.timeout);
     }
-    let thawed = thaw(config, epoch);
+    let thawed = mark.thaw();
     if let Err(error) = frozen {
         writeln!(out, "{}", Word::failed(&error))?;
     }
@@ -107,35 +110,15 @@ fn wait(limit: Duration) {
     }
 }
 
-fn mark(config: &Config) -> PathBuf {
-    PathBuf::from(DIRECTORY).join(format!("{}.frozen", config.group))
-}
-
-/// Lets the guest go on.
-///
-/// # Errors
-/// When the hook fails; the mark stays.
-fn thaw(config: &Config, epoch: u64) -> anyhow::Result<()> {
-    run(config, &config.hooks.thaw, epoch)?;
-    std::fs::remove_file(mark(config)).with_context(|| mark(config).display().to_string())
-}
-
-/// Thaws what a daemon before left frozen, which nobody else did.
-pub(crate) fn thaw_leftover(config: &Config) {
-    if !mark(config).exists() || config.hooks.policy().is_none() {
-        return;
-    }
-    log::warn!("a daemon before left the guest frozen: thawing it");
-    if let Err(error) = thaw(config, 0) {
-        log::error!("the thaw hook: {error:#}");
-    }
-}
-
 fn run(config: &Config, hook: &[String], epoch: u64) -> anyhow::Result<()> {
+    run_hook(config.group.as_str(), hook, epoch, config.hooks.timeout)
+}
+
+fn run_hook(group: &str, hook: &[String], epoch: u64, patience: Duration) -> anyhow::Result<()> {
     let Some((program, arguments)) = hook.split_first() else { return Ok(()) };
     let mut command = Command::new(program);
-    command.args(arguments).env("FTDM_GROUP", config.group.as_str()).env("FTDM_EPOCH", epoch.to_string());
-    command::run(&mut command, config.hooks.timeout).map(drop)
+    command.args(arguments).env("FTDM_GROUP", group).env("FTDM_EPOCH", epoch.to_string());
+    command::run(&mut command, patience).map(drop)
 }
 
 /// What became of hooks.
@@ -180,18 +163,17 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    /// Starts the thread; thaws what a daemon before left frozen.
+    /// Starts the thread.
     ///
     /// # Errors
     /// When that cannot be.
     pub(crate) fn start(config: &Config, reports: Reports<HookReport>) -> anyhow::Result<Self> {
         let config = config.clone();
         let holding = Worker::start("hooks", 128 << 10, move |queue: Receiver<Order>| {
-            thaw_leftover(&config);
             for order in queue {
-                let (token, epoch) = (order.token, order.epoch.0);
+                let token = order.token;
                 match spawn(&config, &order) {
-                    Ok(Some(process)) => listen(&config, token, epoch, process, &reports),
+                    Ok(Some(process)) => listen(&config, token, process, &reports),
                     Ok(None) => {}
                     Err(error) => {
                         let result = Err(format!("{error:#}"));
@@ -248,7 +230,7 @@ fn spawn(config: &Config, order: &Order) -> anyhow::Result<Option<Child>> {
 }
 
 /// Tells what the process says; does its work when it ends without.
-fn listen(config: &Config, token: u64, epoch: u64, mut process: Child, reports: &Reports<HookReport>) {
+fn listen(config: &Config, token: u64, mut process: Child, reports: &Reports<HookReport>) {
     let froze = |result| reports.send(HookReport::Froze { token, result });
     let output = process.stdout.take().map(BufReader::new);
     let (is_told, thawed) = output.map_or((false, None), |output| follow(output, froze));
@@ -258,7 +240,10 @@ fn listen(config: &Config, token: u64, epoch: u64, mut process: Child, reports: 
     if !is_told {
         froze(Err("the process that runs the hooks was killed".to_owned()));
     }
-    let thawed = thawed.unwrap_or_else(|| thaw(config, epoch).map_err(|error| format!("{error:#}")));
+    let thawed = thawed.unwrap_or_else(|| {
+        let left = Mark::left(config.group.as_str()).map_err(|error| format!("{error:#}"))?;
+        left.map_or(Ok(()), |mark| mark.thaw().map_err(|error| format!("{error:#}")))
+    });
     reports.send(HookReport::Thawed(thawed));
 }
 
