@@ -62,7 +62,7 @@ fn perform(verb: Verb) -> Result<(), Failure> {
             }
             daemon::run(&load(&config)?).map_err(Failure::failed)
         }
-        Verb::Thaw { config } => hooks::thaw_leftover(&group_of(&config)).map_err(Failure::failed),
+        Verb::Thaw { config } => hooks::thaw_after_the_end(&group_of(&config)).map_err(Failure::failed),
         Verb::Hold { config, epoch } => {
             hooks::hold(&load(&config)?, epoch, std::io::stdout()).map_err(Failure::failed)
         }

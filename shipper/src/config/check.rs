@@ -4,7 +4,6 @@
 //! place is replaced by an example, so that the rest is judged as well.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -15,6 +14,8 @@ use humantime_serde::re::humantime::format_duration;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
+
+use crate::link::host::HostAddress;
 
 use super::schema::{self, Schema};
 use super::{CaptureBy, Config, Mode, NamedDevices, Protection, places, twice};
@@ -369,8 +370,10 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
     }
     found.extend(addresses(config));
     found.extend(places::wrong(config));
-    let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-    let on_a_network = !(is_local(config.address) && is_local(config.peer));
+    // A name may stand for another address tomorrow.
+    let is_local =
+        |host: &HostAddress| host.canonical().literal().is_some_and(|address| address.ip().is_loopback());
+    let on_a_network = !(is_local(&config.address) && is_local(&config.peer));
     if config.tls == Protection::Off && on_a_network && !config.tls_off_on_a_network {
         let text = "is off, and others can reach `address` or the path to `peer`: leave it out and see `ftship keygen` \
             and `ftship pair`, or add tls-off-on-a-network = true";
@@ -382,17 +385,16 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
 /// Addresses that no host can have, or that are the same host's.
 fn addresses(config: &Config) -> Vec<OutOfRange> {
     let mut found = Vec::new();
-    for (key, address) in [("address", config.address), ("peer", config.peer)] {
-        let ip = address.ip().to_canonical();
-        if address.port() == 0 {
-            let nearest = Some(format!("\"{}\"", SocketAddr::new(address.ip(), 7789)));
+    for (key, host) in [("address", &config.address), ("peer", &config.peer)] {
+        let ip = host.canonical().literal().map(|address| address.ip());
+        if host.port() == 0 {
+            let nearest = Some(format!("\"{}\"", host.clone().at_port(7789)));
             found.push(OutOfRange { key: key.into(), reason: "port 0 is no port".into(), nearest });
-        } else if ip.is_multicast() || (key == "peer" && ip.is_unspecified()) {
+        } else if let Some(ip) = ip.filter(|ip| ip.is_multicast() || (key == "peer" && ip.is_unspecified())) {
             found.push(contradiction(key, format!("{ip} is no host's address: name the host's own one")));
         }
     }
-    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    if canonical(config.address) == canonical(config.peer) {
+    if config.address.canonical() == config.peer.canonical() {
         found.push(contradiction("peer", "is the address of this host itself".into()));
     }
     found

@@ -29,7 +29,7 @@ use crate::runtime::command;
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
 use mark::Mark;
-pub use mark::thaw_leftover;
+pub use mark::{thaw_after_the_end, thaw_leftover};
 
 /// What the process says, each in a line: when the guest is frozen, when it could not be, and at its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
     // Whoever ends the daemon's service may mean this process too: it has something to do first.
     let _unasked = HeldSignals::hold();
     let mark = Mark::set(config, epoch)?;
-    let frozen = run(config, &config.hooks.freeze, epoch);
+    let frozen = freeze(config, epoch);
     let said = match &frozen {
         Ok(()) => writeln!(out, "{}", Word::Frozen),
         Err(_) => Ok(()),
@@ -97,28 +97,46 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
 
 /// Until the other end says something or closes its line.
 fn wait(limit: Duration) {
-    let input = std::io::stdin();
     let ends = Instant::now() + limit;
     loop {
         let left = ends.saturating_duration_since(Instant::now());
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, left) {
-            Err(nix::errno::Errno::EINTR) => {}
-            _ => return,
+        if left.is_zero() || is_asked(left) {
+            return;
         }
     }
 }
 
-fn run(config: &Config, hook: &[String], epoch: u64) -> anyhow::Result<()> {
-    run_hook(config.group.as_str(), hook, epoch, config.hooks.timeout)
+/// Whether the other end says something, or has closed its line, within this time.
+fn is_asked(within: Duration) -> bool {
+    let input = std::io::stdin();
+    let within = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, within) {
+        Ok(0) | Err(nix::errno::Errno::EINTR) => false,
+        // Nobody could ask any more.
+        Ok(_) | Err(_) => true,
+    }
 }
 
-fn run_hook(group: &str, hook: &[String], epoch: u64, patience: Duration) -> anyhow::Result<()> {
-    let Some((program, arguments)) = hook.split_first() else { return Ok(()) };
+/// Freezes the guest, unless the thaw is asked for before that is done.
+fn freeze(config: &Config, epoch: u64) -> anyhow::Result<()> {
+    let Some(mut hook) = command_of(config.group.as_str(), &config.hooks.freeze, epoch) else {
+        return Ok(());
+    };
+    command::run_while(&mut hook, config.hooks.timeout, || !is_asked(Duration::ZERO)).map(drop)
+}
+
+fn thaw(group: &str, hook: &[String], epoch: u64, patience: Duration) -> anyhow::Result<()> {
+    let Some(mut hook) = command_of(group, hook, epoch) else { return Ok(()) };
+    command::run(&mut hook, patience).map(drop)
+}
+
+/// `None`: there is no such hook.
+fn command_of(group: &str, hook: &[String], epoch: u64) -> Option<Command> {
+    let (program, arguments) = hook.split_first()?;
     let mut command = Command::new(program);
     command.args(arguments).env("FTDM_GROUP", group).env("FTDM_EPOCH", epoch.to_string());
-    command::run(&mut command, patience).map(drop)
+    Some(command)
 }
 
 /// What became of hooks.

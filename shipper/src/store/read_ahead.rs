@@ -102,7 +102,7 @@ mod tests {
         let storage = Storage::create(&path, len as u64).unwrap();
         let mut block = AlignedBuffer::new(BLOCK);
         for at in (0..len).step_by(BLOCK) {
-            block.bytes_mut().fill((at / BLOCK % 251) as u8);
+            block.bytes_mut().fill(u8::try_from(at / BLOCK % 251).unwrap());
             storage.write_at(at as u64, block.bytes()).unwrap();
         }
         let mut pieces = 0;
