@@ -313,7 +313,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// A value that the schema takes and the daemon does not.
-pub(super) struct OutOfRange {
+struct OutOfRange {
     key: String,
     reason: String,
     nearest: Option<String>,
@@ -328,7 +328,7 @@ fn out_of_range(config: &Config) -> Vec<OutOfRange> {
     found
 }
 
-pub(super) fn contradiction(key: &str, reason: String) -> OutOfRange {
+fn contradiction(key: &str, reason: String) -> OutOfRange {
     OutOfRange { key: key.to_owned(), reason, nearest: None }
 }
 
@@ -369,7 +369,7 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
         found.push(contradiction("hooks.thaw", reason.into()));
     }
     found.extend(addresses(config));
-    found.extend(places::wrong(config));
+    found.extend(places::wrong(config).into_iter().map(|(key, reason)| contradiction(key, reason)));
     // A name may stand for another address tomorrow.
     let is_local =
         |host: &HostAddress| host.canonical().literal().is_some_and(|address| address.ip().is_loopback());

@@ -6,7 +6,6 @@
 use std::path::Path;
 
 use super::Config;
-use super::check::{OutOfRange, contradiction};
 
 /// What does not outlive a boot.
 const EMPTIED: [&str; 5] = ["/tmp", "/run", "/dev/shm", "/proc", "/sys"];
@@ -32,8 +31,8 @@ fn closed(path: &Path) -> Option<String> {
     Some(format!("{} is below {folder}: {why} ({setting})", path.display()))
 }
 
-/// Devices and files where they cannot be.
-pub(super) fn wrong(config: &Config) -> Vec<OutOfRange> {
+/// Devices and files where they cannot be: the key, and why.
+pub(super) fn wrong(config: &Config) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     let visible = |path: &Path| {
         let name = path.strip_prefix("/dev/mapper").ok().and_then(Path::to_str);
@@ -46,7 +45,7 @@ pub(super) fn wrong(config: &Config) -> Vec<OutOfRange> {
             if let Some(path) = path.filter(|path| visible(path)) {
                 let path = path.display();
                 let reason = format!("{path} is made by ftdm itself: name the logical volume below it");
-                found.push(contradiction(key, reason));
+                found.push((key, reason));
             }
         }
     }
@@ -54,19 +53,19 @@ pub(super) fn wrong(config: &Config) -> Vec<OutOfRange> {
         if let Some(folder) = EMPTIED.iter().find(|folder| path.starts_with(folder)) {
             let reason =
                 format!("{} does not outlive a boot: everything below {folder} goes", path.display());
-            found.push(contradiction(key, reason));
+            found.push((key, reason));
         } else if path.is_relative() {
             let reason = format!("{} is relative: give the whole path", path.display());
-            found.push(contradiction(key, reason));
+            found.push((key, reason));
         } else if visible(path) {
             let reason = format!("{} is the VM's own disk", path.display());
-            found.push(contradiction(key, reason));
+            found.push((key, reason));
         } else if let Some(reason) = closed(path) {
-            found.push(contradiction(key, reason));
+            found.push((key, reason));
         }
     }
     if let Some(reason) = config.audit.digest_file.as_deref().and_then(closed) {
-        found.push(contradiction("audit.digest-file", reason));
+        found.push(("audit.digest-file", reason));
     }
     found
 }

@@ -20,7 +20,8 @@ on primary bash -c "for link in $links; do [[ \$link -ef $top ]] || { ls -l \$li
 cuts() { status primary .epochs.cut; }
 before=$(cuts)
 on primary bash -c "end=\$((SECONDS + 10)); while ((SECONDS < end)); do for link in $links; do
-    [[ \$link -ef $top ]] || { ls -l \$link; exit 1; }; done; done"
+    [[ \$link -ef $top ]] || { ls -l \$link; exit 1; }; done
+    dd if=/dev/zero of=/dev/ftdm/vm1 bs=4k count=1 seek=10000 oflag=direct conv=notrunc status=none; done"
 on primary udevadm settle
 (($(cuts) > before + 20)) || fail "only $(($(cuts) - before)) cuts while the links were watched"
 expect_equal "$(property primary "$top" TAGS)" :ftdm: "whom a cut's event is told"
