@@ -3,6 +3,18 @@
 //! Always holds: a [`StackName`] is a name that device-mapper and udev take, and what names its hidden devices is
 //! neither such a name nor one that LVM makes for a logical volume (LVM's have no `@`); a stack's hidden devices are
 //! found by their UUIDs, which follow from the visible device's.
+//!
+//! # UUIDs
+//!
+//! What a guest writes to its disk must not be taken for something of the host's: a volume group of the guest that the
+//! host activates over a hidden layer is written to past the log. A filter in LVM's configuration is the
+//! administrator's, and udev's properties reach only those who ask udev. But LVM and libblkid (`blkid`, `mount` by
+//! UUID or label) look at the kernel's UUID of a device, and pass over those of logical volumes. So these UUIDs have
+//! the form of LVM's:
+//!
+//! - The visible device has that of a logical volume: LVM scans it only if it is asked to (`devices/scan_lvs`), which
+//!   is the way to look into a guest's disk.
+//! - A hidden device has that of a private layer of a logical volume: no setting makes LVM or libblkid look at it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,8 +24,11 @@ use sha2::{Digest, Sha256};
 use crate::ioctl::exchange::MAX_NAME;
 use crate::mangle::{Mangling, mangled};
 
-/// What the UUID of every device of a stack begins with.
-pub(crate) const UUID_PREFIX: &str = "FTDM-";
+/// What the UUID of every device of a stack begins with: LVM's own word, and in the place of a volume group's UUID one
+/// that none has. udev's rules know it.
+pub(crate) const UUID_PREFIX: &str = "LVM-ftdm0000000000000000000000000000";
+/// What it began with when LVM took the devices for anybody's.
+const UUID_PREFIX_BEFORE: &str = "FTDM-";
 /// Characters of one UUID of LVM, without its hyphens.
 const LVM_UUID: usize = 32;
 /// How much of a name is in those of hidden devices when it is too long for all of it.
@@ -151,15 +166,26 @@ impl fmt::Display for StackName {
 
 /// What identifies a stack's volume, whatever its name: the origin's own UUID where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumeId(String);
+pub struct VolumeId {
+    id: String,
+    /// What the UUIDs of its stack begin with. A device keeps its UUID, also under a later ftdm.
+    prefix: &'static str,
+}
 
 impl VolumeId {
     /// From the device-mapper UUID of an origin that is a logical volume
     /// (`LVM-` VGUUID LVUUID, possibly with a suffix). `None` for anything else.
     #[must_use]
     pub fn from_lvm(dm_uuid: &str) -> Option<Self> {
+        if dm_uuid.starts_with(UUID_PREFIX) {
+            return None;
+        }
         let lv = dm_uuid.strip_prefix("LVM-")?.get(LVM_UUID..2 * LVM_UUID)?;
-        lv.bytes().all(|b| b.is_ascii_graphic() && b != b'-').then(|| Self(lv.to_owned()))
+        is_id(lv).then(|| Self::new(lv))
+    }
+
+    fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), prefix: UUID_PREFIX }
     }
 
     /// A random one, for an origin without a UUID of its own. It lasts as long as the stack's
@@ -170,14 +196,14 @@ impl VolumeId {
     pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0u8; 16];
         getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes.iter().map(|b| format!("{b:02x}")).collect()))
+        Ok(Self::new(&bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()))
     }
 
     /// From the UUID of a visible device. `None` when it is not one of ftdm's.
     #[must_use]
     pub fn from_top_uuid(uuid: &str) -> Option<Self> {
-        let id = uuid.strip_prefix(UUID_PREFIX)?;
-        (!id.is_empty() && !id.contains('-')).then(|| Self(id.to_owned()))
+        let (prefix, id) = split(uuid)?;
+        is_id(id).then(|| Self { id: id.to_owned(), prefix })
     }
 
     /// Which device of a stack has this UUID. `None` when it is none of ftdm's.
@@ -186,7 +212,7 @@ impl VolumeId {
         if Self::from_top_uuid(uuid).is_some() {
             return Some(Part::Top);
         }
-        let (_, suffix) = uuid.strip_prefix(UUID_PREFIX)?.rsplit_once('-')?;
+        let (_, suffix) = split(uuid)?.1.rsplit_once('-')?;
         Part::HIDDEN.into_iter().find(|part| part.suffix() == Some(suffix))
     }
 
@@ -194,8 +220,8 @@ impl VolumeId {
     #[must_use]
     pub fn of(&self, part: Part) -> String {
         match part.suffix() {
-            None => format!("{UUID_PREFIX}{}", self.0),
-            Some(suffix) => format!("{UUID_PREFIX}{}-{suffix}", self.0),
+            None => format!("{}{}", self.prefix, self.id),
+            Some(suffix) => format!("{}{}-{suffix}", self.prefix, self.id),
         }
     }
 
@@ -220,7 +246,7 @@ impl VolumeId {
     /// Sixteen bytes for handshakes: the first half of SHA-256 over `ftdm volume ` and the id.
     #[must_use]
     pub fn bytes(&self) -> [u8; 16] {
-        let digest = Sha256::new_with_prefix(b"ftdm volume ").chain_update(&self.0).finalize();
+        let digest = Sha256::new_with_prefix(b"ftdm volume ").chain_update(&self.id).finalize();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         bytes
@@ -229,8 +255,19 @@ impl VolumeId {
 
 impl fmt::Display for VolumeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.id)
     }
+}
+
+/// What a UUID of ftdm's begins with, and the rest.
+fn split(uuid: &str) -> Option<(&'static str, &str)> {
+    let known = [UUID_PREFIX, UUID_PREFIX_BEFORE];
+    known.into_iter().find_map(|prefix| Some((prefix, uuid.strip_prefix(prefix)?)))
+}
+
+/// Whether this is one UUID of LVM, or a random one of that length.
+fn is_id(text: &str) -> bool {
+    text.len() == LVM_UUID && text.bytes().all(|b| b.is_ascii_graphic() && b != b'-')
 }
 
 #[cfg(test)]
@@ -286,12 +323,36 @@ mod tests {
 
     #[test]
     fn a_part_is_known_by_its_uuid() {
-        let id = VolumeId("x".repeat(32));
+        let id = VolumeId::new(&"x".repeat(32));
         for part in Part::ALL {
             assert_eq!(VolumeId::part(&id.of(part)), Some(part));
         }
         assert_eq!(VolumeId::part("LVM-x"), None);
-        assert_eq!(VolumeId::part("FTDM-x-other"), None);
+        assert_eq!(VolumeId::part(&format!("{}-other", id.top())), None);
+    }
+
+    /// The rules of LVM (`lib/activate/dev_manager.c`) and libblkid (`lib/sysfs.c`).
+    #[test]
+    fn lvm_and_libblkid_pass_over_every_device() {
+        let id = VolumeId::random().unwrap();
+        let of_a_logical_volume = |uuid: &str| uuid.starts_with("LVM-") && uuid.len() == "LVM-".len() + 64;
+        assert!(of_a_logical_volume(&id.top()));
+        assert!(!id.top()[4..].contains('-'), "libblkid takes it for a private device");
+        for part in Part::HIDDEN {
+            let uuid = id.of(part);
+            let private = uuid.starts_with("LVM-") && uuid.len() > "LVM-".len() + 1 + 64;
+            assert!(private && uuid[4..].contains('-') && !uuid.ends_with('-'), "{uuid}");
+        }
+    }
+
+    #[test]
+    fn a_stack_of_an_older_ftdm_keeps_its_uuids() {
+        let lv = "Lq".repeat(16);
+        let id = VolumeId::from_top_uuid(&format!("FTDM-{lv}")).unwrap();
+        assert_eq!(id.to_string(), lv);
+        assert_eq!((id.top(), id.era()), (format!("FTDM-{lv}"), format!("FTDM-{lv}-era")));
+        assert_eq!(VolumeId::part(&id.of(Part::Gate)), Some(Part::Gate));
+        assert_eq!(id.bytes(), VolumeId::new(&lv).bytes());
     }
 
     #[test]
@@ -303,6 +364,7 @@ mod tests {
         assert_eq!(VolumeId::from_top_uuid(&id.era()), None);
         assert_eq!(VolumeId::from_lvm(&format!("LVM-{vg}")), None);
         assert_eq!(VolumeId::from_lvm("CRYPT-x"), None);
+        assert_eq!(VolumeId::from_lvm(&id.top()), None, "a visible device is no logical volume");
         assert_ne!(id.bytes(), VolumeId::random().unwrap().bytes());
     }
 }

@@ -7,9 +7,9 @@ mod check;
 mod devices;
 mod files;
 mod live;
+mod places;
 mod schema;
 
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +22,8 @@ use ftship_proto::primary::OnFailure;
 use ftship_proto::protocol::{AckPolicy, CommitPolicy};
 use ftship_proto::state::Role;
 use serde::{Deserialize, Serialize};
+
+use crate::link::host::HostAddress;
 
 pub use check::Fault;
 pub use devices::NamedDevices;
@@ -39,9 +41,9 @@ pub struct Config {
     #[serde(deserialize_with = "role")]
     pub role: Role,
     /// Where this host listens while it is the backup.
-    pub address: SocketAddr,
+    pub address: HostAddress,
     /// Where the other host listens.
-    pub peer: SocketAddr,
+    pub peer: HostAddress,
     /// Whether connections of the two hosts are protected.
     #[serde(default)]
     pub tls: Protection,
@@ -536,10 +538,10 @@ impl Config {
         if let Some(volume) = self.volume.iter().find(|volume| names.contains(&volume.name.top())) {
             return Some(format!("it calls a volume {}", volume.name));
         }
-        let (mine, theirs) = (self.address, other.address);
-        let meet = mine.ip().to_canonical() == theirs.ip().to_canonical()
-            || mine.ip().is_unspecified()
-            || theirs.ip().is_unspecified();
+        let (mine, theirs) = (self.address.canonical(), other.address.canonical());
+        let is_everywhere =
+            |host: &HostAddress| host.literal().is_some_and(|address| address.ip().is_unspecified());
+        let meet = mine == theirs || is_everywhere(&mine) || is_everywhere(&theirs);
         (mine.port() == theirs.port() && meet).then(|| format!("it listens at port {}", mine.port()))
     }
 

@@ -15,7 +15,7 @@ use structopt::StructOpt;
 use structopt::clap::ErrorKind;
 
 use cli::args::{Cli, Verb};
-use cli::failure::{Failure, load, request, started, unexpected};
+use cli::failure::{Failure, group_of, load, request, started, unexpected};
 use cli::{config, init, journal, keys, output, promote, snapshots, status, sync, verify};
 
 fn main() -> ExitCode {
@@ -55,7 +55,14 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         Verb::CheckConfig { groups, config } => config::check_config(&groups, config),
         Verb::Keygen(asked) => keys::keygen(&asked),
         Verb::Pair(asked) => keys::pair(&asked),
-        Verb::Run { config } => daemon::run(&load(&config)?).map_err(Failure::failed),
+        Verb::Run { config } => {
+            // Whether or not the daemon can start.
+            if let Err(error) = hooks::thaw_leftover(&group_of(&config)) {
+                log::error!("{error:#}");
+            }
+            daemon::run(&load(&config)?).map_err(Failure::failed)
+        }
+        Verb::Thaw { config } => hooks::thaw_after_the_end(&group_of(&config)).map_err(Failure::failed),
         Verb::Hold { config, epoch } => {
             hooks::hold(&load(&config)?, epoch, std::io::stdout()).map_err(Failure::failed)
         }

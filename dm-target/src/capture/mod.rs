@@ -156,7 +156,7 @@ impl Capture {
             parameters: format!("{} {}", stack.floor(), rams.0[0].number()),
         };
         let discards = if ledger.passes() { Discards::Pass } else { Discards::Off };
-        let new = NewDevice { name: &name, uuid: &stack.id.log(), line, hidden: true, discards, minor: None };
+        let new = NewDevice { name: &name, uuid: &stack.id.log(), line, discards, minor: None };
         let made = devices.make(&new);
         if made.is_err() {
             ledger.shut();

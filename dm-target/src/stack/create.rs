@@ -248,8 +248,7 @@ fn build_era(
         parameters: format!("{} {} {}", checked.metadata, checked.origin, table.block.get()),
     };
     let uuid = checked.id.era();
-    let made =
-        devices.make(&NewDevice { name: &era, uuid: &uuid, line, hidden: true, discards, minor: None })?;
+    let made = devices.make(&NewDevice { name: &era, uuid: &uuid, line, discards, minor: None })?;
     let judged = settle_era(devices, &era, made.number, checked.era);
     if judged.is_err()
         && let Err(e) = devices.remove(&era)
@@ -291,8 +290,7 @@ fn build_gate(
 ) -> Result<(), StackError> {
     let line = linear_over(devices, &name.era(), table)?;
     let (gate, uuid) = (name.of(Part::Gate), checked.id.of(Part::Gate));
-    let new =
-        NewDevice { name: &gate, uuid: &uuid, line, hidden: true, discards: Discards::Off, minor: None };
+    let new = NewDevice { name: &gate, uuid: &uuid, line, discards: Discards::Off, minor: None };
     devices.make(&new).map(drop)
 }
 
@@ -305,8 +303,7 @@ fn build_outlet(
 ) -> Result<(), StackError> {
     let line = linear_over(devices, &name.era(), table)?;
     let (outlet, uuid) = (name.of(Part::Outlet), checked.id.of(Part::Outlet));
-    let new =
-        NewDevice { name: &outlet, uuid: &uuid, line, hidden: true, discards: Discards::Pass, minor: None };
+    let new = NewDevice { name: &outlet, uuid: &uuid, line, discards: Discards::Pass, minor: None };
     let made = devices.make(&new)?;
     let era = devices.find(&name.era())?.ok_or_else(|| StackError::Vanished(name.era()))?.number;
     let rehearsed =
@@ -341,8 +338,7 @@ fn build_top(
 ) -> Result<(), StackError> {
     let line = below(devices, name, table, discards)?;
     let uuid = checked.id.top();
-    let new =
-        NewDevice { name: name.top(), uuid: &uuid, line, hidden: false, discards: Discards::Off, minor };
+    let new = NewDevice { name: name.top(), uuid: &uuid, line, discards: Discards::Off, minor };
     let top = devices.make(&new)?;
     let usable = counts(top.number).and_then(|()| devices::ensure_node(name.top(), top.number));
     if usable.is_err()

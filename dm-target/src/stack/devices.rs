@@ -52,8 +52,6 @@ pub(crate) struct NewDevice<'a> {
     pub(crate) name: &'a str,
     pub(crate) uuid: &'a str,
     pub(crate) line: TargetLine,
-    /// Hidden from udev's scans: only device-mapper itself is to open it.
-    pub(crate) hidden: bool,
     /// Whether it takes the discards that its target offers.
     pub(crate) discards: Discards,
     /// The minor number that it is to have.
@@ -201,7 +199,8 @@ impl Devices {
     }
 
     fn activate(&self, new: &NewDevice<'_>) -> Result<Described, StackError> {
-        let options = if new.hidden { DmOptions::private() } else { DmOptions::default() };
+        // udev scans none of them, the visible one included: what a guest wrote there is not the host's.
+        let options = DmOptions::private();
         self.load(new.name, &new.line, options)?;
         self.dm
             .device_suspend(&id(new.name)?, options)

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use ftship_proto::backup::{Backup, BackupConfig, Recovered};
 use ftship_proto::group::LocalVolume;
 use ftship_proto::state::{DurableState, Role};
@@ -15,6 +16,7 @@ use super::redo::Redo;
 use super::volume_device::{DiscardCounts, Volumes};
 use crate::config::Config;
 use crate::runtime::reactor::Reports;
+use crate::runtime::supervisor::LongWork;
 use crate::store::journal_device::{JournalDevice, JournalFault, Recovery};
 use crate::store::state_file::StateFile;
 
@@ -27,7 +29,13 @@ pub(super) type Journal = (JournalDevice, Recovery);
 /// When it cannot be used.
 pub(super) fn open_journal(config: &Config, state: &DurableState) -> Result<Journal, JournalFault> {
     let mut journal = JournalDevice::open(&config.journal.device)?;
-    let recovery = journal.recover(&config.group, state.last_incarnation)?;
+    let mut work = LongWork::begin();
+    let mut progress = |read: u64, most| {
+        let read = read.min(most);
+        let size = |bytes| ByteSize(bytes).display().iec();
+        work.goes_on(|| format!("reading the journal: {} so far, of {} at most", size(read), size(most)));
+    };
+    let recovery = journal.recover(&config.group, state.last_incarnation, &mut progress)?;
     log::info!("journal {}: {}", config.journal.device.display(), recovery.summary);
     Ok((journal, recovery))
 }

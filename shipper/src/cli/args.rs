@@ -99,6 +99,12 @@ pub(crate) enum Verb {
         /// The epoch
         epoch: u64,
     },
+    /// For the service manager: thaws the guest if a daemon that is gone left it frozen
+    #[structopt(setting(AppSettings::Hidden))]
+    Thaw {
+        /// A configuration file, or the name of a group in /etc/ftdm
+        config: String,
+    },
     /// Primary: waits, and resumes the volume when the daemon stops or is killed
     Watchdog {
         /// A configuration file, or the name of a group in /etc/ftdm

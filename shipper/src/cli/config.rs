@@ -31,6 +31,9 @@ pub(crate) fn check_config(groups: &[String], file: Option<PathBuf>) -> Result<(
                 }
                 None => {
                     say!("{}: sound, group {}", file.display(), config.group)?;
+                    for remark in config.remarks() {
+                        note!("{}: {remark}", file.display());
+                    }
                     sound.push(config);
                 }
             },

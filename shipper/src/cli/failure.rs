@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ftship::config::{Config, path_of};
+use ftship::config::{Config, NamedDevices, path_of};
 use ftship::control::client::{ClientError, ask};
 use ftship::control::exit::Code;
 use ftship::control::{Request, Response};
@@ -41,6 +41,13 @@ pub(crate) fn failure(code: Code, error: &dyn std::fmt::Display) -> Failure {
 
 pub(crate) fn load(argument: &str) -> Result<Config, Failure> {
     Config::load(Path::new(&path_of(argument))).map_err(|error| failure(Code::Usage, &error))
+}
+
+/// The group of a configuration that may be refused, or gone.
+pub(crate) fn group_of(argument: &str) -> String {
+    let path = path_of(argument);
+    let named = NamedDevices::read(&path).map(|named| named.group);
+    named.unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 pub(crate) fn request(

@@ -1,14 +1,14 @@
 //! `ftship init`: takes what it was told, asks on a terminal for what is missing, shows or carries out the plan.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use ftdm::name::StackName;
 use ftship::control::exit::Code;
-use ftship::provision::init::{Plan, Wishes, plan};
+use ftship::link::host::{HostAddress, NoAddress};
+use ftship::provision::init::{Plan, Undone, Wishes, plan};
+use ftship::provision::lvm::LvmSize;
 use ftship_proto::ids::GroupName;
 use ftship_proto::state::Role;
 use structopt::StructOpt;
@@ -28,10 +28,10 @@ pub(crate) struct Options {
     volumes: Vec<(StackName, PathBuf)>,
     /// Address on which this host listens: ADDRESS or ADDRESS:PORT
     #[structopt(long, parse(try_from_str = address))]
-    address: Option<SocketAddr>,
+    address: Option<HostAddress>,
     /// Address on which the other host listens
     #[structopt(long, parse(try_from_str = address))]
-    peer: Option<SocketAddr>,
+    peer: Option<HostAddress>,
     /// The first role of this host: primary or backup
     #[structopt(long, default_value = "primary", parse(try_from_str = role))]
     role: Role,
@@ -40,13 +40,13 @@ pub(crate) struct Options {
     epoch: Duration,
     /// Size of volumes that do not exist yet
     #[structopt(long, value_name = "SIZE")]
-    size: Option<ByteSize>,
-    /// Size of the journal. Default: an eighth of the volumes, 64 MiB to 16 GiB
+    size: Option<LvmSize>,
+    /// Size of the journal. Default: an eighth of the volumes, 64 MiB to 16 GiB, and at least one epoch
     #[structopt(long, value_name = "SIZE")]
-    journal: Option<ByteSize>,
+    journal: Option<LvmSize>,
     /// Highest rate at which the VM writes, in bytes per second. Sets the log's size
     #[structopt(long, value_name = "SIZE", default_value = "100MiB")]
-    rate: ByteSize,
+    rate: LvmSize,
     /// Also create the logical volumes that this host lacks, and format the state and the journal
     #[structopt(long)]
     create_lvs: bool,
@@ -66,9 +66,8 @@ fn volume(text: &str) -> Result<(StackName, PathBuf), String> {
     Ok((name.parse().map_err(|error| format!("{error}"))?, device))
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let whole = text.parse().or_else(|_| text.parse().map(|address| SocketAddr::new(address, PORT)));
-    whole.map_err(|_| format!("`{text}` is no address: 192.0.2.1, 192.0.2.1:7789 or [2001:db8::1]:7789"))
+fn address(text: &str) -> Result<HostAddress, NoAddress> {
+    HostAddress::with_port(text, PORT)
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -84,7 +83,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Asks until the answer is one. Where nobody can be asked, what is missing is an error.
-fn asked<T>(flag: &str, question: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Failure> {
+fn asked<T, E: std::fmt::Display>(
+    flag: &str,
+    question: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(failure(Code::Usage, &format!("{flag} is missing: {question}")));
     }
@@ -114,42 +117,70 @@ pub(crate) fn init(options: Options) -> Result<(), Failure> {
         address: options.address.map_or_else(|| asked("--address", "This host's address?", address), Ok)?,
         peer: options.peer.map_or_else(|| asked("--peer", "The other host's address?", address), Ok)?,
         epoch: options.epoch,
-        size: options.size,
-        journal: options.journal,
-        rate: options.rate,
+        size: options.size.map(|LvmSize(size)| size),
+        journal: options.journal.map(|LvmSize(size)| size),
+        rate: options.rate.0,
     };
     let refused = |error: anyhow::Error| Failure { code: Code::Refused, text: format!("{error:#}") };
-    let failed = |error: anyhow::Error| Failure { code: Code::Failed, text: format!("{error:#}") };
     let plan = plan(&wishes).map_err(refused)?;
     if options.dry_run {
         return show(&plan);
     }
-    if options.create_lvs {
-        plan.make_volumes().map_err(failed)?;
-    }
-    plan.write_files().map_err(failed)?;
+    let format = || match options.create_lvs {
+        true => crate::cli::config::format(&plan.mine.0.display().to_string(), false),
+        false => Ok(()),
+    };
+    plan.carry_out(options.create_lvs, format).map_err(|undone| match undone {
+        Undone::Failed(error) => Failure { code: Code::Failed, text: format!("{error:#}") },
+        Undone::Then(failure) => failure,
+    })?;
     for (path, _) in [&plan.mine, &plan.theirs] {
         say!("{}: written", path.display())?;
     }
-    for (group, name, bytes) in &plan.volumes {
-        let done = if options.create_lvs { "made" } else { "make it: lvcreate -n NAME -L SIZE VG" };
-        say!("{group}/{name}, {}: {done}", ByteSize(*bytes).display().iec())?;
+    for volume in &plan.volumes {
+        let (path, size) = (volume.path(), volume.shown());
+        if options.create_lvs {
+            say!("{path}, {size}: made")?;
+        } else {
+            say!(
+                "{path}, {size}: make it: lvcreate --name {} --size {}b {}",
+                volume.name,
+                volume.bytes,
+                volume.group
+            )?;
+        }
     }
-    if options.create_lvs {
-        crate::cli::config::format(&plan.mine.0.display().to_string(), false)?;
-    } else {
-        say!("then: ftship format {}", wishes.group)?;
+    next(&wishes, &plan, options.create_lvs)
+}
+
+/// What is to be done now.
+fn next(wishes: &Wishes, plan: &Plan, is_formatted: bool) -> Result<(), Failure> {
+    let group = &wishes.group;
+    if !is_formatted {
+        say!("then: ftship format {group}")?;
     }
-    say!("on the other host: {}", plan.command_there)?;
-    Ok(())
+    if let Some(command) = &plan.command_there {
+        say!("on the other host: {command}")?;
+    }
+    say!("then on both hosts: ftship keygen {group}; ftship pair {group}")?;
+    say!("and: systemctl enable --now ftdm.target ftship@{group}.service")
 }
 
 fn show(plan: &Plan) -> Result<(), Failure> {
     for (path, text) in [&plan.mine, &plan.theirs] {
         say!("# {}\n{text}", path.display())?;
     }
-    for (group, name, bytes) in &plan.volumes {
-        say!("# lvcreate --name {name} --size {bytes}b {group}")?;
+    for volume in &plan.volumes {
+        say!(
+            "# lvcreate --name {} --size {}b {}   # {}",
+            volume.name,
+            volume.bytes,
+            volume.group,
+            volume.shown()
+        )?;
     }
-    say!("# on the other host: {}", plan.command_there)
+    match &plan.command_there {
+        Some(command) => say!("# on the other host: {command}"),
+        None => Ok(()),
+    }
 }

@@ -133,7 +133,7 @@ pub(crate) fn pair(asked: &Pair) -> Result<(), Failure> {
     note!("ftship: this host's key is     {own}");
     note!("ftship: waiting for the other host, at {} and {}", config.peer, config.address);
     let met =
-        meet(&path, config.address, config.peer, Duration::from_secs(asked.timeout)).map_err(|error| {
+        meet(&path, &config.address, &config.peer, Duration::from_secs(asked.timeout)).map_err(|error| {
             let code = if matches!(error, PairError::TimedOut(..)) { Code::TimedOut } else { Code::Failed };
             failure(code, &error)
         })?;

@@ -4,9 +4,7 @@
 //! place is replaced by an example, so that the rest is judged as well.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -17,8 +15,10 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
+use crate::link::host::HostAddress;
+
 use super::schema::{self, Schema};
-use super::{CaptureBy, Config, Mode, NamedDevices, Protection, twice};
+use super::{CaptureBy, Config, Mode, NamedDevices, Protection, places, twice};
 
 /// More faults than these help nobody.
 const MOST: usize = 50;
@@ -369,9 +369,11 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
         found.push(contradiction("hooks.thaw", reason.into()));
     }
     found.extend(addresses(config));
-    found.extend(places(config));
-    let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-    let on_a_network = !(is_local(config.address) && is_local(config.peer));
+    found.extend(places::wrong(config).into_iter().map(|(key, reason)| contradiction(key, reason)));
+    // A name may stand for another address tomorrow.
+    let is_local =
+        |host: &HostAddress| host.canonical().literal().is_some_and(|address| address.ip().is_loopback());
+    let on_a_network = !(is_local(&config.address) && is_local(&config.peer));
     if config.tls == Protection::Off && on_a_network && !config.tls_off_on_a_network {
         let text = "is off, and others can reach `address` or the path to `peer`: leave it out and see `ftship keygen` \
             and `ftship pair`, or add tls-off-on-a-network = true";
@@ -383,53 +385,17 @@ fn contradictions(config: &Config) -> Vec<OutOfRange> {
 /// Addresses that no host can have, or that are the same host's.
 fn addresses(config: &Config) -> Vec<OutOfRange> {
     let mut found = Vec::new();
-    for (key, address) in [("address", config.address), ("peer", config.peer)] {
-        let ip = address.ip().to_canonical();
-        if address.port() == 0 {
-            let nearest = Some(format!("\"{}\"", SocketAddr::new(address.ip(), 7789)));
+    for (key, host) in [("address", &config.address), ("peer", &config.peer)] {
+        let ip = host.canonical().literal().map(|address| address.ip());
+        if host.port() == 0 {
+            let nearest = Some(format!("\"{}\"", host.clone().at_port(7789)));
             found.push(OutOfRange { key: key.into(), reason: "port 0 is no port".into(), nearest });
-        } else if ip.is_multicast() || (key == "peer" && ip.is_unspecified()) {
+        } else if let Some(ip) = ip.filter(|ip| ip.is_multicast() || (key == "peer" && ip.is_unspecified())) {
             found.push(contradiction(key, format!("{ip} is no host's address: name the host's own one")));
         }
     }
-    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    if canonical(config.address) == canonical(config.peer) {
+    if config.address.canonical() == config.peer.canonical() {
         found.push(contradiction("peer", "is the address of this host itself".into()));
-    }
-    found
-}
-
-/// Devices and files where they cannot be.
-fn places(config: &Config) -> Vec<OutOfRange> {
-    let mut found = Vec::new();
-    let visible = |path: &Path| {
-        let name = path.strip_prefix("/dev/mapper").ok().and_then(Path::to_str);
-        name.is_some_and(|name| config.volume.iter().any(|volume| volume.name.top() == name))
-    };
-    for volume in &config.volume {
-        for (key, path) in
-            [("volume.device", Some(&volume.device)), ("volume.metadata", volume.metadata.as_ref())]
-        {
-            if let Some(path) = path.filter(|path| visible(path)) {
-                let path = path.display();
-                let reason = format!("{path} is made by ftdm itself: name the logical volume below it");
-                found.push(contradiction(key, reason));
-            }
-        }
-    }
-    for (key, path) in [("state", &config.state), ("journal.device", &config.journal.device)] {
-        let emptied = ["/tmp", "/var/tmp", "/run", "/dev/shm", "/proc", "/sys"];
-        if let Some(folder) = emptied.iter().find(|folder| path.starts_with(folder)) {
-            let reason =
-                format!("{} does not outlive a boot: everything below {folder} goes", path.display());
-            found.push(contradiction(key, reason));
-        } else if path.is_relative() {
-            let reason = format!("{} is relative: give the whole path", path.display());
-            found.push(contradiction(key, reason));
-        } else if visible(path) {
-            let reason = format!("{} is the VM's own disk", path.display());
-            found.push(contradiction(key, reason));
-        }
     }
     found
 }

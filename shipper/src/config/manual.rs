@@ -30,7 +30,7 @@ const SAMPLES: [(&str, &str); 13] = [
     ("[log] devices", "[\"/dev/ram0\", \"/dev/ram1\"]"),
     ("[hooks] freeze", "[\"/bin/true\"]"),
     ("[hooks] thaw", "[\"/bin/true\"]"),
-    ("[audit] digest-file", "\"/var/tmp/digests\""),
+    ("[audit] digest-file", "\"/srv/digests\""),
 ];
 
 /// One row of the manual.

@@ -215,6 +215,17 @@ fn what_can_only_be_a_mistake_is_refused() {
             "`volume.device`: /dev/mapper/vm1 is made by ftdm",
         ),
         ("\"/dev/vg/vm1_state\"", "\"/tmp/state\"", "`state`: /tmp/state does not outlive a boot"),
+        (
+            "\"/dev/vg/vm1_state\"",
+            "\"/var/tmp/state\"",
+            "`state`: /var/tmp/state is below /var/tmp: the service has",
+        ),
+        ("\"/dev/vg/vm1_state\"", "\"/root/state\"", "closed to the service (ProtectHome=yes)"),
+        (
+            "\"/dev/vg/vm1_journal\"",
+            "\"/etc/j\"",
+            "`journal.device`: /etc/j is below /etc: the service cannot",
+        ),
         ("\"/dev/vg/vm1_state\"", "\"state\"", "`state`: state is relative"),
         ("\"/dev/vg/vm1_journal\"", "\"/dev/shm/j\"", "`journal.device`: /dev/shm/j does not outlive a boot"),
         (
@@ -226,6 +237,19 @@ fn what_can_only_be_a_mistake_is_refused() {
         let text = with(from, to);
         assert!(text.contains(what), "{what}: {text}");
     }
+}
+
+#[test]
+fn files_may_be_where_people_keep_data() {
+    for folder in ["/srv/ftdm", "/var/lib/ftdm", "/data", "/mnt/disk", "/opt/ftdm"] {
+        let text = GOOD.replace("/dev/vg/vm1_state", &format!("{folder}/state"));
+        assert!(Config::parse("t.toml", &text).is_ok(), "{folder}");
+    }
+    let hooks = "mode = \"interval\"\nepoch = \"60s\"\n\
+        hooks = { freeze = [\"/home/me/freeze\"], thaw = [\"/usr/local/sbin/thaw\"] }\n    [[volume]]";
+    let remarks = Config::parse("t.toml", &GOOD.replace("[[volume]]", hooks)).unwrap().remarks();
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    assert!(remarks[0].contains("`hooks.freeze`: /home/me/freeze is below /home"), "{remarks:?}");
 }
 
 #[test]

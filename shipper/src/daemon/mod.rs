@@ -61,7 +61,9 @@ struct Asked {
 
 impl Service for Group {
     fn role(&mut self, reactor: &Reactor) -> anyhow::Result<Box<dyn Driver>> {
-        role(&self.config, reactor)
+        let role = role(&self.config, reactor);
+        self.supervisor.forget();
+        role
     }
 
     fn stranded(&mut self, error: &anyhow::Error) -> Box<dyn Driver> {

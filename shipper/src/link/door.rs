@@ -14,6 +14,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
 use crate::config::{Config, Protection};
+use crate::link::host::{HostAddress, Whereabouts};
 use crate::link::peer::PeerConnection;
 use crate::link::tls::Credentials;
 use crate::runtime::tokens::{ARRIVALS, FIRST_ARRIVAL, LISTENER};
@@ -32,7 +33,7 @@ pub struct Door {
     listener: TcpListener,
     registry: Registry,
     protection: Option<Credentials>,
-    peer: IpAddr,
+    peer: Whereabouts,
     patience: Duration,
     /// By the token's distance from the first.
     arrivals: BTreeMap<usize, Arrival>,
@@ -66,14 +67,14 @@ impl Door {
                 None
             }
         };
-        let address = config.address;
-        let mut listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
+        let mut listener =
+            listen(&config.address).with_context(|| format!("listening on {}", config.address))?;
         registry.register(&mut listener, LISTENER, Interest::READABLE).context("registering the listener")?;
         Ok(Self {
             listener,
             registry,
             protection,
-            peer: config.peer.ip().to_canonical(),
+            peer: Whereabouts::new(&config.peer).context("starting the thread that looks names up")?,
             patience: config.limits.timeout.min(LONGEST_PATIENCE),
             arrivals: BTreeMap::new(),
             admitted: VecDeque::new(),
@@ -95,6 +96,21 @@ impl Door {
         PeerConnection::connect(peer, session, &self.registry, token)
     }
 
+    /// Begins to look up where the peer, which has a name, is now. [`Self::found`] has the address.
+    pub fn seek(&mut self, now: Duration) {
+        self.peer.seek(now);
+    }
+
+    /// Where the peer is, once it was found.
+    pub fn found(&mut self) -> Option<io::Result<SocketAddr>> {
+        self.peer.found()
+    }
+
+    /// Nobody wants to know any more where the peer is.
+    pub fn give_up(&mut self) {
+        self.peer.give_up();
+    }
+
     /// Something happened at the door.
     pub fn event(&mut self, now: Duration, token: Token) {
         if token == LISTENER {
@@ -110,6 +126,7 @@ impl Door {
             self.accept(now);
         }
         self.expire(now);
+        self.peer.run(now);
         while let Some(mut connection) = self.admitted.pop_front() {
             match connection.reregister(&self.registry, token) {
                 Ok(()) => return Some(connection),
@@ -124,7 +141,7 @@ impl Door {
     pub fn timeout(&self) -> Option<Duration> {
         let now = self.is_crowded.then_some(Duration::ZERO);
         let expiry = self.arrivals.values().map(|arrival| arrival.until).min();
-        now.into_iter().chain(expiry).min()
+        now.into_iter().chain(expiry).chain(self.peer.timeout()).min()
     }
 
     fn accept(&mut self, now: Duration) {
@@ -149,7 +166,7 @@ impl Door {
 
     fn arrived(&mut self, now: Duration, stream: TcpStream, address: SocketAddr) {
         // An IPv4 peer of a listener at `[::]` comes with a mapped address.
-        let is_stranger = address.ip().to_canonical() != self.peer;
+        let is_stranger = !self.peer.is_at(address.ip());
         let Some(credentials) = &mut self.protection else {
             let token = Token(FIRST_ARRIVAL);
             match PeerConnection::accepted(stream, address, None, &self.registry, token) {
@@ -182,11 +199,11 @@ impl Door {
         if let Some(free) = (0..ARRIVALS).find(|at| !self.arrivals.contains_key(at)) {
             return Some(free);
         }
-        let peer = self.peer;
         let oldest = |strangers_only: bool| {
-            let eligible = self.arrivals.iter().filter(|(_, arrival)| {
-                !strangers_only || arrival.connection.peer().ip().to_canonical() != peer
-            });
+            let eligible = self
+                .arrivals
+                .iter()
+                .filter(|(_, arrival)| !strangers_only || !self.peer.is_at(arrival.connection.peer().ip()));
             eligible.min_by_key(|(_, arrival)| arrival.until).map(|(at, _)| *at)
         };
         let at = oldest(true).or_else(|| if is_stranger { None } else { oldest(false) })?;
@@ -221,6 +238,18 @@ impl Door {
             arrival.connection.close(&self.registry);
         }
     }
+}
+
+/// Listens at the first of the host's addresses at which that is possible.
+fn listen(host: &HostAddress) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in host.look_up()? {
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Whether one more may be looked at in this spell.

@@ -3,6 +3,7 @@
 //! Always holds: nothing of a peer reaches a role before the peer has proven who it is.
 
 pub mod door;
+pub mod host;
 pub mod peer;
 pub mod tls;
 pub(crate) mod visitor;

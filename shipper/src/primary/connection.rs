@@ -2,6 +2,7 @@
 //!
 //! Always holds: nothing that was queued for one connection reaches a later one.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ftship_proto::frame::Frame;
@@ -16,7 +17,23 @@ use crate::runtime::tokens::PEER;
 
 impl PrimaryDriver {
     pub(super) fn connect(&mut self, now: Duration) {
-        match self.door.connect(now, self.config.peer, PEER) {
+        match self.config.peer.literal() {
+            Some(address) => self.connect_to(now, Ok(address)),
+            // It is looked up first, see `found`.
+            None => self.door.seek(now),
+        }
+    }
+
+    /// Goes on with an attempt once the peer's name was looked up.
+    pub(super) fn found(&mut self, now: Duration) {
+        if let Some(address) = self.door.found() {
+            self.connect_to(now, address);
+            self.act(now);
+        }
+    }
+
+    fn connect_to(&mut self, now: Duration, address: std::io::Result<SocketAddr>) {
+        match address.and_then(|address| self.door.connect(now, address, PEER)) {
             Ok(mut peer) => {
                 peer.give_sent_to(self.encoder.buffers());
                 self.peer = Some(peer);
@@ -36,6 +53,7 @@ impl PrimaryDriver {
     }
 
     pub(super) fn hang_up(&mut self) {
+        self.door.give_up();
         if let Some(peer) = self.peer.take() {
             peer.close(&self.registry);
         }

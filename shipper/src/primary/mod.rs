@@ -348,6 +348,7 @@ impl Driver for PrimaryDriver {
         while let Some(visitor) = self.door.admitted(now, VISITOR) {
             self.visitor.enters(now, visitor);
         }
+        self.found(now);
         while let Some(frame) = self.visitor.listen(now) {
             self.core.handle(now, PrimaryEvent::Visited(frame));
             self.act(now);

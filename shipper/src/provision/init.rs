@@ -5,9 +5,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,21 +15,21 @@ use ftdm::era::size::MetadataSize;
 use ftdm::name::StackName;
 use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::ids::GroupName;
+use ftship_proto::journal::MIN_JOURNAL_LEN;
 use ftship_proto::state::Role;
 
 use crate::config::{Config, DIRECTORY, Limits, default_block};
+use crate::link::host::HostAddress;
+use crate::provision::lvm::{self, LogicalVolume, Lvm};
 use crate::provision::stacks;
-use crate::runtime::command;
 use crate::store::small_file::{self, Secrecy};
 
-/// LVM's usual extent; sizes are whole numbers of it.
+/// LVM's usual extent, of which the formulas give whole numbers.
 const EXTENT: u64 = 4 << 20;
 /// The largest granule that `init` chooses.
 const LARGEST_BLOCK: u64 = 16 << 20;
 /// What the durable state takes.
 const STATE: u64 = EXTENT;
-/// How long LVM may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a group is made of, on this host.
 #[derive(Clone, Debug)]
@@ -43,9 +41,9 @@ pub struct Wishes {
     /// The volumes to protect.
     pub volumes: Vec<(StackName, PathBuf)>,
     /// Where this host listens.
-    pub address: SocketAddr,
+    pub address: HostAddress,
     /// Where the other one does.
-    pub peer: SocketAddr,
+    pub peer: HostAddress,
     /// Time between two epochs.
     pub epoch: Duration,
     /// Size of volumes that do not exist yet, which are made.
@@ -63,10 +61,12 @@ pub struct Plan {
     pub mine: (PathBuf, String),
     /// The other host's.
     pub theirs: (PathBuf, String),
-    /// Logical volumes that are missing here: group, name, bytes.
-    pub volumes: Vec<(String, String, u64)>,
-    /// What is to be said on the other host to make its part.
-    pub command_there: String,
+    /// Logical volumes that are missing here.
+    pub volumes: Vec<LogicalVolume>,
+    /// Those of them that an `init` which was interrupted has left: they are made again.
+    pub leftovers: Vec<String>,
+    /// What is to be said on the other host to make its part; nothing where that was done first.
+    pub command_there: Option<String>,
 }
 
 /// The size of the backup's journal for volumes of `total` bytes: an eighth of them, so that a resync of a sixteenth
@@ -102,49 +102,73 @@ fn metadata_size(volume: u64) -> anyhow::Result<u64> {
     Ok(size.bytes().unwrap_or(u64::MAX).next_multiple_of(EXTENT))
 }
 
+/// The most that one epoch can hold: what the log takes of each volume, and no more than the volumes have.
+fn burst(log: u64, sizes: &[u64]) -> u64 {
+    sizes.iter().map(|bytes| log.min(*bytes)).sum()
+}
+
+/// The journal's size: as wished, else by the formula; a whole epoch has to fit.
+fn journal(wished: Option<ByteSize>, burst: u64, total: u64) -> anyhow::Result<u64> {
+    let least = burst.max(MIN_JOURNAL_LEN);
+    let size = wished.map_or_else(|| journal_size(total).max(least), |size| size.as_u64());
+    anyhow::ensure!(
+        size >= least,
+        "--journal {}: an epoch may have {}, what the log holds: make it at least that, or the --rate lower",
+        ByteSize(size).display().iec(),
+        ByteSize(least).display().iec()
+    );
+    Ok(size)
+}
+
 /// Thinks it out; changes nothing.
 ///
 /// # Errors
 /// When something that is to be made exists, or a volume can neither be opened nor be made.
 pub fn plan(wishes: &Wishes) -> anyhow::Result<Plan> {
-    let (mut missing, mut total) = (Vec::new(), 0);
-    let mut sizes = Vec::new();
-    for (name, device) in &wishes.volumes {
-        let bytes = match (device.exists(), wishes.size) {
-            (true, _) => {
+    let mut lvm = Lvm::default();
+    let (mut missing, mut sizes) = (Vec::new(), Vec::new());
+    for (_, device) in &wishes.volumes {
+        let is_there = device.exists() && !lvm.is_leftover(device);
+        let bytes = match (is_there, wishes.size) {
+            (true, wished) => {
                 let bytes = BlockDevice::open(device, Access::default())?.size().bytes();
                 let bytes = bytes.unwrap_or(u64::MAX);
-                let fits = wishes.size.is_none_or(|size| size.as_u64() == bytes);
+                let wished = wished.map(|size| lvm.rounded(device, size.as_u64())).transpose()?;
+                let fits = wished.is_none_or(|size| size == bytes);
                 anyhow::ensure!(fits, "{} exists, and has {bytes} bytes", device.display());
                 bytes
             }
             (false, Some(size)) => {
-                missing.push(logical_volume(device, size.as_u64())?);
-                size.as_u64()
+                anyhow::ensure!(size.as_u64() > 0, "--size 0: a volume needs some room");
+                let made = lvm.volume(device, size.as_u64())?;
+                let bytes = made.bytes;
+                missing.push(made);
+                bytes
             }
             (false, None) => {
                 anyhow::bail!("{}: there is no such volume; with --size one is made", device.display())
             }
         };
-        missing.push(logical_volume(&beside(device, "meta"), metadata_size(bytes)?)?);
-        sizes.push((name, bytes));
-        total += bytes;
+        missing.push(lvm.volume(&beside(device, "meta"), metadata_size(bytes)?)?);
+        sizes.push(bytes);
     }
     let (_, first) = wishes.volumes.first().context("a group has at least one volume")?;
-    let journal = wishes.journal.map_or_else(|| journal_size(total), |size| size.as_u64());
-    missing.push(logical_volume(&beside(first, "journal"), journal)?);
-    missing.push(logical_volume(&beside(first, "state"), STATE)?);
+    let burst = burst(log_size(wishes.rate.as_u64(), wishes.epoch), &sizes);
+    let journal = journal(wishes.journal, burst, sizes.iter().sum())?;
+    missing.push(lvm.volume(&beside(first, "journal"), journal)?);
+    missing.push(lvm.volume(&beside(first, "state"), STATE)?);
     let folder = Path::new(DIRECTORY);
-    let bytes: Vec<u64> = sizes.iter().map(|(_, bytes)| *bytes).collect();
-    let mine = (folder.join(format!("{}.toml", wishes.group)), text(wishes, &bytes));
-    let theirs = (folder.join(format!("{}.peer", wishes.group)), text(&other_side(wishes), &bytes));
+    let mine = (folder.join(format!("{}.toml", wishes.group)), text(wishes, &sizes));
+    let theirs = (folder.join(format!("{}.peer", wishes.group)), text(&other_side(wishes), &sizes));
     for path in [&mine.0, &theirs.0] {
         anyhow::ensure!(!path.exists(), "{}: it exists already", path.display());
     }
     for (path, text) in [&mine, &theirs] {
         Config::parse(&path.display().to_string(), text)?;
     }
-    Ok(Plan { mine, theirs, volumes: missing, command_there: command_there(wishes, &sizes, journal) })
+    lvm.check_room(&missing)?;
+    let command_there = (wishes.role == Role::Primary).then(|| command_there(wishes, &sizes, journal));
+    Ok(Plan { mine, theirs, volumes: missing, leftovers: lvm.leftovers, command_there })
 }
 
 /// `/dev/vg/vm1` and `meta`: `/dev/vg/vm1_meta`
@@ -153,21 +177,9 @@ fn beside(device: &Path, part: &str) -> PathBuf {
     device.with_file_name(format!("{name}_{part}"))
 }
 
-/// Volume group, name and size of a logical volume that does not exist.
-fn logical_volume(device: &Path, bytes: u64) -> anyhow::Result<(String, String, u64)> {
-    anyhow::ensure!(!device.exists(), "{}: it exists already", device.display());
-    let parts: Vec<_> = device.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    match &parts[..] {
-        [root, dev, group, name] if root == "/" && dev == "dev" && group != "mapper" => {
-            Ok((group.clone(), name.clone(), bytes))
-        }
-        _ => anyhow::bail!("{}: say it as /dev/VOLUME-GROUP/NAME", device.display()),
-    }
-}
-
 fn other_side(wishes: &Wishes) -> Wishes {
     let role = if wishes.role == Role::Primary { Role::Backup } else { Role::Primary };
-    Wishes { role, address: wishes.peer, peer: wishes.address, ..wishes.clone() }
+    Wishes { role, address: wishes.peer.clone(), peer: wishes.address.clone(), ..wishes.clone() }
 }
 
 /// The configuration. `sizes` are those of the volumes, in bytes.
@@ -201,7 +213,7 @@ fn text(wishes: &Wishes, sizes: &[u64]) -> String {
     text
 }
 
-fn command_there(wishes: &Wishes, sizes: &[(&StackName, u64)], journal: u64) -> String {
+fn command_there(wishes: &Wishes, sizes: &[u64], journal: u64) -> String {
     let there = other_side(wishes);
     let mut text = format!("ftship init {} --role {} --create-lvs", there.group, there.role);
     for (name, device) in &there.volumes {
@@ -210,7 +222,7 @@ fn command_there(wishes: &Wishes, sizes: &[(&StackName, u64)], journal: u64) -> 
     let _ = write!(text, " --address {} --peer {} --journal {journal}B", there.address, there.peer);
     let epoch = humantime_serde::re::humantime::format_duration(there.epoch).to_string().replace(' ', "");
     let _ = write!(text, " --epoch {epoch} --rate {}B", there.rate.as_u64());
-    let mut bytes: Vec<u64> = sizes.iter().map(|(_, bytes)| *bytes).collect();
+    let mut bytes = sizes.to_vec();
     bytes.dedup();
     if let [bytes] = bytes[..] {
         let _ = write!(text, " --size {bytes}B");
@@ -219,43 +231,78 @@ fn command_there(wishes: &Wishes, sizes: &[(&StackName, u64)], journal: u64) -> 
 }
 
 impl Plan {
-    /// Makes the logical volumes that are missing here.
+    /// Makes the logical volumes that are missing here, and writes both files. `then` is what is to be done with them
+    /// before it counts.
     ///
     /// # Errors
-    /// When LVM refuses; those that were made before are removed again.
-    pub fn make_volumes(&self) -> anyhow::Result<()> {
-        for (at, (group, name, bytes)) in self.volumes.iter().enumerate() {
-            let mut lvcreate = Command::new("lvcreate");
-            // Blank: whatever lies there from before must not be taken for something.
-            lvcreate.args(["--quiet", "--yes", "--wipesignatures", "y", "--zero", "y", "--name", name]);
-            let made = command::run(lvcreate.args(["--size", &format!("{bytes}b"), group]), PATIENCE);
-            if let Err(error) = made {
-                for (group, name, _) in &self.volumes[..at] {
-                    let path = format!("{group}/{name}");
-                    let removed = command::run(Command::new("lvremove").args(["--yes", &path]), PATIENCE);
-                    if let Err(error) = removed {
-                        log::error!("{path} is left over: {error:#}");
+    /// When LVM refuses, a file cannot be written, or `then` fails. What was made is removed again, so that the same
+    /// can be tried again.
+    pub fn carry_out<E>(
+        &self,
+        with_volumes: bool,
+        then: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), Undone<E>> {
+        let mut made = Made::default();
+        let mut make = || -> anyhow::Result<()> {
+            if with_volumes {
+                for path in &self.leftovers {
+                    log::info!("{path}: an interrupted init left it; it is made again");
+                    lvm::remove(path)?;
+                }
+                for volume in &self.volumes {
+                    volume.make()?;
+                    made.volumes.push(volume.path());
+                    if volume.bytes >= EXTENT {
+                        blank(&volume.device()).with_context(|| volume.path())?;
                     }
                 }
-                return Err(error).with_context(|| format!("making {group}/{name}"));
             }
-            if bytes >= &EXTENT {
-                blank(&Path::new("/dev").join(group).join(name))
-                    .with_context(|| format!("{group}/{name}"))?;
+            for (path, text) in [&self.mine, &self.theirs] {
+                small_file::create(path, text, Secrecy::Authentic)?;
+                made.files.push(path.clone());
             }
+            Ok(())
+        };
+        let result = make().map_err(Undone::Failed).and_then(|()| then().map_err(Undone::Then));
+        let result = result.and_then(|()| {
+            let done = if with_volumes { lvm::done(&made.volumes) } else { Ok(()) };
+            done.map_err(Undone::Failed)
+        });
+        if result.is_err() {
+            made.undo();
         }
-        Ok(())
+        result
     }
+}
 
-    /// Writes both files.
-    ///
-    /// # Errors
-    /// When one cannot be written, or exists.
-    pub fn write_files(&self) -> anyhow::Result<()> {
-        for (path, text) in [&self.mine, &self.theirs] {
-            small_file::create(path, text, Secrecy::Authentic)?;
+/// Why a plan was not carried out.
+#[derive(Debug)]
+pub enum Undone<E> {
+    /// It failed itself.
+    Failed(anyhow::Error),
+    /// What was to be done then failed.
+    Then(E),
+}
+
+/// What was made so far.
+#[derive(Default)]
+struct Made {
+    volumes: Vec<String>,
+    files: Vec<PathBuf>,
+}
+
+impl Made {
+    fn undo(&self) {
+        for path in &self.files {
+            if let Err(error) = std::fs::remove_file(path) {
+                log::error!("{} is left over: {error}", path.display());
+            }
         }
-        Ok(())
+        for path in &self.volumes {
+            if let Err(error) = lvm::remove(path) {
+                log::error!("{path} is left over: {error:#}");
+            }
+        }
     }
 }
 
@@ -287,6 +334,18 @@ mod tests {
         assert_eq!(log_size(100 << 20, ms(50)), 68 << 20);
         assert_eq!((log_size(1, ms(50)), log_size(u64::MAX, ms(50))), (64 << 20, 4 << 30));
         assert_eq!(log_size(100 << 20, Duration::from_secs(3600)), 528 << 20);
+    }
+
+    #[test]
+    fn a_whole_epoch_fits_the_journal() {
+        let mib = |n: u64| n << 20;
+        assert_eq!(burst(mib(68), &[mib(64), mib(1000)]), mib(132));
+        assert_eq!(journal(None, mib(132), mib(1064)).unwrap(), mib(136), "the formula's");
+        assert_eq!(journal(None, mib(680), mib(2048)).unwrap(), mib(680));
+        assert_eq!(journal(Some(ByteSize::mib(132)), mib(132), mib(1064)).unwrap(), mib(132));
+        let text = journal(Some(ByteSize::mib(64)), mib(132), mib(1064)).unwrap_err().to_string();
+        assert!(text.contains("132.0 MiB"), "{text}");
+        assert!(journal(Some(ByteSize::mib(8)), mib(4), mib(4)).is_err(), "smaller than any journal");
     }
 
     #[test]

@@ -4,4 +4,5 @@
 
 pub mod format;
 pub mod init;
+pub mod lvm;
 pub mod stacks;

@@ -39,7 +39,7 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
     let named = NamedDevices::from(config);
     while let Some(missing) = named.needed().find(|device| !device.exists()) {
         let has_come = begun.elapsed() < patience;
-        anyhow::ensure!(has_come, "{}: it did not come within {patience:?}", missing.display());
+        anyhow::ensure!(has_come, "{}: there is no such device{}", missing.display(), waited(patience));
         std::thread::sleep(LOOK);
     }
     // The daemon may not load modules where it is confined.
@@ -62,6 +62,11 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
         }
     }
     Ok(made)
+}
+
+/// How long something was waited for, in words that follow others.
+fn waited(patience: Duration) -> String {
+    if patience.is_zero() { String::new() } else { format!(", after {} s", patience.as_secs()) }
 }
 
 /// A stack's table. Its size is the one that the pair agreed on, else the one that is tracked already: a logical volume

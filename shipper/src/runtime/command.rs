@@ -22,6 +22,18 @@ const MAX_OUTPUT: u64 = 16 << 20;
 /// # Errors
 /// When it cannot be started, does not end within `patience`, or fails; then with what it said.
 pub(crate) fn run(command: &mut Command, patience: Duration) -> anyhow::Result<String> {
+    run_while(command, patience, || true)
+}
+
+/// The same, for as long as it is wanted.
+///
+/// # Errors
+/// Also when it was killed because it is not wanted any more.
+pub(crate) fn run_while(
+    command: &mut Command,
+    patience: Duration,
+    is_wanted: impl Fn() -> bool,
+) -> anyhow::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().with_context(|| name.clone())?;
@@ -30,27 +42,32 @@ pub(crate) fn run(command: &mut Command, patience: Duration) -> anyhow::Result<S
     std::thread::scope(|scope| {
         let output = scope.spawn(|| text(output));
         let errors = scope.spawn(|| text(errors));
-        let status = wait(&mut child, patience).with_context(|| name.clone());
+        let status = wait(&mut child, patience, &is_wanted).with_context(|| name.clone());
         let output = output.join().unwrap_or_default();
         let errors = errors.join().unwrap_or_default();
         match status? {
             Some(status) if status.success() => Ok(output),
             Some(status) if errors.trim().is_empty() => anyhow::bail!("{name}: {status}"),
             Some(_) => anyhow::bail!("{name}: {}", errors.trim()),
+            None if !is_wanted() => anyhow::bail!("{name} was killed: it is not wanted any more"),
             None => anyhow::bail!("{name} did not end within {patience:?} and was killed {}", errors.trim()),
         }
     })
 }
 
 /// Waits; `None`: it had to be killed. Whoever holds its pipes is gone afterwards either way.
-fn wait(child: &mut Child, patience: Duration) -> std::io::Result<Option<ExitStatus>> {
+fn wait(
+    child: &mut Child,
+    patience: Duration,
+    is_wanted: impl Fn() -> bool,
+) -> std::io::Result<Option<ExitStatus>> {
     let begun = Instant::now();
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
     let ended = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        if begun.elapsed() > patience {
+        if begun.elapsed() > patience || !is_wanted() {
             break None;
         }
         std::thread::sleep(LOOK);
@@ -95,6 +112,16 @@ mod tests {
         let begun = Instant::now();
         let error = shell("sleep 100 & sleep 100", Duration::from_millis(100)).unwrap_err();
         assert!(error.to_string().contains("did not end within"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(50));
+    }
+
+    #[test]
+    fn one_that_is_not_wanted_any_more_is_killed() {
+        let begun = Instant::now();
+        let is_wanted = || begun.elapsed() < Duration::from_millis(100);
+        let error =
+            run_while(Command::new("sleep").arg("100"), Duration::from_secs(60), is_wanted).unwrap_err();
+        assert!(error.to_string().contains("not wanted"), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(50));
     }
 

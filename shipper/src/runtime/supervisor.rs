@@ -6,7 +6,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ftship_proto::text::one_line;
 
@@ -49,6 +49,11 @@ impl Supervisor {
         self.say(&[("READY", "1"), ("STATUS", status)]);
     }
 
+    /// Somebody else has said how things stand, see [`LongWork`]: it is said again.
+    pub fn forget(&mut self) {
+        self.status.clear();
+    }
+
     /// It is ending.
     pub fn stopping(&self) {
         self.say(&[("STOPPING", "1"), ("STATUS", "commits a last epoch, then ends")]);
@@ -77,6 +82,52 @@ impl Supervisor {
             && let Err(error) = socket.send(text.as_bytes())
         {
             log::debug!("telling the supervisor: {error}");
+        }
+    }
+}
+
+/// Work before a role begins that takes as long as it takes. The time for a start is for a daemon that hangs: for one that
+/// gets on it is extended.
+#[derive(Debug)]
+pub struct LongWork {
+    supervisor: Supervisor,
+    said: Instant,
+    logged: Instant,
+}
+
+/// How often it is said how far the work is, and logged.
+const SAID_EVERY: Duration = Duration::from_secs(1);
+const LOGGED_EVERY: Duration = Duration::from_secs(30);
+/// How long the work may take to get on.
+const EXTENSION: Duration = Duration::from_secs(90);
+
+impl LongWork {
+    /// Nothing is said of work that is done at once.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self::begin_for(Supervisor::from_environment(), Instant::now())
+    }
+
+    fn begin_for(supervisor: Supervisor, now: Instant) -> Self {
+        Self { supervisor, said: now, logged: now }
+    }
+
+    /// It gets on: says how far it is, when that is due.
+    pub fn goes_on(&mut self, how_far: impl FnOnce() -> String) {
+        self.goes_on_at(Instant::now(), how_far);
+    }
+
+    fn goes_on_at(&mut self, now: Instant, how_far: impl FnOnce() -> String) {
+        if now.duration_since(self.said) < SAID_EVERY {
+            return;
+        }
+        self.said = now;
+        let (status, extension) = (how_far(), EXTENSION.as_micros().to_string());
+        let values = [("EXTEND_TIMEOUT_USEC", &*extension), ("WATCHDOG", "1"), ("STATUS", &status)];
+        self.supervisor.say(&values);
+        if now.duration_since(self.logged) >= LOGGED_EVERY {
+            self.logged = now;
+            log::info!("{status}");
         }
     }
 }
@@ -132,6 +183,18 @@ mod tests {
         assert_eq!(heard().unwrap(), "STATUS=the peer said: x WATCHDOG=trigger  ");
         supervisor.live(Duration::ZERO, || status.into());
         assert_eq!(heard(), None, "the same again");
+    }
+
+    #[test]
+    fn work_that_gets_on_has_more_time_and_says_how_far_it_is() {
+        let (supervisor, heard) = pair(None);
+        let begun = Instant::now();
+        let mut work = LongWork::begin_for(supervisor, begun);
+        work.goes_on_at(begun + SAID_EVERY / 2, || panic!("it is not due"));
+        work.goes_on_at(begun + SAID_EVERY, || "half".into());
+        assert_eq!(heard().unwrap(), "EXTEND_TIMEOUT_USEC=90000000\nWATCHDOG=1\nSTATUS=half");
+        work.goes_on_at(begun + SAID_EVERY, || panic!("it was said"));
+        assert_eq!(heard(), None);
     }
 
     #[test]

@@ -2,14 +2,17 @@
 //! starter is gone, and thaws.
 //!
 //! Always holds: the thaw follows the freeze, whether that succeeded or not, whether the daemon lives or not, at the latest
-//! when the time-out is over; a mark in `/run` says that it has not been done yet, and whoever finds it thaws first. Each
-//! hook ends in its time, or is killed with all that it started.
+//! when the time-out is over; a mark in `/run` says that it has not been done yet, and how to do it. A mark that no
+//! process holds is a leftover: the next daemon thaws before it does anything else, in any role, and so does the service
+//! manager after each end of the daemon, because it may end this process together with the daemon. Each hook ends in its
+//! time, or is killed with all that it started.
+
+mod mark;
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,10 +25,11 @@ use ftship_proto::text::one_line;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::Config;
-use crate::control::DIRECTORY;
 use crate::runtime::command;
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
+use mark::Mark;
+pub use mark::{thaw_after_the_end, thaw_leftover};
 
 /// What the process says, each in a line: when the guest is frozen, when it could not be, and at its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,9 +81,8 @@ const THAW: &[u8] = b"thaw\n";
 pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<()> {
     // Whoever ends the daemon's service may mean this process too: it has something to do first.
     let _unasked = HeldSignals::hold();
-    let mark = mark(config);
-    std::fs::write(&mark, format!("{epoch}\n")).with_context(|| mark.display().to_string())?;
-    let frozen = run(config, &config.hooks.freeze, epoch);
+    let mark = Mark::set(config, epoch)?;
+    let frozen = freeze(config, epoch);
     let said = match &frozen {
         Ok(()) => writeln!(out, "{}", Word::Frozen),
         Err(_) => Ok(()),
@@ -88,7 +91,7 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
         // Before the guest goes on; whoever does not listen any more need not hear it.
         let _ = writeln!(out, "{}", Word::Expired);
     }
-    let thawed = thaw(config, epoch);
+    let thawed = mark.thaw();
     if let Err(error) = frozen {
         writeln!(out, "{}", Word::failed(&error))?;
     }
@@ -99,49 +102,49 @@ pub fn hold(config: &Config, epoch: u64, mut out: impl Write) -> anyhow::Result<
 
 /// Until the other end says something or closes its line. Returns whether it did.
 fn wait(limit: Duration) -> bool {
-    let input = std::io::stdin();
     let ends = Instant::now() + limit;
     loop {
         let left = ends.saturating_duration_since(Instant::now());
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, left) {
-            Err(nix::errno::Errno::EINTR) => {}
-            Ok(0) => return false,
-            _ => return true,
+        if left.is_zero() {
+            return false;
+        }
+        if is_asked(left) {
+            return true;
         }
     }
 }
 
-fn mark(config: &Config) -> PathBuf {
-    PathBuf::from(DIRECTORY).join(format!("{}.frozen", config.group))
-}
-
-/// Lets the guest go on.
-///
-/// # Errors
-/// When the hook fails; the mark stays.
-fn thaw(config: &Config, epoch: u64) -> anyhow::Result<()> {
-    run(config, &config.hooks.thaw, epoch)?;
-    std::fs::remove_file(mark(config)).with_context(|| mark(config).display().to_string())
-}
-
-/// Thaws what a daemon before left frozen, which nobody else did.
-pub(crate) fn thaw_leftover(config: &Config) {
-    if !mark(config).exists() || config.hooks.policy().is_none() {
-        return;
-    }
-    log::warn!("a daemon before left the guest frozen: thawing it");
-    if let Err(error) = thaw(config, 0) {
-        log::error!("the thaw hook: {error:#}");
+/// Whether the other end says something, or has closed its line, within this time.
+fn is_asked(within: Duration) -> bool {
+    let input = std::io::stdin();
+    let within = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, within) {
+        Ok(0) | Err(nix::errno::Errno::EINTR) => false,
+        // Nobody could ask any more.
+        Ok(_) | Err(_) => true,
     }
 }
 
-fn run(config: &Config, hook: &[String], epoch: u64) -> anyhow::Result<()> {
-    let Some((program, arguments)) = hook.split_first() else { return Ok(()) };
+/// Freezes the guest, unless the thaw is asked for before that is done.
+fn freeze(config: &Config, epoch: u64) -> anyhow::Result<()> {
+    let Some(mut hook) = command_of(config.group.as_str(), &config.hooks.freeze, epoch) else {
+        return Ok(());
+    };
+    command::run_while(&mut hook, config.hooks.timeout, || !is_asked(Duration::ZERO)).map(drop)
+}
+
+fn thaw(group: &str, hook: &[String], epoch: u64, patience: Duration) -> anyhow::Result<()> {
+    let Some(mut hook) = command_of(group, hook, epoch) else { return Ok(()) };
+    command::run(&mut hook, patience).map(drop)
+}
+
+/// `None`: there is no such hook.
+fn command_of(group: &str, hook: &[String], epoch: u64) -> Option<Command> {
+    let (program, arguments) = hook.split_first()?;
     let mut command = Command::new(program);
-    command.args(arguments).env("FTDM_GROUP", config.group.as_str()).env("FTDM_EPOCH", epoch.to_string());
-    command::run(&mut command, config.hooks.timeout).map(drop)
+    command.args(arguments).env("FTDM_GROUP", group).env("FTDM_EPOCH", epoch.to_string());
+    Some(command)
 }
 
 /// What became of hooks.
@@ -191,14 +194,13 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    /// Starts the thread; thaws what a daemon before left frozen.
+    /// Starts the thread.
     ///
     /// # Errors
     /// When that cannot be.
     pub(crate) fn start(config: &Config, reports: Reports<HookReport>) -> anyhow::Result<Self> {
         let config = config.clone();
         let holding = Worker::start("hooks", 128 << 10, move |queue: Receiver<Order>| {
-            thaw_leftover(&config);
             for order in queue {
                 let token = order.token;
                 match spawn(&config, &order) {
@@ -260,7 +262,7 @@ fn spawn(config: &Config, order: &Order) -> anyhow::Result<Option<Child>> {
 
 /// Tells what the process says; does its work when it ends without.
 fn listen(config: &Config, order: &Order, mut process: Child, reports: &Reports<HookReport>) {
-    let (token, epoch) = (order.token, order.epoch.0);
+    let token = order.token;
     let froze = |result| reports.send(HookReport::Froze { token, result });
     let expired = || reports.send(HookReport::Expired { token });
     let output = process.stdout.take().map(BufReader::new);
@@ -275,7 +277,10 @@ fn listen(config: &Config, order: &Order, mut process: Child, reports: &Reports<
     if !is_told {
         froze(Err("the process that runs the hooks was killed".to_owned()));
     }
-    let thawed = thawed.unwrap_or_else(|| thaw(config, epoch).map_err(|error| format!("{error:#}")));
+    let thawed = thawed.unwrap_or_else(|| {
+        let left = Mark::left(config.group.as_str()).map_err(|error| format!("{error:#}"))?;
+        left.map_or(Ok(()), |mark| mark.thaw().map_err(|error| format!("{error:#}")))
+    });
     reports.send(HookReport::Thawed(thawed));
 }
 

@@ -4,7 +4,9 @@
 //! succeeds only when everything appended before is durable.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use bytesize::ByteSize;
 use ftdm::block_io::AlignedBuffer;
 use ftdm::fault;
 use ftship_proto::backup::Sealed;
@@ -17,6 +19,7 @@ use ftship_proto::journal::{
 use ftship_proto::slot::{Chosen, SlotError, SlotKind};
 use ftship_proto::state::DurableState;
 
+use crate::store::read_ahead::ReadAhead;
 use crate::store::slots::{self, ReadSlots, SlotFault, SlotWriter};
 use crate::store::storage::{Storage, StorageError};
 
@@ -238,7 +241,8 @@ impl JournalDevice {
     }
 
     /// Reads the journal; afterwards it can be appended to. `heard` is the primary that the state names: its
-    /// epochs bear witness before the journal's own superblock has named it.
+    /// epochs bear witness before the journal's own superblock has named it. `progress` hears how many bytes were read,
+    /// and how many there can be.
     ///
     /// # Errors
     /// When it is blank, another group's, or of a newer version.
@@ -246,6 +250,7 @@ impl JournalDevice {
         &mut self,
         group: &GroupName,
         heard: Option<Incarnation>,
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Recovery, JournalFault> {
         // A killed daemon may have left anything in a volatile cache, a superblock too: what is read here is
         // built upon, so it has to be durable first.
@@ -265,7 +270,11 @@ impl JournalDevice {
         let path = self.device.path().display();
         let mut damage: Vec<String> =
             damaged.into_iter().map(|what| format!("journal {path}: superblock: {what}")).collect();
-        let found = recover(&superblock, &mut DeviceReader(&self.device, &mut self.buffer));
+        let (begun, most) = (Instant::now(), superblock.ring.capacity());
+        let mut progress = |read| progress(read, most);
+        let mut reader = ReadAhead::new(&self.device, &mut progress);
+        let found = recover(&superblock, &mut reader);
+        let read = ByteSize(reader.read()).display().iec();
         if let EndReason::Unreadable(error) = &found.ended.reason {
             let offset = superblock.ring.offset(found.ended.position);
             damage.push(format!("journal {path}: byte {offset} cannot be read ({error}): check the device"));
@@ -279,10 +288,11 @@ impl JournalDevice {
         };
         let sealed: Vec<Sealed> = found.sealed.iter().map(sealed_of).collect();
         let summary = format!(
-            "applied up to epoch {}, {} more in the journal; then: {}",
+            "applied up to epoch {}, {} more in the journal; then: {} (read {read} in {:.1} s)",
             superblock.tail_epoch,
             sealed.len(),
-            found.ended.reason
+            found.ended.reason,
+            begun.elapsed().as_secs_f64()
         );
         let writer = JournalWriter::new(superblock.clone(), &found);
         let (applied, applied_digest) = (superblock.tail_epoch, superblock.tail_digest);

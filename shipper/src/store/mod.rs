@@ -5,6 +5,7 @@
 pub mod digest_list;
 pub mod journal_device;
 pub mod journal_view;
+mod read_ahead;
 pub(crate) mod slots;
 pub(crate) mod small_file;
 pub mod snapshots;

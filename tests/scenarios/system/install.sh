@@ -11,28 +11,30 @@ protected
 on primary systemctl is-active ftship@vm1 ftship-watchdog@vm1 ftdm-setup@vm1 ftdm.target
 on primary bash -c 'journalctl -o verbose FTDM_GROUP=vm1 | grep -q FTDM_MODULE=ftship'
 
-step "udev: links lead to the visible volume, and stay while it is cut"
+step "udev: links lead to the visible volume by its name, none by what is in it, and stay while it is cut"
 on primary mkfs.ext4 -q -L guest /dev/ftdm/vm1
 on primary udevadm trigger --action=change --settle /dev/ftdm/vm1
 top=$(on primary readlink -f /dev/ftdm/vm1)
-on primary bash -c "for link in /dev/mapper/vm1 /dev/disk/by-label/guest; do
-    [[ \$(readlink -f \$link) == $top ]] || { ls -l \$link; exit 1; }; done"
+links="/dev/mapper/vm1 /dev/ftdm/vm1 /dev/disk/by-id/dm-name-vm1"
+on primary bash -c "for link in $links; do [[ \$link -ef $top ]] || { ls -l \$link; exit 1; }; done; ! ls /dev/disk/by-label/guest 2> /dev/null"
 cuts() { status primary .epochs.cut; }
 before=$(cuts)
-on primary bash -c "end=\$((SECONDS + 10)); while ((SECONDS < end)); do for link in /dev/ftdm/vm1 /dev/disk/by-label/guest; do
-    [[ \$link -ef $top ]] || { ls -l \$link; exit 1; }; done; done"
+on primary bash -c "end=\$((SECONDS + 10)); while ((SECONDS < end)); do for link in $links; do
+    [[ \$link -ef $top ]] || { ls -l \$link; exit 1; }; done
+    dd if=/dev/zero of=/dev/ftdm/vm1 bs=4k count=1 seek=10000 oflag=direct conv=notrunc status=none; done"
 on primary udevadm settle
 (($(cuts) > before + 20)) || fail "only $(($(cuts) - before)) cuts while the links were watched"
-expect_equal "$(property primary "$top" ID_FS_LABEL)" guest
 expect_equal "$(property primary "$top" TAGS)" :ftdm: "whom a cut's event is told"
 on primary bash -c 'for device in /sys/block/dm-*; do
     uuid=$(< $device/dm/uuid) node=/dev/${device##*/}
     links=$(udevadm info --query=symlink $node) properties=$(udevadm info --query=property $node)
     case $uuid in
-        FTDM-*-*) [[ -z $links ]] ;;
+        LVM-ftdm*-*) [[ -z $links ]] ;;
+        LVM-ftdm*) [[ $links == *ftdm/vm1* && $links != *by-label* && $links != *by-uuid* ]] ;;
         LVM-*) [[ $links == *vg/vm1* && $links != *by-label* && $links != *by-uuid* ]] ;;
         *) continue ;;
-    esac && grep -qx SYSTEMD_READY=0 <<< "$properties" && grep -qx UDISKS_IGNORE=1 <<< "$properties" ||
+    esac && grep -qx SYSTEMD_READY=0 <<< "$properties" && grep -qx UDISKS_IGNORE=1 <<< "$properties" &&
+        grep -qx "DM_UUID=$uuid" <<< "$properties" && grep -qx DM_UDEV_DISABLE_OTHER_RULES_FLAG=1 <<< "$properties" ||
         { echo "$uuid: $links"; echo "$properties"; exit 1; }
 done'
 
@@ -93,6 +95,6 @@ in_sync backup
 step "purge"
 for host in primary backup; do
     on $host apt-get purge -q -y ftdm > "apt.$host" 2>&1 || { cat "apt.$host"; fail "purging on $host"; }
-    on $host bash -c '! dmsetup info -c --noheadings -o uuid | grep ^FTDM && ! ls -d /etc/ftdm /dev/ftdm /usr/sbin/ftship 2>/dev/null &&
+    on $host bash -c '! dmsetup info -c --noheadings -o uuid | grep ^LVM-ftdm && ! ls -d /etc/ftdm /dev/ftdm /usr/sbin/ftship 2>/dev/null &&
         ! systemctl --plain --no-legend list-units "ft*" | grep . && lvs vg/vm1 vg/vm1_journal > /dev/null'
 done

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection};
 
+use crate::link::host::HostAddress;
+
 use super::fingerprint::Fingerprint;
 use super::identity::{Identity, KeyFiles};
 use super::session::Session;
@@ -47,7 +49,7 @@ pub enum PairError {
     Tls(#[from] TlsError),
     /// Nobody came.
     #[error("the other host was not met within {0:?} at {1}; last: {2}")]
-    TimedOut(Duration, SocketAddr, String),
+    TimedOut(Duration, HostAddress, String),
 }
 
 /// What the two threads tell.
@@ -60,8 +62,8 @@ type Word = Result<Met, String>;
 /// When this host has no key, or nobody was met in time.
 pub fn meet(
     configuration: &Path,
-    address: SocketAddr,
-    peer: SocketAddr,
+    address: &HostAddress,
+    peer: &HostAddress,
     timeout: Duration,
 ) -> Result<Met, PairError> {
     let files = KeyFiles::beside(configuration);
@@ -71,7 +73,8 @@ pub fn meet(
     let (words, heard) = mpsc::channel();
     let until = Instant::now() + timeout;
     let mut last = String::from("nobody answered");
-    match TcpListener::bind(address) {
+    let listener = address.look_up().and_then(|addresses| TcpListener::bind(&addresses[..]));
+    match listener {
         Ok(listener) => {
             let (ends, words) = (ends.clone(), words.clone());
             std::thread::spawn(move || listen(&listener, &ends, &words));
@@ -80,8 +83,9 @@ pub fn meet(
         Err(error) if error.kind() == ErrorKind::AddrInUse => {}
         Err(error) => last = format!("listening on {address}: {error}"),
     }
+    let called = peer.clone();
     std::thread::spawn(move || {
-        while words.send(call(peer, &ends)).is_ok() {
+        while words.send(look_up_and_call(&called, &ends)).is_ok() {
             std::thread::sleep(RETRY);
         }
     });
@@ -90,7 +94,7 @@ pub fn meet(
             Ok(Ok(met)) => return Ok(met),
             Ok(Err(reason)) => last = reason,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(PairError::TimedOut(timeout, peer, last));
+                return Err(PairError::TimedOut(timeout, peer.clone(), last));
             }
         }
     }
@@ -113,6 +117,19 @@ fn answer(mut stream: TcpStream, ends: &Ends) -> io::Result<Met> {
     session.close();
     session.flush(&mut stream)?;
     Ok(Met { key, address: stream.peer_addr()?, has_seen_us: true })
+}
+
+/// Calls each of the addresses that the peer has now, until one answers.
+fn look_up_and_call(peer: &HostAddress, ends: &Ends) -> Word {
+    let addresses = peer.look_up().map_err(|error| format!("{peer}: looking it up: {error}"))?;
+    let mut last = Err(String::new());
+    for address in addresses {
+        last = call(address, ends);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
 }
 
 /// Connects, and sees the other side's key; that sees this one's if `ftship pair` runs there.

@@ -46,7 +46,7 @@ impl Journal {
         let path = scratch("journal");
         let mut device = JournalDevice::create(&path, 16 << 20).unwrap();
         device.format(&name(), [7; 16]).unwrap();
-        let recovery = device.recover(&name(), None).unwrap();
+        let recovery = device.recover(&name(), None, &mut |_, _| ()).unwrap();
         let state = DurableState {
             content: Content::Consistent,
             group: Some(description()),

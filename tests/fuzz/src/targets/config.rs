@@ -1,6 +1,7 @@
 //! A group's configuration, as a file has it.
 
 use ftship::config::{Config, ConfigError, Protection};
+use ftship::link::host::HostAddress;
 
 use crate::{Seed, Target, Verdict, explains, within};
 
@@ -104,11 +105,13 @@ fn check(config: &Config) {
         !config.group.as_str().is_empty() && config.volume.iter().all(|volume| !volume.name.top().is_empty())
     );
     assert_ne!(config.address, config.peer);
-    let is_local = |address: std::net::SocketAddr| address.ip().to_canonical().is_loopback();
+    let is_local = |place: &HostAddress| {
+        place.literal().is_some_and(|address| address.ip().to_canonical().is_loopback())
+    };
     assert!(
         config.tls == Protection::Required
             || config.tls_off_on_a_network
-            || (is_local(config.address) && is_local(config.peer))
+            || (is_local(&config.address) && is_local(&config.peer))
     );
     if let Some(pairs) = config.log_pairs() {
         let mut logs: Vec<_> = pairs.concat();
