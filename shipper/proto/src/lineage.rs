@@ -122,7 +122,7 @@ fn ancestry(mine: &[LineageEntry], theirs: &[LineageEntry]) -> Ancestry {
 fn has_loss(mine: &Standing, theirs: &Standing) -> bool {
     let number = |side: &Standing| side.generation().map_or(0, |generation| generation.number);
     let newer = if number(mine) > number(theirs) { mine } else { theirs };
-    newer.with_loss && !mutant::is(Mutant::LossForgotten)
+    newer.with_loss
 }
 
 /// Compares my side with the other.
