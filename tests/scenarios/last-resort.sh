@@ -182,14 +182,16 @@ step "a state that the device does not take: another one is made"
 put_back applied
 punch bad-vm1_state vm1_state 0
 on backup bash -c 'dd if=/dev/urandom of=/dev/vg/vm1_state bs=4096 seek=16 count=2 oflag=direct conv=notrunc,fsync status=none'
-exchange /dev/mapper/bad-vm1_state /etc/ftdm/new.state
+on backup mkdir -p /var/lib/ftdm
+exchange /dev/mapper/bad-vm1_state /var/lib/ftdm/new.state
 accept "a new state"
 says "will be made"
 expect_primary "a new state" 1
 
-step "the old primary comes back: it never went on alone, so this side's content counts"
+step "the old primary comes back: it may have what was lost, so nothing is overwritten unasked"
+is_split() { is_state backup "split brain" && is_state primary "split brain"; }
 is_synced() { is_state backup "in sync" && is_state primary "in sync"; }
-exchange /etc/ftdm/new.state /dev/mapper/bad-vm1_state
+exchange /var/lib/ftdm/new.state /dev/mapper/bad-vm1_state
 punch bad-vm1_state vm1_state
 put_back filled
 punch bad-vm1_journal vm1_journal "$DATA"
@@ -198,6 +200,10 @@ punch bad-vm1_journal vm1_journal
 run_backup
 boot primary
 background primary ftship run vm1
+eventually 60 is_split
+
+step "its epochs are given up: this side's content counts"
+on primary ftship resolve vm1 --discard-mine
 eventually 120 is_synced
 expect_equal "$(status primary .role)" backup "what the old primary is"
 expect_equal "$(digest primary /dev/vg/vm1)" "$(digest backup /dev/vg/vm1)" "the two volumes"

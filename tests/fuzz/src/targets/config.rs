@@ -137,7 +137,7 @@ fn seeds() -> Vec<Seed> {
         [limits]\npause-budget = \"10ms\"\npause-limit = \"50ms\"\nwindow = 8\ntimeout = \"5s\"\n\
         log-watermark = 75\nvoid-cuts = 20\noverrun = \"throttle\"\nthrottle-lease = \"2s\"\n\
         [watchdog]\nspawn = true\ntimeout = \"3s\"\npause-timeout = \"500ms\"\n\
-        [audit]\ndigest-file = \"/tmp/digests\"\n";
+        [audit]\ndigest-file = \"/var/log/digests\"\n";
     let whole = format!("epoch = \"50ms\"\n{least}{rest}");
     vec![("least".into(), least.into()), ("whole".into(), whole.into())]
 }

@@ -9,8 +9,8 @@
 //! What must hold: every other request, and every area that the machine takes as it is, passes unchanged.
 //! [`area`] and [`tracing`] decide, in safe code; [`interposer`] is the one place that touches pointers.
 //!
-//! `$FTDM_XSTATE_CUT`, if it is set, leaves the area's last component out, so that a machine which needs none of
-//! this can try it.
+//! `$FTDM_XSTATE_CUT`, if it is set, leaves out what the area has behind the vector registers, so that a machine which
+//! needs none of this can try it.
 
 mod area;
 #[allow(unsafe_code, reason = "it takes the place of a function of the C library, which gets pointers")]

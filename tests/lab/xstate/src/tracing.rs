@@ -8,6 +8,9 @@ use crate::area::{Component, SMALLEST, widen};
 /// More than any processor's area: the largest that is known has 11,008 bytes.
 const LARGEST: usize = 64 << 10;
 
+/// The last component of vector registers: those that AVX-512 added.
+const LAST_VECTORS: u32 = 7;
+
 /// An error number.
 pub(crate) type Errno = i32;
 
@@ -38,8 +41,9 @@ impl Tracer {
         Tracer { area: [0; LARGEST], whole: 0, components: [nothing; 64] }
     }
 
-    /// Sets the registers of `process` to what `given` holds. `cut` leaves the last component out, whatever the
-    /// sizes: so that a machine that needs none of this can try it.
+    /// Sets the registers of `process` to what `given` holds. `cut` leaves the components behind the vector registers out,
+    /// and makes the rest whole whatever the sizes: so that a machine that needs none of this can try it. Without its
+    /// vector registers a program would go wrong: the C library copies with them.
     ///
     /// # Errors
     /// Those of the machine's kernel; `EINVAL` for an area that is none.
@@ -59,9 +63,12 @@ impl Tracer {
             });
             self.whole = kernel.read(process, &mut self.area)?;
         }
-        let last = self.components.iter().map(|one| one.offset).max().unwrap_or(0);
-        let given = if cut { &given[..given.len().min(last.max(SMALLEST))] } else { given };
-        if given.len() >= self.whole || given.len() < SMALLEST {
+        let spared = self.components.iter().filter(|one| one.number > LAST_VECTORS).map(|one| one.offset).min();
+        let given = match spared.filter(|_| cut) {
+            Some(end) => &given[..given.len().min(end.max(SMALLEST))],
+            None => given,
+        };
+        if (given.len() >= self.whole && !cut) || given.len() < SMALLEST {
             return kernel.write(process, given);
         }
         let whole = &mut self.area[..self.whole];
@@ -162,6 +169,14 @@ mod tests {
         let taken = &kernel.taken[0];
         assert_eq!((taken.len(), &taken[512..514]), (2696, &[0xe7, 0][..]));
         assert_eq!(taken[2688..], [0; 8]);
+    }
+
+    #[test]
+    fn a_machine_without_anything_to_spare_keeps_its_vector_registers_when_it_tries() {
+        let (mut tracer, mut kernel) = demanding(2688);
+        let area = given(2688, 0xe7);
+        tracer.set(&mut kernel, 1, &area, true).unwrap();
+        assert_eq!(kernel.taken, [area]);
     }
 
     #[test]
