@@ -36,11 +36,11 @@ impl CaptureMemory {
     }
 
     /// The next epoch to be filled.
-    pub(crate) fn next(&mut self) -> EpochLog {
+    pub fn next_epoch(&mut self) -> EpochLog {
         self.epochs.pop().unwrap_or_else(|| EpochLog::new(&self.pool))
     }
 
-    /// The one that [`Self::next`] will give.
+    /// The one that [`Self::next_epoch`] will give.
     pub(crate) fn upcoming(&mut self) -> Option<&mut EpochLog> {
         if self.epochs.is_empty() {
             self.epochs.push(EpochLog::new(&self.pool));
@@ -79,7 +79,7 @@ mod tests {
     fn what_one_capture_leaves_the_next_one_begins_with() {
         let mut memory = CaptureMemory::default().ready(16);
         assert_eq!(memory.epochs.len(), FIRST_EPOCHS);
-        let mut filled: Vec<EpochLog> = (0..5).map(|_| memory.next()).collect();
+        let mut filled: Vec<EpochLog> = (0..5).map(|_| memory.next_epoch()).collect();
         filled.iter_mut().for_each(|log| fill(log, 20 << 20));
         filled.into_iter().for_each(|log| memory.keep(log));
         let held = memory.bytes();
@@ -94,7 +94,7 @@ mod tests {
     fn every_epoch_of_a_full_window_is_filled_into_what_earlier_ones_left() {
         let mut memory = CaptureMemory::default().ready(64);
         let round = |memory: &mut CaptureMemory, epochs: usize, bytes: usize| {
-            let mut window: Vec<EpochLog> = (0..epochs).map(|_| memory.next()).collect();
+            let mut window: Vec<EpochLog> = (0..epochs).map(|_| memory.next_epoch()).collect();
             window.iter_mut().for_each(|log| {
                 fill(log, bytes);
                 log.trim();

@@ -204,7 +204,7 @@ impl Capture {
             spare_ready: false,
             reader,
             left: None,
-            epoch: memory.next(),
+            epoch: memory.next_epoch(),
             memory,
             pool: PausePool::start(Arc::clone(&era), discards_to).map_err(step("start reading threads"))?,
             plan: Plan::default(),
@@ -475,12 +475,8 @@ impl Capture {
 
     /// Sorts what was read, so that a cut has only its last part left to sort.
     pub(crate) fn index(&mut self) {
-        let EpochLog { entries, order, .. } = &mut self.epoch;
-        let known = order.len();
-        // The reader refuses more entries than a u32 numbers.
-        order.extend((known..entries.len()).filter_map(|i| u32::try_from(i).ok()));
-        order.sort_by_key(|i| entries[*i as usize].extent.start());
-        self.ledger.note(entries);
+        self.epoch.index();
+        self.ledger.note(&self.epoch.entries);
     }
 
     /// Reads some of the suspects while the volume runs, so that the pause has only those to read that are touched from here
@@ -525,7 +521,7 @@ impl Capture {
     pub(crate) fn take_epoch(&mut self) -> EpochLog {
         self.ledger.close(&mut self.epoch);
         self.epoch.trim();
-        let next = self.memory.next();
+        let next = self.memory.next_epoch();
         std::mem::replace(&mut self.epoch, next)
     }
 

@@ -225,6 +225,15 @@ impl EpochLog {
         Self { arena: arena(), truth: arena(), ..Self::default() }
     }
 
+    /// Sorts the entries that were read so far: [`crate::fold::fold`] goes by that order.
+    pub fn index(&mut self) {
+        let Self { entries, order, .. } = self;
+        let known = order.len();
+        // The reader refuses more entries than a u32 numbers.
+        order.extend((known..entries.len()).filter_map(|i| u32::try_from(i).ok()));
+        order.sort_by_key(|i| entries[*i as usize].extent.start());
+    }
+
     /// Nothing more will be captured of it: it keeps the pieces that hold something.
     pub(crate) fn trim(&mut self) {
         self.arena.trim();
