@@ -9,6 +9,7 @@
 //! Layout: `struct dm_ioctl`, `dm_target_spec` and `dm_target_msg` of `linux/dm-ioctl.h`.
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -372,6 +373,27 @@ pub enum Urgency {
     /// A fair share, but never woken before others. Not less than that: where the guest keeps the
     /// processors busy, epochs that are not sent make the log overflow.
     Background,
+    /// Runs while nobody else wants the processor, and gives way at once. Where others keep the processors busy it does not
+    /// run: only for work that somebody more urgent watches.
+    Idle,
+}
+
+/// A thread of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadId(libc::pid_t);
+
+impl ThreadId {
+    /// The calling thread.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(nix::unistd::gettid().as_raw())
+    }
+}
+
+impl fmt::Display for ThreadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Sets the urgency of the calling thread. What it starts begins as ordinary. The kernel is asked
@@ -381,14 +403,24 @@ pub enum Urgency {
 /// # Errors
 /// `EPERM` without `CAP_SYS_NICE`, or when a control group has no real-time budget.
 pub fn set_urgency(urgency: Urgency) -> io::Result<()> {
+    set_urgency_of(ThreadId(0), urgency)
+}
+
+/// The same for another thread of this process.
+///
+/// # Errors
+/// As [`set_urgency`]; `ESRCH` once it has ended.
+pub fn set_urgency_of(thread: ThreadId, urgency: Urgency) -> io::Result<()> {
     let (policy, priority) = match urgency {
         Urgency::RealTime(priority) => (libc::SCHED_FIFO, priority),
         Urgency::Ordinary => (libc::SCHED_OTHER, 0),
         Urgency::Background => (libc::SCHED_BATCH, 0),
+        Urgency::Idle => (libc::SCHED_IDLE, 0),
     };
     let param = libc::sched_param { sched_priority: priority.into() };
-    // SAFETY: the parameter is read only and lives until the call returns; 0 is the calling thread.
-    let result = unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const param) };
+    // SAFETY: the parameter is read only and lives until the call returns; 0 is the calling thread, and a number that is no thread is refused.
+    let result =
+        unsafe { libc::sched_setscheduler(thread.0, policy | libc::SCHED_RESET_ON_FORK, &raw const param) };
     Errno::result(result)?;
     Ok(())
 }

@@ -1,61 +1,67 @@
 //! The memory that a capture reads its log into.
 //!
-//! Where memory is locked each new page costs a fault. So an epoch is filled into what an earlier one left, however many
+//! Where memory is locked each new page costs a fault. So an epoch is filled into what earlier ones left, however many
 //! are on their way to the backup, and a capture that ends leaves its memory to the next one.
 //!
 //! Always holds: what is kept is empty, and takes at most [`KEPT`] bytes.
 
-use crate::log_writes::epoch_log::EpochLog;
+use crate::log_writes::epoch_log::{EpochLog, PiecePool};
 
-/// Memory that an epoch has from the start and keeps when it is recycled: growing costs page faults
-/// while the log fills.
-const KEPT_BYTES: usize = 32 << 20;
-/// What recycled epochs may take together: a whole window of them, where epochs are small.
+/// Memory for content that is there from the start: growing costs page faults while the log fills.
+const READY: usize = 64 << 20;
+/// What is kept: what is under way at once where a link is slow for a moment.
 const KEPT: usize = 128 << 20;
+/// What each list of an epoch (its entries, its suspects) keeps when it is used again.
+const KEPT_LIST: usize = 4 << 20;
 /// Those that a capture begins with: one that it fills, and the next.
 const FIRST_EPOCHS: usize = 2;
 
-/// Epochs that are to be filled, with their memory.
+/// Epochs that are to be filled, and the memory for their content.
 #[derive(Debug, Default)]
-pub struct CaptureMemory(Vec<EpochLog>);
+pub struct CaptureMemory {
+    pool: PiecePool,
+    epochs: Vec<EpochLog>,
+}
 
 impl CaptureMemory {
     /// What a capture begins with: made ready, as far as no earlier one left it so.
     pub(crate) fn ready(mut self, entries: usize) -> Self {
-        while self.0.len() < FIRST_EPOCHS {
-            self.0.push(EpochLog::default());
+        while self.epochs.len() < FIRST_EPOCHS {
+            self.epochs.push(EpochLog::new(&self.pool));
         }
-        for log in &mut self.0 {
-            log.arena.reserve(KEPT_BYTES);
-            log.reserve(entries);
-        }
+        // Each has its first pieces from the pool.
+        self.epochs.iter_mut().for_each(|log| log.reserve(entries));
+        self.pool.fill(READY);
         self
     }
 
     /// The next epoch to be filled.
-    pub(crate) fn next(&mut self) -> EpochLog {
-        self.0.pop().unwrap_or_default()
+    pub fn next_epoch(&mut self) -> EpochLog {
+        self.epochs.pop().unwrap_or_else(|| EpochLog::new(&self.pool))
     }
 
-    /// The one that [`Self::next`] will give.
+    /// The one that [`Self::next_epoch`] will give.
     pub(crate) fn upcoming(&mut self) -> Option<&mut EpochLog> {
-        if self.0.is_empty() {
-            self.0.push(EpochLog::default());
+        if self.epochs.is_empty() {
+            self.epochs.push(EpochLog::new(&self.pool));
         }
-        self.0.last_mut()
+        self.epochs.last_mut()
     }
 
     /// What it takes.
     fn bytes(&self) -> usize {
-        self.0.iter().map(EpochLog::memory).sum()
+        self.pool.bytes() + self.epochs.iter().map(EpochLog::memory).sum::<usize>()
     }
 
     /// Takes back an epoch that nobody needs any more.
     pub fn keep(&mut self, mut log: EpochLog) {
-        log.clear(KEPT_BYTES);
-        if self.bytes() + log.memory() <= KEPT {
-            self.0.push(log);
+        log.clear(&self.pool, KEPT_LIST);
+        let lists = self.bytes() - self.pool.bytes();
+        if lists + log.memory() <= KEPT / 2 {
+            self.epochs.push(log);
         }
+        let lists = self.bytes() - self.pool.bytes();
+        self.pool.shrink(KEPT - lists);
     }
 }
 
@@ -72,31 +78,34 @@ mod tests {
     #[test]
     fn what_one_capture_leaves_the_next_one_begins_with() {
         let mut memory = CaptureMemory::default().ready(16);
-        let filled: Vec<EpochLog> = (0..5).map(|_| memory.next()).collect();
-        assert_eq!(filled.iter().filter(|log| log.memory() >= KEPT_BYTES).count(), FIRST_EPOCHS);
+        assert_eq!(memory.epochs.len(), FIRST_EPOCHS);
+        let mut filled: Vec<EpochLog> = (0..5).map(|_| memory.next_epoch()).collect();
+        filled.iter_mut().for_each(|log| fill(log, 20 << 20));
         filled.into_iter().for_each(|log| memory.keep(log));
         let held = memory.bytes();
-        assert_eq!(memory.0.len(), 5);
+        assert!(held >= 5 * (20 << 20) && memory.epochs.len() == 5);
         let ready = memory.ready(16);
-        assert_eq!(ready.0.len(), 5);
-        assert!(held >= FIRST_EPOCHS * KEPT_BYTES);
+        assert_eq!((ready.bytes(), ready.epochs.len()), (held, 5));
     }
 
-    /// The link stands, a window of epochs waits to be encoded, and all come back at once.
+    /// The link stands, a window of epochs waits to be encoded, and all come back at once: however many, what counts is
+    /// what is in them.
     #[test]
-    fn every_epoch_of_a_full_window_is_filled_into_what_an_earlier_one_left() {
+    fn every_epoch_of_a_full_window_is_filled_into_what_earlier_ones_left() {
         let mut memory = CaptureMemory::default().ready(64);
-        let fresh = |memory: &mut CaptureMemory| {
-            let mut window: Vec<EpochLog> = (0..8).map(|_| memory.next()).collect();
-            let before: Vec<usize> = window.iter().map(EpochLog::memory).collect();
-            window.iter_mut().for_each(|log| fill(log, 1 << 20));
-            let grown = window.iter().zip(&before).filter(|(log, before)| log.memory() > **before).count();
+        let round = |memory: &mut CaptureMemory, epochs: usize, bytes: usize| {
+            let mut window: Vec<EpochLog> = (0..epochs).map(|_| memory.next_epoch()).collect();
+            window.iter_mut().for_each(|log| {
+                fill(log, bytes);
+                log.trim();
+            });
             window.into_iter().for_each(|log| memory.keep(log));
-            grown
+            memory.bytes()
         };
-        assert!(fresh(&mut memory) > 0, "nothing was there before");
+        let held = round(&mut memory, 8, 6 << 20);
         for _ in 0..10 {
-            assert_eq!(fresh(&mut memory), 0);
+            assert_eq!(round(&mut memory, 8, 6 << 20), held);
+            assert_eq!(round(&mut memory, 2, 24 << 20), held);
         }
     }
 
@@ -110,6 +119,6 @@ mod tests {
         for log in all {
             memory.keep(log);
         }
-        assert!(!memory.0.is_empty() && memory.bytes() <= KEPT, "{} bytes", memory.bytes());
+        assert!(!memory.epochs.is_empty() && memory.bytes() <= KEPT, "{} bytes", memory.bytes());
     }
 }

@@ -45,8 +45,10 @@ pub use errors::{CaptureError, LostReason};
 
 /// How long a mark outside a pause may take to become readable.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Time between two looks for a mark: enough for the log's thread to get a processor to itself.
+/// Time between two looks for a mark: enough for the log's thread to get a processor to itself. While the volume runs
+/// it doubles with each look, for the thread may have an epoch's writes to log before.
 const BETWEEN_LOOKS: Duration = Duration::from_micros(20);
+const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// What may be left to read in a pause without a further round before.
 const FEW_BYTES: u64 = 512 << 10;
 /// How long suspects are read while the volume runs, how many runs at a time, and how much content is kept of them.
@@ -202,7 +204,7 @@ impl Capture {
             spare_ready: false,
             reader,
             left: None,
-            epoch: memory.next(),
+            epoch: memory.next_epoch(),
             memory,
             pool: PausePool::start(Arc::clone(&era), discards_to).map_err(step("start reading threads"))?,
             plan: Plan::default(),
@@ -417,7 +419,7 @@ impl Capture {
         phase: Phase,
     ) -> Result<Seen, LostReason> {
         let is_paused = phase == Phase::Paused;
-        let mut count = 0;
+        let (mut count, mut between) = (0, BETWEEN_LOOKS);
         loop {
             self.pulse.beat(phase);
             if phase == Phase::Capturing {
@@ -427,14 +429,16 @@ impl Capture {
             let ram = rams.0[*active].device();
             let mut seen = false;
             let on_mark = |text: &[u8]| seen |= text == mark.payload();
-            let goes_on = |epoch: &EpochLog| {
-                count += 1;
-                !is_paused || (epoch.has_room() && (count % LOOK_EVERY != 0 || Instant::now() < deadline))
+            let all = if is_paused {
+                let goes_on = |epoch: &EpochLog| {
+                    count += 1;
+                    epoch.has_room() && (count % LOOK_EVERY != 0 || Instant::now() < deadline)
+                };
+                reader.scan(ram, epoch, on_mark, goes_on)?
+            } else {
+                reader.follow(ram, epoch, on_mark)?;
+                true
             };
-            let all = reader.scan(ram, epoch, on_mark, goes_on)?;
-            if !is_paused {
-                reader.fetch(ram, epoch)?;
-            }
             if seen {
                 return Ok(Seen::Mark);
             }
@@ -445,7 +449,10 @@ impl Capture {
                 self.ask()?;
                 return Ok(Seen::Late);
             }
-            std::thread::sleep(BETWEEN_LOOKS);
+            std::thread::sleep(between);
+            if !is_paused {
+                between = (between * 2).min(LONGEST_BETWEEN_LOOKS);
+            }
         }
     }
 
@@ -468,12 +475,8 @@ impl Capture {
 
     /// Sorts what was read, so that a cut has only its last part left to sort.
     pub(crate) fn index(&mut self) {
-        let EpochLog { entries, order, .. } = &mut self.epoch;
-        let known = order.len();
-        // The reader refuses more entries than a u32 numbers.
-        order.extend((known..entries.len()).filter_map(|i| u32::try_from(i).ok()));
-        order.sort_by_key(|i| entries[*i as usize].extent.start());
-        self.ledger.note(entries);
+        self.epoch.index();
+        self.ledger.note(&self.epoch.entries);
     }
 
     /// Reads some of the suspects while the volume runs, so that the pause has only those to read that are touched from here
@@ -517,7 +520,8 @@ impl Capture {
     /// Hands over the epoch that was captured and begins the next.
     pub(crate) fn take_epoch(&mut self) -> EpochLog {
         self.ledger.close(&mut self.epoch);
-        let next = self.memory.next();
+        self.epoch.trim();
+        let next = self.memory.next_epoch();
         std::mem::replace(&mut self.epoch, next)
     }
 

@@ -22,6 +22,7 @@ use proptest::prelude::*;
 use super::truth::Plan;
 use super::*;
 use crate::log_writes::BlockRead;
+use crate::log_writes::epoch_log::PiecePool;
 use crate::log_writes::format::{FLUSH, FUA, LogSector, MARK};
 use crate::log_writes::reader::LogReader;
 
@@ -366,7 +367,7 @@ impl Shipper {
         self.log_order_wrong += usize::from(wrong(&self.log_order).is_some());
         self.replica.copy_from_slice(&device);
         self.log_order.copy_from_slice(&device);
-        self.epoch.clear(0);
+        self.epoch.clear(&PiecePool::default(), 0);
         self.sorted = 0;
         Ok(())
     }

@@ -329,13 +329,41 @@ fn a_log_that_lost_entries_or_changed_its_form_is_refused() {
     assert!(reader.has_more(&Log(logger.bytes)).is_err());
 }
 
-/// A log that counts what is read of it.
-struct Counted(Log, std::cell::Cell<usize>);
+/// A log that counts what is read of it, in bytes and in reads.
+struct Counted(Log, std::cell::Cell<usize>, std::cell::Cell<usize>);
+
+impl Counted {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self(Log(bytes), std::cell::Cell::new(0), std::cell::Cell::new(0))
+    }
+}
 
 impl BlockRead for Counted {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.1.set(self.1.get() + buffer.len());
+        self.2.set(self.2.get() + 1);
         self.0.read_at(offset, buffer)
+    }
+}
+
+#[test]
+fn while_the_volume_runs_each_byte_of_the_log_is_read_once_and_many_entries_at_a_time() {
+    let mut logger = Logger { bytes: vec![0; 8 << 20], next: 512, entries: 0 };
+    for n in 0..512 {
+        logger.put(n * 8, 8, FUA, b"", &vec![u8::try_from(n % 251).unwrap(); 4096]);
+    }
+    let written = logger.next;
+    let unit = LogSector::new(512).unwrap();
+    let mut reader = LogReader::new(unit, Sectors(1 << 14), Sectors(1 << 14));
+    let mut epoch = EpochLog::default();
+    let log = Counted::new(logger.bytes);
+    reader.follow(&log, &mut epoch, |_| ()).unwrap();
+    assert_eq!((epoch.entries().len(), epoch.bytes()), (512, written - 512));
+    assert!(log.1.get() < written + (64 << 10), "{} bytes were read of {written}", log.1.get());
+    assert!(log.2.get() <= 8, "{} reads", log.2.get());
+    for (entry, n) in epoch.entries().iter().zip(0..) {
+        let fill = u8::try_from(n % 251).unwrap();
+        assert!(epoch.logged(entry).flatten().all(|byte| *byte == fill), "{}", entry.extent);
     }
 }
 
@@ -348,7 +376,7 @@ fn what_is_read_in_a_pause_does_not_grow_with_the_data_in_flight() {
     let unit = LogSector::new(512).unwrap();
     let mut reader = LogReader::new(unit, Sectors(1 << 14), Sectors(1 << 14));
     let mut epoch = EpochLog::default();
-    let log = Counted(Log(logger.bytes), std::cell::Cell::new(0));
+    let log = Counted::new(logger.bytes);
     assert!(reader.scan(&log, &mut epoch, |_| (), |_| true).unwrap());
     assert!(log.1.get() < 256 << 10, "{} bytes were read", log.1.get());
     assert_eq!(epoch.bytes(), 6 * ((1 << 20) + 512));

@@ -5,6 +5,7 @@
 //! and once the cut was taken each of them has its content in `truth`.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::block_io::AlignedBuffer;
 use crate::units::{Extent, SECTOR_SIZE};
@@ -15,9 +16,44 @@ pub const PIECE: usize = 1 << 20;
 /// Memory made ready for the content of suspects: more than a pause can read.
 const TRUTH_RESERVE: usize = 4 << 20;
 
-/// Memory that grows by pieces and is used again: positions in it never move.
+/// Pieces that nothing is in. All epochs of a capture take theirs from one pool and give them back to it, so that memory
+/// follows the bytes that are under way and not the number of epochs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PiecePool(Arc<Mutex<Vec<AlignedBuffer>>>);
+
+impl PiecePool {
+    fn with<R>(&self, act: impl FnOnce(&mut Vec<AlignedBuffer>) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self) -> AlignedBuffer {
+        self.with(Vec::pop).unwrap_or_else(|| AlignedBuffer::new(PIECE))
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.with(|pieces| pieces.len() * PIECE)
+    }
+
+    /// Makes pieces ready until it holds `bytes`.
+    pub(crate) fn fill(&self, bytes: usize) {
+        self.with(|pieces| {
+            while pieces.len() * PIECE < bytes {
+                pieces.push(AlignedBuffer::new(PIECE));
+            }
+        });
+    }
+
+    /// Gives whole pieces beyond `bytes` back to the system.
+    pub(crate) fn shrink(&self, bytes: usize) {
+        self.with(|pieces| pieces.truncate(bytes / PIECE));
+    }
+}
+
+/// Memory that grows by pieces: positions in it never move.
 #[derive(Debug, Default)]
 pub struct Arena {
+    pool: PiecePool,
     pieces: Vec<AlignedBuffer>,
     len: usize,
 }
@@ -38,13 +74,20 @@ impl Arena {
     /// Makes room for `bytes` more: without it [`append`](Self::append) allocates as it goes.
     pub fn reserve(&mut self, bytes: usize) {
         while self.pieces.len() * PIECE < self.len + bytes {
-            self.pieces.push(AlignedBuffer::new(PIECE));
+            self.pieces.push(self.pool.take());
         }
     }
 
-    /// Gives back whole pieces beyond `bytes`.
-    pub fn shrink(&mut self, bytes: usize) {
-        self.pieces.truncate(self.len.max(bytes).div_ceil(PIECE));
+    /// Gives the pieces that nothing is in to the pool.
+    fn trim(&mut self) {
+        let free = self.pieces.split_off(self.len.div_ceil(PIECE).min(self.pieces.len()));
+        self.pool.with(|kept| kept.extend(free));
+    }
+
+    /// Nothing in use, and all pieces in the pool.
+    fn clear(&mut self) {
+        self.len = 0;
+        self.pool.with(|kept| kept.append(&mut self.pieces));
     }
 
     /// Appends `len` bytes that `fill` writes, piece by piece, told where each part begins.
@@ -176,24 +219,47 @@ impl EpochLog {
         self.entries.is_empty() && self.unknown.is_empty()
     }
 
+    /// An epoch that has its content in pieces of this pool.
+    pub(crate) fn new(pool: &PiecePool) -> Self {
+        let arena = || Arena { pool: pool.clone(), ..Arena::default() };
+        Self { arena: arena(), truth: arena(), ..Self::default() }
+    }
+
+    /// Sorts the entries that were read so far: [`crate::fold::fold`] goes by that order.
+    pub fn index(&mut self) {
+        let Self { entries, order, .. } = self;
+        let known = order.len();
+        // The reader refuses more entries than a u32 numbers.
+        order.extend((known..entries.len()).filter_map(|i| u32::try_from(i).ok()));
+        order.sort_by_key(|i| entries[*i as usize].extent.start());
+    }
+
+    /// Nothing more will be captured of it: it keeps the pieces that hold something.
+    pub(crate) fn trim(&mut self) {
+        self.arena.trim();
+        self.truth.trim();
+    }
+
     /// Bytes of memory that it has, used or not.
     pub(crate) fn memory(&self) -> usize {
         let Self { arena, entries, discards, unknown, order, suspects, truth, .. } = self;
-        let data = (arena.pieces.len() + truth.pieces.len()) * PIECE;
-        data + room(entries) + room(discards) + room(unknown) + room(order) + room(suspects)
+        let pieces = (arena.pieces.len() + truth.pieces.len()) * PIECE;
+        pieces + room(entries) + room(discards) + room(unknown) + room(order) + room(suspects)
     }
 
-    /// Forgets the content and keeps up to `keep` bytes of memory for the next epoch.
-    pub(crate) fn clear(&mut self, keep: usize) {
+    /// Forgets the content, gives the pieces to `pool`, and keeps up to `keep` bytes of each list for the next epoch.
+    pub(crate) fn clear(&mut self, pool: &PiecePool, keep: usize) {
         self.entries.clear();
         self.discards.clear();
         self.unknown.clear();
         self.order.clear();
         self.forget_suspects();
-        self.arena.truncate(0);
         self.awaited = 0;
-        self.arena.shrink(keep);
-        self.truth.shrink(keep);
+        for arena in [&mut self.arena, &mut self.truth] {
+            // An epoch that a capture before this one filled knows that one's pool.
+            arena.pool = pool.clone();
+            arena.clear();
+        }
         self.entries.shrink_to(keep / size_of::<Entry>());
         self.discards.shrink_to(keep / size_of::<Extent>());
         self.unknown.shrink_to(keep / size_of::<Extent>());

@@ -14,6 +14,11 @@ use crate::units::{SECTOR_SIZE, Sectors};
 
 /// Read at a time where headers are close together.
 const WINDOW: usize = 64 << 10;
+/// Read at once where entries are read with their data: at least, at most, and for each entry that is still to come. Most
+/// writes are of a page; that more is read than they turn out to be costs a copy, that less is read one more read.
+const LEAST_AHEAD: u64 = 16 << 10;
+const MOST_AHEAD: u64 = 1 << 20;
+const USUAL_WRITE: u64 = 4 << 10;
 
 /// Why a log could not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +163,8 @@ impl LogReader {
         Ok(counted)
     }
 
-    /// Reads all entries that the super counts into `epoch`, and their data. `on_mark` sees the text of each mark.
+    /// Reads all entries that the super counts into `epoch`, and their data: each byte once, many entries in one read.
+    /// `on_mark` sees the text of each mark.
     ///
     /// # Errors
     /// See [`ReadError`]; entries before the bad one were read.
@@ -166,11 +172,19 @@ impl LogReader {
         &mut self,
         log: &impl BlockRead,
         epoch: &mut EpochLog,
-        on_mark: impl FnMut(&[u8]),
+        mut on_mark: impl FnMut(&[u8]),
     ) -> Result<(), ReadError> {
-        let scanned = self.scan(log, epoch, on_mark, |_| true);
         self.fetch(log, epoch)?;
-        scanned.map(drop)
+        let counted = self.counted(log)?;
+        let mut copy = Copied { base: epoch.arena.len(), from: self.next, to: self.next };
+        let mut followed = Ok(());
+        while followed.is_ok() && self.read < counted {
+            followed = self.copy_one(log, epoch, &mut copy, counted, &mut on_mark);
+        }
+        // Behind the entries that are believed the log may still change.
+        epoch.arena.truncate(copy.place(self.next));
+        self.fetched = self.next;
+        followed
     }
 
     /// Reads the entries that the super counts into `epoch`, without their data, for as long as `goes_on` says. Returns
@@ -205,6 +219,7 @@ impl LogReader {
         self.unfetched().fetch(log, epoch)
     }
 
+    /// The next entry, of which only the header is read.
     fn one(
         &mut self,
         log: &impl BlockRead,
@@ -212,24 +227,75 @@ impl LogReader {
         on_mark: &mut impl FnMut(&[u8]),
     ) -> Result<(), ReadError> {
         let unit = u64::from(self.unit.bytes());
-        let (index, header_at) = (self.read, self.next);
-        let data_at = header_at + unit;
-        let bad = |what| FormatError::Entry { index, at: header_at / SECTOR_SIZE as u64, what };
-        let capacity = self.capacity.0.saturating_mul(SECTOR_SIZE as u64);
-        if data_at > capacity {
-            return Err(bad(EntryError::Data).into());
-        }
+        let (header_at, data_at, capacity) = (self.next, self.data_at()?, self.bytes());
+        let index = self.read;
         let bytes = self.window.header(log, header_at, span(0, unit), capacity)?;
-        let header = Header::parse(bytes, self.unit, self.volume).map_err(bad)?;
-        let data = header.data().0.saturating_mul(SECTOR_SIZE as u64);
-        let end = data_at.saturating_add(data);
-        if end > capacity {
-            return Err(bad(EntryError::Data).into());
-        }
+        let header =
+            Header::parse(bytes, self.unit, self.volume).map_err(|what| bad(index, header_at, what))?;
         if let Header::Mark(text) = header {
             on_mark(&bytes[HEADER..HEADER + text]);
         }
+        let end = self.end_of(header)?;
         let place = epoch.arena.len() + epoch.awaited + span(header_at, data_at);
+        self.believe(header, end, place, epoch)?;
+        epoch.awaited += span(header_at, end);
+        self.window.gap = end - data_at;
+        Ok(())
+    }
+
+    /// The next entry, which is read whole.
+    fn copy_one(
+        &mut self,
+        log: &impl BlockRead,
+        epoch: &mut EpochLog,
+        copy: &mut Copied,
+        counted: u64,
+        on_mark: &mut impl FnMut(&[u8]),
+    ) -> Result<(), ReadError> {
+        let unit = u64::from(self.unit.bytes());
+        let (data_at, capacity) = (self.data_at()?, self.bytes());
+        let expected = (counted - self.read).saturating_mul(unit + USUAL_WRITE);
+        let ahead =
+            data_at.saturating_add(expected.clamp(LEAST_AHEAD, MOST_AHEAD)).min(capacity / unit * unit);
+        copy.reach(log, epoch, data_at, ahead)?;
+        let place = copy.place(data_at);
+        let bytes = epoch.arena.contiguous(copy.place(self.next), span(0, unit));
+        let header =
+            Header::parse(bytes, self.unit, self.volume).map_err(|what| bad(self.read, self.next, what))?;
+        if let Header::Mark(text) = header {
+            on_mark(&bytes[HEADER..HEADER + text]);
+        }
+        let end = self.end_of(header)?;
+        copy.reach(log, epoch, end, end)?;
+        self.believe(header, end, place, epoch)
+    }
+
+    /// The log's size.
+    fn bytes(&self) -> u64 {
+        self.capacity.0.saturating_mul(SECTOR_SIZE as u64)
+    }
+
+    /// Where the data of the next entry begins: behind its header.
+    fn data_at(&self) -> Result<u64, ReadError> {
+        let at = self.next + u64::from(self.unit.bytes());
+        if at <= self.bytes() { Ok(at) } else { Err(bad(self.read, self.next, EntryError::Data).into()) }
+    }
+
+    /// Where the next entry ends, whose header this is.
+    fn end_of(&self, header: Header) -> Result<u64, ReadError> {
+        let data = header.data().0.saturating_mul(SECTOR_SIZE as u64);
+        let end = self.data_at()?.saturating_add(data);
+        if end <= self.bytes() { Ok(end) } else { Err(bad(self.read, self.next, EntryError::Data).into()) }
+    }
+
+    /// Takes the next entry into the epoch. `place` is where the arena has its data, or will have it.
+    fn believe(
+        &mut self,
+        header: Header,
+        end: u64,
+        place: usize,
+        epoch: &mut EpochLog,
+    ) -> Result<(), ReadError> {
         match header {
             Header::Write(_) if epoch.entries.len() >= u32::MAX as usize => {
                 return Err(ReadError::Entries(epoch.entries.len()));
@@ -238,12 +304,48 @@ impl LogReader {
             Header::Discard(extent) => epoch.discards.push(extent),
             Header::Empty | Header::Mark(_) => {}
         }
-        epoch.awaited += span(header_at, end);
-        self.window.gap = data;
         self.next = end;
         self.read += 1;
         Ok(())
     }
+}
+
+/// The part of a log that the arena has from `base` on.
+#[derive(Debug)]
+struct Copied {
+    base: usize,
+    from: u64,
+    to: u64,
+}
+
+impl Copied {
+    /// Where the arena has byte `at` of the log.
+    fn place(&self, at: u64) -> usize {
+        self.base + span(self.from, at)
+    }
+
+    /// Reads on if not all before `needed` is there: then up to `ahead`.
+    fn reach(
+        &mut self,
+        log: &impl BlockRead,
+        epoch: &mut EpochLog,
+        needed: u64,
+        ahead: u64,
+    ) -> Result<(), ReadError> {
+        if needed <= self.to {
+            return Ok(());
+        }
+        let (at, to) = (self.to, ahead.max(needed));
+        let read = epoch.arena.append(span(at, to), |done, part| log.read_at(at + done as u64, part));
+        read.map_err(|source| ReadError::Io { at, source })?;
+        self.to = to;
+        Ok(())
+    }
+}
+
+/// What is wrong with entry `index`, whose header is at this byte.
+fn bad(index: u64, header_at: u64, what: EntryError) -> FormatError {
+    FormatError::Entry { index, at: header_at / SECTOR_SIZE as u64, what }
 }
 
 /// The bytes from `from` to `to`, both places in a log that is in memory.

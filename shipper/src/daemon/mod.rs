@@ -178,9 +178,7 @@ fn watch_signals(reactor: &Reactor) -> anyhow::Result<Arc<Asked>> {
                 };
                 log::info!("signal {signal}: {what}");
                 flag.store(true, Ordering::Relaxed);
-                if let Err(error) = waker.wake() {
-                    log::error!("the event loop cannot be woken: {error}");
-                }
+                waker.wake();
             }
         })
         .context("starting the signal thread")?;

@@ -18,12 +18,12 @@ use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::primary::{Batch, CopyPlan, PrimaryEvent, Told};
 use ftship_proto::scope::Scope;
 use ftship_proto::verify::{Place, ShortDigest, digests_of};
-use mio::Waker;
 
 use super::capture::jobs::CutJob;
 use super::encode::{EncodeJob, EncodedPiece, Piece};
 use super::{PrimaryDriver, run_in_background};
 use crate::runtime::reactor::Reports;
+use crate::runtime::wake::LoopWaker;
 use crate::runtime::worker::Worker;
 
 /// Sectors read at a time: 1 MiB.
@@ -66,7 +66,7 @@ impl Copying {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(devices: Vec<BlockDevice>, waker: &Arc<Waker>) -> anyhow::Result<Self> {
+    pub(super) fn start(devices: Vec<BlockDevice>, waker: &Arc<LoopWaker>) -> anyhow::Result<Self> {
         let (reports, pieces) = Reports::channel(waker);
         let reading = Worker::start("copying", 128 << 10, move |queue: Receiver<(Piece, Still)>| {
             run_in_background("copying");

@@ -20,7 +20,7 @@ use ftship_proto::record::Content;
 use ftship_proto::verify::{Place, ShortDigest};
 
 use super::inspecting::{InspectJob, Inspecting, content_of};
-use super::run_in_background;
+use super::pace::Pace;
 use crate::runtime::reactor::Reports;
 use crate::runtime::worker::Worker;
 
@@ -150,6 +150,7 @@ pub(super) struct Encoder {
     // Dropped first: without it the thread finds its output closed and ends its queue quickly.
     output: Receiver<Encoded>,
     worker: Worker<EncodeJob>,
+    pace: Pace,
     buffers: Buffers,
 }
 
@@ -182,13 +183,16 @@ impl Encoder {
             touched,
             buffers: buffers.clone(),
         };
+        let pace = Pace::default();
+        let at_its_pace = pace.clone();
         let worker = Worker::start("encoder", 512 << 10, move |queue| {
-            run_in_background("encoder");
+            at_its_pace.begin();
             for job in queue {
                 encoding.perform(job);
+                at_its_pace.done();
             }
         })?;
-        Ok(Self { output, worker, buffers })
+        Ok(Self { output, worker, pace, buffers })
     }
 
     /// Where payloads belong that were sent.
@@ -198,6 +202,7 @@ impl Encoder {
 
     /// Queues a job. The driver bounds how many: by the window, and by the pieces that are copied.
     pub(super) fn push(&self, job: EncodeJob) {
+        self.pace.add();
         self.worker.push(job);
     }
 

@@ -9,6 +9,7 @@ mod connection;
 mod copying;
 mod encode;
 mod inspecting;
+mod pace;
 mod reports;
 mod roles;
 mod settings;

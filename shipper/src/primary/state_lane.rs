@@ -8,9 +8,9 @@ use std::sync::mpsc::Receiver;
 
 use ftship_proto::primary::PrimaryEvent;
 use ftship_proto::state::DurableState;
-use mio::Waker;
 
 use crate::runtime::reactor::Reports;
+use crate::runtime::wake::LoopWaker;
 use crate::runtime::worker::Worker;
 use crate::store::state_file::StateFile;
 
@@ -26,7 +26,7 @@ impl StateLane {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(mut file: StateFile, waker: &Arc<Waker>) -> anyhow::Result<Self> {
+    pub(super) fn start(mut file: StateFile, waker: &Arc<LoopWaker>) -> anyhow::Result<Self> {
         let (sender, reports) = Reports::channel(waker);
         let writing = Worker::start("state", 128 << 10, move |queue: Receiver<Box<DurableState>>| {
             let mut failed = false;

@@ -15,7 +15,6 @@ use ftdm_units::{SECTOR_SIZE, Sectors};
 use ftship_proto::ids::Digest;
 use ftship_proto::primary::{PrimaryAction, PrimaryEvent, Replication, VerifyError, VerifyReport};
 use ftship_proto::verify::{Inspection, Place, digests_of};
-use mio::Waker;
 
 use super::encode::EncodeJob;
 use super::inspecting::InspectJob;
@@ -24,6 +23,7 @@ use crate::config::Verify as Settings;
 use crate::control::server::ClientId;
 use crate::control::{Response, VerifyFigures, VerifyOutcome, VerifyRunning};
 use crate::runtime::reactor::Reports;
+use crate::runtime::wake::LoopWaker;
 use crate::runtime::worker::Worker;
 
 /// Asks by itself, when the configuration says so.
@@ -78,7 +78,7 @@ impl VerifyLane {
     pub(super) fn start(
         devices: Vec<BlockDevice>,
         settings: &Settings,
-        waker: &Arc<Waker>,
+        waker: &Arc<LoopWaker>,
     ) -> anyhow::Result<Self> {
         let (reports, reads) = Reports::channel(waker);
         let rate = settings.rate.map(|rate| rate.as_u64());

@@ -8,4 +8,5 @@ pub mod metrics;
 pub mod reactor;
 pub mod supervisor;
 pub mod tokens;
+pub mod wake;
 pub(crate) mod worker;

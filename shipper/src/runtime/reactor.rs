@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mio::event::Event;
-use mio::{Events, Poll, Registry, Token, Waker};
+use mio::{Events, Poll, Registry, Token};
 
 use crate::config::Config;
 use crate::control::server::{ClientId, ControlServer};
 use crate::control::{Request, Response};
 use crate::runtime::tokens::{CONTROL, FIRST_ARRIVAL, FIRST_CLIENT, LISTENER, PEER, VISITOR, WAKER};
+use crate::runtime::wake::LoopWaker;
 
 /// Who asks for what is done before the end: nobody on the control socket.
 const LAST_CLIENT: ClientId = ClientId(usize::MAX);
@@ -122,7 +123,7 @@ impl Retry {
 #[derive(Debug)]
 pub struct Reports<T> {
     sender: Sender<T>,
-    waker: Arc<Waker>,
+    waker: Arc<LoopWaker>,
 }
 
 impl<T> Clone for Reports<T> {
@@ -134,7 +135,7 @@ impl<T> Clone for Reports<T> {
 impl<T> Reports<T> {
     /// A channel whose sending end wakes the loop.
     #[must_use]
-    pub fn channel(waker: &Arc<Waker>) -> (Self, Receiver<T>) {
+    pub fn channel(waker: &Arc<LoopWaker>) -> (Self, Receiver<T>) {
         let (sender, receiver) = mpsc::channel();
         (Self { sender, waker: Arc::clone(waker) }, receiver)
     }
@@ -148,9 +149,7 @@ impl<T> Reports<T> {
 
     /// Wakes the loop without a report.
     pub fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::error!("the event loop cannot be woken: {error}");
-        }
+        self.waker.wake();
     }
 }
 
@@ -158,7 +157,7 @@ impl<T> Reports<T> {
 #[derive(Debug)]
 pub struct Reactor {
     poll: Poll,
-    waker: Arc<Waker>,
+    waker: Arc<LoopWaker>,
     start: Instant,
 }
 
@@ -169,7 +168,7 @@ impl Reactor {
     /// When the kernel gives no descriptors.
     pub fn new() -> anyhow::Result<Self> {
         let poll = Poll::new().context("making the event loop")?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER).context("making the event loop's waker")?);
+        let waker = Arc::new(LoopWaker::new(poll.registry())?);
         Ok(Self { poll, waker, start: Instant::now() })
     }
 
@@ -183,7 +182,7 @@ impl Reactor {
 
     /// Wakes the loop.
     #[must_use]
-    pub fn waker(&self) -> &Arc<Waker> {
+    pub fn waker(&self) -> &Arc<LoopWaker> {
         &self.waker
     }
 
@@ -243,6 +242,7 @@ impl Reactor {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 result => result.context("waiting for events")?,
             }
+            self.waker.looks();
             let now = self.start.elapsed();
             for event in &events {
                 match event.token() {

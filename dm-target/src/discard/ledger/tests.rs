@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::log_writes::epoch_log::PiecePool;
 use crate::units::{Extent, Sector};
 
 const VOLUME: u64 = 64;
@@ -91,7 +92,7 @@ proptest! {
                     model.written.clear();
                     model.discarded.clear();
                     model.issued.clear();
-                    epoch.clear(0);
+                    epoch.clear(&PiecePool::default(), 0);
                 }
             }
         }

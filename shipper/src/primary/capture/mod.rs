@@ -33,9 +33,9 @@ use ftdm::stack::{Bypassed, Held, Stack};
 use ftdm_units::{Era, Sectors};
 use ftship_proto::primary::{CutOrder, CutResult};
 use ftship_proto::scope::bytes_of;
-use mio::Waker;
 
 use crate::runtime::reactor::Reports;
+use crate::runtime::wake::LoopWaker;
 use crate::runtime::worker::Worker;
 use heartbeat::Heartbeat;
 use jobs::{CaptureSettings, Cargo, CutJob, CutReport, LogUse};
@@ -67,7 +67,7 @@ impl CutThread {
         stacks: Vec<Stack>,
         settings: CaptureSettings,
         heartbeat: Heartbeat,
-        waker: &Arc<Waker>,
+        waker: &Arc<LoopWaker>,
     ) -> anyhow::Result<Self> {
         let (reports, received) = Reports::channel(waker);
         let audit = settings.digest_file.as_ref().map(|path| {
