@@ -40,7 +40,7 @@ pub use checks::tracked_before;
 pub use create::{create, create_as, finish, has_leftovers, load, remove, served};
 use devices::{Described, Devices, TargetLine};
 pub use held::Held;
-pub(crate) use recover::remove_log;
+pub(crate) use recover::{remove_log, remove_rams};
 pub use rescue::{Rescue, Rescued};
 
 /// The targets of a stack and the modules they are in.

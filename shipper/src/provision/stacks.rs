@@ -13,7 +13,7 @@ use bytesize::ByteSize;
 use ftdm::block_io::{Access, BlockDevice, sysfs};
 use ftdm::capture::ram_disks::load_for_captures;
 use ftdm::kernel_gate;
-use ftdm::stack::{self, Created, StackError};
+use ftdm::stack::{self, Created, Stack, StackError};
 use ftdm::table::{BlockSectors, FtTable};
 use ftdm::units::DevNum;
 use ftdm_units::{SECTOR_SIZE, Sectors};
@@ -33,8 +33,10 @@ const RAM_DISKS: u32 = 32;
 /// # Errors
 /// When a device does not come, a volume has no metadata, or a stack cannot be made; those made before stay.
 pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>> {
-    let name = nix::sys::utsname::uname().context("asking for the kernel's release")?;
-    kernel_gate::check(&name.release().to_string_lossy(), &name.version().to_string_lossy())?;
+    // Stacks that are there were made on this kernel: whoever made them has judged it.
+    if config.volume.iter().any(|volume| !is_there(volume)) {
+        kernel_gate::check_running(config.allow_kernel).context("asking for the kernel's release")??;
+    }
     let begun = Instant::now();
     let named = NamedDevices::from(config);
     while let Some(missing) = named.needed().find(|device| !device.exists()) {
@@ -62,6 +64,11 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
         }
     }
     Ok(made)
+}
+
+/// Whether the stack is there, as far as that can be known.
+fn is_there(volume: &Volume) -> bool {
+    !matches!(Stack::open(&volume.name), Err(StackError::NotFound(_)))
 }
 
 /// How long something was waited for, in words that follow others.
