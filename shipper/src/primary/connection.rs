@@ -83,7 +83,10 @@ impl PrimaryDriver {
     /// Takes note of a connection that cannot be used any more.
     pub(super) fn broke(&mut self, now: Duration, result: std::io::Result<()>) {
         if let Err(error) = result {
-            self.lost(now, format!("{}: {error}", self.config.peer));
+            // The other side may be the first to miss what the path drops.
+            let fault = self.peer.as_ref().and_then(|peer| peer.path_fault(Duration::ZERO));
+            let why = fault.map_or_else(|| error.to_string(), |fault| format!("{error}: {fault}"));
+            self.lost(now, format!("{}: {why}", self.config.peer));
             self.act(now);
         }
     }
