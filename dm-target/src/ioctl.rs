@@ -12,6 +12,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -347,6 +348,8 @@ pub struct Sending {
     pub segment: u32,
     /// How often in a row the first of what is not acknowledged was sent in vain.
     pub retries: u8,
+    /// How long ago data came from the other side.
+    pub heard: Duration,
 }
 
 /// Asks the kernel (`TCP_INFO`). Offsets within `struct tcp_info` of `linux/tcp.h`.
@@ -356,6 +359,7 @@ pub struct Sending {
 pub fn sending(socket: &impl AsFd) -> io::Result<Sending> {
     const RETRANSMITS: usize = 2;
     const SND_MSS: usize = 16;
+    const LAST_DATA_RECV: usize = 52;
     const BYTES_ACKED: usize = 120;
     let mut info = [0u8; BYTES_ACKED + 8];
     let mut len = libc::socklen_t::try_from(info.len()).map_err(|_| malformed())?;
@@ -366,13 +370,18 @@ pub fn sending(socket: &impl AsFd) -> io::Result<Sending> {
         libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
     };
     Errno::result(result)?;
-    let (mut segment, mut acknowledged) = ([0; 4], [0; 8]);
-    segment.copy_from_slice(&info[SND_MSS..SND_MSS + 4]);
+    let number = |at: usize| {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&info[at..at + 4]);
+        u32::from_ne_bytes(bytes)
+    };
+    let mut acknowledged = [0; 8];
     acknowledged.copy_from_slice(&info[BYTES_ACKED..]);
     Ok(Sending {
         acknowledged: u64::from_ne_bytes(acknowledged),
-        segment: u32::from_ne_bytes(segment),
+        segment: number(SND_MSS),
         retries: info[RETRANSMITS],
+        heard: Duration::from_millis(number(LAST_DATA_RECV).into()),
     })
 }
 

@@ -11,7 +11,7 @@ on backup bash -c "tc qdisc add dev $device ingress &&
 start_daemons
 step "it is named, and stays named"
 said() { [[ $(status primary .reason) == *"small messages pass"*"MTU"* ]]; }
-eventually 30 said || { on primary ss -tino; fail "the reason is $(status primary .reason)"; }
+eventually 60 said
 named() { [[ $(status primary .link_error) == *"small messages pass"* ]]; }
 eventually 60 named
 step "full packets pass again"

@@ -12,13 +12,19 @@ const BEGINNING: u64 = 16 << 10;
 /// The kernel's first wait before it sends again, on a path of some length or a busy host; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(400);
 
+/// Less than this passes wherever IP does.
+const SMALL: u64 = 512;
+/// The other side says something once a second.
+const LATELY: Duration = Duration::from_secs(2);
+
 /// Whether a connection, of which `sent` bytes were given to the socket, looks like that: its beginning was acknowledged,
-/// and what has been sent since, more than a segment, was sent in vain for most of the time-out, and twice at least.
+/// the other side is heard, and what waits was sent in vain for most of the time-out, and twice at least. A link that was
+/// cut is not heard.
 pub(super) fn drops_full_packets(sent: u64, sending: &Sending, timeout: Duration) -> bool {
-    let Sending { acknowledged, segment, retries } = *sending;
+    let Sending { acknowledged, retries, heard, segment: _ } = *sending;
     let patience = (timeout * 7 / 10).as_millis() / FIRST_WAIT.as_millis();
     let enough = u128::from(retries) >= u128::from((patience + 1).ilog2().max(2));
-    enough && acknowledged <= BEGINNING && sent >= acknowledged.saturating_add(segment.into())
+    enough && heard <= LATELY && acknowledged <= BEGINNING && sent >= acknowledged.saturating_add(SMALL)
 }
 
 /// What is said of it.
@@ -34,19 +40,21 @@ pub(super) fn advice(sending: &Sending) -> String {
 mod tests {
     use super::*;
 
-    const SEGMENT: u32 = 1448;
-
     fn is_seen(sent: u64, acknowledged: u64, retries: u8, timeout_ms: u64) -> bool {
-        let sending = Sending { acknowledged, segment: SEGMENT, retries };
-        drops_full_packets(sent, &sending, Duration::from_millis(timeout_ms))
+        let sending = Sending { acknowledged, segment: 1448, retries, heard: Duration::from_millis(900) };
+        let timeout = Duration::from_millis(timeout_ms);
+        let silent = Sending { heard: Duration::from_secs(4), ..sending };
+        assert!(!drops_full_packets(sent, &silent, timeout), "the link was cut");
+        drops_full_packets(sent, &sending, timeout)
     }
 
     #[test]
-    fn only_a_beginning_that_came_through_and_full_packets_that_never_did_are_meant() {
+    fn only_a_beginning_that_came_through_and_packets_that_never_did_are_meant() {
         assert!(is_seen(300_000, 2_400, 3, 5000));
+        assert!(is_seen(4_000, 2_400, 3, 5000));
         assert!(!is_seen(300_000, 2_400, 2, 5000), "not long enough");
-        assert!(!is_seen(300_000, 200_000, 9, 5000), "full ones came through: the link was cut");
-        assert!(!is_seen(3_000, 2_400, 9, 5000), "nothing but a small one waits: the link was cut");
+        assert!(!is_seen(300_000, 200_000, 9, 5000), "full ones came through");
+        assert!(!is_seen(2_600, 2_400, 9, 5000), "nothing but a small one waits");
     }
 
     #[test]
