@@ -233,6 +233,14 @@ impl BlockDevice {
         ioctl::discard(&self.file, start, len)
     }
 
+    /// Makes it refuse the writes of programs, or take them again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_read_only(&self, is_read_only: bool) -> io::Result<()> {
+        ioctl::set_read_only(&self.file, is_read_only)
+    }
+
     /// Locks it (`flock`) against those who do the same, for as long as it is open. Whether that succeeded:
     /// `false` when somebody else has the lock.
     ///

@@ -385,6 +385,15 @@ pub fn sending(socket: &impl AsFd) -> io::Result<Sending> {
     })
 }
 
+/// Makes a block device refuse the writes of programs, and file systems that are to be written to (`BLKROSET`). It is no
+/// matter of its table, so it stays so when that changes.
+///
+/// # Errors
+/// `EACCES` without `CAP_SYS_ADMIN`.
+pub fn set_read_only(device: &impl AsFd, is_read_only: bool) -> io::Result<()> {
+    query(device.as_fd(), nix::request_code_none!(0x12, 93), &mut libc::c_int::from(is_read_only))
+}
+
 /// Discards a range, in bytes, of a block device that is open for writing (`BLKDISCARD`). Returns when the
 /// device has done so.
 ///

@@ -144,5 +144,7 @@ fn open(volume: &Volume) -> anyhow::Result<Stack> {
         (Discards::Pass, Discards::Pass) => {}
     }
     stack.recover().with_context(|| format!("volume {name}"))?;
+    // It may have been a backup's.
+    stack.set_read_only(false).with_context(|| format!("volume {name}"))?;
     Ok(stack)
 }

@@ -17,10 +17,11 @@ use ftdm::stack::{self, Created, Stack, StackError};
 use ftdm::table::{BlockSectors, FtTable};
 use ftdm::units::DevNum;
 use ftdm_units::{SECTOR_SIZE, Sectors};
+use ftship_proto::state::Role;
 
 use crate::config::{Config, NamedDevices, Volume};
 use crate::control::VolumeFigures;
-use crate::store::state_file::agreed_sizes;
+use crate::store::state_file::{StateFile, agreed_sizes};
 
 /// How often it is looked whether a device has come.
 const LOOK: Duration = Duration::from_millis(200);
@@ -54,13 +55,19 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
         log::info!("{error}; so the sizes of the volumes are those that were tracked, or their devices'");
         Vec::new()
     });
+    let state = StateFile::open_to_read(&config.state).and_then(|mut file| file.read()).ok().flatten();
+    let is_backup = state.is_some_and(|state| state.role == Role::Backup);
     let mut made = Vec::new();
     for (at, volume) in config.volume.iter().enumerate() {
         let table = table(volume, agreed.get(at).copied())?;
         let result = stack::create(&volume.name, &table, volume.discards, None);
         match result.with_context(|| format!("volume {}", volume.name))? {
             Created::Made => made.push(volume.name.to_string()),
-            Created::AlreadyThere => {}
+            Created::AlreadyThere => continue,
+        }
+        if is_backup {
+            // Before anybody can open it: the daemon may start late, or not at all.
+            Stack::open(&volume.name)?.set_read_only(true)?;
         }
     }
     Ok(made)
