@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 
 use crate::ioctl;
-use crate::kernel_gate::kernel_release;
+use crate::kernel_gate::{OLDEST, kernel_release};
 use crate::pause::standstill::Standstill;
 use crate::units::{DevNum, Extent, SECTOR_SIZE, Sectors};
 
@@ -233,6 +233,14 @@ impl BlockDevice {
         ioctl::discard(&self.file, start, len)
     }
 
+    /// Makes it refuse the writes of programs, or take them again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_read_only(&self, is_read_only: bool) -> io::Result<()> {
+        ioctl::set_read_only(&self.file, is_read_only)
+    }
+
     /// Locks it (`flock`) against those who do the same, for as long as it is open. Whether that succeeded:
     /// `false` when somebody else has the lock.
     ///
@@ -296,11 +304,19 @@ pub fn write_attribute(attribute: &File, value: &str) -> io::Result<()> {
 
 /// A queue setting that was not accepted.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: kernel {} does not take {value}: {source}", path.display(), kernel_release())]
+#[error("{}: kernel {} does not take {value}: {source}{}", path.display(), kernel_release(), since(source))]
 pub struct SettingError {
     path: PathBuf,
     value: &'static str,
     source: io::Error,
+}
+
+/// What a kernel needs to be to have a setting that this one lacks.
+fn since(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::NotFound => format!("; ftdm needs Linux {}.{} at least", OLDEST.0, OLDEST.1),
+        _ => String::new(),
+    }
 }
 
 /// One queue setting of a device, held open so that it can be made again without opening anything.
@@ -431,6 +447,12 @@ mod tests {
             }
         }
         assert_eq!(writers, ["block_io.rs"]);
+    }
+
+    #[test]
+    fn a_setting_that_the_kernel_lacks_names_the_oldest_that_has_it() {
+        let lacking = Setting::open(DevNum { major: 4095, minor: 7 }, "stable_writes", "1").unwrap_err();
+        assert!(lacking.to_string().contains("Linux 5.10"), "{lacking}");
     }
 
     #[test]

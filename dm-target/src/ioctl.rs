@@ -1,6 +1,6 @@
 //! The kernel calls that a cut makes, issued directly: device-mapper commands on a descriptor
 //! opened before, in a buffer allocated before; sizes and discards of block devices; the process's memory mode and
-//! its threads' urgency. Beside them what the command line asks of the kernel: any command of device-mapper
+//! its threads' urgency; how far a socket's data has come. Beside them what the command line asks of the kernel: any command of device-mapper
 //! ([`exchange`]) and udev's semaphores ([`semaphore`]).
 //!
 //! Always holds: this is the only module with `unsafe`, each use being one system call on memory
@@ -13,6 +13,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -337,6 +338,61 @@ fn query<T>(fd: BorrowedFd<'_>, request: libc::c_ulong, argument: &mut T) -> io:
     // SAFETY: all callers pass integers of exactly the size that their request reads or writes.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(argument)) };
     Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+/// How far what was sent over a TCP connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// Bytes that the other side has acknowledged, since the connection began.
+    pub acknowledged: u64,
+    /// Bytes of the largest segment.
+    pub segment: u32,
+    /// How often in a row the first of what is not acknowledged was sent in vain.
+    pub retries: u8,
+    /// How long ago data came from the other side.
+    pub heard: Duration,
+}
+
+/// Asks the kernel (`TCP_INFO`). Offsets within `struct tcp_info` of `linux/tcp.h`.
+///
+/// # Errors
+/// When it is no TCP socket.
+pub fn sending(socket: &impl AsFd) -> io::Result<Sending> {
+    const RETRANSMITS: usize = 2;
+    const SND_MSS: usize = 16;
+    const LAST_DATA_RECV: usize = 52;
+    const BYTES_ACKED: usize = 120;
+    let mut info = [0u8; BYTES_ACKED + 8];
+    let mut len = libc::socklen_t::try_from(info.len()).map_err(|_| malformed())?;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `len` bytes to a buffer that has as many, and the length; both live until the
+    // call returns.
+    let result = unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
+    };
+    Errno::result(result)?;
+    let number = |at: usize| {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&info[at..at + 4]);
+        u32::from_ne_bytes(bytes)
+    };
+    let mut acknowledged = [0; 8];
+    acknowledged.copy_from_slice(&info[BYTES_ACKED..]);
+    Ok(Sending {
+        acknowledged: u64::from_ne_bytes(acknowledged),
+        segment: number(SND_MSS),
+        retries: info[RETRANSMITS],
+        heard: Duration::from_millis(number(LAST_DATA_RECV).into()),
+    })
+}
+
+/// Makes a block device refuse the writes of programs, and file systems that are to be written to (`BLKROSET`). It is no
+/// matter of its table, so it stays so when that changes.
+///
+/// # Errors
+/// `EACCES` without `CAP_SYS_ADMIN`.
+pub fn set_read_only(device: &impl AsFd, is_read_only: bool) -> io::Result<()> {
+    query(device.as_fd(), nix::request_code_none!(0x12, 93), &mut libc::c_int::from(is_read_only))
 }
 
 /// Discards a range, in bytes, of a block device that is open for writing (`BLKDISCARD`). Returns when the

@@ -1,6 +1,11 @@
-//! Whether a kernel has the fixes that dm-era needs: a pure judgement of its release.
+//! Whether a kernel has the fixes that dm-era needs: a pure judgement of its release. And the oldest kernel that has
+//! what ftdm asks for, which no other place says.
 //!
-//! Always holds: what is not known to be mended is refused.
+//! Always holds: what is not known to be fixed is refused. What can be tried is tried where it is used ([`crate::stack`]
+//! says which and when); what is judged here cannot be: the faults show only after a crash, and not each time.
+//!
+//! [`OLDEST`] is the first series with `queue/stable_writes`, without which a page may change between the copy that
+//! goes to the log and the one that goes to the disk. Not required, and missed before [`NUMBERS_DISKS`]: `diskseq`.
 //!
 //! The fixes, by the release that had them first:
 //!
@@ -14,12 +19,11 @@
 //! | `dm era: Fix bitset memory leaks`, `dm era: only resize metadata in preresume` | leaks; sizes change under a live table | 5.12 |
 //! | `dm era: commit metadata in postsuspend after worker stops` | metadata is changed after the last commit | 5.19 |
 //!
-//! The first seven went into the stable series of March 2021 (4.4.259 to 5.11.3), the last into those of
-//! June 2022, which is why it decides for every series that was still alive then.
+//! The first seven went into the stable series of March 2021 (up to 5.11.3), the last into those of June 2022, which is
+//! why it decides for every series that was still alive then.
 //!
-//! Checked against the stable kernels' own announcements and review lists: 4.9.259, 4.14.223, 4.19.178, 5.4.102
-//! and 5.10.20 for the first seven; 4.14.286, 4.19.250, 5.10.127 and 5.15.51 for the last. The others
-//! (4.4.259, 5.11.3; 4.9.321, 5.4.202, 5.18.8) are of the same days and were not looked up.
+//! Checked against the stable kernels' own announcements and review lists: 5.10.20 for the first seven; 5.10.127 and
+//! 5.15.51 for the last. The others (5.11.3; 5.18.8) are of the same days and were not looked up.
 
 use std::fmt;
 
@@ -33,32 +37,21 @@ const BORN_WITH_LAST: Version = Version { series: (5, 19), patch: 0 };
 /// First upstream series that was born with the first seven.
 const BORN_WITH_FIRST: (u32, u32) = (5, 12);
 
+/// The oldest series that has all that is asked for, dm-era's fixes aside.
+pub const OLDEST: (u32, u32) = (5, 10);
+/// The first series that numbers block devices (`diskseq`).
+const NUMBERS_DISKS: (u32, u32) = (5, 15);
+
 /// Stable series and their first release with the last fix.
-const STABLE_WITH_LAST: [Version; 7] = [
-    Version::new(4, 9, 321),
-    Version::new(4, 14, 286),
-    Version::new(4, 19, 250),
-    Version::new(5, 4, 202),
-    Version::new(5, 10, 127),
-    Version::new(5, 15, 51),
-    Version::new(5, 18, 8),
-];
+const STABLE_WITH_LAST: [Version; 3] =
+    [Version::new(5, 10, 127), Version::new(5, 15, 51), Version::new(5, 18, 8)];
 /// Stable series and their first release with the first seven.
-const STABLE_WITH_FIRST: [Version; 7] = [
-    Version::new(4, 4, 259),
-    Version::new(4, 9, 259),
-    Version::new(4, 14, 223),
-    Version::new(4, 19, 178),
-    Version::new(5, 4, 102),
-    Version::new(5, 10, 20),
-    Version::new(5, 11, 3),
-];
+const STABLE_WITH_FIRST: [Version; 2] = [Version::new(5, 10, 20), Version::new(5, 11, 3)];
 
 /// Distributions keep `.0` in the release and count builds: first build of a series that has all.
-/// Debian 10's 4.19.0-22 is 4.19.260, Debian 11's 5.10.0-16 is 5.10.127. Ubuntu's are taken late
-/// rather than early: those builds follow 5.4.212 and 5.15.64.
-const DEBIAN_BUILDS: [((u32, u32), u32); 2] = [((4, 19), 22), ((5, 10), 16)];
-const UBUNTU_BUILDS: [((u32, u32), u32); 2] = [((5, 4), 135), ((5, 15), 56)];
+/// Debian 11's 5.10.0-16 is 5.10.127. Ubuntu's is taken late rather than early: that build follows 5.15.64.
+const DEBIAN_BUILDS: [((u32, u32), u32); 1] = [((5, 10), 16)];
+const UBUNTU_BUILDS: [((u32, u32), u32); 1] = [((5, 15), 56)];
 
 /// An upstream release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +98,19 @@ fn number(text: &str) -> Option<(u32, &str)> {
 /// Why a kernel is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
+    /// It is too old, whatever fixes it has.
+    #[error(
+        "kernel {release} is older than {}.{}, which ftdm needs at least (`queue/stable_writes`): boot a newer one, \
+         or {ALLOW} if your vendor has backported that", OLDEST.0, OLDEST.1
+    )]
+    Old {
+        /// `uname -r`.
+        release: String,
+    },
     /// Its release says that it lacks a fix.
     #[error(
         "kernel {release} lacks `{fix}`: after a crash dm-era may not report blocks that changed, and a replica \
-         would silently differ; use {wanted} or newer, or --allow-kernel if your vendor has backported the fix"
+         would silently differ; use {wanted} or newer, or {ALLOW} if your vendor has backported the fix"
     )]
     Lacks {
         /// `uname -r`.
@@ -121,12 +123,56 @@ pub enum KernelError {
     /// It is a vendor's own series, of which nothing is known.
     #[error(
         "kernel {release}: its release does not tell whether it has `{LAST}`; without that a replica could \
-         silently differ after a crash; --allow-kernel if your vendor's changelog has it"
+         silently differ after a crash; {ALLOW} if your vendor's changelog has it"
     )]
     Unknown {
         /// `uname -r`.
         release: String,
     },
+}
+
+/// How a person says that a kernel has what its release does not show.
+const ALLOW: &str = "set `allow-kernel = true` in the group's configuration (`ftdm create`: --allow-kernel)";
+
+/// Judges the running kernel. With `allowed` a person has done that, and the judgement is only logged.
+///
+/// # Errors
+/// As [`check`]; the system's.
+pub fn check_running(allowed: bool) -> std::io::Result<Result<(), KernelError>> {
+    let name = nix::sys::utsname::uname()?;
+    Ok(match check(&name.release().to_string_lossy(), &name.version().to_string_lossy()) {
+        Err(error) if allowed => {
+            log::warn!("allowed nevertheless: {error}");
+            Ok(())
+        }
+        judged => judged,
+    })
+}
+
+/// What is to be said of the running kernel before anything is made on it. With `allowed` its release was judged by a
+/// person.
+#[must_use]
+pub fn remarks(allowed: bool) -> Vec<String> {
+    let judged = match check_running(false) {
+        Ok(Err(error)) if !allowed => Some(error.to_string()),
+        _ => None,
+    };
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let numbered: Vec<bool> = disks.map(|disk| disk.path().join("diskseq").exists()).collect();
+    let is_numbered = numbered.is_empty() || numbered.contains(&true);
+    judged.into_iter().chain(lacks_numbers(&kernel_release(), is_numbered)).collect()
+}
+
+/// What follows where block devices have no numbers of their own.
+fn lacks_numbers(release: &str, is_numbered: bool) -> Option<String> {
+    let (major, minor) = NUMBERS_DISKS;
+    (!is_numbered).then(|| {
+        format!(
+            "kernel {release} does not number block devices (Linux {major}.{minor} and later do): if a primary is stopped and \
+             its backup is promoted without `ftship switch`, both say `split brain` when they meet, also if nothing was \
+             written since; `ftship resolve --discard-mine` ends that"
+        )
+    })
 }
 
 /// The running kernel's `uname -r`.
@@ -145,6 +191,12 @@ pub fn check(release: &str, build: &str) -> Result<(), KernelError> {
     if version.series >= BORN_WITH_LAST.series {
         let candidate = version.series == BORN_WITH_LAST.series && version.patch == 0 && is_early(rest);
         return if candidate { Err(unknown()) } else { Ok(()) };
+    }
+    if version.series < OLDEST {
+        return Err(match distribution(rest) {
+            Distribution::Other => unknown(),
+            _ => KernelError::Old { release: release.to_owned() },
+        });
     }
     if let Some((upstream, _)) = build.split("Debian ").nth(1).and_then(Version::parse)
         && upstream.series == version.series
@@ -234,21 +286,18 @@ mod tests {
     }
 
     #[test]
-    fn kernels_with_all_mends_are_taken() {
+    fn kernels_with_all_fixes_are_taken() {
         for release in [
             "6.1.0-18-amd64",
             "6.1.176",
             "6.8.0-31-generic",
             "6.12.0-55.9.1.el10_0.x86_64",
             "5.15.0-91-generic",
-            "5.4.0-200-generic",
             "5.10.0-28-amd64",
             "5.10.0-0.deb10.28-amd64",
             "5.10.0-28-cloud-amd64",
-            "4.19.0-27-amd64",
             "5.15.51",
             "5.10.127+",
-            "4.14.286",
             "5.19.0",
             "5.19.0-rc4",
             "7.0.0",
@@ -258,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_without_are_refused_with_the_mend_they_lack() {
+    fn kernels_without_are_refused_with_the_fix_they_lack() {
         for (release, fix, wanted) in [
             ("5.10.126", LAST, "5.10.127"),
             ("5.10.19", FIRST, "5.10.127"),
@@ -266,15 +315,32 @@ mod tests {
             ("5.10.0-0.deb10.15-amd64", LAST, "5.10.0-16"),
             ("5.15.0-25-generic", LAST, "5.15.0-56"),
             ("5.15.50", LAST, "5.15.51"),
-            ("4.4.302", LAST, "5.19.0"),
             ("5.11.2", FIRST, "5.19.0"),
             ("5.17.15", LAST, "5.19.0"),
-            ("4.9.100", FIRST, "4.9.321"),
-            ("3.16.0", FIRST, "5.19.0"),
         ] {
             let expected = KernelError::Lacks { release: release.to_owned(), fix, wanted: wanted.to_owned() };
             assert_eq!(check(release, ""), Err(expected), "{release}");
         }
+    }
+
+    /// They lack `queue/stable_writes`, whatever fixes of dm-era they have.
+    #[test]
+    fn kernels_before_the_oldest_are_refused_with_a_word_that_allows_them() {
+        for release in
+            ["3.16.0", "4.4.302", "4.19.0-27-amd64", "4.19.325", "5.4.0-200-generic", "5.4.302", "5.9.16"]
+        {
+            let refused = check(release, "#1 SMP").unwrap_err();
+            assert_eq!(refused, KernelError::Old { release: release.to_owned() });
+            let text = refused.to_string();
+            assert!(text.contains("5.10") && text.contains("allow-kernel = true"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_number_disks_is_remarked_on() {
+        assert_eq!(lacks_numbers("6.1.0", true), None);
+        let text = lacks_numbers("5.10.0", false).unwrap();
+        assert!(text.contains("5.15") && text.contains("split brain"), "{text}");
     }
 
     #[test]
@@ -292,6 +358,7 @@ mod tests {
             "garbage",
             "5",
             "5.x.3",
+            "4.19.90-2112.8.0.0131.oe1.x86_64",
             "99999999999999.1.1",
             "-5.10.127",
             "é.10.1",

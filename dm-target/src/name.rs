@@ -93,6 +93,10 @@ pub enum Part {
     Top,
     /// The log-writes device, there while capturing.
     Log,
+    /// RAM disks joined for a log, there while capturing, and only where none has the log's size.
+    Ram0,
+    /// The same for the other log.
+    Ram1,
     /// The gate over dm-era, there where discards are passed on.
     Gate,
     /// The daemon's own way to dm-era for discards, there too.
@@ -103,14 +107,19 @@ pub enum Part {
 
 impl Part {
     /// All, from above.
-    pub const ALL: [Self; 5] = [Self::Top, Self::Log, Self::Gate, Self::Outlet, Self::Era];
+    pub const ALL: [Self; 7] =
+        [Self::Top, Self::Log, Self::Ram0, Self::Ram1, Self::Gate, Self::Outlet, Self::Era];
     /// Those that hidden, in the order in which they are removed.
-    pub const HIDDEN: [Self; 4] = [Self::Log, Self::Gate, Self::Outlet, Self::Era];
+    pub const HIDDEN: [Self; 6] = [Self::Log, Self::Ram0, Self::Ram1, Self::Gate, Self::Outlet, Self::Era];
+    /// The joined RAM disks.
+    pub(crate) const RAMS: [Self; 2] = [Self::Ram0, Self::Ram1];
 
     fn suffix(self) -> Option<&'static str> {
         match self {
             Self::Top => None,
             Self::Log => Some("log"),
+            Self::Ram0 => Some("ram0"),
+            Self::Ram1 => Some("ram1"),
             Self::Gate => Some("gate"),
             Self::Outlet => Some("outlet"),
             Self::Era => Some("era"),
@@ -297,7 +306,7 @@ mod tests {
         }
         assert!(matches!(refused("a/b"), NameError::Slash(_)));
         assert!(matches!(refused("a\\x20 b"), NameError::Mixed(_)));
-        for name in ["vm1@era", "vm1@log", "x@gate", "x@outlet"] {
+        for name in ["vm1@era", "vm1@log", "x@gate", "x@outlet", "x@ram0"] {
             assert!(matches!(refused(name), NameError::Hidden(_)), "{name}");
         }
     }

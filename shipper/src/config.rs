@@ -53,6 +53,9 @@ pub struct Config {
     /// A group of this system's users who may ask the daemon how things stand; without it root alone may.
     #[serde(default)]
     pub control_group: Option<String>,
+    /// The administrator says that this host's kernel has what dm-era needs, though its release does not show that.
+    #[serde(default)]
+    pub allow_kernel: bool,
     /// The durable state: a small volume or a file.
     pub state: PathBuf,
     /// Time between two epochs.

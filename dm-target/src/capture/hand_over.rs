@@ -62,8 +62,8 @@ impl Capture {
         pause.end(After::Shut).map_err(|failed| step("shut the volume")(failed.why))?;
         self.ledger.shut();
         fault::at("shut-discards");
-        let Self { log_flush, helper, stack, .. } = self;
-        drop((helper, log_flush));
+        let Self { log_flush, helper, rams, stack, .. } = self;
+        drop((helper, log_flush, rams));
         remove_log(&Devices::open()?, &stack)?;
         Ok(())
     }

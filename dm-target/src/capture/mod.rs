@@ -237,9 +237,9 @@ impl Capture {
         let paused = self.switch_off();
         self.ledger.shut();
         let paused = paused?;
-        let Self { log_flush, helper, stack, mut memory, epoch, .. } = self;
+        let Self { log_flush, helper, rams, stack, mut memory, epoch, .. } = self;
         memory.keep(epoch);
-        drop((helper, log_flush));
+        drop((helper, log_flush, rams));
         remove_log(&Devices::open()?, &stack)?;
         Ok((paused, memory))
     }

@@ -1,15 +1,18 @@
 //! The RAM disks that logs are kept on.
 //!
-//! Always holds: only brd is taken for a log. It completes a write when it is submitted, so that
-//! data is readable when a mark behind it is; no other device has been shown to do so. A device in
-//! use is refused, and a stale log is wiped before a new one begins. One that nobody named is taken only
-//! if it is blank, or has a stale log.
+//! Always holds: only brd is taken for a log, as it is or joined by dm-linear. It completes a write when it is
+//! submitted, so that data is readable when a mark behind it is, and dm-linear adds no wait to that; no other device has
+//! been shown to do so. A device in use is refused, and a stale log is wiped before a new one begins. One that nobody
+//! named is taken only if it is blank, or has a stale log.
+
+mod free;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::block_io::{Access, AlignedBuffer, BlockDevice, OpenError};
 use crate::log_writes::format::{MAGIC, SUPER};
+use crate::stack::StackError;
 use crate::stack::devices::{load_module, load_module_with};
 use crate::units::{DevNum, SECTOR_SIZE, Sectors};
 
@@ -51,53 +54,49 @@ pub enum LogDeviceError {
     Same(PathBuf),
     /// Of the RAM disks that are there too few may be taken.
     #[error(
-        "{count} free RAM disks of {size} are needed, two for each volume; {found}. Unload brd (modprobe -r brd) so that it is loaded again, load \
-         it yourself (modprobe brd rd_nr=COUNT rd_size={}), or name them under [log] devices", size.0.div_ceil(2)
+        "the log needs {count} RAM disks of {size}, two for each volume; {found}. Without them: make [log] size smaller, name free \
+         ones under [log] devices, or set capture = \"era\" with mode = \"interval\". From the next boot on: `options brd \
+         rd_nr=COUNT rd_size={}` in /etc/modprobe.d", size.0.div_ceil(2)
     )]
     NoneFree {
         /// How many are needed.
         count: usize,
         /// What each has to have.
         size: Sectors,
-        /// Why the ones that are there were not taken.
+        /// Why the ones that are there were not taken, and why there are not more.
         found: String,
     },
+    /// Those that are there could not be joined, or the leftovers of others be removed.
+    #[error(transparent)]
+    Devices(#[from] StackError),
     /// Another capture has it.
     #[error("log device {}: another daemon keeps it for its log", .0.display())]
     Locked(PathBuf),
-    /// brd could not be loaded, or was loaded otherwise.
-    #[error("{missing} is not there: {why}")]
-    NoBrd {
-        /// The first device missing.
-        missing: String,
-        /// Why and what to do.
-        why: String,
-    },
+    /// A part of a log could not be marked as such.
+    #[error("log device {path}: {1}", path = .0.display())]
+    Mark(PathBuf, #[source] std::io::Error),
+    /// The kernel has no RAM disks.
+    #[error(
+        "the kernel has no module brd, on whose RAM disks the log is kept (Debian: linux-image packages other than \
+         -cloud have it; Fedora and RHEL: kernel-modules-extra or kernel-modules)"
+    )]
+    NoBrd,
 }
 
-/// Makes sure that the RAM disks `/dev/ram0` to `/dev/ram{count-1}` exist, loading brd when it is not
-/// loaded. One that is loaded is taken as it is, whatever size its devices have.
+/// Loads brd with so many RAM disks of that size, unless it is there: then it stays as it is.
 ///
 /// # Errors
 /// [`LogDeviceError::NoBrd`].
 pub fn load_brd(count: u32, size: Sectors) -> Result<(), LogDeviceError> {
-    if !Path::new("/sys/module/brd").exists() {
+    const LOADED: &str = "/sys/module/brd";
+    if !Path::new(LOADED).exists() {
         let kib = size.0.div_ceil(2);
         load_module_with(
             "brd",
             &[format!("rd_nr={count}"), format!("rd_size={kib}"), "max_part=0".to_owned()],
         );
     }
-    let missing = (0..count).map(|n| format!("ram{n}")).find(|n| !Path::new("/sys/block").join(n).exists());
-    let Some(missing) = missing else { return Ok(()) };
-    let why = if Path::new("/sys/module/brd").exists() {
-        format!(
-            "brd is loaded with fewer than {count} devices: unload it (modprobe -r brd), or load it with rd_nr={count}"
-        )
-    } else {
-        "the kernel has no module brd (Debian: linux-image packages other than -cloud have it)".to_owned()
-    };
-    Err(LogDeviceError::NoBrd { missing: format!("/dev/{missing}"), why })
+    if Path::new(LOADED).exists() { Ok(()) } else { Err(LogDeviceError::NoBrd) }
 }
 
 /// Loads what capturing needs beyond a stack: a daemon that is confined may load no modules itself.
@@ -109,17 +108,7 @@ pub fn load_for_captures(count: u32, size: Sectors) -> Result<(), LogDeviceError
     load_brd(count, size)
 }
 
-/// Names of the RAM disks that are there, in the order of their numbers.
-fn ram_disks() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/sys/block") else { return Vec::new() };
-    let number = |name: &str| name.strip_prefix("ram")?.parse::<u32>().ok();
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| number(name).is_some()).collect();
-    names.sort_by_key(|name| number(name));
-    names
-}
-
-/// One RAM disk for a log.
+/// One RAM disk for a log, or several that are joined.
 #[derive(Debug)]
 pub struct LogDevice {
     device: BlockDevice,
@@ -148,6 +137,13 @@ impl LogDevice {
             Ok(false) => Err(LogDeviceError::Locked(path.to_owned())),
             Err(source) => Err(OpenError::Io { path: path.to_owned(), source }.into()),
         }
+    }
+
+    /// Of RAM disks that were joined just now. No other process can take them: device-mapper has them.
+    fn joined(number: DevNum) -> Result<Self, LogDeviceError> {
+        Ok(Self {
+            device: BlockDevice::open_dm(number, Access { write: true, direct: true, exclusive: false })?,
+        })
     }
 
     /// Whether nobody has put anything there but a log.
@@ -182,6 +178,11 @@ impl LogDevice {
     /// # Errors
     /// The device's.
     pub fn wipe(&self) -> std::io::Result<()> {
+        self.mark()
+    }
+
+    /// Says at its beginning that what follows is of a log.
+    fn mark(&self) -> std::io::Result<()> {
         let mut blank = AlignedBuffer::new(SUPER);
         // In the super's own sector: gone as soon as there is a super, which tells the same.
         blank.bytes_mut()[TAG_AT..TAG_AT + TAG.len()].copy_from_slice(TAG);
@@ -200,40 +201,6 @@ impl LogDevice {
 pub struct LogPair(pub(crate) [LogDevice; 2]);
 
 impl LogPair {
-    /// Takes the first RAM disks that have `size` and are free, two for each of so many volumes, loading brd when
-    /// it is not loaded.
-    ///
-    /// # Errors
-    /// See [`LogDeviceError`]; what is in use, or holds anything but a stale log, was not touched.
-    pub fn free(volumes: usize, size: Sectors) -> Result<Vec<Self>, LogDeviceError> {
-        let count = 2 * volumes;
-        load_brd(u32::try_from(count).unwrap_or(u32::MAX), size)?;
-        let (mut free, mut passed_over) = (Vec::with_capacity(count), Vec::new());
-        for name in ram_disks() {
-            let why = match LogDevice::open(&Path::new("/dev").join(&name)) {
-                Ok(device) if device.capacity() < size => format!("{name} has {}", device.capacity()),
-                Ok(device) => match device.is_free() {
-                    Ok(true) => {
-                        free.push(device);
-                        if free.len() == count {
-                            break;
-                        }
-                        continue;
-                    }
-                    Ok(false) => format!("{name} holds something"),
-                    Err(e) => format!("{name}: {e}"),
-                },
-                Err(e) => e.to_string(),
-            };
-            passed_over.push(why);
-        }
-        if free.len() < count {
-            return Err(LogDeviceError::NoneFree { count, size, found: passed_over.join(", ") });
-        }
-        let mut free = free.into_iter();
-        Ok(std::iter::from_fn(|| Some(Self([free.next()?, free.next()?]))).collect())
-    }
-
     /// Takes two different devices.
     ///
     /// # Errors

@@ -116,13 +116,7 @@ pub(crate) fn finish(name: &StackName) -> Result<(), Failure> {
 }
 
 fn check_kernel(allowed: bool) -> Result<(), Failure> {
-    let name = nix::sys::utsname::uname().map_err(std::io::Error::from)?;
-    let judged = kernel_gate::check(&name.release().to_string_lossy(), &name.version().to_string_lossy());
-    match judged {
-        Err(e) if allowed => log::warn!("--allow-kernel: {e}"),
-        judged => judged?,
-    }
-    Ok(())
+    Ok(kernel_gate::check_running(allowed)??)
 }
 
 /// What may be done to an ft device without harm: nothing of what the verb does.

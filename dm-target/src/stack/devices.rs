@@ -179,9 +179,60 @@ impl Devices {
 
     /// Loads a table, which the next resume makes live.
     pub(crate) fn load(&self, name: &str, line: &TargetLine, options: DmOptions) -> Result<(), StackError> {
-        let table = [(0, line.len.0, line.target.clone(), line.parameters.clone())];
+        self.load_lines(name, std::slice::from_ref(line), options)
+    }
+
+    /// The same of several targets, one after the other.
+    fn load_lines(&self, name: &str, lines: &[TargetLine], options: DmOptions) -> Result<(), StackError> {
+        let mut start = 0;
+        let table: Vec<_> = lines
+            .iter()
+            .map(|line| {
+                let begins = start;
+                start += line.len.0;
+                (begins, line.len.0, line.target.clone(), line.parameters.clone())
+            })
+            .collect();
+        let target = lines.first().map_or("", |line| &line.target);
         let loaded = self.dm.table_load(&id(name)?, &table, options);
-        loaded.map(drop).map_err(|e| failed(format!("load the table of {name} ({})", line.target), e))
+        loaded.map(drop).map_err(|e| failed(format!("load the table of {name} ({target})"), e))
+    }
+
+    /// Makes a device of several targets, one after the other, live. On an error nothing of it is left.
+    pub(crate) fn join(&self, name: &str, uuid: &str, lines: &[TargetLine]) -> Result<DevNum, StackError> {
+        self.with_table(name, uuid, lines, || {
+            let resumed = self.dm.device_suspend(&id(name)?, DmOptions::private());
+            resumed.map_err(|e| failed(format!("activate {name}"), e))?;
+            let made = self.find(name)?.ok_or_else(|| StackError::Vanished(name.to_owned()))?;
+            Ok(made.number)
+        })
+    }
+
+    /// Has the kernel open the devices that these targets name, and nothing else: what makes a device when its number
+    /// is opened makes it now. The name and the UUID are free again afterwards.
+    pub(crate) fn touch(&self, name: &str, uuid: &str, lines: &[TargetLine]) -> Result<(), StackError> {
+        self.with_table(name, uuid, lines, || Ok(()))?;
+        self.remove(name)
+    }
+
+    /// Makes a device and loads its table, for `then`. On an error nothing of it is left.
+    fn with_table<T>(
+        &self,
+        name: &str,
+        uuid: &str,
+        lines: &[TargetLine],
+        then: impl FnOnce() -> Result<T, StackError>,
+    ) -> Result<T, StackError> {
+        let known = DmUuid::new(uuid).map_err(|e| failed(format!("name {name}"), e))?;
+        let created = self.dm.device_create(dm_name(name)?, Some(known), DmOptions::default());
+        created.map_err(|e| failed(format!("create {name}"), e))?;
+        let done = self.load_lines(name, lines, DmOptions::private()).and_then(|()| then());
+        if done.is_err()
+            && let Err(e) = self.remove(name)
+        {
+            log::error!("{name} was left behind: {e}");
+        }
+        done
     }
 
     /// Drops a table that is loaded and not live.

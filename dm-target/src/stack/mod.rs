@@ -40,7 +40,7 @@ pub use checks::tracked_before;
 pub use create::{create, create_as, finish, has_leftovers, load, remove, served};
 use devices::{Described, Devices, TargetLine};
 pub use held::Held;
-pub(crate) use recover::remove_log;
+pub(crate) use recover::{remove_log, remove_rams};
 pub use rescue::{Rescue, Rescued};
 
 /// The targets of a stack and the modules they are in.
@@ -488,13 +488,13 @@ impl Stack {
         Ok(Top { layers: Layers::top(self.top, self.size), control, pulse })
     }
 
-    /// Opens the visible device for writing, for one user alone: nobody else has it open, mounted or as a part of
-    /// another device.
+    /// Opens the visible device for one user alone, who does not write to it: nobody else has it open, mounted or as a
+    /// part of another device.
     ///
     /// # Errors
     /// When somebody has, or it cannot be opened.
     pub fn open_alone(&self) -> Result<BlockDevice, StackError> {
-        let access = Access { write: true, direct: true, exclusive: true };
+        let access = Access { write: false, direct: true, exclusive: true };
         let device = BlockDevice::open_dm(self.top, access)?;
         match self.info()?.open_count {
             0 | 1 => Ok(device),
@@ -502,6 +502,28 @@ impl Stack {
                 Err(StackError::Busy { name: self.name.to_string(), by: format!("{} others", others - 1) })
             }
         }
+    }
+
+    /// Opens the volume below the visible device, in its size, for whoever has that one alone: what is written is tracked
+    /// like what is written there.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_tracked(&self) -> Result<BlockDevice, StackError> {
+        let access = Access { write: true, direct: true, exclusive: false };
+        Ok(BlockDevice::open_dm(self.era, access)?.limited_to(self.size))
+    }
+
+    /// Whether the visible device refuses the writes of programs from now on. It lasts until this says otherwise, whatever
+    /// table the device gets.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_read_only(&self, is_read_only: bool) -> Result<(), StackError> {
+        let verb = if is_read_only { "forbid" } else { "allow" };
+        BlockDevice::open_dm(self.top, Access::default())?
+            .set_read_only(is_read_only)
+            .map_err(io_step(format!("{verb} writes to {}", self.name)))
     }
 
     /// Opens the volume below dm-era to discard on it what the guest has discarded elsewhere: its content is

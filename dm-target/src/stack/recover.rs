@@ -9,6 +9,7 @@ use super::devices::Devices;
 use super::{Mode, Stack, StackError, io_step, settle_top, unless_refused};
 use crate::block_io::{Access, BlockDevice};
 use crate::ioctl::DmControl;
+use crate::name::Part;
 use crate::pause;
 use crate::pause::pulse::{Phase, unwatched};
 use crate::units::Sectors;
@@ -133,5 +134,20 @@ pub(crate) fn remove_log(devices: &Devices, stack: &Stack) -> Result<(), StackEr
             Err(e) => log::warn!("{e}"),
         }
     }
-    devices.remove(name)
+    devices.remove(name)?;
+    // The next capture does the same: no reason to say that this one has not ended.
+    if let Err(e) = remove_rams(devices, stack) {
+        log::warn!("{}: {e}", stack.name);
+    }
+    Ok(())
+}
+
+/// Removes the joined RAM disks that an ended capture had its logs on.
+pub(crate) fn remove_rams(devices: &Devices, stack: &Stack) -> Result<(), StackError> {
+    for part in Part::RAMS {
+        if let Some(joined) = devices.find_uuid(&stack.id.of(part))? {
+            devices.remove(&joined.name)?;
+        }
+    }
+    Ok(())
 }

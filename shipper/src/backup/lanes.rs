@@ -315,9 +315,9 @@ pub(super) fn volume_lane(
     Lane::start("volume", reports, move |job| {
         if let VolumeJob::Release(group) = job {
             fault::at("promote-before-writable");
-            if let Some((mut volumes, group)) = volumes.take().zip(group) {
+            if let Some(volumes) = volumes.take() {
                 // A primary that starts does it again, and refuses a volume for which it fails.
-                volumes.limit(&group).unwrap_or_else(|error| log::error!("{error:#}"));
+                volumes.release(group.as_deref()).unwrap_or_else(|error| log::error!("{error:#}"));
             }
             fault::at("promote-writable");
             return Ok(Some(LaneReport::VolumesReleased));

@@ -1,10 +1,11 @@
 //! The backup's copies of the group's volumes.
 //!
-//! Where a stack of the volume's name is there, the backup writes to that stack's visible device, so that what
+//! Where a stack of the volume's name is there, the backup writes to dm-era below its visible device, so that what
 //! changes is tracked in both roles; else it writes to the logical volume itself.
 //!
-//! Always holds: each device is open exclusively, past the page cache; only records that were checked
-//! against the group's description are written.
+//! Always holds: each device is open exclusively, past the page cache; of a stack that is the visible device, which takes
+//! no writes of others either, also while no daemon runs, until it is released; only records that were checked against the
+//! group's description are written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -164,17 +165,21 @@ impl Volumes {
         self.devices.get_mut(usize::from(volume.0)).map(|volume| (&volume.device, &mut volume.buffer))
     }
 
-    /// The visible devices show no more than the group's volumes have, also where the logical volumes are larger.
+    /// Gives the volumes to whoever uses them from now on. The visible devices show no more than the group's volumes have,
+    /// also where the logical volumes are larger.
     ///
     /// # Errors
-    /// When a table cannot be changed.
-    pub(super) fn limit(&mut self, group: &GroupDescription) -> anyhow::Result<()> {
-        for ((_, wanted), volume) in group.indexed().zip(&mut self.devices) {
-            if let Some(stack) = &mut volume.stack {
-                stack.limit(wanted.size)?;
-            }
+    /// When a table cannot be changed, or writes not be allowed: of the first such volume, behind all others.
+    pub(super) fn release(self, group: Option<&GroupDescription>) -> anyhow::Result<()> {
+        let sizes: Vec<Sectors> =
+            group.into_iter().flat_map(GroupDescription::volumes).map(|v| v.size).collect();
+        let stacks: Vec<Stack> = self.devices.into_iter().filter_map(|volume| volume.stack).collect();
+        let mut released = Ok(());
+        for (at, mut stack) in stacks.into_iter().enumerate() {
+            let limited = sizes.get(at).map_or(Ok(()), |size| stack.limit(*size));
+            released = released.and(limited).and(stack.set_read_only(false));
         }
-        Ok(())
+        Ok(released?)
     }
 
     /// Makes everything written durable, on all volumes.
@@ -191,6 +196,8 @@ impl Volumes {
 struct VolumeDevice {
     device: BlockDevice,
     stack: Option<Stack>,
+    /// The visible device of the stack, which nobody else has meanwhile.
+    _visible: Option<BlockDevice>,
     /// What takes discards, and their unit; `None` where nothing does.
     discarding: Option<(BlockDevice, Sectors)>,
     discards: Arc<DiscardCounts>,
@@ -200,11 +207,15 @@ struct VolumeDevice {
 impl VolumeDevice {
     fn open(volume: &Volume, discards: &Arc<DiscardCounts>) -> anyhow::Result<Self> {
         let stack = find_stack(volume)?;
-        let device = match &stack {
-            Some(stack) => open_alone(stack).context("the backup's volume")?,
+        let (visible, device) = match &stack {
+            Some(stack) => {
+                let visible = open_alone(stack).context("the backup's volume")?;
+                stack.set_read_only(true)?;
+                (Some(visible), stack.open_tracked().context("the backup's volume")?)
+            }
             None => {
                 let access = Access { write: true, direct: true, exclusive: true };
-                BlockDevice::open(&volume.device, access).context("the backup's volume")?
+                (None, BlockDevice::open(&volume.device, access).context("the backup's volume")?)
             }
         };
         let below = match &stack {
@@ -215,7 +226,7 @@ impl VolumeDevice {
         };
         let discarding = discard_granule(&below).map(|granule| (below, granule));
         let (discards, buffer) = (Arc::clone(discards), AlignedBuffer::new(CHUNK));
-        Ok(Self { device, stack, discarding, discards, buffer })
+        Ok(Self { device, stack, _visible: visible, discarding, discards, buffer })
     }
 
     fn local(&self) -> LocalVolume {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ftdm::kernel_gate;
 use ftship::config::{self, Config, NamedDevices, path_of};
 use ftship::control::exit::Code;
 use ftship::control::{Request, Response};
@@ -43,9 +44,19 @@ pub(crate) fn check_config(groups: &[String], file: Option<PathBuf>) -> Result<(
             }
         }
     }
+    if !sound.is_empty() {
+        remark_on_kernel(sound.iter().all(|config| config.allow_kernel));
+    }
     match refused {
         0 => Ok(()),
         _ => Err(failure(Code::Usage, &format!("{refused} of {} refused", files.len()))),
+    }
+}
+
+/// What this host's kernel lacks. Nothing is refused for that: a file may be for another host.
+pub(crate) fn remark_on_kernel(allowed: bool) {
+    for remark in kernel_gate::remarks(allowed) {
+        note!("this host: {remark}");
     }
 }
 

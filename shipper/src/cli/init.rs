@@ -123,6 +123,7 @@ pub(crate) fn init(options: Options) -> Result<(), Failure> {
     };
     let refused = |error: anyhow::Error| Failure { code: Code::Refused, text: format!("{error:#}") };
     let plan = plan(&wishes).map_err(refused)?;
+    crate::cli::config::remark_on_kernel(false);
     if options.dry_run {
         return show(&plan);
     }

@@ -55,6 +55,7 @@ impl Config {
             tls,
             tls_off_on_a_network: _,
             control_group,
+            allow_kernel: _,
             state,
             epoch,
             roll_interval,

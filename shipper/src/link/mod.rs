@@ -4,6 +4,7 @@
 
 pub mod door;
 pub mod host;
+mod path;
 pub mod peer;
 pub mod tls;
 pub(crate) mod visitor;

@@ -7,13 +7,16 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ftdm::fault;
+use ftdm::ioctl::sending;
 use ftship_proto::epoch_encoder::Buffers;
 use ftship_proto::frame::{Frame, FrameDecoder, FrameError, FrameKind};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::link::path;
 use crate::link::tls::fingerprint::Fingerprint;
 use crate::link::tls::session::Session;
 
@@ -227,6 +230,12 @@ impl PeerConnection {
         self.session.as_ref().map_or(self.total, |session| session.sent())
     }
 
+    /// What to say of the path where it takes small packets and drops full ones.
+    pub(crate) fn path_fault(&self, timeout: Duration) -> Option<String> {
+        let sending = self.established.then(|| sending(&self.stream))?.ok()?;
+        path::drops_full_packets(self.sent(), &sending, timeout).then(|| path::advice(&sending))
+    }
+
     /// Queues a frame.
     pub fn queue(&mut self, frame: Frame) {
         let Frame { header, payload } = frame;
@@ -331,7 +340,7 @@ fn meet(kind: FrameKind, what: &str) {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use ftship_proto::frame::Stamp;
     use ftship_proto::ids::{Epoch, Incarnation};

@@ -71,10 +71,22 @@ impl PrimaryDriver {
         self.core.handle(now, PrimaryEvent::Disconnected { reason });
     }
 
+    /// Gives a connection up that would only be found silent, if the path is seen to be why.
+    pub(super) fn judge_path(&mut self, now: Duration) {
+        let fault = self.peer.as_ref().and_then(|peer| peer.path_fault(self.config.limits.timeout));
+        if let Some(fault) = fault {
+            self.lost(now, format!("{}: {fault}", self.config.peer));
+            self.act(now);
+        }
+    }
+
     /// Takes note of a connection that cannot be used any more.
     pub(super) fn broke(&mut self, now: Duration, result: std::io::Result<()>) {
         if let Err(error) = result {
-            self.lost(now, format!("{}: {error}", self.config.peer));
+            // The other side may be the first to miss what the path drops.
+            let fault = self.peer.as_ref().and_then(|peer| peer.path_fault(Duration::ZERO));
+            let why = fault.map_or_else(|| error.to_string(), |fault| format!("{error}: {fault}"));
+            self.lost(now, format!("{}: {why}", self.config.peer));
             self.act(now);
         }
     }

@@ -358,6 +358,7 @@ impl Driver for PrimaryDriver {
         // What has arrived is heard before anybody is called silent.
         let heard = self.hear(now);
         self.broke(now, heard);
+        self.judge_path(now);
         self.core.handle_timeout(now);
         self.act(now);
         let told = self.talk(now);

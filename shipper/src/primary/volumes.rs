@@ -3,9 +3,11 @@
 //! Always holds: every stack of the group is there, tracks, and treats discards as configured; whatever an
 //! earlier daemon left of its captures is gone.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use ftdm::block_io::BlockDevice;
-use ftdm::capture::ram_disks::load_brd;
+use ftdm::capture::ram_disks::LogPair;
 use ftdm::discard::Discards;
 use ftdm::stack::Stack;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
@@ -44,8 +46,9 @@ impl Volumes {
             1 => error.to_string(),
             _ => format!("{name}: {error}"),
         });
-        if !config.log.devices.is_empty() {
-            load_brd(u32::try_from(config.log.devices.len())?, log_size(config))?;
+        if let (Some(first), [_, ..]) = (stacks.first(), &config.log.devices[..]) {
+            let named = config.log.devices.iter().map(PathBuf::as_path);
+            LogPair::make_named(first, named, log_size(config))?;
         }
         Ok(Self { stacks, tracking_lost })
     }
@@ -141,5 +144,7 @@ fn open(volume: &Volume) -> anyhow::Result<Stack> {
         (Discards::Pass, Discards::Pass) => {}
     }
     stack.recover().with_context(|| format!("volume {name}"))?;
+    // It may have been a backup's.
+    stack.set_read_only(false).with_context(|| format!("volume {name}"))?;
     Ok(stack)
 }

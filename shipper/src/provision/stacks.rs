@@ -13,14 +13,15 @@ use bytesize::ByteSize;
 use ftdm::block_io::{Access, BlockDevice, sysfs};
 use ftdm::capture::ram_disks::load_for_captures;
 use ftdm::kernel_gate;
-use ftdm::stack::{self, Created, StackError};
+use ftdm::stack::{self, Created, Stack, StackError};
 use ftdm::table::{BlockSectors, FtTable};
 use ftdm::units::DevNum;
 use ftdm_units::{SECTOR_SIZE, Sectors};
+use ftship_proto::state::Role;
 
 use crate::config::{Config, NamedDevices, Volume};
 use crate::control::VolumeFigures;
-use crate::store::state_file::agreed_sizes;
+use crate::store::state_file::{StateFile, agreed_sizes};
 
 /// How often it is looked whether a device has come.
 const LOOK: Duration = Duration::from_millis(200);
@@ -33,8 +34,10 @@ const RAM_DISKS: u32 = 32;
 /// # Errors
 /// When a device does not come, a volume has no metadata, or a stack cannot be made; those made before stay.
 pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>> {
-    let name = nix::sys::utsname::uname().context("asking for the kernel's release")?;
-    kernel_gate::check(&name.release().to_string_lossy(), &name.version().to_string_lossy())?;
+    // Stacks that are there were made on this kernel: whoever made them has judged it.
+    if config.volume.iter().any(|volume| !is_there(volume)) {
+        kernel_gate::check_running(config.allow_kernel).context("asking for the kernel's release")??;
+    }
     let begun = Instant::now();
     let named = NamedDevices::from(config);
     while let Some(missing) = named.needed().find(|device| !device.exists()) {
@@ -52,16 +55,27 @@ pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>
         log::info!("{error}; so the sizes of the volumes are those that were tracked, or their devices'");
         Vec::new()
     });
+    let state = StateFile::open_to_read(&config.state).and_then(|mut file| file.read()).ok().flatten();
+    let is_backup = state.is_some_and(|state| state.role == Role::Backup);
     let mut made = Vec::new();
     for (at, volume) in config.volume.iter().enumerate() {
         let table = table(volume, agreed.get(at).copied())?;
         let result = stack::create(&volume.name, &table, volume.discards, None);
         match result.with_context(|| format!("volume {}", volume.name))? {
             Created::Made => made.push(volume.name.to_string()),
-            Created::AlreadyThere => {}
+            Created::AlreadyThere => continue,
+        }
+        if is_backup {
+            // Before anybody can open it: the daemon may start late, or not at all.
+            Stack::open(&volume.name)?.set_read_only(true)?;
         }
     }
     Ok(made)
+}
+
+/// Whether the stack is there, as far as that can be known.
+fn is_there(volume: &Volume) -> bool {
+    !matches!(Stack::open(&volume.name), Err(StackError::NotFound(_)))
 }
 
 /// How long something was waited for, in words that follow others.

@@ -108,8 +108,8 @@ fn a_pinned_key_whose_time_is_over_or_has_not_come_is_refused() {
     let (_primary, backup, served, mut link) = standing();
     let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
     for (from, until, here, there) in [
-        (now - day * 40, now - day * 3, "expired 3 days ago", "not valid by the other side's clock"),
-        (now + day * 3, now + day * 40, "not valid yet", "not valid by the other side's clock"),
+        (now - day * 40, now - day * 3, "expired 3 days ago", "keygen vm1 --rotate"),
+        (now + day * 3, now + day * 40, "not valid yet", "this host's clock says"),
     ] {
         let late = Place::new();
         late.show(&Identity::generate_for("vm1", from, until).unwrap().0);

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use super::fingerprint::Fingerprint;
-use super::verifier::check_validity;
+use super::reason::own_fault;
 use crate::store::small_file::{self, FileError, Secrecy};
 
 /// Longest file of a key, in bytes.
@@ -177,13 +177,11 @@ impl Identity {
         Ok(next.fingerprint)
     }
 
-    /// Why the certificate will not be taken any more at an instant, if so.
+    /// Why the certificate is not taken at an instant, if so, and what to do.
     #[must_use]
     pub fn fault_at(&self, at: SystemTime) -> Option<String> {
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        check_validity(&self.certificate, UnixTime::since_unix_epoch(since_epoch))
-            .err()
-            .map(|error| error.to_string())
+        own_fault(&self.certificate, UnixTime::since_unix_epoch(since_epoch))
     }
 }
 

@@ -22,9 +22,9 @@ use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
-use fingerprint::Fingerprint;
 use identity::{Identity, IdentityError, KeyFiles};
 use pins::{PinError, Pins};
+use reason::Shown;
 use session::Session;
 use verifier::{Trust, Verifier};
 
@@ -67,8 +67,7 @@ pub(crate) struct Credentials {
 /// How connections begin, in both directions.
 #[derive(Clone, Debug)]
 struct Ends {
-    shown: Fingerprint,
-    group: Arc<str>,
+    shown: Arc<Shown>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -85,9 +84,7 @@ impl Credentials {
         let now = SystemTime::now();
         if let Some(fault) = identity.fault_at(now).or_else(|| identity.fault_at(now + WARN_BEFORE)) {
             let path = files.key.display();
-            log::warn!(
-                "{path}: {fault}: the other side will not take it much longer; see `ftship keygen --rotate`"
-            );
+            log::warn!("{path}: {fault}");
         }
         if Pins::load(&files.pins)?.iter().next().is_none() {
             log::warn!("{}: no key is trusted: see `ftship pair`", files.pins.display());
@@ -102,7 +99,7 @@ impl Credentials {
     pub(crate) fn server(&mut self, now: Duration) -> Result<Session, TlsError> {
         let ends = self.ends(now)?;
         let connection = ServerConnection::new(ends.server).map_err(|error| self.unusable(error))?;
-        Ok(Session::new(connection.into(), ends.shown, ends.group))
+        Ok(Session::new(connection.into(), ends.shown))
     }
 
     /// For a connection that this host begins.
@@ -113,7 +110,7 @@ impl Credentials {
         let ends = self.ends(now)?;
         let connection = ClientConnection::new(ends.client, ServerName::from(peer))
             .map_err(|error| self.unusable(error))?;
-        Ok(Session::new(connection.into(), ends.shown, ends.group))
+        Ok(Session::new(connection.into(), ends.shown))
     }
 
     fn ends(&mut self, now: Duration) -> Result<Ends, TlsError> {
@@ -163,7 +160,11 @@ impl Ends {
         client.enable_sni = false;
         client.alpn_protocols = protocols(asked);
         let group = files.key.file_stem().unwrap_or_default().to_string_lossy();
-        let (shown, group) = (identity.fingerprint, Arc::from(group.as_ref()));
-        Ok(Self { shown, group, server: Arc::new(server), client: Arc::new(client) })
+        let shown = Shown {
+            key: identity.fingerprint,
+            certificate: identity.certificate.clone(),
+            group: Arc::from(group.as_ref()),
+        };
+        Ok(Self { shown: Arc::new(shown), server: Arc::new(server), client: Arc::new(client) })
     }
 }

@@ -6,6 +6,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -111,7 +112,7 @@ fn listen(listener: &TcpListener, ends: &Ends, words: &Sender<Word>) {
 /// Shows this host's key to one that connected, and sees its.
 fn answer(mut stream: TcpStream, ends: &Ends) -> io::Result<Met> {
     let connection = ServerConnection::new(ends.server.clone()).map_err(io::Error::other)?;
-    let mut session = Session::new(connection.into(), ends.shown, ends.group.clone());
+    let mut session = Session::new(connection.into(), Arc::clone(&ends.shown));
     let key = shake(&mut stream, &mut session)?;
     session.write_vectored(&mut stream, &[IoSlice::new(&[SEEN])])?;
     session.close();
@@ -138,7 +139,7 @@ fn call(peer: SocketAddr, ends: &Ends) -> Word {
         let mut stream = TcpStream::connect_timeout(&peer, PATIENCE)?;
         let connection = ClientConnection::new(ends.client.clone(), ServerName::from(peer.ip()))
             .map_err(io::Error::other)?;
-        let mut session = Session::new(connection.into(), ends.shown, ends.group.clone());
+        let mut session = Session::new(connection.into(), Arc::clone(&ends.shown));
         let key = shake(&mut stream, &mut session)?;
         let is_daemon = session.protocol() == Some(PROTOCOL);
         if is_daemon {

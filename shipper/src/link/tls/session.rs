@@ -8,9 +8,10 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::Connection;
+use rustls::pki_types::UnixTime;
 
 use super::fingerprint::Fingerprint;
-use super::reason::explain;
+use super::reason::{Shown, explain};
 
 /// Sealed bytes that may wait for the socket.
 const SEALED_LIMIT: usize = 256 << 10;
@@ -21,9 +22,7 @@ const INPUT_LEN: usize = 128 << 10;
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: Connection,
-    /// What this host showed, and for which group, to explain refusals.
-    shown: Fingerprint,
-    group: Arc<str>,
+    shown: Arc<Shown>,
     /// Bytes `taken..held` of it came from the socket and were not looked at yet.
     input: Vec<u8>,
     taken: usize,
@@ -33,9 +32,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(mut connection: Connection, shown: Fingerprint, group: Arc<str>) -> Self {
+    pub(super) fn new(mut connection: Connection, shown: Arc<Shown>) -> Self {
         connection.set_buffer_limit(Some(SEALED_LIMIT));
-        Self { connection, shown, group, input: Vec::new(), taken: 0, held: 0, sent: 0 }
+        Self { connection, shown, input: Vec::new(), taken: 0, held: 0, sent: 0 }
     }
 
     /// Goes on with the handshake. Whether it has ended.
@@ -147,7 +146,10 @@ impl Session {
         if let Err(error) = self.connection.process_new_packets() {
             // So that the other side hears why; it may be gone.
             let _ = self.flush(socket);
-            return Err(io::Error::new(ErrorKind::InvalidData, explain(&error, &self.shown, &self.group)));
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                explain(&error, &self.shown, UnixTime::now()),
+            ));
         }
         Ok(n)
     }

@@ -54,12 +54,16 @@ impl Verifier {
             let error = OtherError(Arc::new(NotPinned(key)));
             return Err(Error::InvalidCertificate(CertificateError::Other(error)));
         }
-        check_validity(certificate, now).map_err(|error| Error::InvalidCertificate(refusal(error)))
+        validity(certificate, now).map_err(Error::InvalidCertificate)
     }
 }
 
 /// Whether a certificate that signed itself may be used at this instant.
-pub(super) fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), webpki::Error> {
+pub(super) fn validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    check_validity(certificate, now).map_err(refusal)
+}
+
+fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), webpki::Error> {
     let anchor = webpki::anchor_from_trusted_cert(certificate)?;
     let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
     let usage = webpki::KeyUsage::client_auth();

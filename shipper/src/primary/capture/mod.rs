@@ -410,7 +410,7 @@ impl Capturing {
         let pulses = shared(&pulse, self.stacks.len());
         let logs = match &self.settings.logs {
             Some(named) => named.iter().map(|[a, b]| LogPair::open(a, b)).collect::<Result<_, _>>()?,
-            None => LogPair::free(self.stacks.len(), self.settings.log_size)?,
+            None => LogPair::free(&self.stacks, self.settings.log_size)?,
         };
         let memories = self.memories.iter_mut().map(std::mem::take);
         let volumes = self.stacks.iter().zip(logs).zip(pulses).zip(memories);

@@ -41,7 +41,9 @@ fn sessions() -> (Session, Session) {
         .unwrap();
     client.alpn_protocols = vec![b"test".to_vec()];
     let name = ServerName::try_from("backup").unwrap();
-    let session = |connection| Session::new(connection, identity.fingerprint, Arc::from("vm1"));
+    let Identity { certificate, fingerprint: key, .. } = identity;
+    let shown = Arc::new(Shown { key, certificate, group: Arc::from("vm1") });
+    let session = |connection| Session::new(connection, Arc::clone(&shown));
     (
         session(ClientConnection::new(Arc::new(client), name).unwrap().into()),
         session(ServerConnection::new(Arc::new(server)).unwrap().into()),
