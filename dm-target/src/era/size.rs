@@ -100,6 +100,15 @@ impl MetadataSize {
         }
     }
 
+    /// Whether metadata in this state has room to track this volume, where it tracked `before` of it. It cannot grow
+    /// itself: how much it takes was decided when it was made.
+    #[must_use]
+    pub fn has_room_beyond(self, before: Self, status: &EraStatus) -> bool {
+        let free = status.total.saturating_sub(status.used);
+        let more = self.minimum.saturating_sub(before.minimum);
+        status.total >= self.minimum && free >= more.saturating_add(self.roll)
+    }
+
     /// The recommended size as a volume manager would give it: rounded up to whole 4 MiB.
     #[must_use]
     pub fn recommended_sectors(self) -> Sectors {

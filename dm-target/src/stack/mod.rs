@@ -31,6 +31,7 @@ mod held;
 mod recover;
 mod rescue;
 mod shut;
+mod size;
 pub mod still_round;
 pub mod written;
 mod written_error;
@@ -40,6 +41,7 @@ pub use checks::tracked_before;
 pub use create::{create, create_as, finish, has_leftovers, load, remove, served};
 use devices::{Described, Devices, TargetLine};
 pub use held::Held;
+pub use size::ResizeError;
 pub(crate) use recover::remove_log;
 pub use rescue::{Rescue, Rescued};
 

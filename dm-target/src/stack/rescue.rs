@@ -103,8 +103,9 @@ impl Rescue {
             // or the visible device could not be drained.
             self.run(log)?;
         }
-        // Somebody died while giving dm-era up.
+        // Somebody died while giving dm-era up, or while enlarging what is below.
         self.run(self.stack.era)?;
+        self.stack.gate.map_or(Ok(()), |gate| self.run(gate))?;
         let suspended = self.control.suspend(top);
         let closed = self.valve.wait();
         pause::resume(&mut self.control, top)?;
