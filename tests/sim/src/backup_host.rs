@@ -165,6 +165,7 @@ impl World {
         BackupConfig {
             group: crate::encoding::group_name(),
             volumes: self.scenario.shape.0.iter().map(local).collect(),
+            shown: self.scenario.shape.0.iter().map(|blocks| Sectors(*blocks as u64)).collect(),
             devices: Vec::new(),
             timeout: std::time::Duration::from_micros(self.scenario.timeout),
             apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
@@ -263,6 +264,7 @@ impl World {
                 }
             }
             BackupAction::ReadOwn { since } => self.volume_push(0, VolumeJob::ReadOwn(since)),
+            BackupAction::Enlarge { sizes } => self.volume_push(0, VolumeJob::Enlarge(sizes)),
             BackupAction::RollEra => {
                 // Nothing is being written: whatever was to be applied is.
                 let untracked = || vec![PROMOTED_ERA; self.scenario.shape.0.len()];

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use ftdm_units::Era;
+use ftdm_units::{Era, Sectors};
 use ftship_proto::ids::Epoch;
 use ftship_proto::mutant::{self, Mutant};
 use ftship_proto::primary::{Batch, Cut, CutOrder, CutResult, PrimaryEvent};
@@ -186,6 +186,8 @@ impl World {
                 CutResult::Stopped.into()
             }
             CutOrder::Follow => CutResult::Followed.into(),
+            CutOrder::Enlarge { sizes } => self.enlarge(&sizes).into(),
+            CutOrder::Show { sizes } => self.show(&sizes).into(),
             CutOrder::Cut(cut) => self.ordered_cut(&cut, void),
             CutOrder::Hold { .. } => {
                 self.hold();
@@ -195,6 +197,14 @@ impl World {
                 self.perform_switch(&of_switch).into()
             }
         }
+    }
+
+    fn enlarge(&mut self, _sizes: &[Sectors]) -> CutResult {
+        CutResult::Enlarged(Ok(()))
+    }
+
+    fn show(&mut self, _sizes: &[Sectors]) -> CutResult {
+        CutResult::Shown(Ok(()))
     }
 
     fn ordered_cut(&mut self, order: &Cut, void: bool) -> PrimaryReport {
