@@ -17,7 +17,7 @@ use crate::ids::Epoch;
 use crate::tlv::{TlvError, Value};
 
 /// Most steps that are kept.
-pub const MAX_STEPS: usize = 3;
+const MAX_STEPS: usize = 3;
 
 /// A change of the volumes' sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]

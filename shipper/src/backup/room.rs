@@ -70,8 +70,8 @@ pub(super) fn room_of(stack: &Stack, device: Sectors) -> Sectors {
     match stack.room() {
         Ok(room) if room < device => {
             log::warn!(
-                "{}: dm-era's metadata has room to track {room} of {device}: `ftship format --force` this backup after its \
-                 metadata volume was enlarged and zeroed",
+                "{}: dm-era's metadata has room to track {room} of {device}. Stop this daemon, `ftship setup --remove`, enlarge \
+                 the metadata volume (`lvextend`), overwrite its first 4096 bytes with zeros, `ftship setup`",
                 stack.name()
             );
             room
