@@ -80,7 +80,8 @@ impl MetadataSize {
         let with_nodes = |n: u64| n + n.div_ceil(100) + FIXED;
         Self {
             minimum: with_nodes(2 * array + 2 * 2 * writeset),
-            recommended: with_nodes(GROWTH * (2 * array + 2 * ROOMY_ERAS * writeset)).min(MAX_METADATA_BLOCKS),
+            recommended: with_nodes(GROWTH * (2 * array + 2 * ROOMY_ERAS * writeset))
+                .min(MAX_METADATA_BLOCKS),
             roll: with_nodes(array + 2 * writeset) - FIXED / 2,
             writes: writeset + writeset.div_ceil(100) + SPINES,
         }

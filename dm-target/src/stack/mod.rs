@@ -41,9 +41,9 @@ pub use checks::tracked_before;
 pub use create::{create, create_as, finish, has_leftovers, load, remove, served};
 use devices::{Described, Devices, TargetLine};
 pub use held::Held;
-pub use size::ResizeError;
 pub(crate) use recover::remove_log;
 pub use rescue::{Rescue, Rescued};
+pub use size::ResizeError;
 
 /// The targets of a stack and the modules they are in.
 const TARGETS: [(&str, &str); 2] = [("linear", "dm-mod"), ("era", "dm-era")];

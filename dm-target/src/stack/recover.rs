@@ -67,7 +67,8 @@ impl Stack {
             && control.state(gate).is_ok_and(|gate| gate.suspended)
         {
             // Somebody died while enlarging it.
-            pause::resume(&mut control, gate).map_err(io_step(format!("resume the gate of {}", self.name)))?;
+            pause::resume(&mut control, gate)
+                .map_err(io_step(format!("resume the gate of {}", self.name)))?;
         }
         if let Some(log) = &log
             && log.live

@@ -182,6 +182,7 @@ impl Stack {
         pause.suspend().map_err(|failed| io_step(format!("suspend {}", self.name))(failed.why))?;
         let line = format!("{} 0", self.era);
         let swapped = pause.each(|volume| pause::replace(&mut volume.control, gate, size, "linear", &line));
+        fault::at("enlarge-gate");
         let ended = pause.end(After::Resume(Phase::Tracking));
         ended.map_err(|failed| io_step(format!("resume {}", self.name))(failed.why))?;
         swapped.map_err(|failed| io_step(format!("enlarge the gate of {}", self.name))(failed.why))?;

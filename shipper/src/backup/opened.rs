@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use ftship_proto::backup::{Backup, BackupConfig, Recovered};
 use ftdm_units::Sectors;
+use ftship_proto::backup::{Backup, BackupConfig, Recovered};
 use ftship_proto::state::{DurableState, Role};
 
 use super::identity::{check_identities, identities};
@@ -71,7 +71,8 @@ impl Opened {
             None => (None, Recovery::without_journal(&state)?),
         };
         let redo = journal.as_ref().map(Redo::of).transpose()?;
-        let mut volumes = if state.role == Role::Primary { None } else { Some(Volumes::open(&config.volume)?) };
+        let mut volumes =
+            if state.role == Role::Primary { None } else { Some(Volumes::open(&config.volume)?) };
         let mut devices = Vec::new();
         if let Some(volumes) = &mut volumes {
             if let Some(group) = &state.group {

@@ -238,7 +238,8 @@ impl VolumeDevice {
 
     fn local(&self) -> LocalVolume {
         let shown = self.device.size();
-        let size = self.stack.as_ref().map_or(shown, |stack| room_of(stack, self.origin.max(shown)).max(shown));
+        let size =
+            self.stack.as_ref().map_or(shown, |stack| room_of(stack, self.origin.max(shown)).max(shown));
         LocalVolume { size, logical_block_size: self.device.logical_block() }
     }
 

@@ -39,7 +39,9 @@ impl PrimaryDriver {
             Err(refused) => {
                 let volume = refused.volume().and_then(|at| self.config.volume.get(usize::from(at.0)));
                 let reason = match volume {
-                    Some(volume) => format!("volume {} ({}): {refused}", volume.name, volume.device.display()),
+                    Some(volume) => {
+                        format!("volume {} ({}): {refused}", volume.name, volume.device.display())
+                    }
                     None => refused.to_string(),
                 };
                 return match refused {

@@ -37,7 +37,11 @@ impl Volumes {
         let mut stacks = config.volume.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
         for (stack, wanted) in stacks.iter_mut().zip(known.into_iter().flat_map(GroupDescription::volumes)) {
             fit(stack, wanted.size).with_context(|| {
-                format!("volume {}: the pair agreed on {}, its stack shows another size", stack.name(), wanted.size)
+                format!(
+                    "volume {}: the pair agreed on {}, its stack shows another size",
+                    stack.name(),
+                    wanted.size
+                )
             })?;
         }
         let lost = stacks.iter().find_map(|stack| Some((stack.name(), stack.history().err()?)));

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
-use ftdm_units::{Era, Sectors};
+use ftdm_units::Era;
 use ftship_proto::backup::{BackupEvent, Sealed};
 use ftship_proto::frame::Frame;
 use ftship_proto::group::GroupDescription;
@@ -42,7 +42,7 @@ pub(crate) enum VolumeJob {
     Roll(Vec<Era>),
     ReadOwn(Vec<Era>),
     Snapshot(u64, Epoch, Digest),
-    Enlarge(Vec<Sectors>),
+    Enlarge,
     Release,
 }
 
@@ -140,7 +140,7 @@ impl Work {
             VolumeJob::Roll(eras) => (Vec::new(), Some(BackupEvent::EraRolled { eras })),
             VolumeJob::ReadOwn(since) => (vec![Step::ReadOwn(since)], None),
             VolumeJob::Snapshot(id, epoch, digest) => (vec![Step::Snapshot(id, epoch, digest)], None),
-            VolumeJob::Enlarge(_) => (Vec::new(), Some(BackupEvent::Enlarged { result: Ok(()) })),
+            VolumeJob::Enlarge => (Vec::new(), Some(BackupEvent::Enlarged { result: Ok(()) })),
             VolumeJob::Release => (Vec::new(), Some(BackupEvent::VolumesReleased)),
         };
         Self { steps: steps.into(), report, weight }

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    AfterEpoch, CommitRefused, CutOrder, CutResult, DemoteRefused, ResizeRefused, Resized, Told, TouchedBytes, Usage, VerifyError,
-    VerifyReport,
+    AfterEpoch, CommitRefused, CutOrder, CutResult, DemoteRefused, ResizeRefused, Resized, Told,
+    TouchedBytes, Usage, VerifyError, VerifyReport,
 };
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};

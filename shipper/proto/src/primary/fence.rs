@@ -379,9 +379,7 @@ impl Primary {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(stale) });
         }
         let is_free = !self.has_failed() && !self.is_stepping_down() && !self.is_resizing();
-        let Some(fence) =
-            self.durable.state.fenced.filter(|_| is_free)
-        else {
+        let Some(fence) = self.durable.state.fenced.filter(|_| is_free) else {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(DemoteRefused::NotFenced) });
         };
         let at = self.last_cut().max(self.durable.state.highest_epoch_seen).max(fence.fork);

@@ -72,8 +72,8 @@ pub use fence::{DemoteRefused, Usage};
 pub use hooks::OnFailure;
 pub use idle::LONGEST_REST;
 pub use orders::{Cut, CutOrder, CutResult};
-pub use resize::{ResizeRefused, Resized};
 pub use plan::{Carrier, CompareSizes, Rates, SyncFigures};
+pub use resize::{ResizeRefused, Resized};
 pub use touched::{AfterEpoch, Touched, TouchedBytes};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 

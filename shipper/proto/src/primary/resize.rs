@@ -12,7 +12,8 @@
 //! capture, and begins anew with the role: over a new greeting, in which the backup says how large its volumes are in
 //! what it holds. What they lack counts as written.
 //!
-//! Always holds: a volume never becomes smaller; nothing is enlarged unless a backup that is connected has said that it has
+//! Always holds: a volume never becomes smaller; the backup has committed an epoch of the present sizes before there are
+//! others; nothing is enlarged unless a backup that is connected has said that it has
 //! room; while it is under way there is no connection, and the role does not change.
 
 use std::time::Duration;
@@ -32,7 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResizeRefused {
     /// No backup is there.
-    #[error("the backup is not connected: both sides are enlarged together. `ftship status` says why it is not")]
+    #[error(
+        "the backup is not connected: both sides are enlarged together. `ftship status` says why it is not"
+    )]
     NotConnected,
     /// It is of an earlier version.
     #[error("the backup does not say how large its volumes could be: update ftdm there")]
@@ -77,6 +80,12 @@ pub enum ResizeRefused {
         /// What it is to have.
         wanted: Sectors,
     },
+    /// Earlier sizes are not what the backup holds.
+    #[error(
+        "the backup has not committed an epoch of the present sizes yet: wait until the pair is in sync, and what is \
+         staged is committed"
+    )]
+    Unsettled,
     /// Something else changes.
     #[error("the role is about to change, or the volumes are being enlarged already")]
     UnderWay,
@@ -181,6 +190,10 @@ impl Primary {
             }
         }
         let Link::Up { .. } = self.peer.link else { return Err(ResizeRefused::NotConnected) };
+        // So what the backup holds is one step behind at most, however late a coordinator commits.
+        if self.durable.state.sizes.at(self.commits.committed).is_some() {
+            return Err(ResizeRefused::Unsettled);
+        }
         Ok(Some(larger))
     }
 
@@ -287,7 +300,8 @@ impl Primary {
 
     /// Whether the volumes are being enlarged, or were: there is no connection then, and the role does not change.
     pub(super) fn is_resizing(&self) -> bool {
-        self.is_resized || self.resizing.as_ref().is_some_and(|resize| !matches!(resize.step, Step::Asking(_)))
+        self.is_resized
+            || self.resizing.as_ref().is_some_and(|resize| !matches!(resize.step, Step::Asking(_)))
     }
 
     /// What the volumes have and those of the backup, in what it holds, have not: a sync has to cover it.

@@ -106,10 +106,10 @@ impl Host {
         let superblock = Superblock { ring, ..format };
         let mut disk = Disk::new(ring);
         let journal = JournalWriter::new(superblock.clone(), &scan(&superblock, &mut disk));
-        let volumes = group
-            .volumes()
-            .iter()
-            .map(|volume| LocalVolume { size: Sectors(volume.size.0 * 2), logical_block_size: volume.logical_block_size });
+        let volumes = group.volumes().iter().map(|volume| LocalVolume {
+            size: Sectors(volume.size.0 * 2),
+            logical_block_size: volume.logical_block_size,
+        });
         let config = BackupConfig {
             group: group.name().clone(),
             volumes: volumes.collect(),

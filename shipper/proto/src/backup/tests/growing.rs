@@ -12,10 +12,10 @@ fn larger() -> GroupDescription {
 }
 
 fn room(host: &mut Host, of: &GroupDescription) {
-    let volumes = of.volumes().iter().map(|volume| LocalVolume {
-        size: volume.size,
-        logical_block_size: volume.logical_block_size,
-    });
+    let volumes = of
+        .volumes()
+        .iter()
+        .map(|volume| LocalVolume { size: volume.size, logical_block_size: volume.logical_block_size });
     host.event(BackupEvent::Room { volumes: volumes.collect() });
 }
 
@@ -63,7 +63,9 @@ fn without_room_they_are_refused_by_name() {
 #[test]
 fn the_devices_and_then_the_state_come_before_the_welcome() {
     let mut host = greeted();
-    assert!(matches!(host.pending.back(), Some(BackupAction::Enlarge { sizes }) if *sizes == larger().sizes()));
+    assert!(
+        matches!(host.pending.back(), Some(BackupAction::Enlarge { sizes }) if *sizes == larger().sizes())
+    );
     while !matches!(host.pending.front(), Some(BackupAction::Enlarge { .. })) {
         host.step();
     }

@@ -80,12 +80,25 @@ fn what_cannot_be_enlarged_is_refused_by_name() {
 }
 
 #[test]
+fn one_growth_after_the_other() {
+    let mut primary = greeted(None);
+    // Epoch 7 is committed, and had other sizes.
+    primary.durable.state.sizes.note(Epoch(8), sectors(&[1 << 19, 1 << 16]));
+    assert_eq!(refused(&resize(&mut primary, &LARGER, &LARGER)), ResizeRefused::Unsettled);
+    primary.commits.committed = Epoch(8);
+    assert!(answer(&resize(&mut primary, &LARGER, &LARGER)).is_none());
+}
+
+#[test]
 fn a_backup_has_a_while_to_say_that_it_has_room() {
     let mut primary = greeted(None);
     assert!(answer(&resize(&mut primary, &LARGER, &LARGER)).is_none());
     assert!(answer(&hear(&mut primary, SECOND / 2, &report(Some(sectors(&OLD))))).is_none());
     assert_eq!(refused(&resize(&mut primary, &LARGER, &LARGER)), ResizeRefused::UnderWay);
-    primary.handle(SECOND / 2, PrimaryEvent::Resize { id: 8, devices: sectors(&LARGER), room: sectors(&LARGER) });
+    primary.handle(
+        SECOND / 2,
+        PrimaryEvent::Resize { id: 8, devices: sectors(&LARGER), room: sectors(&LARGER) },
+    );
     actions(&mut primary);
     hear(&mut primary, 2 * SECOND, &report(Some(sectors(&OLD))));
     hear(&mut primary, 5 * SECOND / 2, &Message::Pong { token: 0 });
@@ -94,14 +107,20 @@ fn a_backup_has_a_while_to_say_that_it_has_room() {
     assert!(matches!(small, ResizeRefused::Backup { volume, .. } if volume.0 == 0), "{small}");
     assert!(primary.is_connected());
     // An older backup does not say.
-    primary.handle(3 * SECOND, PrimaryEvent::Resize { id: 9, devices: sectors(&LARGER), room: sectors(&LARGER) });
+    primary.handle(
+        3 * SECOND,
+        PrimaryEvent::Resize { id: 9, devices: sectors(&LARGER), room: sectors(&LARGER) },
+    );
     hear(&mut primary, 4 * SECOND, &report(None));
     hear(&mut primary, 5 * SECOND, &report(None));
     hear(&mut primary, 11 * SECOND / 2, &report(None));
     primary.handle_timeout(6 * SECOND);
     assert_eq!(refused(&actions(&mut primary)), ResizeRefused::Unknown);
     // One that goes away has no room.
-    primary.handle(6 * SECOND, PrimaryEvent::Resize { id: 9, devices: sectors(&LARGER), room: sectors(&LARGER) });
+    primary.handle(
+        6 * SECOND,
+        PrimaryEvent::Resize { id: 9, devices: sectors(&LARGER), room: sectors(&LARGER) },
+    );
     primary.handle(6 * SECOND, PrimaryEvent::Disconnected { reason: "gone".into() });
     assert_eq!(refused(&actions(&mut primary)), ResizeRefused::NotConnected);
 }
