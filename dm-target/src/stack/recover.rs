@@ -70,6 +70,8 @@ impl Stack {
             pause::resume(&mut control, gate)
                 .map_err(io_step(format!("resume the gate of {}", self.name)))?;
         }
+        // Before the visible device takes over what a layer below takes.
+        unless_refused(&self.name, self.settle_layers().as_ref());
         if let Some(log) = &log
             && log.live
             && log.suspended

@@ -139,12 +139,7 @@ impl Stack {
                 return Err(step("give dm-era its new length")(why));
             }
         }
-        // As the kernel left them: a device below has been given a table.
-        let settings = match self.discards() {
-            Discards::Off => LayerSettings::open(self.era),
-            Discards::Pass => LayerSettings::open_with_discards(self.era),
-        };
-        settings.and_then(|settings| settings.apply()).map_err(StackError::from)?;
+        self.settle_layers().map_err(StackError::from)?;
         log::info!("{}: dm-era tracks {size} from now on; the volume stood still for {lasted:?}", self.name);
         Ok(())
     }
@@ -186,7 +181,16 @@ impl Stack {
         let ended = pause.end(After::Resume(Phase::Tracking));
         ended.map_err(|failed| io_step(format!("resume {}", self.name))(failed.why))?;
         swapped.map_err(|failed| io_step(format!("enlarge the gate of {}", self.name))(failed.why))?;
-        Ok(LayerSettings::open(gate).and_then(|settings| settings.apply())?)
+        Ok(self.settle_layers()?)
+    }
+
+    /// Makes the settings of dm-era and the gate: a device that has been given a table is as the kernel left it.
+    pub(super) fn settle_layers(&self) -> Result<(), SettingError> {
+        match self.discards() {
+            Discards::Off => LayerSettings::open(self.era)?.apply()?,
+            Discards::Pass => LayerSettings::open_with_discards(self.era)?.apply()?,
+        }
+        self.gate.map_or(Ok(()), |gate| LayerSettings::open(gate)?.apply())
     }
 
     /// From now on the visible device shows this much of the volume, which the layers below have

@@ -320,15 +320,7 @@ impl Message {
                 }
             }
             Self::Ping { token } | Self::Pong { token } => fields.u64(1, *token),
-            Self::Hash(request) => {
-                fields.u64(1, request.token);
-                fields.u64(2, request.epoch.0);
-                fields.u64(3, request.unit.0);
-                fields.field(4, &request.encode_places());
-                if request.length == DigestLength::Short {
-                    fields.field(5, &[SHORT]);
-                }
-            }
+            Self::Hash(request) => encode_hash(request, &mut fields),
             Self::Digests { token, result } => {
                 fields.u64(1, *token);
                 match result {
@@ -525,6 +517,16 @@ fn decode_all<const N: usize>(mut value: Value<'_>) -> Result<Vec<[u8; N]>, TlvE
     let digests = (0..count).map(|_| value.array()).collect::<Result<_, _>>()?;
     value.end()?;
     Ok(digests)
+}
+
+fn encode_hash(request: &HashRequest, fields: &mut Writer) {
+    fields.u64(1, request.token);
+    fields.u64(2, request.epoch.0);
+    fields.u64(3, request.unit.0);
+    fields.field(4, &request.encode_places());
+    if request.length == DigestLength::Short {
+        fields.field(5, &[SHORT]);
+    }
 }
 
 /// Bytes of a short digest, as a question asks for them.

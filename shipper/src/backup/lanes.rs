@@ -366,17 +366,9 @@ pub(super) fn volume_lane(
                 let result = volumes.written_since(&since).map_err(|error| format!("{error:#}"));
                 Ok(Some(LaneReport::OwnRead { result }))
             }
-            VolumeJob::Roll => {
-                // A promote goes on all the same: what is not known is copied.
-                let eras = volumes.roll().unwrap_or_else(|error| {
-                    log::error!("what changes from now on is not known: {error:#}");
-                    Vec::new()
-                });
-                Ok(Some(LaneReport::Rolled { eras }))
-            }
+            VolumeJob::Roll => Ok(Some(LaneReport::Rolled { eras: roll(volumes) })),
             VolumeJob::Enlarge(sizes) => {
-                let result = volumes.enlarge(&sizes).map_err(|error| format!("{error:#}"));
-                fault::at("volumes-enlarged");
+                let result = enlarge(volumes, &sizes);
                 Ok(Some(LaneReport::Enlarged { result }))
             }
             VolumeJob::Snapshot { id, epoch, order } => {
@@ -395,6 +387,20 @@ pub(super) fn volume_lane(
             VolumeJob::Release(_) => unreachable!("handled above"),
         }
     })
+}
+
+/// Ends the era on each volume. A promote goes on all the same if that fails: what is not known is copied.
+fn roll(volumes: &Volumes) -> Vec<Era> {
+    volumes.roll().unwrap_or_else(|error| {
+        log::error!("what changes from now on is not known: {error:#}");
+        Vec::new()
+    })
+}
+
+fn enlarge(volumes: &mut Volumes, sizes: &[Sectors]) -> Result<(), String> {
+    let result = volumes.enlarge(sizes).map_err(|error| format!("{error:#}"));
+    fault::at("volumes-enlarged");
+    result
 }
 
 /// Whether the volumes hold what was last applied, wholly.

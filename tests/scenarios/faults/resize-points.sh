@@ -42,12 +42,13 @@ resized() {
 
 # attempt HOST SIGNAL POINT
 attempt() {
-    local before
+    local before command
     step "$1: $2 at $3"
     before=$(size)
     extend
     arm "$1" "$3" "$2"
     background primary ftship resize vm1
+    command=$JOB
     eventually 30 struck "$1"
     case $2 in
         KILL)
@@ -60,7 +61,7 @@ attempt() {
             kill_background "${DAEMON[$1]}" CONT
             ;;
     esac
-    wait_background "$JOB" || true
+    wait_background "$command" || true
     (($(size) >= before)) || fail "the disk is smaller than before: $(size)"
     resized
 }

@@ -170,6 +170,13 @@ impl PrimaryHost {
     }
 }
 
+impl PrimaryDaemon {
+    fn stop_copy(&mut self) {
+        self.plan.end();
+        self.parts.clear();
+    }
+}
+
 impl World {
     pub(crate) fn primary_start(&mut self) {
         let incarnation = Incarnation(self.random.id());
@@ -345,10 +352,7 @@ impl World {
                     self.ship_parts();
                 }
             }
-            PrimaryAction::StopCopy => {
-                daemon.plan.end();
-                daemon.parts.clear();
-            }
+            PrimaryAction::StopCopy => daemon.stop_copy(),
             PrimaryAction::CheckpointReached { id, epoch, until } => {
                 let incarnation = daemon.incarnation;
                 self.checker.checkpoint_reached(id, incarnation, epoch, until);
