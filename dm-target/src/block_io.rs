@@ -180,7 +180,16 @@ impl BlockDevice {
         self.number
     }
 
-    /// Its size when it was opened.
+    /// Looks at its size again: it may have changed since it was opened.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn look_again(&mut self) -> io::Result<()> {
+        self.size = Sectors(ioctl::device_bytes(&self.file)? / SECTOR_SIZE as u64);
+        Ok(())
+    }
+
+    /// Its size when it was opened, or looked at again.
     #[must_use]
     pub fn size(&self) -> Sectors {
         self.size

@@ -100,6 +100,7 @@ fn perform(verb: Verb) -> Result<(), Failure> {
         Verb::Switch { group, stall, timeout } => {
             started(&group, &Request::Switch { stall }, Duration::from_secs(timeout))
         }
+        Verb::Resize { group, timeout } => sync::resize(&group, Duration::from_secs(timeout)),
         Verb::Demote { group } => started(&group, &Request::Demote, cli::failure::ANSWER_TIMEOUT),
         Verb::Resolve { group, discard_mine } => sync::resolve(&group, discard_mine),
         Verb::FullSync { group, progress } => sync::full_sync(&group, progress),

@@ -21,6 +21,8 @@ const WRITESET_BITS: u64 = 509 * 64;
 const FIXED: u64 = 64;
 /// Blocks of the space map and of nodes that a commit copies beside what changed.
 const SPINES: u64 = 16;
+/// A volume can grow to so many times its size: the kernel does not use what is added to the metadata later.
+const GROWTH: u64 = 4;
 /// Undigested eras that a recommended device has room for.
 const ROOMY_ERAS: u64 = 16;
 
@@ -29,7 +31,7 @@ const ROOMY_ERAS: u64 = 16;
 pub struct MetadataSize {
     /// Below this `create` refuses.
     pub minimum: u64,
-    /// With room for the snapshot of a whole resync and for eras not digested yet.
+    /// With room for the snapshot of a whole resync, for eras not digested yet, and for a volume that grows.
     pub recommended: u64,
     /// What one roll may take until it is digested: a new writeset and its copy, and a copy of the
     /// whole era array, because the kernel uses freed blocks again only after the next commit.
@@ -78,7 +80,8 @@ impl MetadataSize {
         let with_nodes = |n: u64| n + n.div_ceil(100) + FIXED;
         Self {
             minimum: with_nodes(2 * array + 2 * 2 * writeset),
-            recommended: with_nodes(2 * array + 2 * ROOMY_ERAS * writeset),
+            recommended: with_nodes(GROWTH * (2 * array + 2 * ROOMY_ERAS * writeset))
+                .min(MAX_METADATA_BLOCKS),
             roll: with_nodes(array + 2 * writeset) - FIXED / 2,
             writes: writeset + writeset.div_ceil(100) + SPINES,
         }
@@ -98,6 +101,15 @@ impl MetadataSize {
         } else {
             Room::Enough
         }
+    }
+
+    /// Whether metadata in this state has room to track this volume, where it tracked `before` of it. It cannot grow
+    /// itself: how much it takes was decided when it was made.
+    #[must_use]
+    pub fn has_room_beyond(self, before: Self, status: &EraStatus) -> bool {
+        let free = status.total.saturating_sub(status.used);
+        let more = self.minimum.saturating_sub(before.minimum);
+        status.total >= self.minimum && free >= more.saturating_add(self.roll)
     }
 
     /// The recommended size as a volume manager would give it: rounded up to whole 4 MiB.
@@ -127,6 +139,21 @@ mod tests {
         // 64 KiB blocks need a sixteenth.
         assert!(size(1024, 128).minimum < fine.minimum / 15);
         assert_eq!(size(1, 128).recommended_sectors(), Sectors(8192));
+    }
+
+    #[test]
+    fn a_volume_can_grow_as_far_as_its_metadata_was_made_for() {
+        use crate::units::Era;
+        let small = size(100, 128);
+        let used = small.minimum - small.roll;
+        let status = |total| EraStatus { used, total, current: Era(5), snapshot: None };
+        assert!(size(400, 128).has_room_beyond(small, &status(small.recommended)));
+        assert!(!size(800, 128).has_room_beyond(small, &status(small.recommended)));
+        assert!(!size(200, 128).has_room_beyond(small, &status(small.minimum)));
+        // Full of eras that are not digested yet.
+        let full = EraStatus { used: small.recommended - 10, ..status(small.recommended) };
+        assert!(!size(101, 128).has_room_beyond(small, &full));
+        assert!(size(16 << 10, 8).recommended <= MAX_METADATA_BLOCKS);
     }
 
     #[test]

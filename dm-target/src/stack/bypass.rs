@@ -38,15 +38,20 @@ impl Bypassed {
     /// The metadata device's. Try again later.
     pub fn mark(&mut self) -> io::Result<()> {
         let Some(metadata) = self.unmarked else { return Ok(()) };
-        let access = Access { write: true, direct: true, exclusive: false };
-        let device = BlockDevice::open(metadata.to_string().as_ref(), access).map_err(io::Error::other)?;
-        let mut block = AlignedBuffer::new(SUPERBLOCK);
-        block.bytes_mut().copy_from_slice(&lost_marker());
-        device.write_at(0, block.bytes())?;
-        device.flush()?;
+        mark_lost(metadata)?;
         self.unmarked = None;
         Ok(())
     }
+}
+
+/// Lets a metadata device that no dm-era uses any more say that tracking is lost.
+pub(super) fn mark_lost(metadata: DevNum) -> io::Result<()> {
+    let access = Access { write: true, direct: true, exclusive: false };
+    let device = BlockDevice::open(metadata.to_string().as_ref(), access).map_err(io::Error::other)?;
+    let mut block = AlignedBuffer::new(SUPERBLOCK);
+    block.bytes_mut().copy_from_slice(&lost_marker());
+    device.write_at(0, block.bytes())?;
+    device.flush()
 }
 
 impl Stack {

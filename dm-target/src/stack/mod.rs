@@ -31,6 +31,7 @@ mod held;
 mod recover;
 mod rescue;
 mod shut;
+mod size;
 pub mod still_round;
 pub mod written;
 mod written_error;
@@ -42,6 +43,7 @@ use devices::{Described, Devices, TargetLine};
 pub use held::Held;
 pub(crate) use recover::{remove_log, remove_rams};
 pub use rescue::{Rescue, Rescued};
+pub use size::ResizeError;
 
 /// The targets of a stack and the modules they are in.
 const TARGETS: [(&str, &str); 2] = [("linear", "dm-mod"), ("era", "dm-era")];

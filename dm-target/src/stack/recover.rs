@@ -12,7 +12,6 @@ use crate::ioctl::DmControl;
 use crate::name::Part;
 use crate::pause;
 use crate::pause::pulse::{Phase, unwatched};
-use crate::units::Sectors;
 
 /// What [`Stack::recover`] found and mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +64,15 @@ impl Stack {
             // Somebody died while giving dm-era up.
             pause::resume(&mut control, self.era).map_err(io_step(format!("resume {}", self.name.era())))?;
         }
+        if let Some(gate) = self.gate()
+            && control.state(gate).is_ok_and(|gate| gate.suspended)
+        {
+            // Somebody died while enlarging it.
+            pause::resume(&mut control, gate)
+                .map_err(io_step(format!("resume the gate of {}", self.name)))?;
+        }
+        // Before the visible device takes over what a layer below takes.
+        unless_refused(&self.name, self.settle_layers().as_ref());
         if let Some(log) = &log
             && log.live
             && log.suspended
@@ -93,32 +101,6 @@ impl Stack {
         }
         refused.map_err(io_step(format!("shut off discards of {}", self.name)))?;
         Ok(found)
-    }
-}
-
-impl Stack {
-    /// From now on the visible device shows only the first `size` of the volume. dm-era goes on tracking what it
-    /// tracked.
-    ///
-    /// # Errors
-    /// When it does not only track, or the kernel refuses the table. It does not ask whether the visible device is open:
-    /// that is for the caller, before a VM is.
-    pub fn limit(&mut self, size: Sectors) -> Result<(), StackError> {
-        if size >= self.size {
-            return Ok(());
-        }
-        let status = self.status()?.mode;
-        if status != Mode::Tracking {
-            return Err(StackError::Busy { name: self.name.to_string(), by: format!("it is {status}") });
-        }
-        let mut top = self.visible(unwatched())?;
-        top.layers.size = size;
-        pause::point_at(top, self.floor(), Phase::Paused)
-            .map_err(io_step(format!("make {} as small as {size}", self.name)))?;
-        settle_top(self.top)?;
-        log::info!("{}: the visible device shows {size} of {} from now on", self.name, self.size);
-        self.size = size;
-        Ok(())
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Rescue {
     control: DmControl,
     /// Or why the kernel does not have them made: no reason to leave the volume without a rescue.
     settings: Result<LayerSettings, SettingError>,
+    /// The same of the gate, where there is one: what is enlarged has lost them.
+    gate_settings: Option<Result<LayerSettings, SettingError>>,
     valve: Valve,
     /// Of the kernel's grace periods.
     expedited: Found,
@@ -51,8 +53,9 @@ impl Rescue {
     pub fn prepare(stack: Stack) -> Result<Self, StackError> {
         let control = DmControl::open().map_err(io_step("open device-mapper"))?;
         let settings = LayerSettings::open(stack.top);
+        let gate_settings = stack.gate.map(LayerSettings::open);
         let valve = stack.valve()?;
-        Ok(Self { stack, control, settings, valve, expedited: Found::look(), log: None })
+        Ok(Self { stack, control, settings, gate_settings, valve, expedited: Found::look(), log: None })
     }
 
     /// The stack.
@@ -103,16 +106,18 @@ impl Rescue {
             // or the visible device could not be drained.
             self.run(log)?;
         }
-        // Somebody died while giving dm-era up.
+        // Somebody died while giving dm-era up, or while enlarging what is below.
         self.run(self.stack.era)?;
+        self.stack.gate.map_or(Ok(()), |gate| self.run(gate))?;
+        // Before the visible device takes over what the gate takes.
+        if let Some(settings) = &self.gate_settings {
+            apply(&self.stack, settings);
+        }
         let suspended = self.control.suspend(top);
         let closed = self.valve.wait();
         pause::resume(&mut self.control, top)?;
         loaded.and(suspended)?;
-        match &self.settings {
-            Ok(settings) => unless_refused(&self.stack.name, settings.apply().as_ref()),
-            Err(refused) => unless_refused(&self.stack.name, Err(refused)),
-        }
+        apply(&self.stack, &self.settings);
         if !closed {
             shut?;
         }
@@ -163,5 +168,13 @@ impl Rescue {
     fn below(&mut self) -> io::Result<Option<DevNum>> {
         let line = self.control.table_line(self.stack.top)?;
         Ok(line.split_once(' ').and_then(|(device, _)| device.parse().ok()))
+    }
+}
+
+/// Makes the settings of a layer; a refusal is logged.
+fn apply(stack: &Stack, settings: &Result<LayerSettings, SettingError>) {
+    match settings {
+        Ok(settings) => unless_refused(&stack.name, settings.apply().as_ref()),
+        Err(refused) => unless_refused(&stack.name, Err(refused)),
     }
 }

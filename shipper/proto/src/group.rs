@@ -14,7 +14,7 @@ use crate::tlv::{TlvError, Value};
 pub const MAX_VOLUMES: usize = 16;
 
 /// Largest volume: 2^63 bytes, the most that a file offset reaches.
-const MAX_SECTORS: u64 = 1 << 54;
+pub const MAX_SECTORS: u64 = 1 << 54;
 
 /// One replicated volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,35 @@ impl GroupDescription {
         indexed(&self.volumes)
     }
 
-    /// The first thing in which the peer's description differs. `None` when they agree.
+    /// Size of each volume.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<Sectors> {
+        self.volumes.iter().map(|volume| volume.size).collect()
+    }
+
+    /// The same volumes with these sizes, each of whole logical blocks: what is over is left out.
+    ///
+    /// # Errors
+    /// Where one is of no possible size, or there are fewer sizes than volumes.
+    pub fn with_sizes(&self, sizes: &[Sectors]) -> Result<Self, GroupError> {
+        let resize = |(volume, size): (&VolumeDescription, &Sectors)| VolumeDescription {
+            size: Sectors(size.0 - size.0 % volume.block().0),
+            ..*volume
+        };
+        if sizes.len() != self.volumes.len() {
+            return Err(GroupError::Count(sizes.len()));
+        }
+        Self::new(self.name.clone(), self.volumes.iter().zip(sizes).map(resize).collect())
+    }
+
+    /// The first volume that is smaller than this, in the group's order.
+    #[must_use]
+    pub fn smaller_than(&self, sizes: &[Sectors]) -> Option<(VolumeIndex, Sectors, Sectors)> {
+        let pairs = self.indexed().zip(sizes);
+        pairs.map(|((index, volume), size)| (index, volume.size, *size)).find(|(_, mine, other)| mine < other)
+    }
+
+    /// The first thing in which the peer's description differs, but for sizes, which change. `None` when they agree.
     #[must_use]
     pub fn mismatch(&self, peer: &Self) -> Option<Mismatch> {
         if self.name != peer.name {
@@ -182,8 +210,6 @@ impl GroupDescription {
             } else if ours.logical_block_size != theirs.logical_block_size {
                 let (ours, theirs) = (ours.logical_block_size, theirs.logical_block_size);
                 Some(Mismatch::LogicalBlockSize { volume, ours, theirs })
-            } else if ours.size != theirs.size {
-                Some(Mismatch::Size { volume, ours: ours.size, theirs: theirs.size })
             } else {
                 None
             }
@@ -270,16 +296,6 @@ pub enum Mismatch {
         /// The peer's.
         theirs: VolumeUuid,
     },
-    /// Another size.
-    #[error("{volume} has {ours} here and {theirs} at the peer: resize the smaller one")]
-    Size {
-        /// Which volume.
-        volume: VolumeIndex,
-        /// This host's.
-        ours: Sectors,
-        /// The peer's.
-        theirs: Sectors,
-    },
     /// Another logical block size.
     #[error(
         "{volume} has logical blocks of {ours} bytes here and {theirs} at the peer: use devices with the same one"
@@ -332,9 +348,21 @@ mod tests {
         let one = group("g", &ours.volumes()[..1]);
         assert_eq!(ours.mismatch(&one), Some(Mismatch::Count { ours: 2, theirs: 1 }));
         assert!(matches!(second(volume(3, 64, 4096)), Some(Mismatch::Uuid { volume: VolumeIndex(1), .. })));
-        assert!(matches!(second(volume(2, 72, 4096)), Some(Mismatch::Size { volume: VolumeIndex(1), .. })));
+        assert_eq!(second(volume(2, 72, 4096)), None, "sizes change");
         let block = second(volume(2, 64, 512)).unwrap();
         assert_eq!(block, Mismatch::LogicalBlockSize { volume: VolumeIndex(1), ours: 4096, theirs: 512 });
+    }
+
+    #[test]
+    fn sizes_are_whole_blocks() {
+        let ours = group("g", &[volume(1, 64, 512), volume(2, 64, 4096)]);
+        let larger = ours.with_sizes(&[Sectors(65), Sectors(87)]).unwrap();
+        assert_eq!(larger.sizes(), [Sectors(65), Sectors(80)]);
+        assert_eq!(larger.smaller_than(&[Sectors(65), Sectors(80)]), None);
+        let second = Some((VolumeIndex(1), Sectors(64), Sectors(80)));
+        assert_eq!(ours.smaller_than(&[Sectors(64), Sectors(80)]), second);
+        assert_eq!(ours.with_sizes(&[Sectors(64)]), Err(GroupError::Count(1)));
+        assert!(matches!(ours.with_sizes(&[Sectors(64), Sectors(7)]), Err(GroupError::Shape(..))));
     }
 
     #[test]

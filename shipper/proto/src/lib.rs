@@ -11,6 +11,7 @@ pub mod epoch_encoder;
 pub mod frame;
 pub mod generations;
 pub mod group;
+pub mod growth;
 pub mod ids;
 pub mod journal;
 pub mod lineage;

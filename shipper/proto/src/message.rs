@@ -11,6 +11,7 @@ use crate::frame::{Frame, FrameError, FrameKind, HEADER_LEN, Stamp};
 use crate::generations::LineageEntry;
 use crate::generations::{decode_lineage, encode_lineage};
 use crate::group::GroupDescription;
+use crate::growth::{decode_sizes, encode_sizes};
 use crate::ids::{Digest, Epoch, Incarnation};
 use crate::lineage::Standing;
 use crate::state::{Content, Role};
@@ -75,6 +76,9 @@ pub struct Welcome {
     pub journal_size: Option<u64>,
     /// The epoch of `chain_digest`, where it says so: the last one that is wholly in its journal or on its volumes.
     pub held: Option<Epoch>,
+    /// How large the volumes are in what it holds, or differs from in known blocks; `None`: as the primary's, or nothing
+    /// is held.
+    pub sizes: Option<Vec<Sectors>>,
 }
 
 /// A control message.
@@ -138,6 +142,8 @@ pub enum Message {
         journal_used: u64,
         /// Bytes of the journal.
         journal_size: u64,
+        /// The size that each volume could have on this host, where it says so.
+        room: Option<Vec<Sectors>>,
     },
     /// Asks for a [`Message::Pong`] of the same token.
     Ping {
@@ -301,7 +307,7 @@ impl Message {
             }
             Self::Commit { epoch } => fields.u64(1, epoch.0),
             Self::TakeOver { generation } => fields.field(1, generation),
-            Self::Report { committed, applied, durable, journal_used, journal_size } => {
+            Self::Report { committed, applied, durable, journal_used, journal_size, room } => {
                 fields.u64(1, committed.0);
                 fields.u64(2, applied.0);
                 fields.u64(3, *journal_used);
@@ -309,17 +315,12 @@ impl Message {
                 if let Some(durable) = durable {
                     fields.u64(OPTIONAL | 1, durable.0);
                 }
-            }
-            Self::Ping { token } | Self::Pong { token } => fields.u64(1, *token),
-            Self::Hash(request) => {
-                fields.u64(1, request.token);
-                fields.u64(2, request.epoch.0);
-                fields.u64(3, request.unit.0);
-                fields.field(4, &request.encode_places());
-                if request.length == DigestLength::Short {
-                    fields.field(5, &[SHORT]);
+                if let Some(room) = room {
+                    fields.field(OPTIONAL | 2, &encode_sizes(room));
                 }
             }
+            Self::Ping { token } | Self::Pong { token } => fields.u64(1, *token),
+            Self::Hash(request) => encode_hash(request, &mut fields),
             Self::Digests { token, result } => {
                 fields.u64(1, *token);
                 match result {
@@ -371,6 +372,7 @@ impl Message {
                 durable: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes).map(Epoch),
                 journal_used: fields.u64(3)?,
                 journal_size: fields.u64(4)?,
+                room: fields.optional(OPTIONAL | 2).map(decode_sizes).transpose()?,
             },
             FrameKind::Ping => Self::Ping { token: fields.u64(1)? },
             FrameKind::Pong => Self::Pong { token: fields.u64(1)? },
@@ -473,6 +475,9 @@ impl Welcome {
         if let Some(held) = self.held {
             fields.u64(OPTIONAL | 2, held.0);
         }
+        if let Some(sizes) = &self.sizes {
+            fields.field(OPTIONAL | 3, &encode_sizes(sizes));
+        }
     }
 
     fn decode(fields: &mut Reader<'_>) -> Result<Self, TlvError> {
@@ -487,6 +492,7 @@ impl Welcome {
             role: Role::decode(fields.required(8)?)?,
             journal_size: fields.optional_array(OPTIONAL | 1)?.map(u64::from_le_bytes),
             held: fields.optional_array(OPTIONAL | 2)?.map(u64::from_le_bytes).map(Epoch),
+            sizes: fields.optional(OPTIONAL | 3).map(decode_sizes).transpose()?,
         })
     }
 }
@@ -511,6 +517,16 @@ fn decode_all<const N: usize>(mut value: Value<'_>) -> Result<Vec<[u8; N]>, TlvE
     let digests = (0..count).map(|_| value.array()).collect::<Result<_, _>>()?;
     value.end()?;
     Ok(digests)
+}
+
+fn encode_hash(request: &HashRequest, fields: &mut Writer) {
+    fields.u64(1, request.token);
+    fields.u64(2, request.epoch.0);
+    fields.u64(3, request.unit.0);
+    fields.field(4, &request.encode_places());
+    if request.length == DigestLength::Short {
+        fields.field(5, &[SHORT]);
+    }
 }
 
 /// Bytes of a short digest, as a question asks for them.

@@ -84,6 +84,8 @@ pub enum Mutant {
     OwnUntold,
     FollowEachTick,
     PartBeforeCopies,
+    GrowthUnnoted,
+    GrowthUntold,
 }
 
 impl Mutant {
@@ -167,6 +169,8 @@ impl Mutant {
         Self::OwnUntold,
         Self::FollowEachTick,
         Self::PartBeforeCopies,
+        Self::GrowthUnnoted,
+        Self::GrowthUntold,
     ];
 }
 

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! descriptor, little endian, 24 bytes:
-//!      0     1  kind: 1 base, 2 data, 3 zero, 4 unknown; 5, a resize, is refused
+//!      0     1  kind: 1 base, 2 data, 3 zero, 4 unknown; 5, once kept for a resize, is refused
 //!      1     1  zero
 //!      2     2  volume index
 //!      4     4  length in sectors
@@ -38,7 +38,7 @@ pub enum RecordKind {
     Unknown = 4,
 }
 
-/// The frozen number of a resize. No backup can follow one yet, so none may store one.
+/// The frozen number of a resize. Sizes travel with the group of an epoch instead, so no version sends one.
 const RESIZE: u8 = 5;
 
 impl RecordKind {

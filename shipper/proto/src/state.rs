@@ -5,10 +5,12 @@
 
 use crate::generations::{LineageEntry, decode_lineage, encode_lineage};
 use crate::group::{GroupDescription, MAX_VOLUMES};
+use crate::growth::SizeHistory;
 use crate::ids::{Epoch, Generation, GroupName, Incarnation, VolumeUuid};
 use crate::rolls::RollHistory;
 use crate::slot::{Chosen, ReadSlot, SlotError, SlotKind, choose};
 use crate::tlv::{OPTIONAL, Reader, TlvError, Value, Writer};
+use ftdm_units::Sectors;
 
 /// What this host is for its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +159,8 @@ pub struct DurableState {
     pub with_loss: bool,
     /// A primary: its daemon ended while everything was committed and its volumes were closed, and this was their mark.
     pub ended_at: Option<WriteMark>,
+    /// The sizes that the volumes of the group had before those in `group`.
+    pub sizes: SizeHistory,
 }
 
 /// Identities, 16 bytes each.
@@ -221,6 +225,8 @@ mod tag {
     pub(super) const ENDED_AT: u16 = super::OPTIONAL | 4;
     /// Mandatory: a version that does not know it would overwrite what is better than its own.
     pub(super) const WITH_LOSS: u16 = 13;
+    /// Mandatory: a version that does not know it would leave out what a volume grew by.
+    pub(super) const SIZES: u16 = 14;
 }
 
 /// A durable state that cannot be used.
@@ -256,7 +262,44 @@ impl DurableState {
             numbered: None,
             with_loss: false,
             ended_at: None,
+            sizes: SizeHistory::default(),
         }
+    }
+
+    /// The volumes as they were at this epoch.
+    #[must_use]
+    pub fn group_at(&self, epoch: Epoch) -> Option<GroupDescription> {
+        let group = self.group.as_ref()?;
+        let earlier = self.sizes.at(epoch).and_then(|sizes| group.with_sizes(sizes).ok());
+        Some(earlier.unwrap_or_else(|| group.clone()))
+    }
+
+    /// Epochs from `first` on are of volumes with these sizes.
+    pub fn resize(&mut self, first: Epoch, to: GroupDescription) {
+        if let Some(group) = self.group.replace(to.clone())
+            && group.sizes() != to.sizes()
+        {
+            self.sizes.note(first, group.sizes());
+        }
+    }
+
+    /// What is held from now on is this epoch, in the sizes that the volumes had then.
+    pub fn end_sizes_at(&mut self, epoch: Epoch) {
+        self.group = self.group_at(epoch);
+        self.sizes.end_at(epoch);
+    }
+
+    /// The sizes of what the volumes hold as far as it is an epoch: of the last one at `committed`, or of the one from
+    /// which they differ in known blocks. None where there is none.
+    #[must_use]
+    pub fn content_sizes(&self, committed: Epoch) -> Option<Vec<Sectors>> {
+        let epoch = match self.content {
+            Content::Consistent => Some(committed),
+            Content::Inconsistent { base, .. } => base,
+            Content::Outdated { fork } => fork,
+            Content::Blank => None,
+        };
+        Some(self.group_at(epoch?)?.sizes())
     }
 
     /// The generation that the present content belongs to.
@@ -304,6 +347,9 @@ impl DurableState {
         if self.with_loss {
             fields.field(tag::WITH_LOSS, &[]);
         }
+        if !self.sizes.is_empty() {
+            fields.field(tag::SIZES, &self.sizes.encode());
+        }
         if self.rolls.last().is_some() {
             fields.field(tag::ROLLS, &self.rolls.encode());
         }
@@ -339,6 +385,7 @@ impl DurableState {
         let with_loss = fields.flag(tag::WITH_LOSS)?;
         let numbered = fields.optional_array(tag::NUMBERED)?.map(u64::from_le_bytes).map(Epoch);
         let ended_at = fields.optional_array(tag::ENDED_AT)?.map(WriteMark);
+        let sizes = fields.optional(tag::SIZES).map(SizeHistory::decode).transpose()?.unwrap_or_default();
         let rolls = fields.optional(tag::ROLLS).map(RollHistory::decode).transpose()?.unwrap_or_default();
         let devices = fields.optional(tag::DEVICES).map(decode_devices).transpose()?.unwrap_or_default();
         fields.finish()?;
@@ -360,6 +407,7 @@ impl DurableState {
             numbered,
             with_loss,
             ended_at,
+            sizes,
         })
     }
 

@@ -10,6 +10,7 @@ use ftship_proto::epoch_encoder::{EpochEncoder, PlainEncoder};
 use ftship_proto::frame::{Frame, FrameDecoder, FrameKind};
 use ftship_proto::generations::LineageEntry;
 use ftship_proto::group::{GroupDescription, VolumeDescription};
+use ftship_proto::growth::SizeHistory;
 use ftship_proto::ids::{Digest, Epoch, Generation, Incarnation, VolumeIndex, VolumeUuid};
 use ftship_proto::journal::{Dropped, JournalWriter, Ring, Superblock, encode_padded, recover};
 use ftship_proto::lineage::Standing;
@@ -162,6 +163,7 @@ fn messages() {
         role: Role::Backup,
         journal_size: None,
         held: None,
+        sizes: None,
     });
     let digests = |digests| Message::Digests { token: 0x77, result: Ok(digests) };
     let all = [
@@ -185,6 +187,7 @@ fn messages() {
                 durable: None,
                 journal_used: 12345,
                 journal_size: 1 << 30,
+                room: None,
             },
         ),
         ("ping", Message::Ping { token: 0x0102_0304_0506_0708 }),
@@ -225,6 +228,7 @@ fn a_report_with_its_optional_field() {
         durable: Some(Epoch(4715)),
         journal_used: 12345,
         journal_size: 1 << 30,
+        room: None,
     };
     check("report_durable", &bytes_of(&[report.encode(2, INCARNATION)]));
     assert_eq!(Message::decode(&frames_in(&golden("report_durable"))[0]), Ok(report));
@@ -243,6 +247,7 @@ fn a_welcome_with_its_optional_field() {
         role: Role::Backup,
         journal_size: Some(15 << 20),
         held: None,
+        sizes: None,
     });
     check("welcome_journal", &bytes_of(&[welcome.encode(2, INCARNATION)]));
     assert_eq!(Message::decode(&frames_in(&golden("welcome_journal"))[0]), Ok(welcome));
@@ -262,6 +267,7 @@ fn what_a_sync_starts_from() {
         role: Role::Backup,
         journal_size: Some(15 << 20),
         held: Some(Epoch(4712)),
+        sizes: None,
     });
     let begin = Message::SyncBegin { base_id: [0xb1; 16], base };
     for (name, message) in [("welcome_held", welcome), ("sync_begin_base", begin)] {
@@ -335,6 +341,7 @@ fn durable_state() {
         numbered: None,
         with_loss: false,
         ended_at: None,
+        sizes: SizeHistory::default(),
     };
     check_state("state", 7, state);
 }
@@ -364,6 +371,7 @@ fn a_state_with_its_rolls() {
         numbered: None,
         with_loss: false,
         ended_at: None,
+        sizes: SizeHistory::default(),
     };
     check_state("state_rolls", 8, state);
 }
@@ -390,6 +398,42 @@ fn a_state_that_was_promoted_over_and_one_that_stepped_down() {
         ("state_outdated", outdated),
     ] {
         check_state(name, 9, state);
+    }
+}
+
+/// The first volume has grown, twice.
+#[test]
+fn volumes_that_grew() {
+    let sizes = |first: u64| vec![Sectors(first), Sectors(1 << 16)];
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
+    let mut state = DurableState { lineage: lineage(), group: Some(group()), ..blank };
+    state.sizes.note(Epoch(4700), sizes(1 << 18));
+    state.sizes.note(Epoch(4712), sizes(1 << 19));
+    check_state("state_sizes", 9, state);
+    let report = Message::Report {
+        committed: Epoch(4712),
+        applied: Epoch(4700),
+        durable: Some(Epoch(4715)),
+        journal_used: 12345,
+        journal_size: 1 << 30,
+        room: Some(sizes(1 << 21)),
+    };
+    let welcome = Message::Welcome(Welcome {
+        protocol: 2,
+        features: 0,
+        lineage: lineage(),
+        highest_epoch_seen: Epoch(4713),
+        committed: Epoch(4710),
+        chain_digest: Digest([0xd3; 32]),
+        content: Content::Consistent,
+        role: Role::Backup,
+        journal_size: Some(15 << 20),
+        held: Some(Epoch(4712)),
+        sizes: Some(sizes(1 << 19)),
+    });
+    for (name, message) in [("report_room", report), ("welcome_sizes", welcome)] {
+        check(name, &bytes_of(&[message.encode(2, INCARNATION)]));
+        assert_eq!(Message::decode(&frames_in(&golden(name))[0]), Ok(message), "{name}");
     }
 }
 

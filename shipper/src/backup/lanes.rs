@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
 use ftdm::fault;
-use ftdm_units::Era;
+use ftdm_units::{Era, Sectors};
 use ftship_proto::backup::{BackupAction, BackupEvent, Sealed};
 use ftship_proto::frame::{Frame, FrameKind};
 use ftship_proto::group::GroupDescription;
@@ -74,6 +74,11 @@ pub(super) enum LaneReport {
         /// Recovery points that are to be removed and cannot be, for people.
         kept: Vec<String>,
     },
+    /// The volumes show what was asked for; or why not, for people.
+    Enlarged {
+        /// Whether.
+        result: Result<(), String>,
+    },
     /// The volumes are closed.
     VolumesReleased,
     /// The lane has failed for good.
@@ -122,6 +127,8 @@ pub(super) enum VolumeJob {
         /// What is wanted.
         order: Box<Order>,
     },
+    /// Show at least these sizes.
+    Enlarge(Vec<Sectors>),
     /// Close the volumes, which from then on show the size of the group's.
     Release(Option<Box<GroupDescription>>),
 }
@@ -210,6 +217,7 @@ impl Lanes {
             BackupAction::HashVolumes(request) => (0, VolumeJob::Hash(request)),
             BackupAction::ReadOwn { since } => (0, VolumeJob::ReadOwn(since)),
             BackupAction::RollEra => (0, VolumeJob::Roll),
+            BackupAction::Enlarge { sizes } => (0, VolumeJob::Enlarge(sizes)),
             BackupAction::ReleaseVolumes => (0, VolumeJob::Release(state.group.clone().map(Box::new))),
             other => return Taken::Other(other),
         };
@@ -249,6 +257,7 @@ impl LaneReport {
             Self::Hashed { token, result } => BackupEvent::VolumesHashed { token, result },
             Self::OwnRead { result } => BackupEvent::OwnRead { result },
             Self::Rolled { eras } => BackupEvent::EraRolled { eras },
+            Self::Enlarged { result } => BackupEvent::Enlarged { result },
             Self::VolumesReleased => BackupEvent::VolumesReleased,
             Self::Failed { reason } => BackupEvent::Failed { reason },
         })
@@ -357,13 +366,10 @@ pub(super) fn volume_lane(
                 let result = volumes.written_since(&since).map_err(|error| format!("{error:#}"));
                 Ok(Some(LaneReport::OwnRead { result }))
             }
-            VolumeJob::Roll => {
-                // A promote goes on all the same: what is not known is copied.
-                let eras = volumes.roll().unwrap_or_else(|error| {
-                    log::error!("what changes from now on is not known: {error:#}");
-                    Vec::new()
-                });
-                Ok(Some(LaneReport::Rolled { eras }))
+            VolumeJob::Roll => Ok(Some(LaneReport::Rolled { eras: roll(volumes) })),
+            VolumeJob::Enlarge(sizes) => {
+                let result = enlarge(volumes, &sizes);
+                Ok(Some(LaneReport::Enlarged { result }))
             }
             VolumeJob::Snapshot { id, epoch, order } => {
                 let take = |()| order.take(epoch).map_err(|error| format!("{error:#}"));
@@ -381,6 +387,20 @@ pub(super) fn volume_lane(
             VolumeJob::Release(_) => unreachable!("handled above"),
         }
     })
+}
+
+/// Ends the era on each volume. A promote goes on all the same if that fails: what is not known is copied.
+fn roll(volumes: &Volumes) -> Vec<Era> {
+    volumes.roll().unwrap_or_else(|error| {
+        log::error!("what changes from now on is not known: {error:#}");
+        Vec::new()
+    })
+}
+
+fn enlarge(volumes: &mut Volumes, sizes: &[Sectors]) -> Result<(), String> {
+    let result = volumes.enlarge(sizes).map_err(|error| format!("{error:#}"));
+    fault::at("volumes-enlarged");
+    result
 }
 
 /// Whether the volumes hold what was last applied, wholly.

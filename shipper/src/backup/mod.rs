@@ -10,6 +10,7 @@ mod lanes;
 pub mod last_resort;
 mod opened;
 mod redo;
+mod room;
 mod snapshot;
 mod volume_device;
 
@@ -19,9 +20,10 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ftdm::fault;
+use ftdm_units::Sectors;
 use ftship_proto::backup::{Backup, BackupAction, BackupEvent, GiveUpRefused, Phase, PromoteRefused};
 use ftship_proto::frame::Frame;
-use ftship_proto::group::LocalVolume;
+use ftship_proto::group::GroupDescription;
 use ftship_proto::ids::{Epoch, Incarnation};
 use ftship_proto::message::{ByeCause, Message};
 use ftship_proto::state::{DurableState, Role};
@@ -39,6 +41,7 @@ use crate::runtime::tokens::PEER;
 use crate::store::state_file::StateFile;
 use lanes::{LaneReport, Lanes, Taken};
 use opened::{Opened, open_journal};
+use room::Room;
 use snapshot::Snapshots;
 use volume_device::DiscardCounts;
 
@@ -67,6 +70,7 @@ pub struct BackupDriver {
     /// Not everything that has arrived was read: others have their turn first.
     has_more: bool,
     snapshots: Snapshots,
+    room: Room,
     volumes: Vec<VolumeFigures>,
     /// Why nothing tells what changes on the volumes: coming back to the other side will cost a whole copy.
     untracked: Option<String>,
@@ -103,7 +107,7 @@ impl BackupDriver {
             log::error!("{what}");
         }
         damage.append(&mut opened.damage);
-        let (volumes, discards) = (volume_figures(config, &opened.local), Arc::clone(&opened.discards));
+        let (volumes, discards) = (volume_figures(config, &opened.shown), Arc::clone(&opened.discards));
         let untracked = opened.untracked.take();
         let (core, lanes) = opened.start(state_file, reports)?;
         Ok(Self {
@@ -121,6 +125,7 @@ impl BackupDriver {
             shown: ("", None),
             has_more: false,
             snapshots: Snapshots::new(config),
+            room: Room::new(config),
             volumes,
             untracked,
             damage,
@@ -288,7 +293,7 @@ impl BackupDriver {
                 in_flight: 0,
                 committed_count: counters.epochs_committed,
             },
-            volumes: with_device_sizes(&self.volumes),
+            volumes: with_device_sizes(&self.sized()),
             warnings: self.damage.iter().chain(self.snapshots.kept()).cloned().collect(),
             verify: None,
             peer_standing: None,
@@ -303,6 +308,16 @@ impl BackupDriver {
                 discard_errors: self.discards.errors.load(Ordering::Relaxed),
             }),
         }
+    }
+
+    /// The volumes, in the sizes that the pair agreed on.
+    fn sized(&self) -> Vec<VolumeFigures> {
+        let mut volumes = self.volumes.clone();
+        let agreed = self.core.state().group.as_ref().map(GroupDescription::sizes).unwrap_or_default();
+        for (volume, agreed) in volumes.iter_mut().filter(|volume| volume.size > 0).zip(agreed) {
+            volume.size = agreed.bytes().unwrap_or(volume.size);
+        }
+        volumes
     }
 
     fn describe(&self) -> (&'static str, Option<String>) {
@@ -407,6 +422,7 @@ impl Driver for BackupDriver {
         match request {
             Request::Status => self.answers.push((client, Response::Status(Box::new(self.status())))),
             Request::Promote { epoch, force, token } => self.promote(now, client, epoch, force, token),
+            Request::Resize => self.answers.push((client, refuse("resize"))),
             Request::Switch { .. } => self.answers.push((client, refuse("switch"))),
             Request::Demote => self.answers.push((client, refuse("stepping down"))),
             Request::DiscardMine => {
@@ -441,6 +457,7 @@ impl Driver for BackupDriver {
         }
         self.admit(now);
         self.point_when_due(now);
+        self.look_for_room(now);
         // What has arrived is heard before anybody is called silent.
         self.receive(now);
         self.core.handle_timeout(now);
@@ -485,11 +502,11 @@ fn without_journal(config: &Config) -> String {
 }
 
 /// The volumes as the status shows them. A promoted backup has none of them open, and tells no sizes.
-fn volume_figures(config: &Config, local: &[LocalVolume]) -> Vec<VolumeFigures> {
+fn volume_figures(config: &Config, shown: &[Sectors]) -> Vec<VolumeFigures> {
     let figures = |(at, volume): (usize, &crate::config::Volume)| VolumeFigures {
         name: volume.name.to_string(),
         device: volume.device.display().to_string(),
-        size: local.get(at).map_or(0, |local| local.size.bytes().unwrap_or(u64::MAX)),
+        size: shown.get(at).map_or(0, |shown| shown.bytes().unwrap_or(u64::MAX)),
         ..VolumeFigures::default()
     };
     config.volume.iter().enumerate().map(figures).collect()

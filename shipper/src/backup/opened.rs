@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use bytesize::ByteSize;
+use ftdm_units::Sectors;
 use ftship_proto::backup::{Backup, BackupConfig, Recovered};
-use ftship_proto::group::LocalVolume;
 use ftship_proto::state::{DurableState, Role};
 
 use super::identity::{check_identities, identities};
@@ -46,8 +46,8 @@ pub(super) struct Opened {
     journal: Option<JournalDevice>,
     redo: Option<Redo>,
     volumes: Option<Volumes>,
-    /// The volumes as this host has them; none once it was promoted.
-    pub(super) local: Vec<LocalVolume>,
+    /// What the volumes show; none once this host was promoted.
+    pub(super) shown: Vec<Sectors>,
     pub(super) discards: Arc<DiscardCounts>,
     /// Why nothing tells what changes on the volumes: coming back to the other side will cost a whole copy.
     pub(super) untracked: Option<String>,
@@ -71,11 +71,13 @@ impl Opened {
             None => (None, Recovery::without_journal(&state)?),
         };
         let redo = journal.as_ref().map(Redo::of).transpose()?;
-        let volumes = if state.role == Role::Primary { None } else { Some(Volumes::open(&config.volume)?) };
+        let mut volumes =
+            if state.role == Role::Primary { None } else { Some(Volumes::open(&config.volume)?) };
         let mut devices = Vec::new();
-        if let Some(volumes) = &volumes {
+        if let Some(volumes) = &mut volumes {
             if let Some(group) = &state.group {
                 volumes.check(group)?;
+                volumes.enlarge(&group.sizes())?;
             }
             devices = identities(&config.volume);
             check_identities(&config.volume, &state.devices, &devices)?;
@@ -86,10 +88,11 @@ impl Opened {
                 "what changes on the volumes is not tracked: {reason}; after a promote the other side needs a whole copy"
             );
         }
-        let local = volumes.as_ref().map(Volumes::local).unwrap_or_default();
+        let shown = volumes.as_ref().map(Volumes::shown).unwrap_or_default();
         let core_config = BackupConfig {
             group: config.group.clone(),
-            volumes: local.clone(),
+            volumes: volumes.as_ref().map(Volumes::local).unwrap_or_default(),
+            shown: shown.clone(),
             devices,
             timeout: config.limits.timeout,
             apply_delay: config.journal.apply_delay,
@@ -111,7 +114,7 @@ impl Opened {
             redo,
             discards: volumes.as_ref().map(Volumes::discards).unwrap_or_default(),
             volumes,
-            local,
+            shown,
             untracked,
             damage: recovery.damage,
         })

@@ -24,6 +24,7 @@ use ftship_proto::ids::VolumeIndex;
 use ftship_proto::record::{Content, Record, RecordIter};
 use ftship_proto::scope::Scope;
 
+use super::room::room_of;
 use crate::config::Volume;
 
 /// Bytes written at a time; also how many zeros are kept at hand.
@@ -111,7 +112,21 @@ impl Volumes {
         Arc::clone(&self.discards)
     }
 
-    /// Size and logical block size of each.
+    /// The size that each shows.
+    #[must_use]
+    pub(super) fn shown(&self) -> Vec<Sectors> {
+        self.devices.iter().map(VolumeDevice::shown).collect()
+    }
+
+    /// From now on each shows at least this size.
+    ///
+    /// # Errors
+    /// When a device is too small, or its stack cannot be changed. Those before it are larger then, which harms nothing.
+    pub(super) fn enlarge(&mut self, sizes: &[Sectors]) -> anyhow::Result<()> {
+        self.devices.iter_mut().zip(sizes).try_for_each(|(volume, size)| volume.enlarge(*size))
+    }
+
+    /// The size that each could be given, and its logical block size.
     #[must_use]
     pub(super) fn local(&self) -> Vec<LocalVolume> {
         self.devices.iter().map(VolumeDevice::local).collect()
@@ -198,6 +213,8 @@ struct VolumeDevice {
     stack: Option<Stack>,
     /// The visible device of the stack, which nobody else has meanwhile.
     _visible: Option<BlockDevice>,
+    /// Size of the device below.
+    origin: Sectors,
     /// What takes discards, and their unit; `None` where nothing does.
     discarding: Option<(BlockDevice, Sectors)>,
     discards: Arc<DiscardCounts>,
@@ -224,13 +241,36 @@ impl VolumeDevice {
                 BlockDevice::open(&volume.device, Access { write: true, direct: true, exclusive: false })?
             }
         };
+        let origin = below.size();
         let discarding = discard_granule(&below).map(|granule| (below, granule));
         let (discards, buffer) = (Arc::clone(discards), AlignedBuffer::new(CHUNK));
-        Ok(Self { device, stack, _visible: visible, discarding, discards, buffer })
+        Ok(Self { device, stack, _visible: visible, origin, discarding, discards, buffer })
+    }
+
+    /// The size of the visible device; dm-era below it may track more.
+    fn shown(&self) -> Sectors {
+        self.stack.as_ref().map_or(self.device.size(), Stack::size)
     }
 
     fn local(&self) -> LocalVolume {
-        LocalVolume { size: self.device.size(), logical_block_size: self.device.logical_block() }
+        let shown = self.shown();
+        let size =
+            self.stack.as_ref().map_or(shown, |stack| room_of(stack, self.origin.max(shown)).max(shown));
+        LocalVolume { size, logical_block_size: self.device.logical_block() }
+    }
+
+    fn enlarge(&mut self, size: Sectors) -> anyhow::Result<()> {
+        let path = self.device.path().to_owned();
+        if let Some(stack) = &mut self.stack
+            && stack.size() < size
+        {
+            stack.enlarge(size, &*unwatched()).with_context(|| format!("volume {}", stack.name()))?;
+            stack.show(size, &*unwatched()).with_context(|| format!("volume {}", stack.name()))?;
+        }
+        self.device.look_again().with_context(|| path.display().to_string())?;
+        let found = self.device.size();
+        anyhow::ensure!(found >= size, "{} has {found}, {size} are needed", path.display());
+        Ok(())
     }
 
     fn untracked(&self) -> Option<String> {

@@ -234,6 +234,15 @@ pub(crate) enum Verb {
         #[structopt(long, default_value = "60")]
         timeout: u64,
     },
+    /// Primary: gives the volumes the sizes of their devices, on both sides, after `lvextend` on both. The VM runs
+    /// on. Prints the sizes before and after
+    Resize {
+        /// Name of the group
+        group: String,
+        /// Seconds to wait before giving up
+        #[structopt(long, default_value = "60")]
+        timeout: u64,
+    },
     /// Old primary, after the other side was promoted: becomes its backup
     Demote {
         /// Name of the group

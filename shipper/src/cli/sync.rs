@@ -1,15 +1,32 @@
-//! `ftship full-sync`, with its progress, and `ftship resolve`.
+//! `ftship full-sync`, with its progress, `ftship resolve`, and `ftship resize`.
 //!
-//! Always holds: it ends well only when the pair is in sync after a whole copy.
+//! Always holds: a full sync ends well only when the pair is in sync after a whole copy; a resize, when the volumes have
+//! their new sizes.
+
+use std::time::Duration;
 
 use ftship::control::exit::Code;
-use ftship::control::{Request, Response, text};
+use ftship::control::{Request, ResizedVolume, Response, text};
 
 use crate::cli::failure::{ANSWER_TIMEOUT, Failure, PROGRESS_INTERVAL, request, started, unexpected};
 
 pub(crate) fn full_sync(group: &str, progress: Option<Option<String>>) -> Result<(), Failure> {
     started(group, &Request::FullSync, ANSWER_TIMEOUT)?;
     progress.map_or(Ok(()), |form| follow_full_sync(group, form.is_some()))
+}
+
+/// Enlarges the volumes on both sides.
+pub(crate) fn resize(group: &str, timeout: Duration) -> Result<(), Failure> {
+    let Response::Resized { volumes } = request(group, &Request::Resize, timeout)? else {
+        return Err(unexpected());
+    };
+    for ResizedVolume { name, before, after } in volumes {
+        match before == after {
+            true => say!("{name} {after} bytes, as before")?,
+            false => say!("{name} {after} bytes, before {before}")?,
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn resolve(group: &str, discard_mine: bool) -> Result<(), Failure> {

@@ -79,6 +79,8 @@ pub enum Request {
         #[serde(default)]
         size: Option<String>,
     },
+    /// Primary: give the volumes what their devices have, on both sides.
+    Resize,
     /// Primary: overwrite the backup with a new copy.
     FullSync,
     /// Read the configuration again, and take over what can change while the daemon runs.
@@ -114,6 +116,7 @@ impl Request {
             | Self::Demote
             | Self::DiscardMine
             | Self::TestCopy { .. }
+            | Self::Resize
             | Self::FullSync
             | Self::Reload
             | Self::Verify { .. } => false,
@@ -176,6 +179,11 @@ pub enum Response {
         #[serde(default)]
         ignored: Vec<String>,
     },
+    /// To `resize`: the volumes have their new sizes, or had them before.
+    Resized {
+        /// In the group's order.
+        volumes: Vec<ResizedVolume>,
+    },
     /// To `full-sync`, `switch`, `demote` and `discard-mine`.
     Started,
     /// To `promote`: its token is not above one that was seen already; nothing was changed.
@@ -198,6 +206,17 @@ pub enum Response {
         /// For people.
         reason: String,
     },
+}
+
+/// A volume before and after a `resize`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizedVolume {
+    /// Its name.
+    pub name: String,
+    /// Bytes that it had.
+    pub before: u64,
+    /// Bytes that it has.
+    pub after: u64,
 }
 
 /// How a daemon stands. Times are in milliseconds, sizes in bytes; both since the daemon's start.

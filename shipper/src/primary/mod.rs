@@ -11,6 +11,7 @@ mod encode;
 mod inspecting;
 mod pace;
 mod reports;
+mod resizing;
 mod roles;
 mod settings;
 mod shown;
@@ -201,6 +202,10 @@ impl PrimaryDriver {
                 }
                 PrimaryAction::CheckpointFailed { id, reason } => self.clients.fail_checkpoint(id, reason),
                 PrimaryAction::CommitDone { id, result } => self.clients.answer(id, commit_answer(result)),
+                PrimaryAction::ResizeDone { id, result } => {
+                    let answer = self.resized(result);
+                    self.clients.answer(id, answer);
+                }
                 PrimaryAction::FullSyncBegun { id, result } => {
                     let answer = match result {
                         Ok(()) => Response::Started,
@@ -307,6 +312,7 @@ impl Driver for PrimaryDriver {
                 self.core.handle(now, PrimaryEvent::Commit { id, epoch: Epoch(epoch) });
             }
             Request::Verify { repair } => self.verify_wanted(now, client, repair),
+            Request::Resize => self.resize(now, client),
             Request::Switch { stall } => self.switch(now, client, stall),
             Request::Demote => self.demote(now, client, false),
             Request::DiscardMine => self.demote(now, client, true),

@@ -9,6 +9,7 @@ use anyhow::Context;
 use ftdm::block_io::BlockDevice;
 use ftdm::capture::ram_disks::LogPair;
 use ftdm::discard::Discards;
+use ftdm::pause::pulse::unwatched;
 use ftdm::stack::Stack;
 use ftdm_units::{Era, SECTOR_SIZE, Sectors};
 use ftship_proto::group::{GroupDescription, LocalVolume, VolumeDescription};
@@ -37,8 +38,12 @@ impl Volumes {
     pub(super) fn open(config: &Config, known: Option<&GroupDescription>) -> anyhow::Result<Self> {
         let mut stacks = config.volume.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
         for (stack, wanted) in stacks.iter_mut().zip(known.into_iter().flat_map(GroupDescription::volumes)) {
-            stack.limit(wanted.size).with_context(|| {
-                format!("volume {}: the pair agreed on {}, its stack shows more", stack.name(), wanted.size)
+            fit(stack, wanted.size).with_context(|| {
+                format!(
+                    "volume {}: the pair agreed on {}, its stack shows another size",
+                    stack.name(),
+                    wanted.size
+                )
             })?;
         }
         let lost = stacks.iter().find_map(|stack| Some((stack.name(), stack.history().err()?)));
@@ -124,6 +129,16 @@ pub(super) fn known_as(
             .with_context(|| format!("{index} of this host, as its stack shows it"))?;
     }
     Ok(known.clone())
+}
+
+/// A size that was agreed on may not be shown yet, where somebody died between.
+fn fit(stack: &mut Stack, wanted: Sectors) -> anyhow::Result<()> {
+    stack.limit(wanted)?;
+    if stack.size() < wanted {
+        stack.enlarge(wanted, &*unwatched())?;
+        stack.show(wanted, &*unwatched())?;
+    }
+    Ok(())
 }
 
 /// What a log has to have where none are named.

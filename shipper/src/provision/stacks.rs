@@ -114,7 +114,7 @@ fn table(volume: &Volume, agreed: Option<Sectors>) -> anyhow::Result<FtTable> {
 }
 
 /// Bytes of a device now, as the kernel's list of devices shows them; 0: not known. It opens nothing.
-fn device_size(device: &Path) -> u64 {
+pub(crate) fn device_size(device: &Path) -> u64 {
     let size = || {
         let number = DevNum::from_rdev(std::fs::metadata(device).ok()?.rdev());
         let sectors: u64 = std::fs::read_to_string(sysfs(number).join("size")).ok()?.trim().parse().ok()?;

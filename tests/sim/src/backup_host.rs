@@ -165,6 +165,7 @@ impl World {
         BackupConfig {
             group: crate::encoding::group_name(),
             volumes: self.scenario.shape.0.iter().map(local).collect(),
+            shown: self.shown_by_backup(),
             devices: Vec::new(),
             timeout: std::time::Duration::from_micros(self.scenario.timeout),
             apply_delay: std::time::Duration::from_micros(self.scenario.apply_delay),
@@ -175,6 +176,14 @@ impl World {
                 None => self.scenario.is_tracked.then(|| vec![PROMOTED_ERA; self.scenario.shape.0.len()]),
             },
         }
+    }
+
+    /// The sizes that the devices show when the daemon starts: those that its state names.
+    fn shown_by_backup(&self) -> Vec<Sectors> {
+        let [a, b] = self.backup.disks.state.view.slots();
+        let state = DurableState::load(a, b).expect("a sound state").expect("formatted").0;
+        let begins = || self.scenario.begins.iter().map(|blocks| Sectors(*blocks as u64)).collect();
+        state.group.map_or_else(begins, |group| group.sizes())
     }
 
     /// The daemon is gone. What its threads were doing is done in part.
@@ -263,6 +272,7 @@ impl World {
                 }
             }
             BackupAction::ReadOwn { since } => self.volume_push(0, VolumeJob::ReadOwn(since)),
+            BackupAction::Enlarge { .. } => self.volume_push(0, VolumeJob::Enlarge),
             BackupAction::RollEra => {
                 // Nothing is being written: whatever was to be applied is.
                 let untracked = || vec![PROMOTED_ERA; self.scenario.shape.0.len()];

@@ -50,7 +50,8 @@ impl World {
         self.note_guest_write();
         for _ in 0..=self.random.below(self.scenario.burst) {
             let shape = &self.scenario.shape;
-            let mut block = self.random.index(shape.blocks());
+            let block = self.random.index(shape.blocks());
+            let mut block = crate::growing::shown(shape, &self.primary.shown, block);
             let mut zero = self.random.once_in(self.scenario.odds_zero);
             let host = &mut self.primary;
             if shape.pair().contains(&block) {
@@ -186,6 +187,8 @@ impl World {
                 CutResult::Stopped.into()
             }
             CutOrder::Follow => CutResult::Followed.into(),
+            CutOrder::Enlarge { .. } => self.enlarge(void).into(),
+            CutOrder::Show { sizes } => self.show(&sizes, void).into(),
             CutOrder::Cut(cut) => self.ordered_cut(&cut, void),
             CutOrder::Hold { .. } => {
                 self.hold();
@@ -266,7 +269,7 @@ impl World {
             return PrimaryReport::Cut(result, Cargo::Scope(scope));
         }
         if let Some(daemon) = &host.daemon {
-            self.checker.cut(daemon.incarnation, epoch, &host.volume, host.writes);
+            self.checker.cut(daemon.incarnation, epoch, host);
         }
         PrimaryReport::Cut(
             CutResult::Still { attempt, eras, bytes },
@@ -299,7 +302,8 @@ impl World {
                 let dirty = std::mem::take(dirty);
                 daemon.log_used = 0;
                 let content = dirty.into_iter().map(|block| (block, host.volume[block])).collect();
-                self.checker.cut(daemon.incarnation, epoch, &host.volume, host.writes);
+                let incarnation = daemon.incarnation;
+                self.checker.cut(incarnation, epoch, host);
                 PrimaryReport::Cut(CutResult::Taken { eras }, Cargo::Captured(Captured(content)))
             }
             Some(_) => report("checks failed"),

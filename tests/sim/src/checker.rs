@@ -18,11 +18,15 @@ use ftship_proto::state::{Content as Held, DurableState, Role};
 use crate::bounds::Rolls;
 use crate::content::{self, Content, Shape};
 use crate::disk::{Disk, Disks, Image, ImageReader, Images};
+use crate::growing::{self, is_within};
+use crate::primary_host::PrimaryHost;
 use crate::scenario::Scenario;
 
 #[derive(Clone, Debug)]
 struct Cut {
     content: Rc<Content>,
+    /// Of the volumes, in blocks.
+    sizes: Vec<usize>,
     writes: u64,
 }
 
@@ -31,6 +35,7 @@ pub(crate) struct Known {
     epoch: Epoch,
     pub(crate) incarnation: Incarnation,
     content: Rc<Content>,
+    sizes: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -92,7 +97,7 @@ impl Checker {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
             shape: scenario.shape.clone(),
-            group: crate::encoding::group(scenario),
+            group: crate::encoding::group_of(&scenario.shape.0),
             cuts: HashMap::new(),
             known: HashMap::new(),
             staged: HashMap::new(),
@@ -134,8 +139,9 @@ impl Checker {
         self.shape.pair().map(|place| content[place])
     }
 
-    pub(crate) fn cut(&mut self, incarnation: Incarnation, epoch: Epoch, content: &Content, writes: u64) {
-        let cut = Cut { content: Rc::new(content.clone()), writes };
+    pub(crate) fn cut(&mut self, incarnation: Incarnation, epoch: Epoch, host: &PrimaryHost) {
+        let sizes = growing::blocks(&host.group.sizes());
+        let cut = Cut { content: Rc::new(host.volume.clone()), sizes, writes: host.writes };
         // A cut that was never shipped leaves its number to the next one.
         self.cuts.insert((incarnation, epoch), cut);
     }
@@ -154,8 +160,8 @@ impl Checker {
     }
 
     pub(crate) fn encoded(&mut self, incarnation: Incarnation, epoch: Epoch, digest: Digest) {
-        let content = Rc::clone(&self.cuts[&(incarnation, epoch)].content);
-        self.known.insert(digest, Known { epoch, incarnation, content });
+        let Cut { content, sizes, .. } = self.cuts[&(incarnation, epoch)].clone();
+        self.known.insert(digest, Known { epoch, incarnation, content, sizes });
         self.first_of_chain.get_or_insert(epoch);
     }
 
@@ -332,6 +338,7 @@ impl Checker {
         for sealed in recovery.sealed.iter().map(Some).chain([None]) {
             if found.choices.contains(&at) {
                 self.is_the_cut(at, &content);
+                self.is_of_its_size(at, &found.state);
             }
             let Some(sealed) = sealed else { break };
             let mut reader = ImageReader(journal);
@@ -396,11 +403,22 @@ impl Checker {
         };
         assert!(known.epoch == epoch, "the digest is that of another epoch than {epoch}");
         let mut both = content.iter().zip(known.content.iter()).enumerate();
-        let wrong = both.position(|(place, (is, should))| is != should && !self.flipped.contains(&place));
+        let counts = |place| !self.flipped.contains(&place) && is_within(&self.shape, &known.sizes, place);
+        let wrong = both.position(|(place, (is, should))| is != should && counts(place));
         if let Some(block) = wrong {
             let (is, should) = (content[block], known.content[block]);
             panic!("epoch {epoch} is held wrongly: block {block} has write {is}, at the cut it had {should}");
         }
+    }
+
+    /// Invariant 23: what is held has the sizes that the volumes had at its cut.
+    fn is_of_its_size(&self, (epoch, digest): (Epoch, Digest), state: &DurableState) {
+        let sizes = state.group_at(epoch).map(|group| growing::blocks(&group.sizes()));
+        let should = self.known.get(&digest).map(|known| known.sizes.clone());
+        assert!(
+            sizes == should,
+            "epoch {epoch} is held in the sizes {sizes:?}, at the cut they were {should:?}"
+        );
     }
 
     fn redo(&self, frame: &Frame, content: &mut Content) {

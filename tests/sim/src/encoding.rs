@@ -27,13 +27,19 @@ pub(crate) fn group_name() -> GroupName {
     "pair".parse().expect("a sound name")
 }
 
+/// The group as it is at the beginning.
 pub(crate) fn group(scenario: &Scenario) -> GroupDescription {
+    group_of(&scenario.begins)
+}
+
+/// The group of volumes of so many blocks.
+pub(crate) fn group_of(sizes: &[usize]) -> GroupDescription {
     let volume = |(id, blocks): (u8, &usize)| VolumeDescription {
         uuid: VolumeUuid([id; 16]),
         size: Sectors(*blocks as u64),
         logical_block_size: 512,
     };
-    let volumes = (7..).zip(&scenario.shape.0).map(volume).collect();
+    let volumes = (7..).zip(sizes).map(volume).collect();
     GroupDescription::new(group_name(), volumes).expect("a sound group")
 }
 

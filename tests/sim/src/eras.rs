@@ -15,6 +15,8 @@ use crate::scenario::Scenario;
 #[derive(Clone, Debug)]
 pub(crate) struct Eras {
     shape: Shape,
+    /// So much of each volume is looked at.
+    pub(crate) shown: Vec<usize>,
     granule: usize,
     current: Vec<u32>,
     /// The last era in which each granule of each volume was written; 0: never.
@@ -28,7 +30,8 @@ impl Eras {
         let (shape, granule) = (scenario.shape.clone(), scenario.granule);
         let written = shape.0.iter().map(|blocks| vec![0; blocks.div_ceil(granule)]).collect();
         let current = (1..).take(shape.0.len()).collect();
-        Self { shape, granule, current, written, is_overtaken: false }
+        let shown = scenario.begins.clone();
+        Self { shape, shown, granule, current, written, is_overtaken: false }
     }
 
     /// The same, in this era of each volume: everything was written before.
@@ -79,12 +82,12 @@ impl Eras {
     pub(crate) fn written_since(&self, since: Option<&[Era]>) -> Scope {
         let mut scope = Scope::new();
         let volumes = self.shape.0.len() - usize::from(mutant::is(Mutant::LastVolumeUncopied));
-        for (index, blocks) in self.shape.0.iter().enumerate().take(volumes.max(1)) {
+        for (index, blocks) in self.shown.iter().enumerate().take(volumes.max(1)) {
             let volume = VolumeIndex(u16::try_from(index).expect("few volumes"));
             let from = since.map_or(0, |eras| eras[index].0);
             for (granule, _) in self.written[index].iter().enumerate().filter(|(_, era)| **era >= from) {
                 let start = granule * self.granule;
-                let len = self.granule.min(blocks - start);
+                let len = self.granule.min(blocks.saturating_sub(start));
                 scope.extend(
                     Extent::new(Sector(start as u64), Sectors(len as u64)).map(|extent| (volume, extent)),
                 );

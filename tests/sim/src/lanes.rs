@@ -42,6 +42,7 @@ pub(crate) enum VolumeJob {
     Roll(Vec<Era>),
     ReadOwn(Vec<Era>),
     Snapshot(u64, Epoch, Digest),
+    Enlarge,
     Release,
 }
 
@@ -139,6 +140,7 @@ impl Work {
             VolumeJob::Roll(eras) => (Vec::new(), Some(BackupEvent::EraRolled { eras })),
             VolumeJob::ReadOwn(since) => (vec![Step::ReadOwn(since)], None),
             VolumeJob::Snapshot(id, epoch, digest) => (vec![Step::Snapshot(id, epoch, digest)], None),
+            VolumeJob::Enlarge => (Vec::new(), Some(BackupEvent::Enlarged { result: Ok(()) })),
             VolumeJob::Release => (Vec::new(), Some(BackupEvent::VolumesReleased)),
         };
         Self { steps: steps.into(), report, weight }

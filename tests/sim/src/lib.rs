@@ -19,6 +19,7 @@ mod encoding;
 mod ending;
 mod eras;
 mod failback;
+mod growing;
 mod lanes;
 #[cfg(feature = "mutants")]
 pub mod mutants;
@@ -65,11 +66,13 @@ pub enum Kind {
     Planned,
     /// Whatever is drawn; and where the old primary has become a backup, the pair's second life.
     Failback,
+    /// Volumes are enlarged; and where the old primary has become a backup, the pair's second life.
+    Growing,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Any,
         Self::PowerCuts,
         Self::BrokenCopies,
@@ -78,6 +81,7 @@ impl Kind {
         Self::PutBack,
         Self::Planned,
         Self::Failback,
+        Self::Growing,
     ];
 
     /// As it is written.
@@ -92,6 +96,7 @@ impl Kind {
             Self::PutBack => "put-back",
             Self::Planned => "planned",
             Self::Failback => "failback",
+            Self::Growing => "growing",
         }
     }
 
@@ -106,6 +111,7 @@ impl Kind {
             Self::PutBack => drawn.of_put_back(random),
             Self::Planned => Scenario { plans: true, ..drawn },
             Self::Failback => Scenario { fails_back: true, ..drawn },
+            Self::Growing => drawn.of_growing(random),
         }
     }
 }
@@ -146,7 +152,7 @@ pub fn run(kind: Kind, seed: u64, trace: Option<Box<dyn Write>>) -> Result<u64, 
     let history = || {
         let mut world = World::new(seed, |random| kind.draw(random), trace);
         let events = world.run();
-        let second = if kind == Kind::Failback { world.fail_back() } else { None };
+        let second = if matches!(kind, Kind::Failback | Kind::Growing) { world.fail_back() } else { None };
         events + second.map_or(0, |mut second| second.run())
     };
     catch_unwind(AssertUnwindSafe(history)).map_err(|panic| {

@@ -28,7 +28,7 @@ struct Options {
     #[structopt(long)]
     minutes: Option<u64>,
     /// Histories of one kind: any, power-cuts (soon after rolls of dm-era), broken-copies, lost-writes, small-logs,
-    /// put-back, planned, failback; with `--mutants` those in which each is seen best, if not said.
+    /// put-back, planned, failback, growing; with `--mutants` those in which each is seen best, if not said.
     #[structopt(long)]
     of: Option<Kind>,
     /// Goes on after a violation, up to this many.

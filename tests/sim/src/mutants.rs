@@ -26,6 +26,7 @@ pub fn all(of: Option<Kind>, most: u64, only: &str) -> impl Iterator<Item = Caug
 fn best(mutant: Mutant) -> Kind {
     match mutant {
         Mutant::OwnUntold => Kind::Failback,
+        Mutant::GrowthUnnoted | Mutant::GrowthUntold => Kind::Growing,
         Mutant::PutBackUnseen => Kind::PutBack,
         Mutant::EndForgotten | Mutant::EndAssumed => Kind::Planned,
         Mutant::RedoWhateverLiesThere

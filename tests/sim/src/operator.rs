@@ -47,6 +47,8 @@ pub(crate) enum Fault {
     Failover,
     /// The primary's disks are copied, and put back later.
     PutBack,
+    /// The volumes are enlarged.
+    Grow,
     /// A daemon is stopped on purpose.
     StopPrimary,
     StopBackup,
@@ -233,6 +235,7 @@ impl World {
             }
             Fault::Failover => self.failover(),
             Fault::PutBack => self.copy_disks(),
+            Fault::Grow => self.grow(),
             Fault::StopPrimary => self.ask_primary_to_end(),
             Fault::StopBackup => self.end_backup(),
         }

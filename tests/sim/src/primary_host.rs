@@ -96,6 +96,8 @@ pub(crate) struct PrimaryHost {
     /// Last writes that a power cut may undo: block and content before.
     pub(crate) unflushed: VecDeque<(usize, u64)>,
     pub(crate) group: GroupDescription,
+    /// Blocks that each visible device has.
+    pub(crate) shown: Vec<usize>,
     pub(crate) generation: Generation,
     pub(crate) state: Disk,
     pub(crate) powered: bool,
@@ -139,6 +141,7 @@ impl PrimaryHost {
             writes,
             unflushed: VecDeque::new(),
             group: crate::encoding::group(scenario),
+            shown: scenario.begins.clone(),
             generation,
             state: primary_state::format(random.id(), generation),
             powered: true,
@@ -167,6 +170,13 @@ impl PrimaryHost {
     }
 }
 
+impl PrimaryDaemon {
+    fn stop_copy(&mut self) {
+        self.plan.end();
+        self.parts.clear();
+    }
+}
+
 impl World {
     pub(crate) fn primary_start(&mut self) {
         let incarnation = Incarnation(self.random.id());
@@ -174,7 +184,7 @@ impl World {
         self.coordinator.forget_primary();
         self.checker.present(incarnation);
         let (state, state_at) = self.state_load();
-        let (host, scenario) = (&mut self.primary, &self.scenario);
+        let host = &mut self.primary;
         host.run += 1;
         host.powered = true;
         if state.role == Role::Backup {
@@ -184,6 +194,11 @@ impl World {
             return self.nobody_is_primary();
         }
         host.gate = Gate::Open;
+        host.group = state.group.clone().unwrap_or_else(|| host.group.clone());
+        let sizes = crate::growing::blocks(&host.group.sizes());
+        host.eras.shown.clone_from(&sizes);
+        self.guest_sees(sizes);
+        let (host, scenario) = (&mut self.primary, &self.scenario);
         host.generation = state.generation().expect("a primary has one");
         (host.daemon_since, host.daemon_until) = (Some(self.now), None);
         let header = host.header(incarnation);
@@ -337,10 +352,7 @@ impl World {
                     self.ship_parts();
                 }
             }
-            PrimaryAction::StopCopy => {
-                daemon.plan.end();
-                daemon.parts.clear();
-            }
+            PrimaryAction::StopCopy => daemon.stop_copy(),
             PrimaryAction::CheckpointReached { id, epoch, until } => {
                 let incarnation = daemon.incarnation;
                 self.checker.checkpoint_reached(id, incarnation, epoch, until);
@@ -362,6 +374,7 @@ impl World {
             PrimaryAction::Widen(scope) => self.widen(scope),
             PrimaryAction::Answer(_)
             | PrimaryAction::DemoteDone { .. }
+            | PrimaryAction::ResizeDone { .. }
             | PrimaryAction::FullSyncBegun { .. } => {}
             of_verify => self.verify_perform(of_verify),
         }

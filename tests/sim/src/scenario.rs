@@ -16,7 +16,10 @@ use crate::world::LaneId;
 /// Times are in microseconds. Odds are "once in so many", 0 means never.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
+    /// What the volumes' devices may have in the end.
     pub(crate) shape: Shape,
+    /// What the volumes have at the beginning.
+    pub(crate) begins: Vec<usize>,
     pub(crate) noisy: bool,
     pub(crate) ring_blocks: u64,
     /// Blocks that dm-era takes for one.
@@ -113,6 +116,7 @@ impl Scenario {
         let proof_piece = [0, 1500, 1 << 20][chance.clone().index(3)];
         let mut scenario = Self {
             proof_piece,
+            begins: shape.0.clone(),
             shape,
             noisy: random.coin(),
             ring_blocks,
@@ -232,6 +236,7 @@ impl Scenario {
             [Fault::CutBackup, Fault::KillBackup, Fault::KillPrimary, Fault::SlowDisks, Fault::SlowDisks];
         Self {
             shape: Shape(vec![blocks]),
+            begins: vec![blocks],
             ring_blocks: self.ring_blocks.max(64 + 4 * piece * ahead),
             piece,
             ahead: usize::try_from(ahead).unwrap_or(1),
@@ -287,8 +292,10 @@ impl Scenario {
         let mut lane_delay = [500; 6];
         lane_delay[[LaneId::Read, LaneId::Encode][random.index(2)] as usize] = slow;
         lane_delay[LaneId::Cut as usize] = [50, 500, 4_000][random.index(3)];
+        let volumes = [vec![blocks], vec![blocks, 16]][random.index(2)].clone();
         Self {
-            shape: Shape([vec![blocks], vec![blocks, 16]][random.index(2)].clone()),
+            begins: volumes.clone(),
+            shape: Shape(volumes),
             ring_blocks: if random.coin() { self.ring_blocks + 64 } else { self.ring_blocks + 1024 },
             granule: 1 << random.below(3),
             piece: 1 << random.below(2),

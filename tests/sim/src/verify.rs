@@ -206,6 +206,7 @@ impl World {
     fn flip(&mut self) {
         let (shape, noisy) = (&self.scenario.shape, self.scenario.noisy);
         let place = self.verifier.random.index(shape.blocks());
+        let place = crate::growing::shown(shape, &self.scenario.begins, place);
         let volume = shape.volume_of(place);
         let offset = (place - shape.start(volume)) * SECTOR_SIZE;
         let mut sector = [0; SECTOR_SIZE];

@@ -108,6 +108,11 @@ fn old_primaries_come_back_and_take_their_role_again() {
     all_hold(Kind::Failback, 0..600);
 }
 
+#[test]
+fn volumes_grow_in_the_middle_of_everything() {
+    all_hold(Kind::Growing, 0..400);
+}
+
 mod found_by_simulation {
     use ftdm_sim::Kind;
 
@@ -118,5 +123,7 @@ mod found_by_simulation {
     regression!(a_backup_that_is_ahead_of_disks_that_were_put_back_is_kept, PutBack, 10, PutBackUnseen);
     regression!(an_end_with_everything_committed_is_not_forgotten, Planned, 0, EndForgotten);
     regression!(an_end_with_something_uncommitted_is_not_called_so, Planned, 159, EndAssumed);
+    regression!(epochs_of_larger_volumes_come_after_the_state, Growing, 13, GrowthUnnoted);
+    regression!(what_a_backup_lacks_is_part_of_a_sync, Growing, 12, GrowthUntold);
     regression!(what_an_old_primary_has_of_its_own_is_overwritten, Failback, 9, OwnUntold);
 }

@@ -5,14 +5,14 @@
 
 use super::{GiveUpRefused, PromoteRefused, Sealed};
 use crate::frame::Frame;
-use crate::group::GroupDescription;
+use crate::group::{GroupDescription, LocalVolume};
 use crate::ids::{Digest, Epoch};
 use crate::journal::{Place, Placement, Superblock};
 use crate::message::Message;
 use crate::scope::Scope;
 use crate::state::DurableState;
 use crate::verify::{Digests, HashRequest};
-use ftdm_units::Era;
+use ftdm_units::{Era, Sectors};
 
 /// What happened outside.
 #[derive(Debug)]
@@ -57,6 +57,16 @@ pub enum BackupEvent {
         /// The digests; or why not, for people.
         result: Result<Digests, String>,
     },
+    /// The devices of this host have other sizes now.
+    Room {
+        /// As in [`super::BackupConfig::volumes`].
+        volumes: Vec<LocalVolume>,
+    },
+    /// What the last [`BackupAction::Enlarge`] asked for is shown; or why not, for people.
+    Enlarged {
+        /// Whether.
+        result: Result<(), String>,
+    },
     /// The era was ended on each volume: those that began; none where that failed.
     EraRolled {
         /// In the group's order.
@@ -97,6 +107,11 @@ pub enum BackupEvent {
 /// What the driver must do.
 #[derive(Debug)]
 pub enum BackupAction {
+    /// Volume lane: the devices show at least these sizes from now on.
+    Enlarge {
+        /// In the group's order.
+        sizes: Vec<Sectors>,
+    },
     /// Send to the peer.
     Send(Message),
     /// Close the connection, for this reason, after what was sent has left.

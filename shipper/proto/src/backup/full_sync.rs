@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use super::growth::within;
 use super::phase::{CopyStep, OwnChanges};
 use super::{Backup, BackupAction, Copying, Link, Phase};
 use crate::epoch_encoder::PlainEncoder;
 use crate::frame::Frame;
+use crate::growth::SizeHistory;
 use crate::ids::Epoch;
 use crate::message::Message;
 use crate::mutant::{self, Mutant};
@@ -108,6 +110,7 @@ impl Backup {
         if base.is_none() {
             // Nothing of what is here will be left.
             self.state.rolls.clear();
+            self.state.sizes = SizeHistory::default();
         }
         if !mutant::is(Mutant::OverwriteUnmarked) {
             self.state.content = Content::Inconsistent { base_id, base };
@@ -207,8 +210,8 @@ impl Backup {
         let Link::Up { peer, .. } = &self.link else { return Ok(()) };
         let mut frames = Vec::new();
         let mut encoder = PlainEncoder::differs(peer.group.clone(), peer.generation, peer.incarnation);
-        for (volume, extent) in scope {
-            let pushed = encoder.push(*volume, *extent, Data::Unknown, &mut |frame| frames.push(frame));
+        for (volume, extent) in within(scope, &peer.group) {
+            let pushed = encoder.push(volume, extent, Data::Unknown, &mut |frame| frames.push(frame));
             pushed.map_err(|error| error.to_string())?;
         }
         encoder.flush(&mut |frame| frames.push(frame));
@@ -268,8 +271,9 @@ impl Backup {
         if copying.step == CopyStep::Flushed && has_commit_point {
             self.copy_step(CopyStep::Sealing);
             self.state.content = Content::Consistent;
-            // What this side had of its own is overwritten.
+            // What this side had of its own is overwritten, and so is what had other sizes.
             self.state.rolls.clear();
+            self.state.sizes = SizeHistory::default();
             self.state.highest_epoch_seen = self.state.highest_epoch_seen.max(self.synced);
             self.write_state();
             if mutant::is(Mutant::AckBeforeState) {

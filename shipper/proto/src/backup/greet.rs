@@ -108,8 +108,8 @@ impl Backup {
         let (journal_used, journal_size) = self.journal_use();
         let (committed, applied, durable) = (self.committed, self.applied, self.durable());
         self.reported = durable;
-        let durable = Some(durable);
-        let report = Message::Report { committed, applied, durable, journal_used, journal_size };
+        let (durable, room) = (Some(durable), self.room());
+        let report = Message::Report { committed, applied, durable, journal_used, journal_size, room };
         self.act(BackupAction::Send(report));
     }
 
@@ -141,6 +141,7 @@ impl Backup {
     /// Welcomes the primary once nothing is here that it must not find.
     pub(super) fn greet(&mut self, now: Duration) {
         let Link::Clearing { peer, .. } = &self.link else { return };
+        let group = peer.group.clone();
         if self.is_external() {
             // Whatever was decided before the link was lost comes to its end first.
             if self.is_settling() {
@@ -151,6 +152,9 @@ impl Backup {
             }
         }
         let peer = Peer::clone(peer);
+        if !self.is_as_large_as(&group) {
+            return;
+        }
         let received =
             if peer.knows_received && self.config.ack == AckPolicy::Received { ACK_RECEIVED } else { 0 };
         let external = if self.is_external() { EXTERNAL_COMMIT } else { 0 };
@@ -167,6 +171,7 @@ impl Backup {
             role: self.state.role,
             journal_size: Some(self.journal.capacity()),
             held: Some(self.held()),
+            sizes: self.other_sizes(&peer.group),
         };
         // Replies are stamped with the peer's incarnation, so the link comes first.
         self.link = Link::Up { peer, heard: now, report_at: now, replicates: false };
@@ -282,7 +287,7 @@ impl Backup {
         }
         match self.state.group.as_ref().and_then(|known| known.mismatch(&hello.group)) {
             Some(what) => mismatch(format!("this backup holds another volume: {what}")),
-            None => Ok(()),
+            None => self.check_sizes(&hello.group).or_else(mismatch),
         }
     }
 

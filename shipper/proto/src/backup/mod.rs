@@ -22,6 +22,7 @@ mod events;
 mod full_sync;
 mod giving_up;
 mod greet;
+mod growth;
 mod loss;
 mod phase;
 mod promote;
@@ -44,7 +45,7 @@ use crate::mutant::{self, Mutant};
 use crate::protocol::{AckPolicy, CommitPolicy};
 use crate::state::DurableState;
 use crate::verify::HashRequest;
-use ftdm_units::Era;
+use ftdm_units::{Era, Sectors};
 
 pub use events::{BackupAction, BackupEvent};
 pub use giving_up::GiveUpRefused;
@@ -57,8 +58,10 @@ pub use promote::PromoteRefused;
 pub struct BackupConfig {
     /// The group that this daemon serves.
     pub group: GroupName,
-    /// Size and logical block size of each volume here, in the group's order.
+    /// Size and logical block size of each volume here, in the group's order: the size that it could be given.
     pub volumes: Vec<LocalVolume>,
+    /// The size that its device shows now.
+    pub shown: Vec<Sectors>,
     /// Their identities as this host's devices; none where one has none.
     pub devices: Vec<VolumeUuid>,
     /// A peer that is silent for this long is gone.
@@ -211,6 +214,8 @@ pub struct Backup {
     questions: Vec<HashRequest>,
     hashing: verify::Hashing,
     snapshots: Vec<snapshot::Wanted>,
+    /// Other sizes of the volumes, which a primary brings.
+    growing: growth::Growing,
     /// Decompressed payload of the frame that is being checked.
     scratch: Vec<u8>,
     actions: VecDeque<BackupAction>,
@@ -281,6 +286,7 @@ impl Backup {
             questions: Vec::new(),
             hashing: verify::Hashing::default(),
             snapshots: Vec::new(),
+            growing: growth::Growing::No,
             scratch: Vec::new(),
             actions: VecDeque::new(),
             counters: BackupCounters::default(),
@@ -322,6 +328,8 @@ impl Backup {
             BackupEvent::OwnRead { result } => self.own_read(now, result),
             BackupEvent::GiveUp => self.give_up(),
             BackupEvent::EraRolled { eras } => self.era_rolled(eras),
+            BackupEvent::Room { volumes } => self.has_room(volumes),
+            BackupEvent::Enlarged { result } => self.enlarged(now, result),
             BackupEvent::Promote { id, epoch, force, token } => {
                 self.promote_with(now, id, epoch, force, token);
             }

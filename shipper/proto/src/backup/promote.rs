@@ -258,6 +258,7 @@ impl Backup {
         let (generation, first_epoch) = (Generation { number, id }, at.next());
         self.state.lineage.push(LineageEntry { generation, first_epoch, digest });
         self.state.role = Role::Primary;
+        self.state.end_sizes_at(at);
         self.state.with_loss = forced || self.state.lost.is_some_and(|lost| lost > at);
         self.state.lost = None;
         self.state.alone = Some(at);

@@ -58,6 +58,7 @@ fn any_welcome() -> impl Strategy<Value = Message> {
                 role: Role::Backup,
                 journal_size: (seen % 2 == 0).then_some(committed),
                 held: (seen % 3 == 0).then_some(Epoch(seen)),
+                sizes: (seen % 5 == 0).then(|| vec![Sectors(seen >> 10), Sectors(0)]),
             })
         },
     )
@@ -118,6 +119,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 applied: Epoch(applied),
                 journal_used,
                 journal_size,
+                room: (committed % 2 == 0).then(|| vec![Sectors(applied >> 10); 16]),
             }
         ),
         any_hash_request().prop_map(Message::Hash),

@@ -103,6 +103,7 @@ impl Primary {
             return;
         }
         self.switch_failed(&reason);
+        self.resize_failed(&reason);
         self.let_go();
         self.lose_replication(now, &reason);
         self.set_replication(Replication::Failed { reason });

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    AfterEpoch, CommitRefused, CutOrder, CutResult, DemoteRefused, Told, TouchedBytes, Usage, VerifyError,
-    VerifyReport,
+    AfterEpoch, CommitRefused, CutOrder, CutResult, DemoteRefused, ResizeRefused, Resized, Told,
+    TouchedBytes, Usage, VerifyError, VerifyReport,
 };
 use crate::frame::Frame;
 use crate::ids::{Digest, Epoch};
@@ -147,6 +147,15 @@ pub enum PrimaryEvent {
         /// Random id of the generation to be made.
         generation: [u8; 16],
     },
+    /// An operator wants the volumes to have what their devices have.
+    Resize {
+        /// Returned in the answer.
+        id: u64,
+        /// The size of each device, in the group's order.
+        devices: Vec<Sectors>,
+        /// How much of it dm-era can track.
+        room: Vec<Sectors>,
+    },
     /// An operator wants the backup to be overwritten by a full sync.
     FullSync {
         /// Returned in the answer.
@@ -283,6 +292,13 @@ pub enum PrimaryAction {
         id: u64,
         /// The last committed epoch: the one named, or a later one.
         result: Result<Epoch, CommitRefused>,
+    },
+    /// Tell who asked for larger volumes what came of it.
+    ResizeDone {
+        /// As given.
+        id: u64,
+        /// The sizes; or why they are not those asked for.
+        result: Result<Resized, ResizeRefused>,
     },
     /// Tell who asked for a full sync whether it has begun.
     FullSyncBegun {

@@ -70,7 +70,7 @@ pub enum DemoteRefused {
     )]
     NoCapture,
     /// The roles are being exchanged already.
-    #[error("the roles are being exchanged already")]
+    #[error("the roles are being exchanged already, or the volumes enlarged")]
     UnderWay,
     /// This side has stepped down, and the other was told, but does not answer.
     #[error(
@@ -342,7 +342,8 @@ impl Primary {
         let went_on =
             (fence.split || self.durable.state.alone.is_some()) && !mutant::is(Mutant::DemoteAnyway);
         let is_unused = self.fencing.usage.is_some_and(|usage| !usage.open && !usage.written);
-        if !went_on && is_unused && self.capture == Capture::Off && self.is_state_durable() {
+        let is_settled = self.is_state_durable() && !self.is_resizing();
+        if !went_on && is_unused && self.capture == Capture::Off && is_settled {
             self.become_backup(now, fence.fork);
         }
     }
@@ -354,6 +355,7 @@ impl Primary {
         let result = match split {
             _ if self.has_failed() => Err(DemoteRefused::Failed("the state cannot be written".into())),
             None => Err(DemoteRefused::NotFenced),
+            _ if self.is_resizing() => Err(DemoteRefused::UnderWay),
             Some((fork, true)) if !discard => Err(DemoteRefused::Split(fork)),
             Some((_, false)) if discard => Err(DemoteRefused::NotSplit),
             Some(_) if is_open && !self.is_frozen() || self.capture != Capture::Off => {
@@ -376,9 +378,8 @@ impl Primary {
         if let Some(stale) = self.stale(token) {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(stale) });
         }
-        let Some(fence) =
-            self.durable.state.fenced.filter(|_| !self.has_failed() && !self.is_stepping_down())
-        else {
+        let is_free = !self.has_failed() && !self.is_stepping_down() && !self.is_resizing();
+        let Some(fence) = self.durable.state.fenced.filter(|_| is_free) else {
             return self.act(PrimaryAction::DemoteDone { id, result: Err(DemoteRefused::NotFenced) });
         };
         let at = self.last_cut().max(self.durable.state.highest_epoch_seen).max(fence.fork);
@@ -431,7 +432,7 @@ impl Primary {
         let is_known = is_own && self.durable.state.rolls.start(fork).is_some();
         self.durable.state.role = Role::Backup;
         self.durable.state.content = Content::Outdated { fork: is_known.then_some(fork) };
-        self.durable.state.group = Some(self.config.group.clone());
+        self.durable.state.group.get_or_insert_with(|| self.config.group.clone());
         self.durable.state.highest_epoch_seen = self.durable.state.highest_epoch_seen.max(self.last_cut());
         (self.durable.state.alone, self.durable.state.fenced) = (None, None);
     }

@@ -50,6 +50,7 @@ impl Primary {
             && theirs.number > self.durable.state.generation_number()
             && self.switch.is_none()
             && !self.is_stepping_down()
+            && !self.is_resizing()
             && !self.has_failed()
         {
             self.fencing.hold = Hold::Asked;

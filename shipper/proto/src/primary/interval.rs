@@ -51,6 +51,7 @@ impl Primary {
         welcome.held = Some(self.commits.committed);
         welcome.chain_digest = self.commits.committed_digest;
         welcome.highest_epoch_seen = highest;
+        welcome.sizes = None;
     }
 
     /// When the interval ends: at once, if somebody waits for a checkpoint. `None` where it does not.

@@ -13,6 +13,7 @@ use crate::message::{Hello, Message, Welcome};
 use crate::mutant::{self, Mutant};
 use crate::protocol::{ACK_RECEIVED, COMPARE, CommitPolicy, EXTERNAL_COMMIT, PROTOCOL, PROTOCOL_MIN, VERIFY};
 use crate::verify::Digests;
+use ftdm_units::Sectors;
 
 /// What this side offers and need not have.
 const OPTIONAL_FEATURES: u64 = ACK_RECEIVED | VERIFY | COMPARE;
@@ -49,12 +50,14 @@ pub(super) struct PeerLink {
     pub(super) error: Option<String>,
     /// The last epoch that the backup said is on its volumes.
     pub(super) applied: Epoch,
+    /// The size that it said each volume could have there.
+    pub(super) room: Option<Vec<Sectors>>,
 }
 
 impl Default for PeerLink {
     fn default() -> Self {
         let link = Link::Down { retry_at: Duration::ZERO };
-        Self { link, backoff: FIRST_BACKOFF, error: None, applied: Epoch::NONE }
+        Self { link, backoff: FIRST_BACKOFF, error: None, applied: Epoch::NONE, room: None }
     }
 }
 
@@ -124,6 +127,8 @@ impl Primary {
         }
         self.peer.error = Some(reason.to_owned());
         self.words_unknown(reason);
+        self.peer.room = None;
+        self.resize_unanswered();
         if mutant::is(Mutant::SwitchForgotten) {
             self.switch_unheard(now);
         }
@@ -132,12 +137,17 @@ impl Primary {
         }
     }
 
+    /// Whether there is no use in connecting.
+    pub(super) fn is_barred(&self) -> bool {
+        self.has_failed() || self.is_stepping_down() || self.switch_bars_link() || self.is_resizing()
+    }
+
     fn attempt_time(&self) -> Duration {
         self.config.timeout.min(ATTEMPT)
     }
 
     pub(super) fn link_timeout(&mut self, now: Duration) {
-        let is_done = self.has_failed() || self.is_stepping_down() || self.switch_bars_link();
+        let is_done = self.is_barred();
         let deadline = now + self.attempt_time();
         match &mut self.peer.link {
             Link::Down { .. } if is_done => {}
@@ -194,12 +204,14 @@ impl Primary {
         match message {
             Message::SyncReady if self.syncing.step == SyncStep::Asked => self.sync_ready(now),
             Message::Staged { epoch, digest } => self.staged_by_backup(now, epoch, digest),
-            Message::Report { committed, applied, durable, .. } => {
+            Message::Report { committed, applied, durable, room, .. } => {
                 if applied != self.peer.applied {
                     self.syncing.attempt.progressed(now);
                 }
                 self.peer.applied = applied;
+                self.peer.room = room;
                 self.reported(now, committed, durable);
+                self.resize_if_room(now);
             }
             Message::Digests { token, result } => match result {
                 Ok(Digests::Short(digests)) => self.told(frame, token, Some(digests)),

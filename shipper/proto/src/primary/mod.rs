@@ -43,6 +43,7 @@ mod orders;
 mod parts;
 mod plan;
 mod refusal;
+mod resize;
 mod stall;
 mod step;
 mod still_round;
@@ -72,6 +73,7 @@ pub use hooks::OnFailure;
 pub use idle::LONGEST_REST;
 pub use orders::{Cut, CutOrder, CutResult};
 pub use plan::{Carrier, CompareSizes, Rates, SyncFigures};
+pub use resize::{ResizeRefused, Resized};
 pub use touched::{AfterEpoch, Touched, TouchedBytes};
 pub use verify::{MAX_LISTED, VerifyError, VerifyProgress, VerifyReport, VerifySizes};
 
@@ -186,6 +188,10 @@ pub struct Primary {
     verify_token: u64,
     /// The exchange of roles that is under way.
     switch: Option<switch::Switch>,
+    /// The volumes are being enlarged.
+    resizing: Option<resize::Resize>,
+    /// They were: this role ends.
+    is_resized: bool,
     /// How the guest stands.
     hooks: hooks::GuestHooks,
     durable: durable::Durable,
@@ -241,6 +247,8 @@ impl Primary {
             agreed: agreed::Agreed::default(),
             verify_token: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
             switch: None,
+            resizing: None,
+            is_resized: false,
             hooks: hooks::GuestHooks::default(),
             durable: durable::Durable::new(state),
             knows_numbers,
@@ -262,6 +270,7 @@ impl Primary {
             PrimaryEvent::StateWritten => {
                 self.durable.written();
                 self.stepped_down(now);
+                self.resize_noted();
                 self.go_on_numbered(now);
             }
             PrimaryEvent::Visited(frame) => self.visited(now, &frame),
@@ -290,6 +299,7 @@ impl Primary {
             PrimaryEvent::Checkpoint { id, until } => self.checkpoint(now, id, until),
             PrimaryEvent::Commit { id, epoch } => self.commit(id, epoch),
             PrimaryEvent::CheckpointWithdrawn { id } => self.commits.checkpoints.retain(|one| one.id != id),
+            PrimaryEvent::Resize { id, devices, room } => self.resize(now, id, &devices, &room),
             PrimaryEvent::FullSync { id } => self.full_sync(now, id),
             PrimaryEvent::Verify { id, repair } => self.verify(now, id, repair),
             PrimaryEvent::Hashed { token, result } => self.hashed(now, token, result),
@@ -307,23 +317,29 @@ impl Primary {
         self.interval_timeout(now);
         self.hooks_timeout(now);
         self.verify_timeout(now);
+        self.resize_timeout(now);
     }
 
     /// When [`Self::handle_timeout`] is due at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let link = match &self.peer.link {
-            Link::Down { .. } if self.has_failed() || self.is_stepping_down() || self.switch_bars_link() => {
-                None
-            }
+            Link::Down { .. } if self.is_barred() => None,
             Link::Down { retry_at } => Some(*retry_at),
             Link::Connecting { deadline } | Link::Greeting { deadline } => Some(*deadline),
             Link::Up { heard, ping_at, .. } => Some((*ping_at).min(*heard + self.config.timeout)),
         };
         let cuts = self.capture == Capture::On && self.cuts.cutting.is_none();
         let cut = (cuts && !self.hooks.is_asked()).then_some(self.cuts.cut_at);
-        let dues =
-            [link, cut, self.interval_due(), self.sync_deadline(), self.refusal_due(), self.verify_due()];
+        let dues = [
+            link,
+            cut,
+            self.interval_due(),
+            self.sync_deadline(),
+            self.refusal_due(),
+            self.verify_due(),
+            self.resize_due(),
+        ];
         dues.into_iter().flatten().min()
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ftdm_units::Era;
+use ftdm_units::{Era, Sectors};
 
 use super::{Primary, PrimaryAction};
 use crate::ids::Epoch;
@@ -61,6 +61,16 @@ pub enum CutOrder {
     Follow,
     /// Stop to capture writes.
     Stop,
+    /// Give the layers below the visible devices at least these sizes, while nothing is captured.
+    Enlarge {
+        /// In the group's order.
+        sizes: Vec<Sectors>,
+    },
+    /// Let the visible devices show these sizes, which the layers below have.
+    Show {
+        /// In the group's order.
+        sizes: Vec<Sectors>,
+    },
 }
 
 /// One cut.
@@ -160,6 +170,10 @@ pub enum CutResult {
         /// For people.
         reason: String,
     },
+    /// The layers below are as large as was ordered; or why not, for people, and they are as they were.
+    Enlarged(Result<(), String>),
+    /// The visible devices show what was ordered; or why not, for people.
+    Shown(Result<(), String>),
     /// The follow that was ordered has ended, also if it failed.
     Followed,
     /// Writes are held back, as a [`CutOrder::Hold`] ordered.
@@ -211,6 +225,8 @@ impl Primary {
             }
             CutResult::Lost { reason } => self.capture_lost(now, &reason),
             CutResult::LogOff { reason } => self.log_off(now, &reason),
+            CutResult::Enlarged(result) => self.enlarged(now, result),
+            CutResult::Shown(result) => self.resize_shown(result),
             CutResult::Followed => self.cuts.is_following = false,
             CutResult::Held => self.held(),
             CutResult::Yielded => self.yielded(now),

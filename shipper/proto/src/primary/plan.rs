@@ -152,6 +152,8 @@ pub(super) struct Attempt {
     pub(super) bytes_before: u64,
     /// Bytes of the volumes that all rounds so far cover.
     pub(super) total: u64,
+    /// Most of the first round is what the backup's volumes lack, because they were smaller.
+    pub(super) is_new: bool,
     /// Frames of a base copy, and the bytes of all frames.
     pub(super) frames: u64,
     pub(super) stored: u64,
@@ -257,6 +259,7 @@ mod tests {
             role: Role::Backup,
             journal_size: None,
             held: Some(Epoch(held)),
+            sizes: None,
         }
     }
 

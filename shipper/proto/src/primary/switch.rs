@@ -71,7 +71,9 @@ impl Primary {
             () if self.config.commit == CommitPolicy::External => Some(DemoteRefused::External),
             () if self.config.still_budget.is_some() => Some(DemoteRefused::NoCapture),
             () if self.config.still_budget.is_some() => Some(DemoteRefused::Uncaptured),
-            () if self.switch.is_some() || self.is_stepping_down() => Some(DemoteRefused::UnderWay),
+            () if self.switch.is_some() || self.is_stepping_down() || self.resizing.is_some() => {
+                Some(DemoteRefused::UnderWay)
+            }
             () if !self.is_in_sync() || self.capture != Capture::On && !rests => {
                 Some(DemoteRefused::NotInSync)
             }

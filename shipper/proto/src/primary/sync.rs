@@ -26,7 +26,7 @@ use crate::mutant::{self, Mutant};
 use crate::protocol::{COMPARE, CommitPolicy};
 use crate::record::{Record, RecordIter};
 use crate::rolls::Roll;
-use crate::scope::Scope;
+use crate::scope::{Scope, bytes_of};
 use crate::state::Content;
 use crate::verify::{DigestLength, HashRequest, Place};
 
@@ -126,6 +126,11 @@ impl Primary {
     /// Ends the connection, and begins another one at once.
     pub(super) fn connect_again(&mut self, now: Duration, reason: &str) {
         self.lose_link(now, reason);
+        self.connect_at_once(now);
+    }
+
+    /// Begins a connection, where there is none.
+    pub(super) fn connect_at_once(&mut self, now: Duration) {
         self.peer.link = Link::Down { retry_at: now };
         self.link_timeout(now);
     }
@@ -136,7 +141,18 @@ impl Primary {
             return;
         }
         self.note_round(now, false, eras, bytes);
+        self.add_extension();
         self.copy_round(now);
+    }
+
+    /// What the backup's volumes lack counts as written, in the first round.
+    fn add_extension(&mut self) {
+        let is_first = self.syncing.attempt.rounds == 1 && !self.syncing.attempt.is_whole;
+        let extension = if is_first { self.extension() } else { Scope::new() };
+        if !extension.is_empty() && !mutant::is(Mutant::GrowthUntold) {
+            self.syncing.attempt.is_new = bytes_of(&extension) > self.syncing.attempt.bytes;
+            self.act(PrimaryAction::Widen(extension));
+        }
     }
 
     /// Copies what the last roll noted, live; the first one decides how it reaches the backup.
@@ -250,7 +266,8 @@ impl Primary {
 
     /// What has one digest in the present round.
     fn unit(&self) -> Sectors {
-        let is_all = self.syncing.attempt.is_whole && self.syncing.attempt.rounds <= 1;
+        let attempt = &self.syncing.attempt;
+        let is_all = (attempt.is_whole || attempt.is_new) && attempt.rounds <= 1;
         let CompareSizes { whole, changed } = self.config.compare;
         let coarsest = self.config.group.volumes().iter().map(|volume| volume.block()).max();
         let unit = if is_all { whole } else { changed };

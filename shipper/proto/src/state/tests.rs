@@ -23,6 +23,13 @@ fn rolls(count: u32, volumes: usize) -> RollHistory {
     rolls
 }
 
+/// So many changes of sizes.
+fn sizes(count: u64, volumes: usize) -> SizeHistory {
+    let mut sizes = SizeHistory::default();
+    (1..=count).for_each(|n| sizes.note(Epoch(n * 10), vec![Sectors(n * 8); volumes]));
+    sizes
+}
+
 fn any_state() -> impl Strategy<Value = DurableState> {
     let content = prop_oneof![
         Just(Content::Blank),
@@ -55,6 +62,7 @@ fn any_state() -> impl Strategy<Value = DurableState> {
             numbered: (seen % 11 == 0).then_some(Epoch(seen)),
             with_loss: seen % 13 == 0,
             ended_at: incarnation.map(WriteMark),
+            sizes: sizes(if known { count.into() } else { 0 }, 2),
         },
     )
 }
@@ -103,6 +111,7 @@ fn the_largest_state_fits_a_slot() {
         numbered: Some(Epoch(u64::MAX)),
         with_loss: true,
         ended_at: Some(WriteMark([6; 16])),
+        sizes: sizes(7, MAX_VOLUMES),
     };
     let body = state.encode();
     assert!(body.len() <= MAX_BODY, "{}", body.len());

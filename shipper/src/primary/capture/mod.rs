@@ -11,6 +11,7 @@ pub(super) mod heartbeat;
 pub(super) mod jobs;
 mod leftovers;
 pub(super) mod rounds;
+mod sizes;
 mod still_round;
 mod unshut;
 
@@ -349,6 +350,8 @@ impl Capturing {
                 self.follow()?;
                 None
             }
+            CutOrder::Enlarge { sizes } => Some(self.enlarge(&sizes)),
+            CutOrder::Show { sizes } => Some(self.show(&sizes)),
             CutOrder::Stop => {
                 self.end_capture();
                 Some(CutResult::Stopped)

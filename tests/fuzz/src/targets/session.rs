@@ -106,13 +106,14 @@ impl Host {
         let superblock = Superblock { ring, ..format };
         let mut disk = Disk::new(ring);
         let journal = JournalWriter::new(superblock.clone(), &scan(&superblock, &mut disk));
-        let volumes = group
-            .volumes()
-            .iter()
-            .map(|volume| LocalVolume { size: volume.size, logical_block_size: volume.logical_block_size });
+        let volumes = group.volumes().iter().map(|volume| LocalVolume {
+            size: Sectors(volume.size.0 * 2),
+            logical_block_size: volume.logical_block_size,
+        });
         let config = BackupConfig {
             group: group.name().clone(),
             volumes: volumes.collect(),
+            shown: group.sizes(),
             devices: Vec::new(),
             timeout: Duration::from_secs(5),
             apply_delay: Duration::from_millis(500),
@@ -180,6 +181,10 @@ impl Host {
                 BackupAction::RollEra => {
                     let eras = vec![Era(7); self.volumes];
                     self.ordered.push_back(BackupEvent::EraRolled { eras });
+                }
+                BackupAction::Enlarge { sizes } => {
+                    assert_eq!(sizes.len(), self.volumes);
+                    self.ordered.push_back(BackupEvent::Enlarged { result: Ok(()) });
                 }
                 BackupAction::WriteState(state) => {
                     let body = state.encode();

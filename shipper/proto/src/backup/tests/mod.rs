@@ -2,6 +2,7 @@
 
 mod failback;
 mod greeting;
+mod growing;
 mod losing;
 mod promoting;
 mod staging;
@@ -39,6 +40,8 @@ pub(super) struct Host {
     pub(super) state: DurableState,
     pub(super) given_up: Vec<Result<(), GiveUpRefused>>,
     pub(super) superblock: Superblock,
+    /// Of its primary.
+    pub(super) group: GroupDescription,
     digest: Digest,
     next: u64,
 }
@@ -67,6 +70,7 @@ impl Host {
         let config = BackupConfig {
             group: "vm1".parse().unwrap(),
             volumes: group().volumes().iter().map(local).collect(),
+            shown: group().sizes(),
             devices: Vec::new(),
             timeout: Duration::from_secs(5),
             apply_delay: Duration::ZERO,
@@ -96,6 +100,7 @@ impl Host {
             losses,
             state,
             superblock,
+            group: group(),
             digest,
             next: 1,
         };
@@ -159,6 +164,7 @@ impl Host {
                 let result = Ok(digests);
                 BackupEvent::VolumesHashed { token: request.token, result }
             }
+            BackupAction::Enlarge { .. } => BackupEvent::Enlarged { result: Ok(()) },
             BackupAction::ReadOwn { .. } => BackupEvent::OwnRead { result: Ok(Vec::new()) },
             BackupAction::RollEra => BackupEvent::EraRolled { eras: vec![Era(7); 2] },
             BackupAction::ReleaseVolumes => BackupEvent::VolumesReleased,
@@ -190,7 +196,7 @@ impl Host {
             protocol_max: PROTOCOL,
             features_optional: ACK_RECEIVED,
             features_mandatory: if external { EXTERNAL_COMMIT } else { 0 },
-            group: group(),
+            group: self.group.clone(),
             lineage: vec![LineageEntry {
                 generation: epoch_header(1, Digest::ZERO).generation,
                 first_epoch: Epoch(1),
@@ -221,6 +227,7 @@ impl Host {
         let header = EpochHeader {
             features_mandatory,
             first_epoch: Epoch(first),
+            group: self.group.clone(),
             ..epoch_header(self.next, self.digest)
         };
         let (frames, summary) = frames_of(header, 4096);

@@ -65,6 +65,7 @@ fn greeting(content: Content, features: u64) -> Welcome {
         role: Role::Backup,
         journal_size: Some(1 << 30),
         held: Some(Epoch(8)),
+        sizes: None,
     }
 }
 

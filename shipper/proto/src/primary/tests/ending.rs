@@ -35,7 +35,8 @@ fn staged() -> Message {
 
 fn report(committed: u64, durable: Option<u64>) -> Message {
     let (committed, durable) = (Epoch(committed), durable.map(Epoch));
-    Message::Report { committed, applied: Epoch(7), durable, journal_used: 0, journal_size: 1 << 24 }
+    let (journal_used, journal_size, room) = (0, 1 << 24, None);
+    Message::Report { committed, applied: Epoch(7), durable, journal_used, journal_size, room }
 }
 
 /// Whether it says that it is in sync, and that it has writes of its own.

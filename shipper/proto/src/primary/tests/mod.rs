@@ -10,6 +10,7 @@ mod link;
 mod numbering;
 mod parting;
 mod refusal;
+mod resizing;
 mod resting;
 mod rolling;
 mod stalling;
@@ -114,5 +115,6 @@ fn welcome(primary: &Primary) -> Welcome {
         role: Role::Backup,
         journal_size: Some(1 << 24),
         held: Some(Epoch(7)),
+        sizes: None,
     }
 }

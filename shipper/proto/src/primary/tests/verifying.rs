@@ -22,6 +22,7 @@ fn connected(features: u64) -> Primary {
         role: Role::Backup,
         journal_size: None,
         held: None,
+        sizes: None,
     });
     primary.handle(SECOND, PrimaryEvent::Frame(welcome.encode(1, Incarnation([0xa1; 16]))));
     assert!(primary.is_connected());
