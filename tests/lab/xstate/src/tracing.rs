@@ -63,7 +63,8 @@ impl Tracer {
             });
             self.whole = kernel.read(process, &mut self.area)?;
         }
-        let spared = self.components.iter().filter(|one| one.number > LAST_VECTORS).map(|one| one.offset).min();
+        let spared =
+            self.components.iter().filter(|one| one.number > LAST_VECTORS).map(|one| one.offset).min();
         let given = match spared.filter(|_| cut) {
             Some(end) => &given[..given.len().min(end.max(SMALLEST))],
             None => given,
