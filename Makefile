@@ -9,7 +9,7 @@ PACKAGES := build-essential pkg-config clang libclang-dev libdevmapper-dev linux
 	user-mode-linux lvm2 dmsetup thin-provisioning-tools e2fsprogs kmod iproute2 \
 	util-linux procps psmisc python3 jq fio
 # What `make packages`, the tests of the packages and `make test-full` need beyond that.
-PACKAGE_TOOLS := qemu-system-x86 pandoc dpkg-dev rpm lintian rpmlint mmdebstrap man-db
+PACKAGE_TOOLS := qemu-system-x86 pandoc dpkg-dev rpm lintian rpmlint mmdebstrap man-db valgrind
 RUST_MINIMUM := 1.93
 # Scenarios side by side. Each boots two hosts, which keep one core busy: they wait more than they work.
 JOBS ?= $(shell n=$$(($$(nproc) / 2)); echo $$((n > 2 ? n : 2)))
@@ -84,6 +84,7 @@ test: machine ## unit, property and simulation tests, then the lab scenarios
 test-full: package-tools machine ## formatting, clippy, dependency policy, `make test` with the long scenarios on every kernel, the other Debian, the packages
 	$(MAKE) lint deny
 	tests/run --jobs $(JOBS) --full
+	tests/bench/instructions
 	tests/other-debian
 	$(MAKE) test-packages
 
