@@ -61,7 +61,7 @@ impl CaptureMemory {
             self.epochs.push(log);
         }
         let lists = self.bytes() - self.pool.bytes();
-        self.pool.shrink(KEPT - lists);
+        self.pool.shrink(KEPT.saturating_sub(lists));
     }
 }
 

@@ -183,7 +183,7 @@ impl Encoder {
             touched,
             buffers: buffers.clone(),
         };
-        let pace = Pace::default();
+        let pace = Pace::new();
         let at_its_pace = pace.clone();
         let worker = Worker::start("encoder", 512 << 10, move |queue| {
             at_its_pace.begin();
@@ -208,6 +208,7 @@ impl Encoder {
 
     /// The next piece of output, if one is ready.
     pub(super) fn pull(&self) -> Option<Encoded> {
+        self.pace.look();
         self.output.try_recv().ok()
     }
 }

@@ -1,16 +1,21 @@
 //! How urgent the encoder's thread is: while it keeps up it runs only when nobody else wants the processor, so that a
-//! virtual processor that wakes never waits for it; once work waits behind work it has a fair share.
+//! virtual processor that wakes never waits for it; once work waits behind work, or for long, it has a fair share.
 //!
 //! Always holds: a thread that gives way and falls behind is brought back by the one who gives it work, which does not give
 //! way itself. Where the system would not let it come back it never gives way.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use ftdm::ioctl::{ThreadId, Urgency, set_urgency, set_urgency_of};
 
 /// Jobs, the one under way among them, at which the thread is behind.
 const BEHIND: usize = 2;
+/// After this time a job is late: where others keep the processors busy the thread would take a second for some
+/// milliseconds of work.
+const LATE: Duration = Duration::from_millis(30);
 
 /// What the thread and the one who gives it work know of each other.
 #[derive(Debug, Default)]
@@ -21,11 +26,20 @@ struct Shared {
     is_hurried: AtomicBool,
 }
 
-/// The pace of one thread.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pace(Arc<Shared>);
+/// The pace of one thread. The thread has a clone of it.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    shared: Arc<Shared>,
+    /// When the one who gives it work last saw it with nothing to do, or hurried it.
+    done_by: Cell<Instant>,
+}
 
 impl Pace {
+    /// Of a thread that has not begun.
+    pub(super) fn new() -> Self {
+        Self { shared: Arc::default(), done_by: Cell::new(Instant::now()) }
+    }
+
     /// For the thread itself, at its start.
     pub(super) fn begin(&self) {
         // Who may be real-time may also leave the least urgent class again.
@@ -35,26 +49,44 @@ impl Pace {
             return;
         }
         // It begins once.
-        let _ = self.0.thread.set(ThreadId::current());
+        let _ = self.shared.thread.set(ThreadId::current());
     }
 
     /// One more job waits. Before it is queued.
     pub(super) fn add(&self) {
-        let jobs = self.0.jobs.fetch_add(1, Ordering::SeqCst) + 1;
-        if jobs >= BEHIND
-            && let Some(thread) = self.0.thread.get()
-            && !self.0.is_hurried.swap(true, Ordering::SeqCst)
-            && let Err(error) = set_urgency_of(*thread, Urgency::Background)
-        {
+        let jobs = self.shared.jobs.fetch_add(1, Ordering::SeqCst) + 1;
+        if jobs == 1 {
+            self.done_by.set(Instant::now());
+        }
+        if jobs >= BEHIND && !self.shared.is_hurried.load(Ordering::SeqCst) {
+            self.hurry();
+        }
+    }
+
+    /// Looks whether a job is late. By the one who gives it work, now and then.
+    pub(super) fn look(&self) {
+        if self.shared.jobs.load(Ordering::SeqCst) == 0 {
+            self.done_by.set(Instant::now());
+        } else if self.done_by.get().elapsed() > LATE {
+            // Also where it was hurried: it may have given way again in the same moment.
+            self.done_by.set(Instant::now());
+            self.hurry();
+        }
+    }
+
+    fn hurry(&self) {
+        let Some(thread) = self.shared.thread.get() else { return };
+        self.shared.is_hurried.store(true, Ordering::SeqCst);
+        if let Err(error) = set_urgency_of(*thread, Urgency::Background) {
             log::warn!("encoding stays behind the VM: {error}");
         }
     }
 
     /// A job is done. In the thread itself.
     pub(super) fn done(&self) {
-        let jobs = self.0.jobs.fetch_sub(1, Ordering::SeqCst) - 1;
+        let jobs = self.shared.jobs.fetch_sub(1, Ordering::SeqCst) - 1;
         if jobs == 0
-            && self.0.is_hurried.swap(false, Ordering::SeqCst)
+            && self.shared.is_hurried.swap(false, Ordering::SeqCst)
             && let Err(error) = set_urgency(Urgency::Idle)
         {
             log::warn!("encoding competes with the VM: {error}");
@@ -78,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_falls_behind_is_brought_back_and_gives_way_again_when_it_is_done() {
-        let pace = Pace::default();
+        let pace = Pace::new();
         let (jobs, queue) = mpsc::channel::<()>();
         let (reports, seen) = mpsc::channel();
         let own = pace.clone();
@@ -91,7 +123,7 @@ mod tests {
             }
         });
         let thread = seen.recv().unwrap();
-        if pace.0.thread.get().is_none() {
+        if pace.shared.thread.get().is_none() {
             // Not allowed here: then it never gives way.
             assert_ne!(policy(thread), 5);
             return;
@@ -106,6 +138,15 @@ mod tests {
             seen.recv().unwrap();
             assert_eq!(policy(thread), expected);
         }
+        pace.add();
+        pace.look();
+        assert_eq!(policy(thread), 5);
+        std::thread::sleep(LATE + Duration::from_millis(5));
+        pace.look();
+        assert_eq!(policy(thread), 3, "one job, and late");
+        jobs.send(()).unwrap();
+        seen.recv().unwrap();
+        assert_eq!(policy(thread), 5);
         drop(jobs);
         worker.join().unwrap();
     }
