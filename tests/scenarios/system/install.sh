@@ -98,7 +98,7 @@ for host in primary backup; do
     on $host apt-get purge -q -y ftdm > "apt.$host" 2>&1 || { cat "apt.$host"; fail "purging on $host"; }
     on $host bash -c '! dmsetup info -c --noheadings -o uuid | grep ^LVM-ftdm && ! ls -d /etc/ftdm /dev/ftdm /usr/sbin/ftship 2>/dev/null &&
         ! systemctl --plain --no-legend list-units "ft*" | grep . && lvs vg/vm1 vg/vm1_journal > /dev/null'
-    on $host bash -c '! find /etc/systemd/system -name "ft*" | grep .'
+    on $host bash -c '! find /etc/systemd/system -type l -name "ft*" | grep .'
     # The logical volumes are like any others again: the file system in one is found.
     on $host udevadm settle
     expect_equal "$(property $host /dev/vg/vm1 SYSTEMD_READY)$(property $host /dev/vg/vm1 FTDM_GROUP)" "" "the marks"
