@@ -8,15 +8,16 @@ SETTING=/sys/kernel/rcu_expedited
 
 is_set() { [[ $(on primary cat $SETTING) == "$1" ]]; }
 
-# stays VALUE: between pauses, which are short and many. Looked at often enough that not all looks can meet one.
-stays() {
-    local values
-    values=$(on primary bash -c "for ((n = 0; n < 200; n++)); do read -r value < $SETTING; echo \$value; read -rt 0.005 <> <(:); done")
-    (($(grep -c "^$1$" <<< "$values") > 100)) || fail "$SETTING was $1 only $(grep -c "^$1$" <<< "$values") of 200 times"
+# looks: the setting, 200 times. A pipe that nobody writes to is the pause between: a process takes a host of QEMU too long.
+looks() {
+    on primary bash -c "[[ -p /tmp/nothing ]] || mkfifo /tmp/nothing; exec 9<> /tmp/nothing
+        for ((n = 0; n < 200; n++)); do read -r value < $SETTING; echo \$value; read -rt 0.005 -u 9; done; true"
 }
 
 step "while epochs are cut the setting is off between pauses"
-stays 0
+# How much of the time a pause takes depends on the machine: on QEMU, which translates, most of it.
+off=$(looks | grep -c '^0$')
+((off >= 10)) || fail "$SETTING was off only $off of 200 times"
 
 step "a daemon that is stopped in a pause leaves it on, and the watchdog puts it back"
 meet_fault after-suspend STOP
@@ -37,7 +38,7 @@ kill_background "$PRIMARY_JOB" TERM
 wait_background "$PRIMARY_JOB"
 start_primary
 again
-[[ $(on primary bash -c "for ((n = 0; n < 200; n++)); do read -r value < $SETTING; echo \$value; read -rt 0.005 <> <(:); done" | sort -u) == 1 ]] \
+[[ $(looks | sort -u) == 1 ]] \
     || fail "a pause has put back what the administrator had set"
 killed_at after-suspend
 is_set 1 || fail "the watchdog has put back what the administrator had set"
