@@ -1,7 +1,7 @@
 //! The kernel calls that a cut makes, issued directly: device-mapper commands on a descriptor
 //! opened before, in a buffer allocated before; sizes and discards of block devices; the process's memory mode and
-//! its threads' urgency; how far a socket's data has come. Beside them what the command line asks of the kernel: any command of device-mapper
-//! ([`exchange`]) and udev's semaphores ([`semaphore`]).
+//! its threads' urgency; how far a socket's data has come. Beside them what the command line asks of the kernel: any
+//! command of device-mapper ([`exchange`]) and udev's semaphores ([`semaphore`]).
 //!
 //! Always holds: this is the only module with `unsafe`, each use being one system call on memory
 //! that this module owns. No call of this file on a device allocates or waits for udev (no cookie is ever passed), so every
@@ -347,7 +347,7 @@ pub struct Sending {
     pub acknowledged: u64,
     /// Bytes of the largest segment.
     pub segment: u32,
-    /// How often in a row the first of what is not acknowledged was sent in vain.
+    /// How often the first of what is not acknowledged was sent again since the last acknowledgement.
     pub retries: u8,
     /// How long ago data came from the other side.
     pub heard: Duration,
@@ -474,7 +474,8 @@ pub fn set_urgency_of(thread: ThreadId, urgency: Urgency) -> io::Result<()> {
         Urgency::Idle => (libc::SCHED_IDLE, 0),
     };
     let param = libc::sched_param { sched_priority: priority.into() };
-    // SAFETY: the parameter is read only and lives until the call returns; 0 is the calling thread, and a number that is no thread is refused.
+    // SAFETY: the parameter is read only and lives until the call returns; 0 is the calling thread, and a number that is no
+    // thread is refused.
     let result =
         unsafe { libc::sched_setscheduler(thread.0, policy | libc::SCHED_RESET_ON_FORK, &raw const param) };
     Errno::result(result)?;

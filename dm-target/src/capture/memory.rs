@@ -48,26 +48,30 @@ impl CaptureMemory {
         self.epochs.last_mut()
     }
 
-    /// What it takes.
-    fn bytes(&self) -> usize {
-        self.pool.bytes() + self.epochs.iter().map(EpochLog::memory).sum::<usize>()
+    /// What the epochs take beside the pool.
+    fn lists(&self) -> usize {
+        self.epochs.iter().map(EpochLog::memory).sum()
     }
 
     /// Takes back an epoch that nobody needs any more.
     pub fn keep(&mut self, mut log: EpochLog) {
         log.clear(&self.pool, KEPT_LIST);
-        let lists = self.bytes() - self.pool.bytes();
-        if lists + log.memory() <= KEPT / 2 {
+        if self.lists() + log.memory() <= KEPT / 2 {
             self.epochs.push(log);
         }
-        let lists = self.bytes() - self.pool.bytes();
-        self.pool.shrink(KEPT.saturating_sub(lists));
+        self.pool.shrink(KEPT.saturating_sub(self.lists()));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl CaptureMemory {
+        fn bytes(&self) -> usize {
+            self.pool.bytes() + self.lists()
+        }
+    }
 
     /// As a capture does it: a bit of data, and room for entries.
     fn fill(log: &mut EpochLog, bytes: usize) {

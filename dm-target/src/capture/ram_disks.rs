@@ -173,16 +173,12 @@ impl LogDevice {
         &self.device
     }
 
-    /// Wipes the super of whatever log was there: its count would be believed.
+    /// Wipes the super of any log that was there, whose count would be believed, and says instead that the device is for
+    /// logs.
     ///
     /// # Errors
     /// The device's.
     pub fn wipe(&self) -> std::io::Result<()> {
-        self.mark()
-    }
-
-    /// Says at its beginning that what follows is of a log.
-    fn mark(&self) -> std::io::Result<()> {
         let mut blank = AlignedBuffer::new(SUPER);
         // In the super's own sector: gone as soon as there is a super, which tells the same.
         blank.bytes_mut()[TAG_AT..TAG_AT + TAG.len()].copy_from_slice(TAG);

@@ -231,8 +231,7 @@ impl Standing<'_> {
 
     fn read_suspects(&mut self, deadline: Instant, stats: &mut CutStats) -> Result<(), Stop> {
         let Capture { epoch, plan, pool, .. } = &mut *self.capture;
-        let known = epoch.order.len();
-        epoch.order.extend((known..epoch.entries.len()).filter_map(|i| u32::try_from(i).ok()));
+        let known = epoch.number();
         fold::sort(&epoch.entries, &mut epoch.order[known..]);
         plan.make(epoch, known);
         stats.suspects_in_pause += plan.size();

@@ -44,9 +44,7 @@ struct Log {
 
 impl BlockRead for Log {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).unwrap();
-        buffer.copy_from_slice(&self.bytes[start..start + buffer.len()]);
-        Ok(())
+        self.bytes.read_at(offset, buffer)
     }
 }
 

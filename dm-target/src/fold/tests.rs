@@ -15,18 +15,6 @@ const LOG: u64 = 1 << 10;
 /// What the fold's replica holds where anything will do.
 const UNKNOWN: u8 = 252;
 
-/// A log-writes log in memory.
-struct Log(Vec<u8>);
-
-impl BlockRead for Log {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).unwrap();
-        let found = self.0.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(found);
-        Ok(())
-    }
-}
-
 /// Builds logs as the kernel does.
 struct Logger {
     bytes: Vec<u8>,
@@ -115,12 +103,12 @@ fn captured(writes: &[Write]) -> EpochLog {
         logger.put(0, 0, FLUSH, b"", b"");
         if w.marked {
             logger.put(0, 0, MARK, b"tick", b"");
-            let log = Log(logger.bytes.clone());
+            let log = logger.bytes.clone();
             reader.follow(&log, &mut epoch, |_| marks += 1).unwrap();
         }
     }
     logger.put(0, 0, MARK, b"cut", b"");
-    let (log, next) = (Log(logger.bytes), logger.next);
+    let (log, next) = (logger.bytes, logger.next);
     reader.follow(&log, &mut epoch, |text| marks += u32::from(text == b"cut") * 100).unwrap();
     assert!(marks >= 100);
     assert_eq!(reader.consumed(), Sectors((next / 512) as u64));
@@ -261,7 +249,7 @@ proptest! {
         }
         let mut epoch = EpochLog::default();
         let mut reader = LogReader::new(LogSector::new(512).unwrap(), Sectors(VOLUME), Sectors(LOG));
-        let _ = reader.follow(&Log(logger.bytes), &mut epoch, |_| ());
+        let _ = reader.follow(&logger.bytes, &mut epoch, |_| ());
         prop_assert!(epoch.entries().iter().all(|e| e.extent.fits(Sectors(VOLUME))));
     }
 }
@@ -288,12 +276,12 @@ fn entries_beyond_the_super_are_not_believed() {
     let unit = LogSector::new(512).unwrap();
     let mut reader = LogReader::new(unit, Sectors(VOLUME), Sectors(LOG));
     let mut epoch = EpochLog::default();
-    let log = Log(logger.bytes.clone());
+    let log = logger.bytes.clone();
     reader.follow(&log, &mut epoch, |_| ()).unwrap();
     assert_eq!(epoch.entries().len(), 1);
     assert!(!reader.has_more(&log).unwrap());
     logger.update_super();
-    reader.follow(&Log(logger.bytes), &mut epoch, |_| ()).unwrap();
+    reader.follow(&logger.bytes, &mut epoch, |_| ()).unwrap();
     assert_eq!(epoch.entries().len(), 2);
     assert_eq!(reader.consumed(), Sectors(5));
 }
@@ -306,7 +294,7 @@ fn zeroes_are_found_in_whole_aligned_granules_only() {
     let unit = LogSector::new(512).unwrap();
     let mut reader = LogReader::new(unit, Sectors(VOLUME), Sectors(LOG));
     let mut epoch = EpochLog::default();
-    reader.follow(&Log(logger.bytes), &mut epoch, |_| ()).unwrap();
+    reader.follow(&logger.bytes, &mut epoch, |_| ()).unwrap();
     settle(&mut epoch, 0, &[0; 96]);
     let mut pieces = Vec::new();
     let Ok(()) = fold::<Infallible>(&epoch, |extent, content| {
@@ -323,18 +311,18 @@ fn a_log_that_lost_entries_or_changed_its_form_is_refused() {
     let mut epoch = EpochLog::default();
     let mut logger = Logger::new();
     logger.put(0, 1, FUA, b"", &[1; 512]);
-    reader.follow(&Log(logger.bytes.clone()), &mut epoch, |_| ()).unwrap();
-    assert!(reader.has_more(&Log(vec![0; SUPER])).is_err());
+    reader.follow(&logger.bytes, &mut epoch, |_| ()).unwrap();
+    assert!(reader.has_more(&vec![0; SUPER]).is_err());
     logger.bytes[0] = 0;
-    assert!(reader.has_more(&Log(logger.bytes)).is_err());
+    assert!(reader.has_more(&logger.bytes).is_err());
 }
 
 /// A log that counts what is read of it, in bytes and in reads.
-struct Counted(Log, std::cell::Cell<usize>, std::cell::Cell<usize>);
+struct Counted(Vec<u8>, std::cell::Cell<usize>, std::cell::Cell<usize>);
 
 impl Counted {
     fn new(bytes: Vec<u8>) -> Self {
-        Self(Log(bytes), std::cell::Cell::new(0), std::cell::Cell::new(0))
+        Self(bytes, std::cell::Cell::new(0), std::cell::Cell::new(0))
     }
 }
 

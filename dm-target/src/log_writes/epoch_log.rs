@@ -31,6 +31,7 @@ impl PiecePool {
     }
 
     /// Bytes that it holds.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.with(|pieces| pieces.len() * PIECE)
     }
@@ -227,11 +228,17 @@ impl EpochLog {
 
     /// Sorts the entries that were read so far: [`crate::fold::fold`] goes by that order.
     pub fn index(&mut self) {
+        self.number();
         let Self { entries, order, .. } = self;
-        let known = order.len();
-        // The reader refuses more entries than a u32 numbers.
-        order.extend((known..entries.len()).filter_map(|i| u32::try_from(i).ok()));
         order.sort_by_key(|i| entries[*i as usize].extent.start());
+    }
+
+    /// Gives the new entries a place after the sorted ones. Returns how many those are.
+    pub(crate) fn number(&mut self) -> usize {
+        let known = self.order.len();
+        // The reader refuses more entries than a u32 numbers.
+        self.order.extend((known..self.entries.len()).filter_map(|i| u32::try_from(i).ok()));
+        known
     }
 
     /// Nothing more will be captured of it: it keeps the pieces that hold something.

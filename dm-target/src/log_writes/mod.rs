@@ -12,7 +12,7 @@ pub mod status;
 
 use std::io;
 
-/// Something whose bytes can be read at a place: a log device, or a log in memory.
+/// Something whose bytes can be read at a place: a log device, or a log in memory (bytes).
 pub trait BlockRead {
     /// Fills `buffer` from byte `offset` on.
     ///
@@ -24,5 +24,14 @@ pub trait BlockRead {
 impl BlockRead for crate::block_io::BlockDevice {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         Self::read_at(self, offset, buffer)
+    }
+}
+
+impl BlockRead for Vec<u8> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let found = self.get(start..start.saturating_add(buffer.len()));
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 }

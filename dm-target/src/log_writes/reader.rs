@@ -231,10 +231,7 @@ impl LogReader {
         let index = self.read;
         let bytes = self.window.header(log, header_at, span(0, unit), capacity)?;
         let header =
-            Header::parse(bytes, self.unit, self.volume).map_err(|what| bad(index, header_at, what))?;
-        if let Header::Mark(text) = header {
-            on_mark(&bytes[HEADER..HEADER + text]);
-        }
+            heard(bytes, self.unit, self.volume, on_mark).map_err(|what| bad(index, header_at, what))?;
         let end = self.end_of(header)?;
         let place = epoch.arena.len() + epoch.awaited + span(header_at, data_at);
         self.believe(header, end, place, epoch)?;
@@ -261,10 +258,7 @@ impl LogReader {
         let place = copy.place(data_at);
         let bytes = epoch.arena.contiguous(copy.place(self.next), span(0, unit));
         let header =
-            Header::parse(bytes, self.unit, self.volume).map_err(|what| bad(self.read, self.next, what))?;
-        if let Header::Mark(text) = header {
-            on_mark(&bytes[HEADER..HEADER + text]);
-        }
+            heard(bytes, self.unit, self.volume, on_mark).map_err(|what| bad(self.read, self.next, what))?;
         let end = self.end_of(header)?;
         copy.reach(log, epoch, end, end)?;
         self.believe(header, end, place, epoch)
@@ -275,7 +269,7 @@ impl LogReader {
         self.capacity.0.saturating_mul(SECTOR_SIZE as u64)
     }
 
-    /// Where the data of the next entry begins: behind its header.
+    /// Where the data of the next entry begins: after its header.
     fn data_at(&self) -> Result<u64, ReadError> {
         let at = self.next + u64::from(self.unit.bytes());
         if at <= self.bytes() { Ok(at) } else { Err(bad(self.read, self.next, EntryError::Data).into()) }
@@ -341,6 +335,20 @@ impl Copied {
         self.to = to;
         Ok(())
     }
+}
+
+/// What a header's sector says; `on_mark` gets the text of a mark.
+fn heard(
+    bytes: &[u8],
+    unit: LogSector,
+    volume: Sectors,
+    on_mark: &mut impl FnMut(&[u8]),
+) -> Result<Header, EntryError> {
+    let header = Header::parse(bytes, unit, volume)?;
+    if let Header::Mark(text) = header {
+        on_mark(&bytes[HEADER..HEADER + text]);
+    }
+    Ok(header)
 }
 
 /// What is wrong with entry `index`, whose header is at this byte.

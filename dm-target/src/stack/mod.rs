@@ -506,7 +506,7 @@ impl Stack {
         }
     }
 
-    /// Opens the volume below the visible device, in its size, for whoever has that one alone: what is written is tracked
+    /// Opens the volume below the visible device, in its size, for the one who has that device alone: what is written is tracked
     /// like what is written there.
     ///
     /// # Errors
@@ -516,8 +516,8 @@ impl Stack {
         Ok(BlockDevice::open_dm(self.era, access)?.limited_to(self.size))
     }
 
-    /// Whether the visible device refuses the writes of programs from now on. It lasts until this says otherwise, whatever
-    /// table the device gets.
+    /// Whether the visible device refuses the writes of programs from now on. It lasts until this says otherwise, also
+    /// when the device gets another table.
     ///
     /// # Errors
     /// The kernel's.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! enlarge    dm-era, then the gate, get the new length, each in a pause of its own; the visible device shows what it did
-//! (durable)  whoever is to know that the volume is larger now says so on its disk
+//! (durable)  the caller notes on its disk that the volume is larger
 //! show       the visible device gets the new length, in one more pause
 //! ```
 //!

@@ -138,20 +138,8 @@ fn hash_request(length: DigestLength) -> HashRequest {
 
 #[test]
 fn messages() {
-    let hello = Message::Hello(Hello {
-        protocol_min: 1,
-        protocol_max: 3,
-        features_optional: 5,
-        features_mandatory: 9,
-        group: group(),
-        lineage: lineage(),
-        last_epoch: Epoch(4712),
-        last_digest: Digest([0xd2; 32]),
-        alone: None,
-        token: 0,
-        numbered: None,
-        with_loss: false,
-    });
+    let hello =
+        Message::Hello(Hello { protocol_max: 3, features_optional: 5, features_mandatory: 9, ..a_hello() });
     let welcome = Message::Welcome(Welcome {
         protocol: 1,
         features: 5,
@@ -514,11 +502,8 @@ fn journal() {
     check("journal_drop", &marker.block());
 }
 
-#[test]
-fn fencing_tokens() {
-    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
-    check_state("state_token", 9, DurableState { lineage: lineage(), token: 0x0102_0304_0506_0708, ..blank });
-    let hello = Message::Hello(Hello {
+fn a_hello() -> Hello {
+    Hello {
         protocol_min: 1,
         protocol_max: 1,
         features_optional: 1,
@@ -527,11 +512,18 @@ fn fencing_tokens() {
         lineage: lineage(),
         last_epoch: Epoch(4712),
         last_digest: Digest([0xd2; 32]),
-        alone: Some(Epoch(4710)),
-        token: 0x0102_0304_0506_0708,
+        alone: None,
+        token: 0,
         numbered: None,
         with_loss: false,
-    });
+    }
+}
+
+#[test]
+fn fencing_tokens() {
+    let blank = DurableState::new_backup("vm1".parse().unwrap(), [0xf1; 16]);
+    check_state("state_token", 9, DurableState { lineage: lineage(), token: 0x0102_0304_0506_0708, ..blank });
+    let hello = Message::Hello(Hello { alone: Some(Epoch(4710)), token: 0x0102_0304_0506_0708, ..a_hello() });
     check("hello_token", &bytes_of(&[hello.encode(2, INCARNATION)]));
     assert_eq!(Message::decode(&frames_in(&golden("hello_token"))[0]), Ok(hello));
 }
@@ -545,20 +537,7 @@ fn numbers_that_were_given_and_a_loss_that_was_taken() {
     let state = DurableState { role, lineage: lineage(), numbered, with_loss, ..blank };
     let standing = Box::new(Standing { numbered, ..state.standing(Epoch(4712)) });
     check_state("state_numbered", 9, state);
-    let hello = Message::Hello(Hello {
-        protocol_min: 1,
-        protocol_max: 1,
-        features_optional: 1,
-        features_mandatory: 0,
-        group: group(),
-        lineage: lineage(),
-        last_epoch: Epoch(4712),
-        last_digest: Digest([0xd2; 32]),
-        alone: None,
-        token: 0,
-        numbered,
-        with_loss,
-    });
+    let hello = Message::Hello(Hello { numbered, with_loss, ..a_hello() });
     let (code, text) = (RefuseCode::Promoted, "this side is a primary".to_owned());
     let refuse = Message::Refuse { code, text, standing: Some(standing) };
     for (name, message) in [("hello_numbered", hello), ("refuse_standing_numbered", refuse)] {

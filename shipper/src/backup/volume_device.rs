@@ -115,7 +115,7 @@ impl Volumes {
     /// The size that each shows.
     #[must_use]
     pub(super) fn shown(&self) -> Vec<Sectors> {
-        self.devices.iter().map(VolumeDevice::shown).collect()
+        self.devices.iter().map(|volume| volume.device.size()).collect()
     }
 
     /// From now on each shows at least this size.
@@ -180,11 +180,11 @@ impl Volumes {
         self.devices.get_mut(usize::from(volume.0)).map(|volume| (&volume.device, &mut volume.buffer))
     }
 
-    /// Gives the volumes to whoever uses them from now on. The visible devices show no more than the group's volumes have,
+    /// Gives the volumes to their next user. The visible devices show no more than the group's volumes have,
     /// also where the logical volumes are larger.
     ///
     /// # Errors
-    /// When a table cannot be changed, or writes not be allowed: of the first such volume, behind all others.
+    /// When a table cannot be changed, or writes not be allowed: of the first such volume, after all others were tried.
     pub(super) fn release(self, group: Option<&GroupDescription>) -> anyhow::Result<()> {
         let sizes: Vec<Sectors> =
             group.into_iter().flat_map(GroupDescription::volumes).map(|v| v.size).collect();
@@ -209,6 +209,7 @@ impl Volumes {
 /// An open volume.
 #[derive(Debug)]
 struct VolumeDevice {
+    /// In the size that the volume shows.
     device: BlockDevice,
     stack: Option<Stack>,
     /// The visible device of the stack, which nobody else has meanwhile.
@@ -247,29 +248,29 @@ impl VolumeDevice {
         Ok(Self { device, stack, _visible: visible, origin, discarding, discards, buffer })
     }
 
-    /// The size of the visible device; dm-era below it may track more.
-    fn shown(&self) -> Sectors {
-        self.stack.as_ref().map_or(self.device.size(), Stack::size)
-    }
-
     fn local(&self) -> LocalVolume {
-        let shown = self.shown();
+        let shown = self.device.size();
         let size =
             self.stack.as_ref().map_or(shown, |stack| room_of(stack, self.origin.max(shown)).max(shown));
         LocalVolume { size, logical_block_size: self.device.logical_block() }
     }
 
     fn enlarge(&mut self, size: Sectors) -> anyhow::Result<()> {
-        let path = self.device.path().to_owned();
-        if let Some(stack) = &mut self.stack
-            && stack.size() < size
-        {
-            stack.enlarge(size, &*unwatched()).with_context(|| format!("volume {}", stack.name()))?;
-            stack.show(size, &*unwatched()).with_context(|| format!("volume {}", stack.name()))?;
+        match &mut self.stack {
+            Some(stack) if stack.size() < size => {
+                let of_volume = format!("volume {}", stack.name());
+                stack.enlarge(size, &*unwatched()).with_context(|| of_volume.clone())?;
+                stack.show(size, &*unwatched()).with_context(|| of_volume.clone())?;
+                self.device = stack.open_tracked().context(of_volume)?;
+            }
+            Some(_) => {}
+            None => {
+                let path = self.device.path().display().to_string();
+                self.device.look_again().context(path)?;
+            }
         }
-        self.device.look_again().with_context(|| path.display().to_string())?;
-        let found = self.device.size();
-        anyhow::ensure!(found >= size, "{} has {found}, {size} are needed", path.display());
+        let (found, path) = (self.device.size(), self.device.path().display());
+        anyhow::ensure!(found >= size, "{path} has {found}, {size} are needed");
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What a path does to a connection that only people can mend: it takes small packets and drops full ones.
+//! What a path does to a connection that only people can fix: it takes small packets and drops full ones.
 //!
 //! A tunnel or a VPN in between with a smaller MTU, and something that drops the messages which would tell (ICMP): then
 //! each connection is made, both sides greet, and nothing else ever arrives.
@@ -18,7 +18,7 @@ const SMALL: u64 = 512;
 const LATELY: Duration = Duration::from_secs(2);
 
 /// Whether a connection, of which `sent` bytes were given to the socket, looks like that: its beginning was acknowledged,
-/// the other side is heard, and what waits was sent in vain for most of the time-out, and twice at least. A link that was
+/// the other side is heard, and what waits was sent without an answer for most of the time-out, and twice at least. A link that was
 /// cut is not heard.
 pub(super) fn drops_full_packets(sent: u64, sending: &Sending, timeout: Duration) -> bool {
     let Sending { acknowledged, retries, heard, segment: _ } = *sending;

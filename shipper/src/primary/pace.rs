@@ -1,7 +1,7 @@
 //! How urgent the encoder's thread is: while it keeps up it runs only when nobody else wants the processor, so that a
-//! virtual processor that wakes never waits for it; once work waits behind work, or for long, it has a fair share.
+//! virtual processor that wakes never waits for it; once one job waits for another, or for long, it has a fair share.
 //!
-//! Always holds: a thread that gives way and falls behind is brought back by the one who gives it work, which does not give
+//! Always holds: a thread that gives way and is late is brought back by the one who gives it work, which does not give
 //! way itself. Where the system would not let it come back it never gives way.
 
 use std::cell::Cell;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use ftdm::ioctl::{ThreadId, Urgency, set_urgency, set_urgency_of};
 
-/// Jobs, the one under way among them, at which the thread is behind.
-const BEHIND: usize = 2;
+/// Jobs, the one under way among them, at which the thread is too slow.
+const TOO_MANY: usize = 2;
 /// After this time a job is late: where others keep the processors busy the thread would take a second for some
 /// milliseconds of work.
 const LATE: Duration = Duration::from_millis(30);
@@ -30,14 +30,14 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     shared: Arc<Shared>,
-    /// When the one who gives it work last saw it with nothing to do, or hurried it.
-    done_by: Cell<Instant>,
+    /// Since when it has had something to do, or when it was hurried last.
+    busy_since: Cell<Instant>,
 }
 
 impl Pace {
     /// Of a thread that has not begun.
     pub(super) fn new() -> Self {
-        Self { shared: Arc::default(), done_by: Cell::new(Instant::now()) }
+        Self { shared: Arc::default(), busy_since: Cell::new(Instant::now()) }
     }
 
     /// For the thread itself, at its start.
@@ -56,20 +56,18 @@ impl Pace {
     pub(super) fn add(&self) {
         let jobs = self.shared.jobs.fetch_add(1, Ordering::SeqCst) + 1;
         if jobs == 1 {
-            self.done_by.set(Instant::now());
+            self.busy_since.set(Instant::now());
         }
-        if jobs >= BEHIND && !self.shared.is_hurried.load(Ordering::SeqCst) {
+        if jobs >= TOO_MANY && !self.shared.is_hurried.load(Ordering::SeqCst) {
             self.hurry();
         }
     }
 
     /// Looks whether a job is late. By the one who gives it work, now and then.
     pub(super) fn look(&self) {
-        if self.shared.jobs.load(Ordering::SeqCst) == 0 {
-            self.done_by.set(Instant::now());
-        } else if self.done_by.get().elapsed() > LATE {
+        if self.shared.jobs.load(Ordering::SeqCst) > 0 && self.busy_since.get().elapsed() > LATE {
             // Also where it was hurried: it may have given way again in the same moment.
-            self.done_by.set(Instant::now());
+            self.busy_since.set(Instant::now());
             self.hurry();
         }
     }
@@ -78,7 +76,7 @@ impl Pace {
         let Some(thread) = self.shared.thread.get() else { return };
         self.shared.is_hurried.store(true, Ordering::SeqCst);
         if let Err(error) = set_urgency_of(*thread, Urgency::Background) {
-            log::warn!("encoding stays behind the VM: {error}");
+            log::warn!("encoding still gives way to the VM: {error}");
         }
     }
 

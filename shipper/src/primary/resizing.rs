@@ -32,7 +32,7 @@ impl PrimaryDriver {
         }
     }
 
-    /// What whoever asked for it is told.
+    /// The answer for the one who asked.
     pub(super) fn resized(&self, result: Result<Resized, ResizeRefused>) -> Response {
         let Resized { before, after } = match result {
             Ok(resized) => resized,

@@ -34,7 +34,7 @@ const RAM_DISKS: u32 = 32;
 /// # Errors
 /// When a device does not come, a volume has no metadata, or a stack cannot be made; those made before stay.
 pub fn set_up(config: &Config, patience: Duration) -> anyhow::Result<Vec<String>> {
-    // Stacks that are there were made on this kernel: whoever made them has judged it.
+    // Stacks that are there were made on this kernel: it was judged then.
     if config.volume.iter().any(|volume| !is_there(volume)) {
         kernel_gate::check_running(config.allow_kernel).context("asking for the kernel's release")??;
     }

@@ -63,7 +63,7 @@ impl<'a> ReadAhead<'a> {
         self.fill(wanted - kept)
     }
 
-    /// Reads so many bytes behind what the window holds.
+    /// Reads so many bytes after what the window holds.
     fn fill(&mut self, len: usize) -> std::io::Result<()> {
         let (from, to) = (self.len, self.len + len);
         self.device.read_at(self.end(), &mut self.window.bytes_mut()[from..to])?;

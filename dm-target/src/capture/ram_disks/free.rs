@@ -224,7 +224,7 @@ impl Search<'_> {
             }
         }
         for (_, _, device) in &parts {
-            device.mark().map_err(|e| LogDeviceError::Mark(device.device.path().to_owned(), e))?;
+            device.wipe().map_err(|e| LogDeviceError::Mark(device.device.path().to_owned(), e))?;
         }
         let lines: Vec<TargetLine> =
             parts.iter().map(|(number, share, _)| self.line(*number, *share, HEAD)).collect();

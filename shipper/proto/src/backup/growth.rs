@@ -6,7 +6,7 @@
 //!   (durable)  Welcome, with the sizes of what is held, where they are not the primary's
 //! ```
 //!
-//! So what this side holds keeps its sizes until it holds a later epoch, whatever stops meanwhile, and the primary learns at
+//! So what this side holds keeps its sizes until it holds a later epoch, also if something stops meanwhile, and the primary learns at
 //! each greeting what a sync has to add.
 //!
 //! Always holds: no epoch of other sizes comes before the state says so, durably; a promote gives the volumes the sizes

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The guest cannot know of what a volume grew by before the visible device shows it, and that is after the state says so,
-//! durably. So whatever stops, the volume comes up as the guest saw it last, or larger. Replication ends before, with its
-//! capture, and begins anew with the role: over a new greeting, in which the backup says how large its volumes are in
+//! durably. So, if anything stops, the volume comes up as the guest saw it last, or larger. Replication ends before, with its
+//! capture, and begins again with the role: over a new greeting, in which the backup says how large its volumes are in
 //! what it holds. What they lack counts as written.
 //!
 //! Always holds: a volume never becomes smaller; the backup has committed an epoch of the present sizes before there are

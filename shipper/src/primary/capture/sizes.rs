@@ -2,7 +2,7 @@
 //!
 //! Always holds: the volumes are enlarged one after the other; nothing shows more than what every layer below it has.
 
-use anyhow::Context;
+use ftdm::pause::pulse::Pulse;
 use ftdm::stack::Stack;
 use ftdm_units::Sectors;
 use ftship_proto::primary::CutResult;
@@ -12,26 +12,25 @@ use super::Capturing;
 impl Capturing {
     /// Gives the layers below the visible devices at least these sizes.
     pub(super) fn enlarge(&mut self, sizes: &[Sectors]) -> CutResult {
-        let enlarged = self.each_size(sizes, |stack, size, pulse| Ok(stack.enlarge(size, pulse)?));
-        CutResult::Enlarged(enlarged.map_err(|error| format!("{error:#}")))
+        CutResult::Enlarged(self.each_size(sizes, |stack, size, pulse| Ok(stack.enlarge(size, pulse)?)))
     }
 
     /// Lets the visible devices show these sizes.
     pub(super) fn show(&mut self, sizes: &[Sectors]) -> CutResult {
-        let shown = self.each_size(sizes, |stack, size, pulse| Ok(stack.show(size, pulse)?));
-        CutResult::Shown(shown.map_err(|error| format!("{error:#}")))
+        CutResult::Shown(self.each_size(sizes, |stack, size, pulse| Ok(stack.show(size, pulse)?)))
     }
 
     fn each_size(
         &mut self,
         sizes: &[Sectors],
-        change: impl Fn(&mut Stack, Sectors, &dyn ftdm::pause::pulse::Pulse) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        self.clear_leftovers().map_err(anyhow::Error::msg)?;
+        change: impl Fn(&mut Stack, Sectors, &dyn Pulse) -> anyhow::Result<()>,
+    ) -> Result<(), String> {
+        self.clear_leftovers()?;
         self.heartbeat.ensure();
         for (stack, size) in self.stacks.iter_mut().zip(sizes) {
             let name = stack.name().clone();
-            change(stack, *size, &*self.heartbeat).with_context(|| format!("volume {name}"))?;
+            let changed = change(stack, *size, &*self.heartbeat);
+            changed.map_err(|error| format!("volume {name}: {error:#}"))?;
         }
         Ok(())
     }

@@ -2,13 +2,11 @@
 
 use std::convert::Infallible;
 use std::hint::black_box;
-use std::io;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use ftdm::capture::memory::CaptureMemory;
 use ftdm::fold::{Content as Folded, fold};
-use ftdm::log_writes::BlockRead;
 use ftdm::log_writes::epoch_log::EpochLog;
 use ftdm::log_writes::format::LogSector;
 use ftdm::log_writes::reader::LogReader;
@@ -61,46 +59,33 @@ impl FromStr for Part {
 }
 
 /// A log in memory.
-struct Log(Vec<u8>);
-
-impl BlockRead for Log {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes = self.0.get(start..start.saturating_add(buffer.len()));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+fn log() -> Vec<u8> {
+    let mut bytes = vec![0; SECTOR_SIZE];
+    for (at, field) in [(0, 0x006a_7366_7773_6872u64), (8, 1), (16, WRITES)] {
+        bytes[at..at + 8].copy_from_slice(&field.to_le_bytes());
     }
-}
-
-impl Log {
-    fn new() -> Self {
-        let mut bytes = vec![0; SECTOR_SIZE];
-        for (at, field) in [(0, 0x006a_7366_7773_6872u64), (8, 1), (16, WRITES)] {
-            bytes[at..at + 8].copy_from_slice(&field.to_le_bytes());
+    bytes[24..28].copy_from_slice(&512u32.to_le_bytes());
+    let mut state = 1u64;
+    for n in 0..WRITES {
+        let page = n * STRIDE % (VOLUME.0 / PAGE);
+        let mut header = vec![0; SECTOR_SIZE];
+        for (at, field) in [(0, page * PAGE), (8, PAGE)] {
+            header[at..at + 8].copy_from_slice(&field.to_le_bytes());
         }
-        bytes[24..28].copy_from_slice(&512u32.to_le_bytes());
-        let mut state = 1u64;
-        for n in 0..WRITES {
-            let page = n * STRIDE % (VOLUME.0 / PAGE);
-            let mut header = vec![0; SECTOR_SIZE];
-            for (at, field) in [(0, page * PAGE), (8, PAGE)] {
-                header[at..at + 8].copy_from_slice(&field.to_le_bytes());
-            }
-            bytes.extend(header);
-            for _ in 0..PAGE * SECTOR_SIZE as u64 / 8 {
-                // Knuth's multiplier: nothing that compresses.
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                bytes.extend(state.to_le_bytes());
-            }
+        bytes.extend(header);
+        for _ in 0..PAGE * SECTOR_SIZE as u64 / 8 {
+            // Knuth's multiplier: nothing that compresses.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            bytes.extend(state.to_le_bytes());
         }
-        bytes.resize(bytes.len().next_multiple_of(1 << 20), 0);
-        Self(bytes)
     }
+    bytes.resize(bytes.len().next_multiple_of(1 << 20), 0);
+    bytes
 }
 
 /// What the parts work on.
 pub(crate) struct Prepared {
-    log: Log,
+    log: Vec<u8>,
     unit: LogSector,
     memory: CaptureMemory,
     epoch: EpochLog,
@@ -133,7 +118,7 @@ impl Prepared {
             staged: Epoch::NONE,
         };
         let mut prepared = Self {
-            log: Log::new(),
+            log: log(),
             unit: LogSector::new(512).context("512 is a sector size")?,
             memory: CaptureMemory::default(),
             epoch: EpochLog::default(),
@@ -183,7 +168,7 @@ impl Prepared {
     }
 
     fn parse(&mut self) -> anyhow::Result<EpochLog> {
-        let mut reader = LogReader::new(self.unit, VOLUME, Sectors((self.log.0.len() / SECTOR_SIZE) as u64));
+        let mut reader = LogReader::new(self.unit, VOLUME, Sectors((self.log.len() / SECTOR_SIZE) as u64));
         let mut epoch = self.memory.next_epoch();
         reader.follow(&self.log, &mut epoch, |_| ())?;
         Ok(epoch)

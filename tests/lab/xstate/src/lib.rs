@@ -9,7 +9,7 @@
 //! What must hold: every other request, and every area that the machine takes as it is, passes unchanged.
 //! [`area`] and [`tracing`] decide, in safe code; [`interposer`] is the one place that touches pointers.
 //!
-//! `$FTDM_XSTATE_CUT`, if it is set, leaves out what the area has behind the vector registers, so that a machine which
+//! `$FTDM_XSTATE_CUT`, if it is set, leaves out what the area has after the vector registers, so that a machine which
 //! needs none of this can try it.
 
 mod area;

@@ -41,7 +41,7 @@ impl Tracer {
         Tracer { area: [0; LARGEST], whole: 0, components: [nothing; 64] }
     }
 
-    /// Sets the registers of `process` to what `given` holds. `cut` leaves the components behind the vector registers out,
+    /// Sets the registers of `process` to what `given` holds. `cut` leaves the components after the vector registers out,
     /// and makes the rest whole whatever the sizes: so that a machine that needs none of this can try it. Without its
     /// vector registers a program would go wrong: the C library copies with them.
     ///
